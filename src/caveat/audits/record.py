@@ -195,7 +195,7 @@ class Record(_Part):
     caveat_version: str
     created: str
     """ISO 8601, UTC."""
-    settings: dict[str, str | int | float | bool | None | list[str]]
+    settings: dict[str, str | int | float | bool | list[str] | None]
     """The resolved value of every option."""
     model: str
     parameters: int

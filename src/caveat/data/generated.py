@@ -1,0 +1,68 @@
+"""Sets that are computed, not read: `noise:uniform`, `noise:normal`, `permuted`, `blobs`."""
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import TypeAlias
+
+import numpy as np
+import torch
+
+from caveat.data import outliers
+from caveat.data.source import Images, Indices, Source
+
+__all__ = ["BLOCK", "Maker", "blobs", "generated", "normal", "permuted", "uniform"]
+
+BLOCK = 256
+"""Pictures are made in blocks of this many, each from its own seed: the batch size changes no pixel."""
+
+Maker: TypeAlias = Callable[[Source, Indices, torch.Generator], Images]
+"""From the set to resemble, positions in it and a generator, to as many pictures of the same shape."""
+
+
+def generated(make: Maker, like: Source, *, name: str, batch: int, seed: int) -> Source:
+    """A set of as many pictures as `like` has, of its shape, with the label -1; made when asked for.
+
+    The same `seed` gives the same pixels on every pass, in every order and with every batch size. At most one block of
+    256 pictures is kept.
+    """
+
+    def block(number: int) -> Images:
+        indices = torch.arange(number * BLOCK, min((number + 1) * BLOCK, len(like)))
+        return make(like, indices, _generator(seed, number))
+
+    def read(chunks: Iterable[Indices]) -> Iterator[Images]:
+        number, current = -1, torch.empty(0)
+        for chunk in chunks:
+            images = torch.empty(len(chunk), *like.shape)
+            for wanted in torch.unique(chunk // BLOCK).tolist():
+                if wanted != number:
+                    number, current = wanted, block(wanted)
+                here = (chunk // BLOCK == wanted).nonzero().flatten()
+                images[here] = current[chunk[here] % BLOCK]
+            yield images
+
+    return Source(name, like.shape, torch.full((len(like),), -1), None, batch, read)
+
+
+def uniform(like: Source, indices: Indices, generator: torch.Generator) -> Images:
+    """Uniform noise."""
+    return outliers.uniform((len(indices), *like.shape), generator)
+
+
+def normal(like: Source, indices: Indices, generator: torch.Generator) -> Images:
+    """Gaussian noise around grey."""
+    return outliers.normal((len(indices), *like.shape), generator)
+
+
+def permuted(like: Source, indices: Indices, generator: torch.Generator) -> Images:
+    """The pictures of `like` with their pixels in a random order."""
+    return outliers.permuted(like.take(indices)[0], generator)
+
+
+def blobs(like: Source, indices: Indices, generator: torch.Generator) -> Images:
+    """Amorphous shapes."""
+    return outliers.blobs((len(indices), *like.shape), generator)
+
+
+def _generator(seed: int, block: int) -> torch.Generator:
+    state = np.random.SeedSequence([seed, block]).generate_state(1, np.uint64)
+    return torch.Generator().manual_seed(int(state[0]) >> 1)  # its seeds have 63 bits

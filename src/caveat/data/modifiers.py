@@ -1,0 +1,116 @@
+"""Changes to a set: of its pixels (`grey`, `rgb`, `resize`, `invert`) and of what belongs to it."""
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from caveat.data.source import Images, Source, subset
+from caveat.errors import DataError, OptionError
+
+__all__ = ["first", "grey", "invert", "only", "resize", "rgb", "sample", "without"]
+
+_LUMA = (0.299, 0.587, 0.114)
+
+
+def grey(images: Images) -> Images:
+    """One channel: 0.299 red + 0.587 green + 0.114 blue (ITU-R BT.601); grey pictures stay as they are.
+
+    Example
+    -------
+    >>> grey(torch.tensor([1.0, 0.0, 0.5]).reshape(1, 3, 1, 1)).item()
+    0.356...
+    """
+    if images.shape[1] == 1:
+        return images
+    # The weights add up to 1 + 1e-8 in float32: white must stay in the box.
+    return torch.einsum("nchw,c->nhw", images, images.new_tensor(_LUMA))[:, None].clamp(0, 1)
+
+
+def rgb(images: Images) -> Images:
+    """Three channels: a grey picture's is repeated; coloured pictures stay as they are."""
+    return images.expand(-1, 3, -1, -1) if images.shape[1] == 1 else images
+
+
+def resize(images: Images, size: tuple[int, int]) -> Images:
+    """Height and width `size`: bilinear, antialiased when it shrinks; no change of aspect is avoided."""
+    if images.shape[2:] == size:
+        return images
+    resized: Tensor = functional.interpolate(images, size, mode="bilinear", align_corners=False, antialias=True)
+    return resized.clamp(0, 1)
+
+
+def invert(images: Images) -> Images:
+    """Light for dark: 1 - pixel."""
+    return 1 - images
+
+
+def first(source: Source, count: int) -> Source:
+    """The first `count` pictures.
+
+    Raises
+    ------
+    OptionError
+        If the set has fewer.
+    """
+    _check_count(source, count, "first")
+    return subset(source, torch.arange(count))
+
+
+def sample(source: Source, count: int, *, seed: int = 0) -> Source:
+    """`count` pictures drawn without replacement, in their old order.
+
+    Raises
+    ------
+    OptionError
+        If the set has fewer.
+    """
+    _check_count(source, count, "sample")
+    drawn = np.random.default_rng(seed).permutation(len(source))[:count]
+    return subset(source, torch.from_numpy(np.sort(drawn)))
+
+
+def only(source: Source, labels: tuple[int, ...]) -> Source:
+    """The pictures of the classes `labels`; the labels stay as they are.
+
+    Raises
+    ------
+    DataError
+        If no picture has one of these labels.
+    """
+    return _keep(source, _labelled(source, labels), f"only={_listed(labels)}")
+
+
+def without(source: Source, labels: tuple[int, ...]) -> Source:
+    """The pictures of all classes but `labels`; the labels stay as they are.
+
+    Raises
+    ------
+    DataError
+        If a label does not occur, or no picture is left.
+    """
+    return _keep(source, ~_labelled(source, labels), f"without={_listed(labels)}")
+
+
+def _labelled(source: Source, labels: tuple[int, ...]) -> Tensor:
+    present = set(source.labels.unique().tolist())
+    for label in labels:
+        if label not in present:
+            known = f"{min(present)}..{max(present)}"
+            raise DataError(f"{source.name}: no picture has the label {label}; its labels are in {known}")
+    return torch.isin(source.labels, torch.tensor(labels))
+
+
+def _keep(source: Source, mask: Tensor, modifier: str) -> Source:
+    if not mask.any():
+        raise DataError(f"{source.name}: +{modifier} leaves no picture")
+    return subset(source, mask.nonzero().flatten())
+
+
+def _check_count(source: Source, count: int, modifier: str) -> None:
+    if not 1 <= count <= len(source):
+        raise OptionError(f"{source.name}: +{modifier}={count}: expected 1..{len(source)}, the number of its pictures")
+
+
+def _listed(labels: tuple[int, ...]) -> str:
+    return ",".join(map(str, labels))

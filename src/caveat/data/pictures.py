@@ -1,0 +1,111 @@
+"""Decoding pictures of strangers, with care."""
+
+import io
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import UInt8
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from caveat.data.modifiers import grey, resize, rgb
+from caveat.data.source import Images
+from caveat.data.tensors import unit
+from caveat.errors import DataError
+
+__all__ = ["FORMATS", "MOST_PIXELS", "Form", "decode", "decode_batch"]
+
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP")
+"""Decoders of rare formats are where the holes are: they stay shut."""
+MOST_PIXELS = 16_000_000
+"""Read from the header and refused before anything is decoded."""
+
+_GREY = ("1", "L", "LA")
+_COLOUR = ("RGB", "RGBA", "RGBX", "P", "PA", "CMYK", "YCbCr")
+
+Picture = UInt8[Tensor, "ch h w"]
+
+
+@dataclass(frozen=True)
+class Form:
+    """What pictures are made into as they are decoded, so that those of different sizes fit into one batch."""
+
+    size: tuple[int, int] | None = None
+    channels: int | None = None
+
+
+def decode(data: bytes | Path, *, place: str) -> Picture:
+    """One picture, its first frame, turned as its EXIF says; transparency is dropped.
+
+    Raises
+    ------
+    DataError
+        Beginning with `place`: if it is not a PNG, JPEG, WebP or BMP, is broken, has more than 16 million pixels or
+        more than 8 bits a channel.
+    """
+    try:
+        # An animation's frames beyond the first are never touched.
+        with Image.open(io.BytesIO(data) if isinstance(data, bytes) else data, formats=FORMATS) as image:
+            if image.width * image.height > MOST_PIXELS:
+                raise DataError(f"{place}: {image.width}x{image.height} pixels, at most {MOST_PIXELS:,} are read")
+            image.load()
+            upright = ImageOps.exif_transpose(image) if "exif" in image.info else image
+            if upright.mode not in _GREY + _COLOUR:
+                raise DataError(f"{place}: pixels of mode {upright.mode!r}: expected 8 bits a channel, grey or colour")
+            array = np.array(upright.convert("L" if upright.mode in _GREY else "RGB"))
+    except DataError:
+        raise
+    except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error, zlib.error ...
+        raise DataError(f"{place}: not a readable picture ({_reason(error)})") from None
+    return torch.from_numpy(array if array.ndim == 3 else array[:, :, None]).permute(2, 0, 1)
+
+
+def decode_batch(
+    data: Sequence[bytes | Path], *, places: Sequence[str], form: Form, shape: tuple[int, int, int] | None
+) -> Images:
+    """Pictures as one batch in [0, 1].
+
+    `shape` is what the set's first picture gave (None: this is the first). Grey pictures join coloured ones; anything
+    else that differs must be made equal by `form`.
+
+    Raises
+    ------
+    DataError
+        If a picture cannot be decoded, or differs in size or channels from the first one.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        pictures = [decode(item, place=place) for item, place in zip(data, places, strict=True)]
+    if len({picture.shape for picture in pictures}) == 1:
+        batch = _formed(torch.stack(pictures), form, shape)
+        _check(batch, shape, places[0])
+        return batch
+    parts = [_formed(picture[None], form, shape) for picture in pictures]
+    for part, place in zip(parts, places, strict=True):
+        _check(part, shape or tuple(parts[0].shape[1:]), place)
+    return torch.cat(parts)
+
+
+def _formed(images: UInt8[Tensor, "n ch h w"], form: Form, shape: tuple[int, ...] | None) -> Images:
+    batch = unit(images)
+    channels = form.channels or (3 if shape and shape[0] == 3 else None)
+    if channels:
+        batch = grey(batch) if channels == 1 else rgb(batch)
+    return resize(batch, form.size) if form.size else batch
+
+
+def _check(batch: Images, shape: tuple[int, ...] | None, place: str) -> None:
+    if shape is None or batch.shape[1:] == shape:
+        return
+    if batch.shape[1] != shape[0]:
+        raise DataError(f"{place}: a coloured picture, the first one is grey: give the set  +rgb  or  +grey")
+    here, first = (f"{height}x{width}" for height, width in (batch.shape[2:], shape[1:]))
+    raise DataError(f"{place}: {here} pixels, the first one {first}: give all one size with  +{first}")
+
+
+def _reason(error: Exception) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__

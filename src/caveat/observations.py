@@ -1,0 +1,147 @@
+"""A network is observed once; everything else is a pure function of what was observed.
+
+`observe` runs a model over batches and keeps logits, labels and features: in memory, or streamed to one
+memory-mapped safetensors file, so that memory does not grow with the number of samples.
+"""
+
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from caveat import heads, storage
+from caveat.errors import DataError, ModelError
+from caveat.types import Batches, Features
+
+__all__ = ["Observations", "load", "observe"]
+
+
+@dataclass(frozen=True)
+class Observations:
+    """What one pass over a set yielded, in the set's order, on the CPU."""
+
+    logits: Float[Tensor, "n c *pixels"]
+    labels: Int[Tensor, "n *pixels"]
+    features: Features | None = None
+    """Input of the head; None where it was not asked for, or the model is dense."""
+
+    def __len__(self) -> int:
+        """Number of samples."""
+        return len(self.logits)
+
+    def part(self, indices: Tensor) -> "Observations":
+        """The samples at `indices`, in that order."""
+        features = None if self.features is None else self.features[indices]
+        return Observations(self.logits[indices], self.labels[indices], features)
+
+    def save(self, path: str | Path) -> None:
+        """Write to one safetensors file, under a temporary name first."""
+        with storage.File(Path(path)) as sink:
+            sink.add("logits", self.logits)
+            sink.add("labels", self.labels)
+            if self.features is not None:
+                sink.add("features", self.features)
+
+
+def load(path: str | Path) -> Observations:
+    """Memory-map observations: nothing is read until it is used.
+
+    Raises
+    ------
+    DataError
+        If the file is missing, damaged, or holds no observations.
+    """
+    signals = storage.read(Path(path))
+    if not {"logits", "labels"} <= set(signals) <= {"logits", "labels", "features"}:
+        raise DataError(f"path: {path} holds {sorted(signals)}, expected logits, labels and perhaps features")
+    return Observations(**signals)
+
+
+def observe(
+    model: nn.Module,
+    batches: Batches,
+    *,
+    features: bool = True,
+    head: heads.HeadLayer | str | None = None,
+    path: str | Path | None = None,
+    name: str = "inputs",
+) -> Observations:
+    """Run `model` once over `batches` and keep what scores, metrics and guards need.
+
+    Parameters
+    ----------
+    features
+        Keep the head's input too, for the scores that look at features.
+    head
+        Name of the layer that produces the logits; found by itself if None.
+    path
+        Stream to this safetensors file and return it memory-mapped: constant memory for any number of samples.
+    name
+        What to call the set in messages.
+
+    Raises
+    ------
+    DataError
+        If the set is empty, or inputs contain NaN or infinity.
+    ModelError
+        If the model is in training mode, gives no logits, gives NaN, or (with `features`) has no head.
+
+    The model is left as it was: no hook stays, no mode or gradient changes.
+    """
+    check_eval(model)
+    anchor = next(model.parameters(), None)
+    sink = storage.File(Path(path)) if path is not None else storage.Memory()
+    layer = head if isinstance(head, heads.HeadLayer) else None
+    with sink, torch.inference_mode():
+        for number, (inputs, labels) in enumerate(batches):
+            check_inputs(inputs, labels, name)
+            if anchor is not None:
+                inputs = inputs.to(anchor.device, anchor.dtype, non_blocking=True)
+            if features and layer is None:
+                layer = heads.find(model, inputs, name=head if isinstance(head, str) else None)
+            with heads.capture(model, layer) if features and layer is not None else nullcontext([]) as seen:
+                logits = run(model, inputs, name, number)
+            sink.add("logits", logits)
+            sink.add("labels", labels.long())
+            if seen and logits.ndim == 2:
+                sink.add("features", seen[0])
+        if not sink.rows:
+            raise DataError(f"{name}: expected at least one batch of inputs, got an empty set")
+    return Observations(**sink.signals())
+
+
+def check_eval(model: nn.Module) -> None:
+    """Refuse a model that would answer differently the next time it is asked."""
+    for layer_name, layer in model.named_modules():
+        random = isinstance(layer, nn.modules.dropout._DropoutNd | nn.modules.batchnorm._BatchNorm)  # pyright: ignore[reportPrivateUsage]  # the only common base
+        if layer.training and (layer is model or random):
+            where = f"its layer {layer_name!r} is" if layer_name else "it is"
+            raise ModelError(
+                f"model: expected a model in evaluation mode, but {where} in training mode: call model.eval()"
+            )
+
+
+def check_inputs(inputs: Tensor, labels: Tensor, name: str) -> None:
+    """Refuse a batch that can't be right."""
+    if len(inputs) != len(labels):
+        raise DataError(f"{name}: expected one label per input, got {len(inputs)} inputs and {len(labels)} labels")
+    if labels.is_floating_point():
+        raise DataError(f"{name}: expected integer labels, got {labels.dtype}")
+    if inputs.is_floating_point() and not torch.isfinite(inputs).all():
+        bad = int((~torch.isfinite(inputs.flatten(1))).any(dim=1).nonzero()[0])
+        raise DataError(f"{name}: expected finite inputs, got NaN or infinity in sample {bad} of its batch")
+
+
+def run(model: nn.Module, inputs: Tensor, name: str, number: int) -> Tensor:
+    """One forward pass whose failure says which set and which shape it was."""
+    try:
+        logits = heads.forward(model, inputs)
+    except RuntimeError as error:
+        reason = str(error).splitlines()[0]
+        raise DataError(f"{name}: the model fails on inputs of shape {tuple(inputs.shape)}: {reason}") from error
+    if not torch.isfinite(logits).all():
+        raise ModelError(f"model: expected finite logits, got NaN or infinity on batch {number} of {name}")
+    return logits

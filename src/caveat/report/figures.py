@@ -1,0 +1,207 @@
+"""The charts, as Vega-Lite specs. A spec holds no data: the page's script puts the rows in by the data set's name.
+
+Colours are the page's own CSS variables, so that light, dark and print need no second spec.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import altair as alt
+
+__all__ = ["FIGURES", "histogram", "precision_recall", "quantiles", "reliability", "risk_coverage", "roc"]
+
+Spec = dict[str, Any]
+Chart = alt.Chart | alt.LayerChart
+
+ACCENT, WARN, MUTED = "var(--accent)", "var(--warn)", "var(--muted)"
+INK, LINE = "var(--ink)", "var(--line)"
+SHARE = "%"
+FINE = ".1%"
+UNIT = alt.Scale(domain=[0, 1])
+TICKS = [0, 0.25, 0.5, 0.75, 1]
+
+
+def _data(name: str) -> alt.NamedData:
+    return alt.NamedData(name=name)
+
+
+def _share(field: str, title: str) -> alt.X:
+    return alt.X(field, type="quantitative", title=title, scale=UNIT, axis=alt.Axis(format=SHARE, values=TICKS))
+
+
+def _share_up(field: str, title: str) -> alt.Y:
+    return alt.Y(field, type="quantitative", title=title, scale=UNIT, axis=alt.Axis(format=SHARE, values=TICKS))
+
+
+def _tip(field: str, title: str, form: str = FINE) -> alt.Tooltip:
+    return alt.Tooltip(field, type="quantitative", title=title, format=form)
+
+
+def _diagonal() -> alt.Chart:
+    ends = alt.Data(values=[{"x": 0, "y": 0}, {"x": 1, "y": 1}])
+    line = alt.Chart(ends).mark_line(stroke=MUTED, strokeDash=[4, 4], strokeWidth=1)
+    return line.encode(x="x:Q", y="y:Q")
+
+
+def _finish(chart: Chart, *, height: int, description: str) -> Spec:
+    finished = (
+        chart.properties(width="container", height=height, description=description)
+        .configure(background="transparent", font="system-ui, sans-serif", autosize=alt.AutoSizeParams(type="fit"))
+        .configure_view(stroke=None)
+        .configure_axis(
+            domainColor=LINE,
+            gridColor=LINE,
+            tickColor=LINE,
+            labelColor=MUTED,
+            titleColor=INK,
+            titleFontWeight="normal",
+            labelFontSize=11,
+            titleFontSize=12,
+            titlePadding=8,
+        )
+        .configure_legend(labelColor=INK, titleColor=INK, labelFontSize=12, orient="top", title=None, labelLimit=200)
+    )
+    return finished.to_dict()
+
+
+def reliability() -> Spec:
+    """Accuracy over confidence per bin. On the diagonal = calibrated; below it = over-confident.
+
+    Data set `bins`: rows `confidence`, `accuracy`, `share`, all in [0, 1].
+    """
+    bins = alt.Chart(_data("bins"))
+    x = _share("confidence", "Confidence")
+    tips = [_tip("confidence", "Confidence"), _tip("accuracy", "Accuracy"), _tip("share", "Share of inputs")]
+    # The gap is drawn from the point to the diagonal: its length is the bin's error.
+    gap = bins.mark_rule(stroke=WARN, strokeWidth=3, opacity=0.45).encode(x=x, y="confidence:Q", y2="accuracy:Q")
+    line = bins.mark_line(stroke=ACCENT, strokeWidth=1, opacity=0.5).encode(x=x, y="accuracy:Q")
+    size = alt.Size("share:Q", legend=None, scale=alt.Scale(domain=[0, 1], range=[20, 360]))
+    points = bins.mark_circle(fill=ACCENT, opacity=0.9).encode(
+        x=x, y=_share_up("accuracy", "Accuracy"), size=size, tooltip=tips
+    )
+    chart = alt.layer(_diagonal(), gap, line, points)
+    return _finish(chart, height=210, description="Reliability diagram: accuracy over confidence")
+
+
+def histogram() -> Spec:
+    """How the score is spread over right answers, wrong answers and unknown inputs.
+
+    Data set `bins`: rows `edge`, `share` (of its group), `group`; data set `groups` has the threshold's row `at`.
+    """
+    colour = alt.Color(
+        "group:N",
+        scale=alt.Scale(domain=["known, right", "known, wrong", "unknown"], range=[ACCENT, MUTED, WARN]),
+    )
+    # Steps drawn as an area: overlapping bars of three groups cannot be told apart.
+    area = (
+        alt.Chart(_data("bins"))
+        .mark_area(interpolate="step-after", fillOpacity=0.18, line={"strokeWidth": 1.5})
+        .encode(
+            x=alt.X("edge:Q", title="Score (higher = less trustworthy)", scale=alt.Scale(zero=False, nice=False)),
+            y=alt.Y("share:Q", title="Share of the group", stack=None, axis=alt.Axis(format=SHARE, tickCount=4)),
+            color=colour,
+            tooltip=[
+                alt.Tooltip("group:N", title="Group"),
+                _tip("edge", "From", ".4~g"),
+                _tip("share", "Share"),
+            ],
+        )
+    )
+    cut = (
+        alt.Chart(_data("threshold"))
+        .mark_rule(stroke=INK, strokeDash=[3, 3])
+        .encode(x="at:Q", tooltip=[_tip("at", "Threshold that keeps 95 % of known", ".4~g")])
+    )
+    return _finish(alt.layer(area, cut), height=230, description="Histogram of the score by group")
+
+
+def quantiles() -> Spec:
+    """Where the middle 90 % (thin), the middle half (thick) and the median of a score lie, per set.
+
+    Data set `ranges`: rows `set`, `role`, `q5`, `q25`, `q50`, `q75`, `q95`.
+    """
+    base = alt.Chart(_data("ranges")).encode(
+        y=alt.Y("set:N", sort=None, title=None, axis=alt.Axis(labelLimit=110, labelColor=INK, grid=False)),
+        color=alt.Color(
+            "role:N", legend=None, scale=alt.Scale(domain=["known", "fit", "unknown"], range=[ACCENT, MUTED, WARN])
+        ),
+        tooltip=[
+            alt.Tooltip("set:N", title="Set"),
+            *(_tip(f"q{q}", "median" if q == 50 else f"{q} %", ".4~g") for q in (5, 25, 50, 75, 95)),
+        ],
+    )
+    title = "Score (higher = less trustworthy)"
+    thin = base.mark_rule(strokeWidth=1.5).encode(
+        x=alt.X("q5:Q", title=title, scale=alt.Scale(zero=False)), x2="q95:Q"
+    )
+    thick = base.mark_bar(height=9, cornerRadius=2, opacity=0.55).encode(x=alt.X("q25:Q", title=title), x2="q75:Q")
+    middle = base.mark_tick(thickness=2.5, size=17).encode(x=alt.X("q50:Q", title=title))
+    chart = alt.layer(thin, thick, middle)
+    spec = _finish(chart, height=0, description="Spread of the score per set")
+    spec["height"] = {"step": 26}
+    return spec
+
+
+def roc() -> Spec:
+    """Unknown rejected over known rejected, for every threshold. Towards the upper left = better.
+
+    Data set `curve`: rows `x`, `y`.
+    """
+    line = alt.Chart(_data("curve")).mark_line(stroke=ACCENT, strokeWidth=2, interpolate="linear")
+    curve = line.encode(
+        x=_share("x", "Known rejected"),
+        y=_share_up("y", "Unknown rejected"),
+        order=alt.Order("i:Q"),
+    )
+    spots = _spots([_tip("x", "Known rejected"), _tip("y", "Unknown rejected")])
+    at = alt.Chart(alt.Data(values=[{"x": 0.05}])).mark_rule(stroke=MUTED, strokeDash=[2, 3]).encode(x="x:Q")
+    return _finish(alt.layer(_diagonal(), at, curve, spots), height=230, description="ROC curve")
+
+
+def _spots(tips: list[alt.Tooltip]) -> alt.Chart:
+    # Invisible until pointed at: what the tooltip hangs on.
+    spots = alt.Chart(_data("curve")).mark_circle(size=90, opacity=0)
+    return spots.encode(x="x:Q", y="y:Q", tooltip=tips)
+
+
+def precision_recall() -> Spec:
+    """Precision over recall of the unknown. Towards the upper right = better; the dashed line is chance.
+
+    Data sets `curve`: rows `x` (recall), `y` (precision); `chance`: one row `y`.
+    """
+    line = alt.Chart(_data("curve")).mark_line(stroke=ACCENT, strokeWidth=2)
+    curve = line.encode(
+        x=_share("x", "Recall of the unknown"),
+        y=_share_up("y", "Precision"),
+        order=alt.Order("i:Q"),
+    )
+    spots = _spots([_tip("x", "Recall"), _tip("y", "Precision")])
+    chance = alt.Chart(_data("chance")).mark_rule(stroke=MUTED, strokeDash=[4, 4]).encode(y="y:Q")
+    return _finish(alt.layer(chance, curve, spots), height=230, description="Precision and recall curve")
+
+
+def risk_coverage() -> Spec:
+    """Error among the answers kept over the share kept. Lower = better; the ideal order is dashed.
+
+    Data set `curves`: rows `score`, `x`, `y`, `role` (`picked`, `other` or `ideal`), `i`.
+    """
+    y = alt.Y("y:Q", title="Error among those kept", axis=alt.Axis(format=FINE, tickCount=5))
+    base = alt.Chart(_data("curves")).encode(
+        x=_share("x", "Share of known inputs kept"), y=y, detail="score:N", order=alt.Order("i:Q")
+    )
+    other = base.transform_filter("datum.role == 'other'").mark_line(stroke=MUTED, strokeWidth=1, opacity=0.35)
+    ideal = base.transform_filter("datum.role == 'ideal'").mark_line(stroke=MUTED, strokeWidth=1.5, strokeDash=[4, 4])
+    picked = base.transform_filter("datum.role == 'picked'").mark_line(stroke=ACCENT, strokeWidth=2.5)
+    tips = [alt.Tooltip("score:N", title="Score"), _tip("x", "Kept"), _tip("y", "Error", ".2%")]
+    spots = base.transform_filter("datum.role == 'picked'").mark_circle(size=90, opacity=0).encode(tooltip=tips)
+    return _finish(alt.layer(other, ideal, picked, spots), height=260, description="Risk-coverage curves")
+
+
+FIGURES: dict[str, Callable[[], Spec]] = {
+    "histogram": histogram,
+    "precision_recall": precision_recall,
+    "quantiles": quantiles,
+    "reliability": reliability,
+    "risk_coverage": risk_coverage,
+    "roc": roc,
+}

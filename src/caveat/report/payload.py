@@ -1,0 +1,164 @@
+"""The numbers that the page's script needs, by position, thinned until the page is small."""
+
+import json
+from itertools import pairwise
+from typing import Any
+
+from caveat.audits.record import Curve, Detection, Estimate, Picture, Record, Sweep
+from caveat.report.figures import FIGURES
+from caveat.report.verdict import best_score, detection, is_generated, unknown_sets
+
+__all__ = ["embed", "payload", "pictures", "thin"]
+
+NUMBERS = 160_000
+"""Numbers in curves and sweeps, all told; about seven bytes each."""
+FEWEST, MOST = 24, 200
+"""Points per curve."""
+PICTURE_BYTES = 800_000
+KEPT = (0.90, 0.95, 0.99)
+"""Shares of known data kept whose thresholds are never thinned away: the slider's buttons go there."""
+
+Json = dict[str, Any]
+
+
+def payload(record: Record) -> Json:
+    """Everything that changes under the reader's hand. Positions stand for names, so that no name is a key."""
+    scores, unknown = [item.name for item in record.scores], unknown_sets(record)
+    limit = _points(record)
+    selective = {item.score: item for item in record.selective}
+    sweeps = {item.score: item for item in record.sweeps}
+    groups = ["correct", "wrong", *(item.name for item in unknown)]
+    start = best_score(record)
+    return {
+        "scores": scores,
+        "unknown": [{"name": item.name, "generated": is_generated(item)} for item in unknown],
+        "start": {"score": scores.index(start) if start in scores else 0, "set": _hardest(record, start)},
+        "about": [{"summary": item.summary, "family": item.family, "source": item.source} for item in record.scores],
+        "reliability": [item.reliability.model_dump() for item in record.calibrations],
+        "histogram": [[_short(item.histogram.get(group, [])) for group in groups] for item in record.scores],
+        "edges": [_short(item.edges) for item in record.scores],
+        "quantiles": [[item.quantiles.get(name) for name in _ranges(record)] for item in record.scores],
+        "ranges": _ranges(record),
+        "detections": [[_detection(detection(record, s, u.name), limit) for u in unknown] for s in scores],
+        "selective": [_curve(selective[s].risk_coverage, limit) if s in selective else None for s in scores],
+        "sweeps": [_sweep(sweeps.get(s), [u.name for u in unknown], limit) for s in scores],
+        "figures": {name: make() for name, make in FIGURES.items()},
+    }
+
+
+def _ranges(record: Record) -> list[str]:
+    """Names of the sets that have quantiles: the record's order, whatever else a score has after them."""
+    present = [name for item in record.scores for name in item.quantiles]
+    order = [*(item.name for item in record.sets), *present]
+    return list(dict.fromkeys(name for name in order if name in present))
+
+
+def _points(record: Record) -> int:
+    curves = 4 * len(record.detections) + 2 * len(record.selective)
+    sweeps = sum(3 + len(item.passed) for item in record.sweeps)
+    return max(FEWEST, min(MOST, NUMBERS // max(1, curves + sweeps)))
+
+
+def _hardest(record: Record, score: str | None) -> int:
+    """Position of the unknown set that passes most under the score: what the reader should see first."""
+    found = [detection(record, score or "", item.name) for item in unknown_sets(record)]
+    shares = [item.fpr_at_95_tpr.value if item else -1.0 for item in found]
+    return shares.index(max(shares)) if shares else 0
+
+
+def _estimate(value: Estimate) -> list[float]:
+    return [value.value, value.low, value.high]
+
+
+def _detection(found: Detection | None, limit: int) -> Json | None:
+    if found is None:
+        return None
+    return {
+        "auroc": _estimate(found.auroc),
+        "aupr_in": _estimate(found.aupr_in),
+        "aupr_out": _estimate(found.aupr_out),
+        "fpr": _estimate(found.fpr_at_95_tpr),
+        "base_rate": found.base_rate,
+        "detection_error": found.detection_error,
+        "roc": _curve(found.roc, limit),
+        "pr": _curve(found.precision_recall, limit),
+    }
+
+
+def _curve(curve: Curve, limit: int) -> Json:
+    kept = thin([curve.x, curve.y], limit)
+    return {"x": _short([curve.x[i] for i in kept]), "y": _short([curve.y[i] for i in kept])}
+
+
+def _sweep(sweep: Sweep | None, unknown: list[str], limit: int) -> Json | None:
+    if sweep is None or not sweep.thresholds:
+        return None
+    share = [right + wrong for right, wrong in zip(sweep.kept_correct, sweep.kept_wrong, strict=True)]
+    wanted = [next((i for i, s in enumerate(share) if s >= keep - 1e-9), len(share) - 1) for keep in KEPT]
+    passed = [sweep.passed.get(name) for name in unknown]
+    kept = thin([share, *(column for column in passed if column)], limit, keep=wanted)
+    columns = [sweep.kept_correct, sweep.kept_wrong]
+    return {
+        "thresholds": [sweep.thresholds[i] for i in kept],
+        "right": [columns[0][i] for i in kept],
+        "wrong": [columns[1][i] for i in kept],
+        "passed": [[column[i] for i in kept] if column else None for column in passed],
+        "marks": [kept.index(i) for i in wanted],
+    }
+
+
+def thin(columns: list[list[float]], limit: int, *, keep: list[int] | None = None) -> list[int]:
+    """Positions of at most about `limit` points, evenly spaced along the path that the columns draw.
+
+    The first and last points and those of `keep` always stay.
+
+    >>> thin([[0.0, 0.0, 0.0, 1.0], [0.0, 0.5, 1.0, 1.0]], 3)
+    [0, 2, 3]
+    """
+    size = len(columns[0])
+    if size <= limit:
+        return list(range(size))
+    length = [0.0]
+    for before, after in pairwise(range(size)):
+        length.append(length[-1] + sum(abs(column[after] - column[before]) for column in columns))
+    step = max(length[-1] / (limit - 1), 1e-9)
+    chosen, reached = {0, size - 1, *(keep or [])}, 0.0
+    for i in range(size):
+        if length[i] >= reached - 1e-12:
+            chosen.add(i)
+            reached = length[i] + step
+    return sorted(chosen)
+
+
+def _short(values: list[float]) -> list[float]:
+    """Four significant digits: finer than any chart."""
+    return [float(f"{value:.4g}") for value in values]
+
+
+def pictures(record: Record) -> list[Picture]:
+    """The pictures that fit into the page, the first of every kind and set before the second of any."""
+    turn: dict[tuple[str, str, str], int] = {}
+    queue: list[tuple[int, int]] = []
+    for position, item in enumerate(record.pictures):
+        group = (item.kind, item.set, item.score)
+        turn[group] = turn.get(group, -1) + 1
+        queue.append((turn[group], position))
+    chosen, used = list[int](), 0
+    for _, position in sorted(queue):
+        used += len(record.pictures[position].png)
+        if used > PICTURE_BYTES:
+            break
+        chosen.append(position)
+    return [record.pictures[i] for i in sorted(chosen)]
+
+
+def embed(value: Json) -> str:
+    """JSON that may stand inside a `<script>`: nothing in it can end the element or a JavaScript line.
+
+    >>> embed({"a": "</script>"})
+    '{"a":"\\\\u003c/script\\\\u003e"}'
+    """
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    for sign in ("<", ">", "&", "\u2028", "\u2029"):
+        text = text.replace(sign, f"\\u{ord(sign):04x}")
+    return text

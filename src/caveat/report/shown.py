@@ -1,0 +1,103 @@
+"""The one way a number is written in the report.
+
+`page.js` holds the same rules for the numbers that change under the reader's hand; a browser test compares the two.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from decimal import ROUND_HALF_UP, Decimal
+from typing import Literal
+
+from markupsafe import Markup
+
+from caveat.audits.record import Estimate
+
+__all__ = ["Kind", "Name", "Part", "Value", "between", "estimate", "markup", "shown"]
+
+Kind = Literal["percent", "share", "plain", "score", "count", "seconds"]
+"""percent: 0.9893 as 98.9 %; share: the same without the sign; plain: four decimals; score: four significant digits."""
+
+THIN = "\N{NARROW NO-BREAK SPACE}"
+MINUS = "\N{MINUS SIGN}"
+
+
+@dataclass(frozen=True)
+class Value:
+    """A number of the record and how it is written."""
+
+    value: float
+    kind: Kind = "percent"
+
+
+@dataclass(frozen=True)
+class Name:
+    """A name of the record (a set, a score, a calibration), set in the code font."""
+
+    text: str
+
+
+Part = str | Value | Name
+
+
+def shown(value: float, kind: Kind) -> str:
+    """Write a number.
+
+    >>> shown(0.98931, "percent") == "98.9" + THIN + "%"
+    True
+    >>> [shown(0.98931, "share"), shown(0.03127, "plain"), shown(1234567.0, "count"), shown(0.0000123456, "score")]
+    ['98.9', '0.0313', '1,234,567', '1.235e-5']
+    """
+    match kind:
+        case "percent":
+            text = _fixed(value * 100, 1) + THIN + "%"
+        case "share":
+            text = _fixed(value * 100, 1)
+        case "plain":
+            text = _fixed(value, 4)
+        case "count":
+            text = f"{Decimal(_fixed(value, 0)):,}"
+        case "seconds":
+            text = _fixed(value, 2 if abs(value) < 10 else 0) + THIN + "s"
+        case "score":
+            text = _significant(value)
+    return text.replace("-", MINUS, 1) if text.startswith("-") else text
+
+
+def _fixed(value: float, digits: int) -> str:
+    # Halves away from zero on the exact binary value: what JavaScript's toFixed does.
+    text = str(Decimal(value).quantize(Decimal(1).scaleb(-digits), rounding=ROUND_HALF_UP))
+    return text.removeprefix("-") if not text.strip("-0.") else text
+
+
+def _significant(value: float) -> str:
+    if value == 0:
+        return "0"
+    mantissa, exponent = f"{value:.3e}".split("e")
+    power = int(exponent)
+    return f"{float(value):.{3 - power}f}" if -4 <= power <= 3 else f"{mantissa}e{power}"
+
+
+def between(interval: Estimate, kind: Kind = "share") -> list[Part]:
+    """The interval alone: `(98.7-99.1)`."""
+    return ["(", Value(interval.low, kind), "\N{EN DASH}", Value(interval.high, kind), ")"]
+
+
+def estimate(value: Estimate, kind: Kind = "percent") -> list[Part]:
+    """A value and its interval: `98.9 % (98.7-99.1)`."""
+    return [Value(value.value, kind), " ", *between(value, "share" if kind == "percent" else kind)]
+
+
+def markup(parts: Part | Sequence[Part]) -> Markup:
+    """Escaped HTML: a number becomes `<data value="the record's number">what is shown</data>`.
+
+    >>> markup(["knn < ", Value(0.5), Name("<b>")]).replace(THIN, " ")
+    Markup('knn &lt; <data value="0.5" data-as="percent">50.0 %</data><code>&lt;b&gt;</code>')
+    """
+    if isinstance(parts, str):
+        return Markup.escape(parts)
+    if isinstance(parts, Value):
+        written = shown(parts.value, parts.kind)
+        return Markup('<data value="{}" data-as="{}">{}</data>').format(repr(parts.value), parts.kind, written)
+    if isinstance(parts, Name):
+        return Markup("<code>{}</code>").format(parts.text)
+    return Markup("").join(markup(part) for part in parts)

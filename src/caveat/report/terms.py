@@ -1,0 +1,38 @@
+"""What the words of the report mean: shown when a term is pointed at, focused or tapped."""
+
+__all__ = ["TERMS"]
+
+TERMS: dict[str, str] = {
+    "accuracy": "Share of known inputs whose label the network gets right. Higher is better.",
+    "interval": "95 % bootstrap interval: where the value would fall if as many other inputs were drawn.",
+    "nll": "Negative log-likelihood of the right label, in nats. Punishes confident mistakes. Lower is better.",
+    "brier": "Mean squared distance between the probabilities and the right answer, 0 to 2. Lower is better.",
+    "murphy": "Murphy's decomposition: Brier = calibration - refinement + uncertainty. "
+    "Calibration: lower is better. Refinement: higher is better. Uncertainty belongs to the data.",
+    "ece": "Expected calibration error: mean distance between confidence and accuracy over 15 bins of equal width. "
+    "0 is perfect.",
+    "ece_equal_mass": "The same with bins that hold equally many inputs. 0 is perfect.",
+    "ece_classwise": "The same for every class's probability, then averaged over the classes. 0 is perfect.",
+    "mce": "The largest distance between confidence and accuracy in any bin. Noisy where bins hold few inputs.",
+    "confidence": "The largest of the network's class probabilities.",
+    "auroc": "Share of pairs (one known, one unknown input) in which the unknown is trusted less. "
+    "50 % is chance, 100 % perfect.",
+    "aupr_in": "Area under precision and recall with the known inputs as positives. Higher is better; "
+    "depends on how many there are of each.",
+    "aupr_out": "Area under precision and recall with the unknown inputs as positives. Higher is better; "
+    "a useless score gets the share of unknowns.",
+    "fpr": "Share of the unknown inputs that still pass when the threshold keeps 95 % of the known. Lower is better.",
+    "detection_error": "Smallest mean of the two error shares (known rejected, unknown passed) over all thresholds. "
+    "0 is perfect, 50 % is chance.",
+    "base_rate": "Share of unknowns in the comparison: the AUPR-Out of a useless score.",
+    "selective_auroc": "Share of pairs (one right, one wrong answer) in which the wrong one is trusted less. "
+    "50 % is chance, 100 % perfect.",
+    "aurc": "Area under the risk-coverage curve: the mean error among the answers kept, over all shares kept. "
+    "Lower is better.",
+    "e_aurc": "AURC above that of an ideal order, which rejects every mistake first. 0 is perfect.",
+    "score": "A number per input: higher means less trustworthy. An answer is accepted when it is at or below the "
+    "threshold.",
+    "known": "Inputs of the kind the network was made for.",
+    "unknown": "Inputs of another kind: no class of the network fits, so the right answer is to abstain.",
+    "generated": "Made by a formula, not taken from the world. Such sets are easy: passing them proves little.",
+}

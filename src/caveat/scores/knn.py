@@ -1,0 +1,59 @@
+"""Distance to the k-th nearest neighbour among known features."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from caveat.errors import OptionError
+from caveat.scores.moments import check
+from caveat.types import Features, Labels, Score
+
+__all__ = ["NearestNeighbours", "fit"]
+
+CHUNK = 1024
+
+
+@dataclass(frozen=True)
+class NearestNeighbours:
+    """A fitted score: distance between unit vectors, in [0, 2]."""
+
+    bank: Float[Tensor, "m d"]
+    """Known features, each of length 1."""
+    k: int
+
+    def __call__(self, features: Features) -> Score:
+        """Distance to the k-th neighbour; m x d products a sample, in chunks, so that memory stays small."""
+        parts = [self._chunk(features[start : start + CHUNK]) for start in range(0, len(features), CHUNK)]
+        return torch.cat(parts) if parts else features.new_zeros(0)
+
+    def _chunk(self, features: Tensor) -> Tensor:
+        similarity = normalize(features, dim=1) @ self.bank.T
+        kth = similarity.topk(self.k, dim=1).values[:, -1]
+        return (2 - 2 * kth).clamp_min(0).sqrt()
+
+
+def fit(features: Features, labels: Labels, *, k: int = 50, limit: int = 50_000) -> NearestNeighbours:
+    """Keep known features as a bank (at most `limit` of them, evenly spaced).
+
+    Assumes nothing about the shape of the clusters; the bank weighs m x d numbers and the search m x d products per
+    sample. Features are scaled to length 1. Formula: || x - x_(k) ||, x_(k) the k-th nearest of the bank.
+
+    Raises
+    ------
+    OptionError
+        If the bank has fewer than `k` samples or `k` is not positive.
+    DataError
+        If the set is empty, the lengths differ, or a feature is NaN or infinite.
+
+    Source: Sun et al., Out-of-Distribution Detection with Deep Nearest Neighbors, ICML 2022 (arXiv 2204.06507).
+    """
+    check(features, labels)
+    if len(features) > limit:
+        # evenly spaced: the same bank every time, and every class keeps its share even in a sorted set
+        features = features[torch.linspace(0, len(features) - 1, limit, device=features.device).long()]
+    if not 1 <= k <= len(features):
+        raise OptionError(f"k: expected a number of neighbours in [1, {len(features)}] (the bank's size), got {k}")
+    return NearestNeighbours(normalize(features, dim=1), k)

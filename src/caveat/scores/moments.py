@@ -1,0 +1,106 @@
+"""Class moments of features: what the Gaussian scores are fitted from, and all they need.
+
+Counts, means and one pooled covariance, in float64, gathered in one pass and mergeable from shards.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from caveat.errors import DataError
+from caveat.types import Features, Labels
+
+__all__ = ["Moments", "merge", "of"]
+
+CHUNK = 8192
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Counts and means per class, and the scatter around the class means; float64.
+
+    Only classes that occur are kept; `classes` holds their labels, ascending.
+    """
+
+    classes: Tensor
+    counts: Float[Tensor, " c"]
+    means: Float[Tensor, "c d"]
+    scatter: Float[Tensor, "d d"]
+    """Sum over samples of (x - mean of its class)(x - mean of its class)^T."""
+
+    @property
+    def within(self) -> Float[Tensor, "d d"]:
+        """Covariance within classes: the scatter divided by n."""
+        return self.scatter / self.counts.sum()
+
+    @property
+    def mean(self) -> Float[Tensor, " d"]:
+        """Mean of all samples."""
+        return self.counts @ self.means / self.counts.sum()
+
+    @property
+    def total(self) -> Float[Tensor, "d d"]:
+        """Covariance around the mean of all samples, divided by n: within + between classes."""
+        offsets = (self.means - self.mean) * (self.counts / self.counts.sum()).sqrt().unsqueeze(1)
+        return self.within + offsets.T @ offsets
+
+
+def of(features: Features, labels: Labels) -> Moments:
+    """Gather the moments of `features`, in chunks: memory beyond the result does not grow with n.
+
+    Raises
+    ------
+    DataError
+        If the set is empty, the lengths differ, or a feature is NaN or infinite.
+    """
+    check(features, labels)
+    classes, positions = torch.unique(labels.to(features.device), return_inverse=True)
+    counts = torch.bincount(positions, minlength=len(classes)).double()
+    means = torch.zeros(len(classes), features.shape[1], dtype=torch.float64, device=features.device)
+    for start in range(0, len(features), CHUNK):
+        part = slice(start, start + CHUNK)
+        means.index_add_(0, positions[part], features[part].double())
+    means /= counts.unsqueeze(1)
+    scatter = torch.zeros(features.shape[1], features.shape[1], dtype=torch.float64, device=features.device)
+    for start in range(0, len(features), CHUNK):
+        part = slice(start, start + CHUNK)
+        centred = features[part].double() - means[positions[part]]
+        scatter.addmm_(centred.T, centred)
+    return Moments(classes, counts, means, scatter)
+
+
+def merge(a: Moments, b: Moments) -> Moments:
+    """The moments of both sets together (Chan, Golub and LeVeque 1979), exact up to rounding."""
+    classes = torch.unique(torch.cat([a.classes, b.classes]))
+    counts = torch.zeros(len(classes), dtype=torch.float64, device=a.means.device)
+    sums = torch.zeros(len(classes), a.means.shape[1], dtype=torch.float64, device=a.means.device)
+    for part in (a, b):
+        rows = torch.searchsorted(classes, part.classes)
+        counts.index_add_(0, rows, part.counts)
+        sums.index_add_(0, rows, part.means * part.counts.unsqueeze(1))
+    means = sums / counts.unsqueeze(1)
+    scatter = a.scatter + b.scatter
+    for part in (a, b):
+        offsets = (part.means - means[torch.searchsorted(classes, part.classes)]) * part.counts.sqrt().unsqueeze(1)
+        scatter = scatter + offsets.T @ offsets
+    return Moments(classes, counts, means, scatter)
+
+
+def check(features: Tensor, labels: Tensor) -> None:
+    """Refuse what nothing can be fitted on."""
+    if len(features) == 0:
+        raise DataError("features: expected at least one sample to fit on, got an empty set")
+    if len(features) != len(labels):
+        raise DataError(f"labels: expected one per sample ({len(features)}), got {len(labels)}")
+    for start in range(0, len(features), CHUNK):
+        if not torch.isfinite(features[start : start + CHUNK]).all():
+            raise DataError(f"features: expected finite numbers, got NaN or infinity in samples {start} onwards")
+
+
+def with_ridge(covariance: Tensor, ridge: float) -> Tensor:
+    """Add `ridge` times the mean variance to the diagonal: dead features must not make it singular."""
+    size = covariance.shape[0]
+    scale = covariance.diagonal().mean().clamp_min(torch.finfo(covariance.dtype).tiny)
+    return covariance + ridge * scale * torch.eye(size, dtype=covariance.dtype, device=covariance.device)

@@ -1,0 +1,159 @@
+"""What every score promises, over the whole tables. A method that cannot keep a promise stands in another table."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+import caveat.scores
+from caveat import fitted
+from caveat.errors import DataError
+from caveat.scores import FROM_FEATURES, FROM_HEAD, FROM_LOGITS, FROM_MOMENTS, FROM_RAW_LOGITS, moments
+from tests.conftest import shapes_unchecked
+
+LOGITS = FROM_LOGITS | FROM_RAW_LOGITS
+FITTED = [*FROM_FEATURES, *FROM_HEAD, *FROM_MOMENTS]
+
+
+def gaussian_classes(generator, *, n=400, d=12, c=4, dtype=torch.float64):
+    labels = torch.arange(n) % c
+    centres = 3 * torch.randn(c, d, generator=generator, dtype=dtype)
+    mixing = torch.randn(d, d, generator=generator, dtype=dtype) / d**0.5 + torch.eye(d, dtype=dtype)
+    features = centres[labels] + torch.randn(n, d, generator=generator, dtype=dtype) @ mixing
+    head = (centres, -0.5 * centres.square().sum(dim=1))
+    return features, labels, head
+
+
+def fit(name, features, labels, head):
+    if name in FROM_MOMENTS:
+        return FROM_MOMENTS[name](moments.of(features, labels), dtype=features.dtype)
+    if name in FROM_FEATURES:
+        return FROM_FEATURES[name](features, labels)
+    return FROM_HEAD[name](features, labels, head)
+
+
+def sample_logits(seed, n=64, c=7, scale=4.0, dtype=torch.float64):
+    return scale * torch.randn(n, c, generator=torch.Generator().manual_seed(seed), dtype=dtype)
+
+
+@pytest.mark.parametrize("name", LOGITS)
+class TestFromLogits:
+    def test_higher_means_less_trustworthy(self, name):
+        sure, unsure = torch.tensor([[9.0, 0.0, 0.0]]), torch.tensor([[1.0, 0.5, 0.0]])
+        assert LOGITS[name](sure) < LOGITS[name](unsure)
+
+    @given(seed=st.integers(0, 2**31), c=st.integers(2, 130))
+    def test_a_sample_does_not_see_the_others(self, name, seed, c):
+        logits = sample_logits(seed, n=5, c=c)
+        one_by_one = torch.cat([LOGITS[name](row[None]) for row in logits])
+        torch.testing.assert_close(LOGITS[name](logits), one_by_one, rtol=1e-12, atol=1e-12)
+
+    @given(seed=st.integers(0, 2**31))
+    def test_the_order_of_classes_is_irrelevant(self, name, seed):
+        logits = sample_logits(seed)
+        order = torch.randperm(7, generator=torch.Generator().manual_seed(seed))
+        torch.testing.assert_close(LOGITS[name](logits), LOGITS[name](logits[:, order]), rtol=1e-12, atol=1e-12)
+
+    def test_finite_at_extreme_logits(self, name):
+        logits = torch.tensor([[1e4, -1e4, 0.0], [-1e4, -1e4, -1e4], [1e4, 1e4, 1e4], [1e4, 0.0, 0.0]])
+        assert torch.isfinite(LOGITS[name](logits)).all()
+
+    def test_float32_agrees_with_float64(self, name):
+        logits = sample_logits(3, n=500, dtype=torch.float32, scale=8.0)
+        torch.testing.assert_close(LOGITS[name](logits).double(), LOGITS[name](logits.double()), rtol=2e-5, atol=1e-6)
+
+    def test_dense_is_the_same_per_pixel(self, name):
+        logits = sample_logits(5, n=24).view(2, 3, 4, 7).permute(0, 3, 1, 2)
+        flat = LOGITS[name](logits.permute(0, 2, 3, 1).reshape(-1, 7))
+        torch.testing.assert_close(LOGITS[name](logits).flatten(), flat, rtol=1e-12, atol=1e-12)
+
+    def test_gradient_is_finite(self, name):
+        logits = sample_logits(1).requires_grad_()
+        LOGITS[name](logits).sum().backward()
+        assert torch.isfinite(logits.grad).all()
+        assert logits.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize("name", FROM_LOGITS)
+@given(seed=st.integers(0, 2**31), shift=st.floats(-50, 50))
+def test_a_constant_added_to_all_logits_changes_nothing(name, seed, shift):
+    logits = sample_logits(seed)
+    torch.testing.assert_close(FROM_LOGITS[name](logits), FROM_LOGITS[name](logits + shift), rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", FROM_RAW_LOGITS)
+def test_the_level_of_the_logits_counts(name):
+    logits = sample_logits(0)
+    torch.testing.assert_close(FROM_RAW_LOGITS[name](logits + 2), FROM_RAW_LOGITS[name](logits) - 2)
+
+
+@pytest.mark.parametrize("name", FITTED)
+class TestFitted:
+    def test_far_is_less_trustworthy_than_near(self, name, generator):
+        features, labels, head = gaussian_classes(generator)
+        score = fit(name, features, labels, head)
+        # unknown: between the classes and off the data in every direction
+        far = features.mean(dim=0) + 4 * torch.randn(400, 12, generator=generator, dtype=torch.float64)
+        assert score(far).median() > score(features).quantile(0.9)
+
+    def test_is_a_frozen_dataclass_and_survives_saving(self, name, generator, tmp_path: Path):
+        features, labels, head = gaussian_classes(generator, dtype=torch.float32)
+        score = fit(name, features, labels, head)
+        assert dataclasses.is_dataclass(score)
+        assert type(score).__dataclass_params__.frozen
+        fitted.save(score, tmp_path / "score.safetensors")
+        again = fitted.load(type(score), tmp_path / "score.safetensors")
+        assert torch.equal(score(features), again(features))
+
+    def test_the_order_of_the_fit_set_is_irrelevant(self, name, generator):
+        features, labels, head = gaussian_classes(generator)
+        order = torch.randperm(len(features), generator=generator)
+        a, b = fit(name, features, labels, head), fit(name, features[order], labels[order], head)
+        torch.testing.assert_close(a(features), b(features), rtol=1e-7, atol=1e-7)
+
+    def test_a_sample_does_not_see_the_others(self, name, generator):
+        features, labels, head = gaussian_classes(generator)
+        score = fit(name, features, labels, head)
+        one_by_one = torch.cat([score(row[None]) for row in features[:20]])
+        torch.testing.assert_close(score(features)[:20], one_by_one, rtol=1e-9, atol=1e-9)
+
+    def test_float32_agrees_with_float64(self, name, generator):
+        features, labels, head = gaussian_classes(generator)
+        exact = fit(name, features, labels, head)(features)
+        single = fit(name, features.float(), labels, (head[0].float(), head[1].float()))(features.float())
+        assert single.dtype == torch.float32
+        torch.testing.assert_close(single.double(), exact, rtol=1e-3, atol=1e-3)
+
+    def test_dead_features_do_no_harm(self, name, generator):
+        features, labels, head = gaussian_classes(generator)
+        features[:, 3] = 0
+        assert torch.isfinite(fit(name, features, labels, head)(features)).all()
+
+    def test_refuses_nan_an_empty_set_and_lengths_that_differ(self, name, generator):
+        features, labels, head = gaussian_classes(generator)
+        with pytest.raises(DataError, match="features: expected at least one"):
+            fit(name, features[:0], labels[:0], head)
+        with shapes_unchecked(), pytest.raises(DataError, match="labels: expected one per sample"):
+            fit(name, features, labels[:-1], head)
+        features[7, 2] = torch.nan
+        with pytest.raises(DataError, match="features: expected finite"):
+            fit(name, features, labels, head)
+
+
+def test_every_module_is_in_a_table():
+    helpers = {"__init__", "moments", "logits"}
+    modules = {path.stem for path in Path(caveat.scores.__file__).parent.glob("*.py")} - helpers
+    named = {f.__module__.rsplit(".", 1)[1] for f in (FROM_MOMENTS | FROM_FEATURES | FROM_HEAD).values()}
+    assert modules == named
+
+
+@pytest.mark.parametrize("table", [FROM_LOGITS, FROM_RAW_LOGITS, FROM_MOMENTS, FROM_FEATURES, FROM_HEAD])
+def test_every_method_says_what_it_is_and_where_it_is_from(table):
+    for name, function in table.items():
+        module = __import__(function.__module__, fromlist=["fit"])
+        text = (module.fit if hasattr(module, "fit") else function).__doc__
+        assert "Formula:" in text, name
+        assert "Source:" in text, name
