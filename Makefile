@@ -22,8 +22,10 @@ lint: setup
 test: setup
 	$(PY) -m pytest
 
+DEMO_OPTIONS :=
+
 demo: setup
-	.venv/bin/caveat demo -o runs/demo
+	.venv/bin/caveat demo -o runs/demo $(DEMO_OPTIONS)
 
 bench: setup
 	@for script in benchmarks/*.py; do echo "== $$script"; $(PY) $$script || exit 1; done

@@ -101,7 +101,8 @@ def observe(
             if anchor is not None:
                 inputs = inputs.to(anchor.device, anchor.dtype, non_blocking=True)
             if features and layer is None:
-                layer = heads.find(model, inputs, name=head if isinstance(head, str) else None)
+                run(model, inputs[:2], name, number)  # so that a broken model is not taken for one without a head
+                layer = heads.find(model, inputs[:2], name=head if isinstance(head, str) else None)
             with heads.capture(model, layer) if features and layer is not None else nullcontext([]) as seen:
                 logits = run(model, inputs, name, number)
             sink.add("logits", logits)

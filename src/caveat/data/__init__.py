@@ -1,0 +1,187 @@
+"""Sets of pictures: read, generated, changed. Always floats in [0, 1]; normalising is the model's business."""
+
+import re
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from caveat.data import augment, generated, grammar, hub, modifiers, outliers
+from caveat.data.digits import open_digits, open_mnist5k
+from caveat.data.folder import open_folder
+from caveat.data.named import Builtin, Hosted, open_fashion_mnist, open_hosted
+from caveat.data.npz import open_npz
+from caveat.data.parquet import find, open_parquet
+from caveat.data.pictures import Form
+from caveat.data.shuffled import Shuffled, shuffled
+from caveat.data.source import Images, Source, mapped, subset
+from caveat.data.split import stratified
+from caveat.data.tensors import from_tensors, in_memory
+from caveat.errors import OptionError
+
+__all__ = [
+    "CHANNELS",
+    "COUNTS",
+    "GENERATED",
+    "KINDS",
+    "LABELS",
+    "NAMES",
+    "PIXELS",
+    "SEEDED",
+    "Shuffled",
+    "Source",
+    "augment",
+    "from_tensors",
+    "in_memory",
+    "load",
+    "mapped",
+    "outliers",
+    "shuffled",
+    "stratified",
+    "subset",
+]
+
+
+def load(spec: str, *, batch: int = 256, like: Source | None = None, seed: int = 0) -> Source:
+    """The set that `spec` describes: `NAME[:SPLIT]` or `KIND:WHERE`, and any number of `+MODIFIER`.
+
+    =====================  ==========================================================================================
+    `digits`, `mnist` ...  a name of `NAMES`; `:train` or `:test` chooses the split (else the first it has)
+    `folder:PATH`          picture files, one subfolder a class
+    `parquet:PATH`         a file, folder or pattern of Parquet files with a column `image`
+    `npz:PATH`             arrays `images` (or `x`, `X`) and `labels` (or `y`)
+    `hf:ORG/NAME[:SPLIT]`  from the Hugging Face hub (extra `hf`); the split is `test` unless given
+    `noise:uniform`        uniform noise, as many pictures as `like` has and of its shape
+    `noise:normal`         noise around grey, likewise
+    `permuted`             the pictures of `like`, their pixels in a random order
+    `blobs`                amorphous shapes, as many as `like` has and of its shape
+    `+grey` `+rgb`         one channel, three channels
+    `+28x28`               height x width, bilinear, antialiased
+    `+invert`              light for dark
+    `+only=3,5`            these labels only; `+without=3,5`: all but these; labels are not renumbered
+    `+first=100`           the first 100; `+sample=100`: 100 drawn by `seed`, in their old order
+    =====================  ==========================================================================================
+
+    Modifiers apply from left to right. Pictures are decoded batch by batch; `seed` decides what is generated and drawn.
+
+    Raises
+    ------
+    OptionError
+        If a name, kind, split or modifier does not exist, or a generated set has no `like`.
+    DataError
+        If the set is missing, empty or broken; the message begins with `spec`.
+    MissingExtraError
+        If it needs a package that is not installed.
+
+    Example
+    -------
+    >>> source = load("digits:test+16x16+only=3,5")
+    >>> source.shape, sorted(set(source.labels.tolist()))
+    ((1, 16, 16), [3, 5])
+    """
+    if batch < 1 or seed < 0:
+        raise OptionError(f"{spec}: batch must be positive and seed not negative, got {batch} and {seed}")
+    parts = grammar.parse(spec, kinds=tuple(KINDS))
+    changes = [_modifier(text, spec, seed) for text in parts.modifiers]
+    form = Form(
+        size=next((size for text in parts.modifiers if (size := _size(text))), None),
+        channels=next((CHANNELS[text] for text in parts.modifiers if text in CHANNELS), None),
+    )
+    source = _open(parts, spec, batch, form, like, seed)
+    for change in changes:
+        source = change(source)
+    return source
+
+
+def _open(parts: grammar.Spec, spec: str, batch: int, form: Form, like: Source | None, seed: int) -> Source:
+    written = f"{parts.head}:{parts.tail}" if parts.tail else parts.head
+    if written in GENERATED:
+        if like is None:
+            raise OptionError(f"{spec}: a generated set needs `like`, a set whose shape and number it takes")
+        return generated.generated(GENERATED[written], like, name=spec, batch=batch, seed=seed)
+    if parts.head in KINDS:
+        if not parts.tail:
+            raise OptionError(f"{spec}: nothing after {parts.head!r}: expected {parts.head}:WHERE")
+        return KINDS[parts.head](parts.tail, spec, batch, form)
+    if parts.head not in NAMES:
+        known = [*NAMES, *GENERATED, *(f"{kind}:" for kind in KINDS)]
+        raise OptionError(f"{spec}: there is no set {written!r}: {grammar.nearest(written, known)}")
+    named = NAMES[parts.head]
+    split = parts.tail or named.splits[0]
+    if split not in named.splits:
+        raise OptionError(f"{spec}: {parts.head} has no split {split!r}: expected {' or '.join(named.splits)}")
+    if isinstance(named, Hosted):
+        return open_hosted(named, split, name=spec, batch=batch, form=form)
+    return named.open(split, name=spec, batch=batch)
+
+
+def _modifier(text: str, spec: str, seed: int) -> Callable[[Source], Source]:
+    key, equals, argument = text.partition("=")
+    if size := _size(text):
+        return partial(mapped, change=partial(modifiers.resize, size=size))
+    if text in PIXELS:
+        return partial(mapped, change=PIXELS[text])
+    if equals and key in LABELS:
+        return partial(LABELS[key], labels=grammar.numbered(argument, name=spec, modifier=key))
+    if equals and key in COUNTS:
+        return partial(COUNTS[key], count=grammar.counted(argument, name=spec, modifier=key))
+    if equals and key in SEEDED:
+        return partial(SEEDED[key], count=grammar.counted(argument, name=spec, modifier=key), seed=seed)
+    known = [*PIXELS, "28x28", *(f"{name}=" for name in (*LABELS, *COUNTS, *SEEDED))]
+    raise OptionError(f"{spec}: there is no modifier +{text}: {grammar.nearest(text, known)}")
+
+
+def _size(text: str) -> tuple[int, int] | None:
+    match = re.fullmatch(r"([1-9]\d{0,3})x([1-9]\d{0,3})", text)
+    return (int(match[1]), int(match[2])) if match else None
+
+
+def _folder(where: str, name: str, batch: int, form: Form) -> Source:
+    return open_folder(Path(where).expanduser(), name=name, batch=batch, form=form)
+
+
+def _parquet(where: str, name: str, batch: int, form: Form) -> Source:
+    return open_parquet(find(str(Path(where).expanduser()), name=name), name=name, batch=batch, form=form)
+
+
+def _npz(where: str, name: str, batch: int, form: Form) -> Source:
+    del form  # arrays are of one shape already
+    return open_npz(Path(where).expanduser(), name=name, batch=batch)
+
+
+def _hub(where: str, name: str, batch: int, form: Form) -> Source:
+    repository, _, split = where.partition(":")
+    return hub.open_hub(repository, split or "test", name=name, batch=batch, form=form)
+
+
+_Kind = Callable[[str, str, int, Form], Source]
+_Change = Callable[[Images], Images]
+
+NAMES: dict[str, Builtin | Hosted] = {
+    "cifar10": Hosted("cifar10", "uoft-cs/cifar10"),
+    "cifar100": Hosted("cifar100", "uoft-cs/cifar100"),
+    "cifar10_jpeg": Hosted("cifar10_jpeg", splits=("test",)),
+    "cifar10_lossless5k": Hosted("cifar10_lossless5k", splits=("train",)),
+    "digits": Builtin(open_digits),
+    "dtd10": Hosted("dtd10", splits=("test",)),
+    "fashion-mnist": Builtin(open_fashion_mnist),
+    "gtsrb": Hosted("gtsrb", "tanganke/gtsrb"),
+    "kmnist": Hosted("kmnist", "tanganke/kmnist"),
+    "mnist": Hosted("mnist", "ylecun/mnist"),
+    "mnist5k": Builtin(open_mnist5k),
+    "notmnist": Hosted("notmnist", splits=("test",)),
+    "notmnist_small": Hosted("notmnist_small", splits=("test",)),
+    "omniglot": Hosted("omniglot", splits=("train",)),
+    "tinyimagenet32": Hosted("tinyimagenet32", splits=("test",)),
+}
+KINDS: dict[str, _Kind] = {"folder": _folder, "hf": _hub, "npz": _npz, "parquet": _parquet}
+GENERATED: dict[str, generated.Maker] = {
+    "blobs": generated.blobs,
+    "noise:normal": generated.normal,
+    "noise:uniform": generated.uniform,
+    "permuted": generated.permuted,
+}
+PIXELS: dict[str, _Change] = {"grey": modifiers.grey, "invert": modifiers.invert, "rgb": modifiers.rgb}
+CHANNELS = {"grey": 1, "rgb": 3}
+LABELS: dict[str, Callable[..., Source]] = {"only": modifiers.only, "without": modifiers.without}
+COUNTS: dict[str, Callable[..., Source]] = {"first": modifiers.first}
+SEEDED: dict[str, Callable[..., Source]] = {"sample": modifiers.sample}

@@ -32,7 +32,7 @@ def generated(make: Maker, like: Source, *, name: str, batch: int, seed: int) ->
     def read(chunks: Iterable[Indices]) -> Iterator[Images]:
         number, current = -1, torch.empty(0)
         for chunk in chunks:
-            images = torch.empty(len(chunk), *like.shape)
+            images = torch.empty(len(chunk), *like.shape, dtype=torch.float32)
             for wanted in torch.unique(chunk // BLOCK).tolist():
                 if wanted != number:
                     number, current = wanted, block(wanted)

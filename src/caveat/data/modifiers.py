@@ -29,11 +29,11 @@ def grey(images: Images) -> Images:
 
 def rgb(images: Images) -> Images:
     """Three channels: a grey picture's is repeated; coloured pictures stay as they are."""
-    return images.expand(-1, 3, -1, -1) if images.shape[1] == 1 else images
+    return images.repeat(1, 3, 1, 1) if images.shape[1] == 1 else images
 
 
 def resize(images: Images, size: tuple[int, int]) -> Images:
-    """Height and width `size`: bilinear, antialiased when it shrinks; no change of aspect is avoided."""
+    """Height and width `size`: bilinear, antialiased where it shrinks; the aspect may change."""
     if images.shape[2:] == size:
         return images
     resized: Tensor = functional.interpolate(images, size, mode="bilinear", align_corners=False, antialias=True)

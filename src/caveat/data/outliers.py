@@ -15,12 +15,13 @@ __all__ = ["blobs", "blurred", "normal", "permuted", "uniform"]
 
 def uniform(shape: tuple[int, int, int, int], generator: torch.Generator) -> Images:
     """Every channel of every pixel independent and uniform in [0, 1]."""
-    return torch.rand(shape, generator=generator, device=generator.device)
+    return torch.rand(shape, generator=generator, device=generator.device, dtype=torch.float32)
 
 
 def normal(shape: tuple[int, int, int, int], generator: torch.Generator) -> Images:
     """Every channel of every pixel independent from N(0.5, 0.25^2), clipped to [0, 1]."""
-    return torch.randn(shape, generator=generator, device=generator.device).mul_(0.25).add_(0.5).clamp_(0, 1)
+    drawn = torch.randn(shape, generator=generator, device=generator.device, dtype=torch.float32)
+    return drawn.mul_(0.25).add_(0.5).clamp_(0, 1)
 
 
 def permuted(images: Images, generator: torch.Generator) -> Images:
@@ -44,8 +45,8 @@ def blobs(
     sigma
         Standard deviation of the blur, in pixels.
     """
-    flips = (torch.rand(shape, generator=generator, device=generator.device) < 0.7).to(torch.get_default_dtype())
-    soft = blurred(flips, sigma=sigma)
+    flips = uniform(shape, generator) < 0.7
+    soft = blurred(flips.to(torch.float32), sigma=sigma)
     return torch.where(soft < threshold, 0.0, soft)
 
 

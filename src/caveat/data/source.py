@@ -13,9 +13,10 @@ from caveat.types import Labels
 
 __all__ = ["Images", "Indices", "Reader", "Source", "mapped", "subset"]
 
-Images: TypeAlias = Float[Tensor, "n ch h w"]
-"""Pictures in [0, 1]: grey (ch = 1) or red, green, blue (ch = 3)."""
-Indices: TypeAlias = Int[Tensor, " n"]
+Images: TypeAlias = Float[Tensor, "n _ _ _"]
+"""Pictures `(n, ch, h, w)` in [0, 1]: grey (ch = 1) or red, green, blue (ch = 3)."""
+Indices: TypeAlias = Int[Tensor, " _"]
+"""Positions in a set, from 0."""
 Reader: TypeAlias = Callable[[Iterable[Indices]], Iterator[Images]]
 """From chunks of positions to the pictures of each chunk, in that order. One call is one pass over the files."""
 
@@ -59,7 +60,7 @@ class Source:
         if len(wrong):
             raise DataError(f"{self.name}: indices must be in 0..{len(self) - 1}, got {int(wrong[0])}")
         if not len(wanted):
-            return torch.empty(0, *self.shape), self.labels[wanted]
+            return torch.empty(0, *self.shape, dtype=torch.float32), self.labels[wanted]
         return torch.cat(list(self.read(wanted.split(self.batch)))), self.labels[wanted]
 
 
@@ -86,5 +87,5 @@ def mapped(source: Source, change: Callable[[Images], Images]) -> Source:
     def read(chunks: Iterable[Indices]) -> Iterator[Images]:
         return map(change, source.read(chunks))
 
-    _, height, width = (changed := change(torch.zeros(1, *source.shape))).shape[1:]
-    return replace(source, shape=(changed.shape[1], height, width), read=read)
+    _, channels, height, width = change(torch.zeros(1, *source.shape, dtype=torch.float32)).shape
+    return replace(source, shape=(channels, height, width), read=read)

@@ -12,8 +12,8 @@ from caveat.types import Labels
 
 __all__ = ["Pixels", "from_tensors", "in_memory", "unit"]
 
-Pixels = Float[Tensor, "n ch h w"] | UInt8[Tensor, "n ch h w"]
-"""As stored: floats in [0, 1], or bytes in 0..255."""
+Pixels = Float[Tensor, "n _ _ _"] | UInt8[Tensor, "n _ _ _"]
+"""As stored, `(n, ch, h, w)`: floats in [0, 1], or bytes in 0..255."""
 
 
 def from_tensors(

@@ -1,0 +1,62 @@
+"""Metrics: pure functions of small mergeable counts in float64.
+
+Scores are counted in a `tally.Tally`, confidences in `calibration.Bins`; both merge, so any amount of data can be gone
+through in parts. `interval` says how sure a value is.
+"""
+
+from collections.abc import Callable, Mapping
+
+from torch import Tensor
+
+from caveat.metrics import calibration, interval, proper, ranking, selective, tally
+
+__all__ = [
+    "OF_BINS",
+    "OF_LOGITS",
+    "OF_PROBABILITIES",
+    "OF_RANKING",
+    "OF_SELECTIVE",
+    "calibration",
+    "interval",
+    "proper",
+    "ranking",
+    "selective",
+    "tally",
+]
+
+OF_RANKING: Mapping[str, Callable[[tally.Tally], Tensor]] = {
+    "auroc": ranking.auroc,
+    "aupr_in": ranking.aupr_in,
+    "aupr_out": ranking.aupr_out,
+    "fpr_at_95_tpr": ranking.fpr_at_tpr,
+    "detection_error": ranking.detection_error,
+}
+"""Of a tally of the known (negative) and the unknown (positive)."""
+
+OF_SELECTIVE: Mapping[str, Callable[[tally.Tally], Tensor]] = {
+    "aurc": selective.aurc,
+    "e_aurc": selective.e_aurc,
+    "augrc": selective.augrc,
+    "risk_at_80_coverage": selective.risk_at_coverage,
+    "coverage_at_5_risk": selective.coverage_at_risk,
+}
+"""Of a tally of the correct (negative) and the wrong (positive)."""
+
+OF_BINS: Mapping[str, Callable[[calibration.Bins], Tensor]] = {
+    "ece": calibration.ece,
+    "mce": calibration.mce,
+    "rmsce": calibration.rmsce,
+    "mean_confidence": calibration.mean_confidence,
+}
+"""Of `calibration.confidence_bins`."""
+
+OF_PROBABILITIES: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "accuracy": proper.accuracy,
+    "brier": proper.brier,
+    "ece_equal_mass": calibration.ece_equal_mass,
+    "ece_classwise": calibration.ece_classwise,
+}
+"""Of probabilities `(n, c, ...)` and labels `(n, ...)`."""
+
+OF_LOGITS: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = {"nll": proper.nll}
+"""Of logits `(n, c, ...)` and labels `(n, ...)`."""

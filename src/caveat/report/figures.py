@@ -11,7 +11,7 @@ import altair as alt
 __all__ = ["FIGURES", "histogram", "precision_recall", "quantiles", "reliability", "risk_coverage", "roc"]
 
 Spec = dict[str, Any]
-Chart = alt.Chart | alt.LayerChart
+Chart = alt.LayerChart | alt.FacetChart  # what alt.layer says it gives
 
 ACCENT, WARN, MUTED = "var(--accent)", "var(--warn)", "var(--muted)"
 INK, LINE = "var(--ink)", "var(--line)"
@@ -46,7 +46,11 @@ def _diagonal() -> alt.Chart:
 def _finish(chart: Chart, *, height: int, description: str) -> Spec:
     finished = (
         chart.properties(width="container", height=height, description=description)
-        .configure(background="transparent", font="system-ui, sans-serif", autosize=alt.AutoSizeParams(type="fit"))
+        .configure(
+            background="transparent",
+            font="system-ui, sans-serif",
+            autosize=alt.AutoSizeParams(type="fit-x", contains="padding"),
+        )
         .configure_view(stroke=None)
         .configure_axis(
             domainColor=LINE,
@@ -59,7 +63,6 @@ def _finish(chart: Chart, *, height: int, description: str) -> Spec:
             titleFontSize=12,
             titlePadding=8,
         )
-        .configure_legend(labelColor=INK, titleColor=INK, labelFontSize=12, orient="top", title=None, labelLimit=200)
     )
     return finished.to_dict()
 
@@ -86,10 +89,11 @@ def reliability() -> Spec:
 def histogram() -> Spec:
     """How the score is spread over right answers, wrong answers and unknown inputs.
 
-    Data set `bins`: rows `edge`, `share` (of its group), `group`; data set `groups` has the threshold's row `at`.
+    Data sets `bins`: rows `edge`, `share` (of its group), `group`; `threshold`: one row `at`.
     """
     colour = alt.Color(
         "group:N",
+        legend=None,
         scale=alt.Scale(domain=["known, right", "known, wrong", "unknown"], range=[ACCENT, MUTED, WARN]),
     )
     # Steps drawn as an area: overlapping bars of three groups cannot be told apart.
@@ -97,7 +101,12 @@ def histogram() -> Spec:
         alt.Chart(_data("bins"))
         .mark_area(interpolate="step-after", fillOpacity=0.18, line={"strokeWidth": 1.5})
         .encode(
-            x=alt.X("edge:Q", title="Score (higher = less trustworthy)", scale=alt.Scale(zero=False, nice=False)),
+            x=alt.X(
+                "edge:Q",
+                title="Score (higher = less trustworthy)",
+                scale=alt.Scale(zero=False, nice=False),
+                axis=alt.Axis(tickCount=7),
+            ),
             y=alt.Y("share:Q", title="Share of the group", stack=None, axis=alt.Axis(format=SHARE, tickCount=4)),
             color=colour,
             tooltip=[
@@ -131,9 +140,7 @@ def quantiles() -> Spec:
         ],
     )
     title = "Score (higher = less trustworthy)"
-    thin = base.mark_rule(strokeWidth=1.5).encode(
-        x=alt.X("q5:Q", title=title, scale=alt.Scale(zero=False)), x2="q95:Q"
-    )
+    thin = base.mark_rule(strokeWidth=1.5).encode(x=alt.X("q5:Q", title=title, scale=alt.Scale(zero=False)), x2="q95:Q")
     thick = base.mark_bar(height=9, cornerRadius=2, opacity=0.55).encode(x=alt.X("q25:Q", title=title), x2="q75:Q")
     middle = base.mark_tick(thickness=2.5, size=17).encode(x=alt.X("q50:Q", title=title))
     chart = alt.layer(thin, thick, middle)

@@ -39,6 +39,7 @@ def payload(record: Record) -> Json:
         "edges": [_short(item.edges) for item in record.scores],
         "quantiles": [[item.quantiles.get(name) for name in _ranges(record)] for item in record.scores],
         "ranges": _ranges(record),
+        "roles": [[item.name, item.role] for item in record.sets],
         "detections": [[_detection(detection(record, s, u.name), limit) for u in unknown] for s in scores],
         "selective": [_curve(selective[s].risk_coverage, limit) if s in selective else None for s in scores],
         "sweeps": [_sweep(sweeps.get(s), [u.name for u in unknown], limit) for s in scores],

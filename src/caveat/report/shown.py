@@ -1,6 +1,6 @@
 """The one way a number is written in the report.
 
-`page.js` holds the same rules for the numbers that change under the reader's hand; a browser test compares the two.
+`shown.js` holds the same rules for the numbers that change under the reader's hand; a browser test compares the two.
 """
 
 from collections.abc import Sequence
@@ -14,8 +14,12 @@ from caveat.audits.record import Estimate
 
 __all__ = ["Kind", "Name", "Part", "Value", "between", "estimate", "markup", "shown"]
 
-Kind = Literal["percent", "share", "plain", "score", "count", "seconds"]
-"""percent: 0.9893 as 98.9 %; share: the same without the sign; plain: four decimals; score: four significant digits."""
+Kind = Literal["percent", "share", "fine", "fine share", "plain", "score", "count", "seconds"]
+"""percent: 0.9893 as 98.9 %; share: the same without the sign; fine: percent with three decimals, and its share;
+plain: four decimals; score: four significant digits."""
+
+BARE: dict[str, Kind] = {"percent": "share", "fine": "fine share"}
+"""How the ends of an interval are written, where its value carries the sign."""
 
 THIN = "\N{NARROW NO-BREAK SPACE}"
 MINUS = "\N{MINUS SIGN}"
@@ -25,7 +29,7 @@ MINUS = "\N{MINUS SIGN}"
 class Value:
     """A number of the record and how it is written."""
 
-    value: float
+    value: float | int
     kind: Kind = "percent"
 
 
@@ -39,7 +43,7 @@ class Name:
 Part = str | Value | Name
 
 
-def shown(value: float, kind: Kind) -> str:
+def shown(value: float | int, kind: Kind) -> str:
     """Write a number.
 
     >>> shown(0.98931, "percent") == "98.9" + THIN + "%"
@@ -52,6 +56,10 @@ def shown(value: float, kind: Kind) -> str:
             text = _fixed(value * 100, 1) + THIN + "%"
         case "share":
             text = _fixed(value * 100, 1)
+        case "fine":
+            text = _fixed(value * 100, 3) + THIN + "%"
+        case "fine share":
+            text = _fixed(value * 100, 3)
         case "plain":
             text = _fixed(value, 4)
         case "count":
@@ -63,13 +71,13 @@ def shown(value: float, kind: Kind) -> str:
     return text.replace("-", MINUS, 1) if text.startswith("-") else text
 
 
-def _fixed(value: float, digits: int) -> str:
+def _fixed(value: float | int, digits: int) -> str:
     # Halves away from zero on the exact binary value: what JavaScript's toFixed does.
     text = str(Decimal(value).quantize(Decimal(1).scaleb(-digits), rounding=ROUND_HALF_UP))
     return text.removeprefix("-") if not text.strip("-0.") else text
 
 
-def _significant(value: float) -> str:
+def _significant(value: float | int) -> str:
     if value == 0:
         return "0"
     mantissa, exponent = f"{value:.3e}".split("e")
@@ -77,14 +85,15 @@ def _significant(value: float) -> str:
     return f"{float(value):.{3 - power}f}" if -4 <= power <= 3 else f"{mantissa}e{power}"
 
 
-def between(interval: Estimate, kind: Kind = "share") -> list[Part]:
-    """The interval alone: `(98.7-99.1)`."""
-    return ["(", Value(interval.low, kind), "\N{EN DASH}", Value(interval.high, kind), ")"]
+def between(interval: Estimate, kind: Kind = "percent") -> list[Part]:
+    """The interval alone, without a sign: `(98.7-99.1)`."""
+    bare = BARE.get(kind, kind)
+    return ["(", Value(interval.low, bare), "\N{EN DASH}", Value(interval.high, bare), ")"]
 
 
 def estimate(value: Estimate, kind: Kind = "percent") -> list[Part]:
     """A value and its interval: `98.9 % (98.7-99.1)`."""
-    return [Value(value.value, kind), " ", *between(value, "share" if kind == "percent" else kind)]
+    return [Value(value.value, kind), " ", *between(value, kind)]
 
 
 def markup(parts: Part | Sequence[Part]) -> Markup:

@@ -3,10 +3,20 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from caveat.audits.record import Calibration, Detection, Record, Selective, SetSummary
-from caveat.report.shown import Name, Part, Value, between, estimate
+from caveat.audits.record import Calibration, Detection, Estimate, Record, Selective, SetSummary
+from caveat.report.shown import Name, Part, Value, estimate
 
-__all__ = ["Caveat", "Level", "best_score", "caveats", "detection", "headline", "is_generated", "unknown_sets"]
+__all__ = [
+    "Caveat",
+    "Level",
+    "best_score",
+    "caveats",
+    "detection",
+    "headline",
+    "is_generated",
+    "mean_auroc",
+    "unknown_sets",
+]
 
 Level = Literal["trust", "care", "no"]
 
@@ -43,10 +53,10 @@ def detection(record: Record, score: str, unknown: str) -> Detection | None:
     return next((d for d in record.detections if (d.score, d.unknown) == (score, unknown)), None)
 
 
-def best_score(record: Record) -> str | None:
-    """The score with the highest mean AUROC over the sets that are not generated (over all, if all are).
+def mean_auroc(record: Record) -> dict[str, float]:
+    """Per score, the mean AUROC over the unknown sets that are not generated (over all, if all are).
 
-    Without unknown sets: the one that ranks the network's mistakes best.
+    It orders the scores and is not shown.
     """
     sets = unknown_sets(record)
     real = {item.name for item in sets if not is_generated(item)} or {item.name for item in sets}
@@ -54,8 +64,13 @@ def best_score(record: Record) -> str | None:
     for item in record.detections:
         if item.unknown in real:
             found.setdefault(item.score, []).append(item.auroc.value)
-    if found:
-        return max(found, key=lambda name: sum(found[name]) / len(found[name]))
+    return {name: sum(values) / len(values) for name, values in found.items()}
+
+
+def best_score(record: Record) -> str | None:
+    """The score with the highest mean AUROC; without unknown sets, the one that finds the network's mistakes best."""
+    if mean := mean_auroc(record):
+        return max(mean, key=lambda name: mean[name])
     mistakes = _best_of_mistakes(record)
     return mistakes.score if mistakes else (record.scores[0].name if record.scores else None)
 
@@ -159,24 +174,30 @@ def caveats(record: Record) -> list[Caveat]:
     return sorted(lines, key=lambda line: order.index(line.level))
 
 
-def _grade(value: float, good: float, fair: float) -> Level:
-    return "trust" if value <= good else "care" if value <= fair else "no"
+def _grade(value: Estimate, good: float, fair: float) -> Level:
+    # Trust needs the whole interval; a value that is merely fair is enough for care.
+    return "trust" if value.high <= good else "care" if value.value <= fair else "no"
 
 
 def _caveats_known(record: Record) -> list[Caveat]:
     lines: list[Caveat] = []
     if record.calibrations:
         plain, best = _plain_and_best(record)
-        level = _grade(plain.summary.ece.value, ECE_GOOD, ECE_FAIR)
-        advice = {"trust": "may be read as they are", "care": "are a little off", "no": "must not be read as they are"}
+        level = _grade(plain.summary.ece, ECE_GOOD, ECE_FAIR)
+        advice = {
+            "trust": "may be read as they are",
+            "care": "are to be read with care",
+            "no": "must not be read as they are",
+        }
         text: list[Part] = [f"The network's own probabilities {advice[level]}: calibration error "]
         lines.append(Caveat(level, [*text, *estimate(plain.summary.ece), "."]))
         if level != "trust" and best is not plain:
-            level = _grade(best.summary.ece.value, ECE_GOOD, ECE_FAIR)
+            level = _grade(best.summary.ece, ECE_GOOD, ECE_FAIR)
             text = ["Its probabilities after the calibration ", Name(best.name), ": calibration error "]
             lines.append(Caveat(level, [*text, *estimate(best.summary.ece), "."]))
     if mistakes := _best_of_mistakes(record):
-        level = _grade(1 - mistakes.auroc.value, 1 - RANKS_GOOD, 1 - RANKS_FAIR)
+        ranks = mistakes.auroc
+        level = "trust" if ranks.low >= RANKS_GOOD else "care" if ranks.value >= RANKS_FAIR else "no"
         text = ["Finding its own mistakes with ", Name(mistakes.score), ": AUROC "]
         lines.append(Caveat(level, [*text, *estimate(mistakes.auroc), "."]))
     return lines
@@ -185,18 +206,19 @@ def _caveats_known(record: Record) -> list[Caveat]:
 def _caveats_unknown(record: Record) -> list[Caveat]:
     score, sets, lines = best_score(record), unknown_sets(record), list[Caveat]()
     if not sets:
-        text: list[Part] = ["Inputs of other kinds: no unknown set was given, so nothing was tried."]
-        return [Caveat("no", text)]
+        return [Caveat("no", ["Inputs of other kinds: no unknown set was given, so nothing was tried."])]
+    words = {"trust": "recognised", "care": "mostly recognised", "no": "not recognised"}
     for item in sets:
         found = detection(record, score, item.name) if score else None
         if not score or not found:
             continue
-        text = ["Inputs like ", Name(item.name), ": ", Value(found.fpr_at_95_tpr.value), " "]
-        text += [*between(found.fpr_at_95_tpr), " pass with ", Name(score)]
+        level = _grade(found.fpr_at_95_tpr, PASS_GOOD, PASS_FAIR)
+        text: list[Part] = ["Inputs like ", Name(item.name), f" are {words[level]}: "]
+        text += [*estimate(found.fpr_at_95_tpr), " pass with ", Name(score)]
         if item.mean_confidence is not None and item.mean_confidence >= SURE:
             text += [", and the network is ", Value(item.mean_confidence), " sure of them on average"]
         text.append("; a generated set, which is easy." if is_generated(item) else ".")
-        lines.append(Caveat(_grade(found.fpr_at_95_tpr.value, PASS_GOOD, PASS_FAIR), text))
+        lines.append(Caveat(level, text))
     if score and len(record.scores) > 1 and lines:
         text = ["The score ", Name(score), " was picked by looking at these sets: expect a little less on others."]
         lines.append(Caveat("care", text))

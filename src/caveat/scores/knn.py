@@ -35,11 +35,12 @@ class NearestNeighbours:
         return (2 - 2 * kth).clamp_min(0).sqrt()
 
 
-def fit(features: Features, labels: Labels, *, k: int = 50, limit: int = 50_000) -> NearestNeighbours:
+def fit(features: Features, labels: Labels, *, k: int | None = None, limit: int = 50_000) -> NearestNeighbours:
     """Keep known features as a bank (at most `limit` of them, evenly spaced).
 
     Assumes nothing about the shape of the clusters; the bank weighs m x d numbers and the search m x d products per
-    sample. Features are scaled to length 1. Formula: || x - x_(k) ||, x_(k) the k-th nearest of the bank.
+    sample. Features are scaled to length 1. Formula: || x - x_(k) ||, x_(k) the k-th nearest of the bank. Default k: 50, or a tenth of a bank of
+    fewer than 500.
 
     Raises
     ------
@@ -54,6 +55,8 @@ def fit(features: Features, labels: Labels, *, k: int = 50, limit: int = 50_000)
     if len(features) > limit:
         # evenly spaced: the same bank every time, and every class keeps its share even in a sorted set
         features = features[torch.linspace(0, len(features) - 1, limit, device=features.device).long()]
+    if k is None:
+        k = min(50, max(1, len(features) // 10))
     if not 1 <= k <= len(features):
         raise OptionError(f"k: expected a number of neighbours in [1, {len(features)}] (the bank's size), got {k}")
     return NearestNeighbours(normalize(features, dim=1), k)

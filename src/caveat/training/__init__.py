@@ -1,0 +1,6 @@
+"""Training: one loop; the objective, the optimizer and what watches are arguments."""
+
+from caveat.training.fit import ResumableTracker, Tracker, fit
+from caveat.training.history import History
+
+__all__ = ["History", "ResumableTracker", "Tracker", "fit"]

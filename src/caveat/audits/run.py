@@ -1,0 +1,159 @@
+"""`audit`: observe once, then answer every question from what was observed."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from caveat import calibration, heads
+from caveat.audits import catalog, kept
+from caveat.audits.assess import Observed, Options, assess
+from caveat.audits.record import Record
+from caveat.errors import DataError, OptionError
+from caveat.observations import Observations, check_eval, check_inputs, run
+from caveat.types import Batches
+
+__all__ = ["audit"]
+
+
+def audit(  # noqa: PLR0913  # the signature is the configuration
+    model: nn.Module,
+    test: Batches,
+    *,
+    fit: Batches | None = None,
+    unknown: Mapping[str, Batches] | None = None,
+    scores: Sequence[str] | None = None,
+    calibrations: Sequence[str] | None = None,
+    head: str | None = None,
+    tune: float = 0.2,
+    replicas: int = 200,
+    seed: int = 0,
+    folder: Path | None = None,
+    say: Callable[[str], None] | None = None,
+) -> Record:
+    """Audit a classifier: accuracy, calibration, misclassification, and detection of unknown inputs.
+
+    Parameters
+    ----------
+    model
+        Any classifier in evaluation mode that maps inputs `(n, ...)` to logits `(n, c)`.
+    test
+        Known data the model was not trained on; labels in [0, c).
+    fit
+        Known data (training data) the scores are fitted on; without it the tuning part of `test` serves.
+    unknown
+        Sets of inputs that belong to no class, by name; their labels are not used.
+    scores, calibrations
+        Names from the tables; all by default.
+    head
+        Name of the layer that produces the logits; found by itself if None.
+    tune
+        Share of `test` that is set aside to fit calibrations (and scores, without `fit`); never judged on.
+    replicas
+        Bootstrap replicas behind every interval.
+    folder
+        Keep the observations there (memory-mapped while judged) and reuse them if the same pass is asked for again.
+    say
+        Called with a line about each step.
+
+    Raises
+    ------
+    DataError
+        If a set is empty, differs in shape, holds NaN, or a label is out of range.
+    ModelError
+        If the model is in training mode, has no head (and a score needs one), or gives NaN.
+    OptionError
+        If a name is in no table, or `tune` leaves too little on either side.
+    """
+    say = say or _silent
+    families = catalog.families()
+    names = [catalog.known_name("scores", name, families) for name in dict.fromkeys(scores or families)]
+    calibration_names = list(calibration.FROM_LOGITS) if calibrations is None else list(calibrations)
+    for name in calibration_names:
+        catalog.known_name("calibrations", name, calibration.FROM_LOGITS)
+    if not 0 < tune < 1:
+        raise OptionError(f"tune: expected a share in (0, 1), got {tune}")
+    unknown = dict(unknown or {})
+    if reserved := {"test", "fit", "correct", "wrong"} & set(unknown):
+        raise OptionError(f"unknown: the name {reserved.pop()!r} is taken by the known data; choose another")
+    check_eval(model)
+
+    started = time.perf_counter()
+    layer = _head(model, test, head, needed=any(families[name] != "logits" for name in names))
+    sets = {"test": test} | ({"fit": fit} if fit is not None else {}) | unknown
+    _same_shape(sets)
+    seen: dict[str, Observations] = {}
+    seconds: dict[str, float] = {}
+    for name, batches in sets.items():
+        say(f"observing {name}")
+        before = time.perf_counter()
+        keep = None if folder is None else folder / "observations"
+        seen[name] = kept.observe(model, batches, folder=keep, file=_file(name), head=layer, name=name)
+        seconds[f"observe {name}"] = time.perf_counter() - before
+    classes = _classes(test, seen["test"].logits.shape[1])
+    observed = Observed(
+        known=seen["test"],
+        fit=seen.get("fit"),
+        unknown={name: seen[name] for name in unknown},
+        head=layer,
+        classes=classes,
+        sources={name: (str(getattr(b, "name", type(b).__name__)), _shape(b)) for name, b in sets.items()},
+        batches=sets,
+        model=(type(model).__name__, sum(p.numel() for p in model.parameters())),
+    )
+    options = Options(tuple(names), tuple(calibration_names), head, tune, replicas, seed)
+    judged = assess(observed, options, seconds=seconds, say=say)
+    judged.seconds["all"] = float(f"{time.perf_counter() - started:.6g}")
+    return judged
+
+
+def _head(model: nn.Module, test: Batches, name: str | None, *, needed: bool) -> heads.HeadLayer | None:
+    if not needed:
+        return None
+    first = next(iter(test), None)
+    if first is None:
+        raise DataError("test: expected at least one batch of inputs, got an empty set")
+    check_inputs(*first, "test")
+    inputs, anchor = first[0][:2], next(model.parameters(), None)
+    if anchor is not None:
+        inputs = inputs.to(anchor.device, anchor.dtype)
+    with torch.no_grad():
+        run(model, inputs, "test", 0)
+    return heads.find(model, inputs, name=name)
+
+
+def _same_shape(sets: Mapping[str, Batches]) -> None:
+    expected = _shape(sets["test"])
+    for name, batches in sets.items():
+        shape = _shape(batches)
+        if shape != expected:
+            raise DataError(
+                f"{name}: expected inputs of shape {tuple(expected)} as in test, got {tuple(shape)}; bring them to one "
+                f"size and number of channels, on the command line with +{'x'.join(map(str, expected[-2:]))} and "
+                f"{'+grey' if expected[:1] == [1] else '+rgb'}"
+            )
+
+
+def _shape(batches: Batches) -> list[int]:
+    own = getattr(batches, "shape", None)
+    if own is not None:
+        return list(own)
+    first = next(iter(batches), None)
+    return [] if first is None else list(first[0].shape[1:])
+
+
+def _classes(test: Batches, count: int) -> tuple[str, ...]:
+    names = getattr(test, "classes", None)
+    if names is None or len(names) < count:
+        return tuple(map(str, range(count)))
+    return tuple(names[:count])
+
+
+def _file(name: str) -> str:
+    """A set's name as a file name: what is not a letter, digit, - or _ becomes its code."""
+    return "".join(ch if ch.isalnum() or ch in "-_" else f"%{ord(ch):x}" for ch in name)
+
+
+def _silent(_: str) -> None: ...

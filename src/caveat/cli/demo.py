@@ -1,0 +1,47 @@
+"""`caveat demo`: a network and its audit from nothing."""
+
+from pathlib import Path
+
+import typer
+
+NAME = "demo"
+
+
+def run(
+    output: Path = typer.Option(Path("runs/demo"), "-o", "--output", help="Folder for network, record and report."),
+    epochs: int = typer.Option(8, help="Passes over the training set."),
+    replicas: int = typer.Option(200, help="Bootstrap replicas behind every interval."),
+    seed: int = typer.Option(0, help="Seed of every random choice."),
+) -> None:
+    """Train a small network on 4,000 real digits without the nine, then audit it: what does it say to a nine?"""
+    import torch
+
+    from caveat import data, models
+    from caveat.audits.run import audit
+    from caveat.cli.audit import show, write
+    from caveat.cli.progress import steps
+    from caveat.cli.train import save_weights, train
+
+    known = data.load("mnist5k:test+without=9")
+    training = data.load("mnist5k:train+without=9")
+    with steps() as say:
+        say(f"training a small CNN on {len(training)} digits, {epochs} epochs")
+        generator = torch.Generator().manual_seed(seed)
+        network = models.small_cnn(classes=9, generator=generator)
+        train(network, training, epochs=epochs, rate=2e-3, batch=128, generator=generator)
+        save_weights(network, output / "model.safetensors")
+        unknown = {"nines": "mnist5k:test+only=9", "permuted": "permuted", "blobs": "blobs", "noise": "noise:uniform"}
+        record = audit(
+            network.eval(),
+            known,
+            fit=training,
+            unknown={name: data.load(spec, like=known, seed=seed) for name, spec in unknown.items()},
+            replicas=replicas,
+            seed=seed,
+            folder=output,
+            say=say,
+        )
+        say("writing the report")
+        write(record, output)
+    show(record, output)
+    typer.echo("Next: your own network, with  caveat audit --model package.module:callable --test DATA -o runs/mine")

@@ -1,0 +1,84 @@
+"""`caveat list`: the tables of methods."""
+
+from typing import Literal
+
+import typer
+
+NAME = "list"
+
+Table = Literal["scores", "metrics", "calibrations", "data", "models", "objectives"]
+
+
+def run(table: str = typer.Argument(..., help="scores, metrics, calibrations, data, models or objectives.")) -> None:
+    """Print what there is: scores, metrics, calibrations, data, models, objectives."""
+    from rich.console import Console
+    from rich.table import Table as RichTable
+
+    from caveat.audits.catalog import known_name
+
+    known_name("table", table, LISTS)
+    columns, rows = LISTS[table]()
+    shown = RichTable(*columns, title=table)
+    for row in rows:
+        shown.add_row(*row)
+    console = Console()
+    console.print(shown)
+    if table == "scores":
+        console.print("Higher = less trustworthy, without exception. Use one with  caveat audit --score NAME.")
+
+
+def _first_line(thing: object) -> str:
+    return (thing.__doc__ or "").strip().split("\n")[0]
+
+
+def _scores() -> tuple[list[str], list[tuple[str, ...]]]:
+    from caveat.audits.catalog import describe, families
+
+    return ["name", "needs", "what it is", "source"], [
+        (name, family, *describe(name)) for name, family in families().items()
+    ]
+
+
+def _metrics() -> tuple[list[str], list[tuple[str, ...]]]:
+    from caveat import metrics
+
+    tables = [metrics.OF_PROBABILITIES, metrics.OF_RANKING, metrics.OF_SELECTIVE]
+    return ["name", "what it is"], [(name, _first_line(f)) for table in tables for name, f in table.items()]
+
+
+def _calibrations() -> tuple[list[str], list[tuple[str, ...]]]:
+    from importlib import import_module
+
+    from caveat import calibration
+
+    return ["name", "what it is"], [
+        (name, _first_line(import_module(f.__module__))) for name, f in calibration.FROM_LOGITS.items()
+    ]
+
+
+def _data() -> tuple[list[str], list[tuple[str, ...]]]:
+    from caveat import data
+
+    return ["name", "what it is"], [(name, _first_line(f)) for name, f in data.NAMES.items()]
+
+
+def _models() -> tuple[list[str], list[tuple[str, ...]]]:
+    from caveat import models
+
+    return ["name", "what it is"], [(name, _first_line(f)) for name, f in models.MODELS.items()]
+
+
+def _objectives() -> tuple[list[str], list[tuple[str, ...]]]:
+    from caveat import objectives
+
+    return ["name", "what it is"], [(name, _first_line(f)) for name, f in objectives.OBJECTIVES.items()]
+
+
+LISTS = {
+    "scores": _scores,
+    "metrics": _metrics,
+    "calibrations": _calibrations,
+    "data": _data,
+    "models": _models,
+    "objectives": _objectives,
+}

@@ -1,0 +1,52 @@
+"""The command `caveat`. Its help must not wait for torch: commands import what they need when they run."""
+
+import sys
+
+import typer
+
+from caveat.errors import CaveatError
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="caveat",
+    help="Predictions that come with their caveats: how far can this network's answers be trusted?",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Start with  caveat demo  (a few minutes), then  caveat audit --help.",
+)
+
+
+@app.callback(invoke_without_command=True)
+def version(show: bool = typer.Option(False, "--version", help="Print the version and leave.")) -> None:
+    """Take the options that stand before a command."""
+    if show:
+        from caveat import __version__
+
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+def _add_commands() -> None:
+    from caveat.cli import audit, demo, list_tables, report, train
+
+    for module in (demo, audit, report, train, list_tables):
+        app.command(name=module.NAME)(module.run)
+
+
+_add_commands()
+
+
+def main() -> None:
+    """Run the command; a mistake the caller can mend is one line and exit code 2."""
+    try:
+        app()
+    except CaveatError as error:
+        text = " ".join(str(error).split())
+        print(f"caveat: error: {text}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("caveat: stopped", file=sys.stderr)
+        sys.exit(130)

@@ -1,0 +1,123 @@
+"""From the text of `--model` to a network in evaluation mode."""
+
+import ast
+import importlib
+import inspect
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from caveat.errors import MissingExtraError, ModelError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+__all__ = ["load"]
+
+
+def load(spec: str, weights: Path | None = None, *, seed: int = 0) -> "nn.Module":
+    """Build the network that `spec` names, load its weights, and put it in evaluation mode.
+
+    `package.module:callable` runs that code of yours; `package.module:callable(classes=9)` passes literal arguments;
+    a callable with a parameter `generator` is given one seeded with `seed`. `hf:org/name` or `hf:folder` is an image
+    classifier of transformers (extra `hf`), its normalisation included.
+
+    Raises
+    ------
+    ModelError
+        If the module, the callable or the weights can't be used.
+    """
+    if spec.endswith((".pt2", ".pt", ".pth", ".pkl")):
+        raise ModelError(
+            f"--model: {spec} may run code when it is loaded; name the function that builds the network "
+            "(package.module:callable) and give its weights as safetensors (--weights)"
+        )
+    model = _from_hub(spec[3:]) if spec.startswith("hf:") else _from_code(spec, seed)
+    if weights is not None:
+        _load_weights(model, weights)
+    return model.eval()
+
+
+def _from_code(spec: str, seed: int) -> "nn.Module":
+    import torch
+    from torch import nn
+
+    module_name, _, call = spec.partition(":")
+    if not call:
+        raise ModelError(f"--model: expected package.module:callable or hf:name, got {spec!r}")
+    if "" not in sys.path:
+        sys.path.insert(0, "")  # a module in the working directory, as `python -m` would find it
+    try:
+        module = importlib.import_module(module_name)
+    except ImportError as error:
+        raise ModelError(f"--model: cannot import {module_name!r} ({error})") from error
+    name, options = _call(call)
+    factory = getattr(module, name, None)
+    if not callable(factory):
+        from caveat.audits.catalog import known_name
+
+        known_name(f"--model: {module_name}", name, [n for n in vars(module) if not n.startswith("_")])
+        raise ModelError(f"--model: {module_name}:{name} is not callable")
+    try:
+        if "generator" in inspect.signature(factory).parameters:
+            options["generator"] = torch.Generator().manual_seed(seed)
+        model = factory(**options)
+    except TypeError as error:
+        raise ModelError(f"--model: {spec} fails: {error}") from error
+    if not isinstance(model, nn.Module):
+        raise ModelError(f"--model: {spec} must return an nn.Module, got {type(model).__name__}")
+    return model
+
+
+def _call(text: str) -> tuple[str, dict[str, Any]]:
+    """Name and literal keyword arguments of `name` or `name(key=value)`."""
+    try:
+        node = ast.parse(text, mode="eval").body
+        if isinstance(node, ast.Name):
+            return node.id, {}
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and not node.args:
+            return node.func.id, {str(k.arg): ast.literal_eval(k.value) for k in node.keywords if k.arg}
+    except (SyntaxError, ValueError):
+        pass
+    raise ModelError(f"--model: expected callable or callable(key=literal), got {text!r}")
+
+
+def _from_hub(name: str) -> "nn.Module":
+    try:
+        import transformers  # pyright: ignore[reportMissingImports]  # an extra
+    except ImportError:
+        raise MissingExtraError("transformers", "hf", f"--model hf:{name}") from None
+    from caveat.models import Normalized
+    from caveat.models.hub import LogitsOnly
+
+    try:
+        network = LogitsOnly(
+            transformers.AutoModelForImageClassification.from_pretrained(name, trust_remote_code=False)
+        )
+    except (OSError, ValueError) as error:
+        raise ModelError(f"--model: cannot load hf:{name} ({str(error).splitlines()[0]})") from error
+    try:
+        processor = transformers.AutoImageProcessor.from_pretrained(name, trust_remote_code=False)
+        mean, std = processor.image_mean, processor.image_std
+    except (OSError, ValueError, AttributeError):
+        return network  # the checkpoint names no normalisation
+    return Normalized(network, mean, std)
+
+
+def _load_weights(model: "nn.Module", path: Path) -> None:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        state = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise ModelError(f"--weights: cannot read {path} as safetensors ({error})") from None
+    own = model.state_dict()
+    missing, foreign = sorted(set(own) - set(state)), sorted(set(state) - set(own))
+    shapes = [k for k in state if k in own and state[k].shape != own[k].shape]
+    if missing or foreign or shapes:
+        raise ModelError(
+            f"--weights: {path} does not fit the model: missing {missing[:3]}, foreign {foreign[:3]}, "
+            f"other shapes {[(k, tuple(state[k].shape), tuple(own[k].shape)) for k in shapes[:2]]}"
+        )
+    model.load_state_dict(state)

@@ -1,0 +1,66 @@
+"""Sets from the Hugging Face hub, by its own library."""
+
+from collections.abc import Iterable, Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from caveat.data.encoded import from_encoded
+from caveat.data.parquet import LABEL_COLUMNS
+from caveat.data.pictures import Form
+from caveat.data.source import Indices, Source
+from caveat.errors import DataError, MissingExtraError
+
+__all__ = ["available", "open_hub"]
+
+
+def available() -> bool:
+    """Whether the library `datasets` is installed."""
+    return find_spec("datasets") is not None
+
+
+def open_hub(repository: str, split: str = "test", *, name: str, batch: int = 256, form: Form | None = None) -> Source:
+    """The set `repository` ("org/name") of the hub, downloaded once and cached by `datasets`, read batch by batch.
+
+    Code of the repository is never run.
+
+    Raises
+    ------
+    MissingExtraError
+        If `datasets` is not installed.
+    DataError
+        If there is no such set or split, or it holds no pictures.
+    """
+    if not available():
+        raise MissingExtraError("datasets", "hf", f"the set {name!r}")
+    import datasets  # pyright: ignore[reportMissingImports] # an extra
+
+    try:
+        table: Any = datasets.load_dataset(repository, split=split)
+    except Exception as error:  # whatever the network, the hub and the files may raise
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise DataError(f"{name}: cannot load {repository!r}, split {split!r}, from the hub ({reason})") from None
+    column = next((key for key, kind in table.features.items() if isinstance(kind, datasets.Image)), None)
+    if column is None or not len(table):
+        raise DataError(f"{name}: no pictures in {repository!r}, only the columns {list(table.features)}")
+    label = next((wanted for wanted in LABEL_COLUMNS if wanted in table.features), None)
+    encoded: Any = table.select_columns([column]).cast_column(column, datasets.Image(decode=False))
+    labels = torch.as_tensor(table[label][:], dtype=torch.int64) if label else torch.full((len(table),), -1)
+    names = getattr(table.features[label], "names", None) if label else None
+
+    def fetch(chunks: Iterable[Indices]) -> Iterator[tuple[list[int], list[bytes | Path]]]:
+        for chunk in chunks:
+            indices: list[int] = chunk.tolist()
+            yield indices, [item["bytes"] or Path(item["path"]) for item in encoded[indices][column]]
+
+    return from_encoded(
+        fetch,
+        labels,
+        name=name,
+        classes=tuple(names) if names else None,
+        batch=batch,
+        form=form or Form(),
+        place=lambda index: f"picture {index}",
+    )

@@ -1,0 +1,65 @@
+"""NumPy archives of pixel arrays."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from caveat.data.source import Source
+from caveat.data.tensors import Pixels, from_tensors
+from caveat.errors import DataError
+
+__all__ = ["open_npz"]
+
+
+def open_npz(path: Path, *, name: str, batch: int = 256) -> Source:
+    """A set in a NumPy archive: an array `images`, `x` or `X`, and if there are labels, an array `labels` or `y`.
+
+    Pixels are bytes in 0..255 or floats in [0, 1]. Three axes are `(n, h, w)`. Four are `(n, ch, h, w)` or
+    `(n, h, w, ch)`, told apart by where the axis of length 1 or 3 is; if both could be it, that is an error. Nothing
+    pickled is loaded.
+
+    Raises
+    ------
+    DataError
+        If the file is missing or broken, or its arrays are not of these kinds.
+    """
+    try:
+        # NumPy leaves a broken file open if it opened it itself.
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+            arrays = {key: archive[key] for key in ("images", "x", "X", "labels", "y") if key in archive}
+            found = sorted(archive)
+    except OSError as error:
+        raise DataError(f"{name}: cannot read {path} ({error.strerror or error})") from None
+    except Exception:  # a damaged archive raises nearly anything, tokenize.TokenError among them
+        raise DataError(
+            f"{name}: {path} is not a whole npz archive of plain arrays (pickled ones are refused)"
+        ) from None
+    images = next((arrays[key] for key in ("images", "x", "X") if key in arrays), None)
+    labels = next((arrays[key] for key in ("labels", "y") if key in arrays), None)
+    if images is None:
+        raise DataError(f"{name}: no array 'images', 'x' or 'X' in the archive, only {found}")
+    if labels is not None and (labels.ndim != 1 or labels.dtype.kind not in "iu"):
+        raise DataError(f"{name}: labels must be whole numbers (n,), got {labels.dtype} {labels.shape}")
+    whole = None if labels is None else torch.from_numpy(labels.astype(np.int64))
+    return from_tensors(_pixels(images, name), whole, name=name, batch=batch)
+
+
+def _pixels(images: np.ndarray, name: str) -> Pixels:
+    if images.dtype != np.uint8 and images.dtype.kind != "f":
+        raise DataError(f"{name}: pixels must be bytes in 0..255 or floats in [0, 1], got {images.dtype}")
+    tensor = torch.from_numpy(images if images.dtype == np.uint8 else images.astype(np.float32))
+    return _channels_first(tensor, name)
+
+
+def _channels_first(images: Tensor, name: str) -> Tensor:
+    if images.ndim == 3:
+        return images[:, None]
+    if images.ndim != 4:
+        raise DataError(f"{name}: images must be (n, h, w), (n, h, w, ch) or (n, ch, h, w), got {tuple(images.shape)}")
+    before, after = images.shape[1] in (1, 3), images.shape[3] in (1, 3)
+    if before == after:
+        why = "both axis 1 and axis 3" if before else "neither axis 1 nor axis 3"
+        raise DataError(f"{name}: {why} of {tuple(images.shape)} can be the channels (1 or 3 long): reshape the array")
+    return images if before else images.permute(0, 3, 1, 2).contiguous()

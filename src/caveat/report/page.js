@@ -1,0 +1,253 @@
+// The page: pickers, the heat map, sorting, the threshold.
+const state = { score: DATA.start.score, set: DATA.start.set, metric: "auroc", step: 0 };
+const all = (selector, root = document) => [...root.querySelectorAll(selector)];
+const one = (selector, root = document) => root.querySelector(selector);
+// A number of the record; `derived` names the sum or ratio when it is computed here from several of them.
+function figure(value, kind, derived) {
+  const element = document.createElement("data");
+  element.value = String(value);
+  element.dataset.as = kind;
+  if (derived) element.dataset.derived = derived;
+  element.textContent = shown(value, kind);
+  return element;
+}
+
+function make(tag, className, ...children) {
+  const element = document.createElement(tag);
+  if (className) element.className = className;
+  element.append(...children);
+  return element;
+}
+
+const interval = ([, low, high], kind = "share") => ["(", figure(low, kind), "\u2013", figure(high, kind), ")"];
+
+// --- Unknown inputs ---
+
+const METRICS = {
+  auroc: { title: "AUROC", floor: 0.5, up: true },
+  aupr_in: { title: "AUPR-In", floor: 0, up: true },
+  aupr_out: { title: "AUPR-Out", floor: 0, up: true },
+  fpr: { title: "FPR at 95 % TPR", floor: 0, up: false },
+};
+
+function paintHeat() {
+  const { floor, up } = METRICS[state.metric];
+  for (const cell of all(".cell")) {
+    const found = DATA.detections[cell.closest("tr").dataset.score][cell.dataset.set];
+    const value = found[state.metric];
+    const good = Math.max(0, Math.min(1, up ? (value[0] - floor) / (1 - floor) : 1 - value[0]));
+    cell.className = `cell g${Math.round(good * 10)}`;
+    cell.replaceChildren(figure(value[0], "share"), make("small", "", ...interval(value)));
+  }
+  const direction = one("#metric-direction");
+  if (direction) direction.textContent = `In %; ${up ? "higher" : "lower"} is better.`;
+}
+
+function showDetail(score, set) {
+  for (const cell of all(".cell")) {
+    const here = Number(cell.closest("tr").dataset.score) === score && Number(cell.dataset.set) === set;
+    cell.classList.toggle("picked", here);
+    if (here) cell.setAttribute("aria-current", "true"); else cell.removeAttribute("aria-current");
+  }
+  const list = one("#values");
+  if (!list) return;
+  one("[data-show=score]").textContent = DATA.scores[score];
+  one("[data-show=set]").textContent = DATA.unknown[set].name;
+  const about = DATA.about[score];
+  one("[data-about]").textContent = [about.summary, about.source].filter(Boolean).join(" ");
+  const found = DATA.detections[score][set];
+  list.replaceChildren();
+  if (found) {
+    for (const [key, { title }] of Object.entries(METRICS)) {
+      list.append(make("div", "", make("dt", "", title), make("dd", "", figure(found[key][0], "percent"), " ", make("small", "", ...interval(found[key])))));
+    }
+    list.append(make("div", "", make("dt", "", "Detection error"), make("dd", "", figure(found.detection_error, "percent"))));
+    list.append(make("div", "", make("dt", "", "Share of unknowns"), make("dd", "", figure(found.base_rate, "percent"))));
+  }
+  const empty = { x: [], y: [] };
+  draw(one("[data-chart=roc]"), { curve: points(found ? found.roc : empty) });
+  draw(one("[data-chart=precision_recall]"), {
+    curve: points(found ? found.pr : empty), chance: found ? [{ y: found.base_rate }] : [],
+  });
+  const sweep = DATA.sweeps[score];
+  draw(one("[data-chart=histogram]"), {
+    bins: histogramRows(score, set), threshold: sweep ? [{ at: sweep.thresholds[sweep.marks[1]] }] : [],
+  });
+  draw(one("[data-chart=quantiles]"), { ranges: rangeRows(score) });
+}
+
+let waiting = 0;
+function preview(cell) {
+  clearTimeout(waiting);
+  const [score, set] = cell ? [Number(cell.closest("tr").dataset.score), Number(cell.dataset.set)] : [state.score, state.set];
+  waiting = setTimeout(() => showDetail(score, set), 50);
+}
+
+function listenToHeat() {
+  const heat = one("#heat");
+  if (!heat) return;
+  const cellOf = (event) => event.target.closest?.(".cell");
+  heat.addEventListener("pointerover", (event) => { if (event.pointerType === "mouse" && cellOf(event)) preview(cellOf(event)); });
+  heat.addEventListener("pointerleave", () => preview(null));
+  heat.addEventListener("focusin", (event) => { if (cellOf(event)?.matches(":focus-visible")) preview(cellOf(event)); });
+  heat.addEventListener("focusout", () => preview(null));
+  heat.addEventListener("click", (event) => {
+    const cell = cellOf(event);
+    if (cell) choose({ score: Number(cell.closest("tr").dataset.score), set: Number(cell.dataset.set) });
+  });
+  // One stop for the tab key; arrows move inside.
+  const cells = all(".cell", heat);
+  cells.forEach((cell, i) => { cell.tabIndex = i ? -1 : 0; });
+  heat.addEventListener("keydown", (event) => {
+    const cell = cellOf(event);
+    const move = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0] }[event.key];
+    if (!cell || !move) return;
+    event.preventDefault();
+    const row = cell.closest("tr"), rows = [...row.parentNode.children];
+    const target = rows[rows.indexOf(row) + move[0]]?.children[cell.parentNode.cellIndex + move[1]];
+    const next = target && one(".cell", target);
+    if (next) { cell.tabIndex = -1; next.tabIndex = 0; next.focus(); }
+  });
+  for (const radio of all("[name=metric]")) {
+    radio.addEventListener("change", () => { state.metric = radio.value; paintHeat(); showDetail(state.score, state.set); });
+  }
+}
+
+// --- Sorting ---
+
+function sortBy(button) {
+  const head = button.closest("th"), table = head.closest("table"), body = table.tBodies[0];
+  const down = head.getAttribute("aria-sort") !== "descending";
+  all("th", table.tHead).forEach((other) => other.removeAttribute("aria-sort"));
+  head.setAttribute("aria-sort", down ? "descending" : "ascending");
+  const key = (row) => {
+    const cell = row.children[head.cellIndex], number = one("data", cell);
+    return number ? Number(number.value) : cell.textContent.trim();
+  };
+  const order = (a, b) => (typeof a === "number" && typeof b === "number" ? b - a : String(b).localeCompare(String(a)));
+  const rows = [...body.rows].sort((a, b) => (down ? 1 : -1) * order(key(a), key(b)));
+  body.append(...rows);
+}
+
+// --- Threshold ---
+
+function showThreshold() {
+  const slider = one("#slider");
+  if (!slider) return;
+  const sweep = DATA.sweeps[state.score], step = Number(slider.value);
+  const says = one("#slider-says"), bars = one("#bars"), output = one("#threshold-value");
+  for (const button of all("[data-mark]")) {
+    button.disabled = !sweep;
+    button.setAttribute("aria-pressed", String(Boolean(sweep) && sweep.marks[button.dataset.mark] === step));
+  }
+  slider.disabled = !sweep;
+  bars.replaceChildren();
+  output.replaceChildren();
+  if (!sweep) { says.textContent = "The record has no sweep of this score."; return; }
+  const right = sweep.right[step], wrong = sweep.wrong[step], kept = right + wrong;
+  output.append(figure(sweep.thresholds[step], "score"));
+  says.replaceChildren("Keeps ", figure(kept, "percent", "right + wrong"), " of known inputs; ");
+  if (kept > 0) says.append("of those kept, ", figure(wrong / kept, "percent", "wrong / (right + wrong)"), " are wrong.");
+  else says.append("nothing is kept.");
+  slider.setAttribute("aria-valuetext", says.textContent);
+  bars.append(bar("known", [["right", right], ["wrong", wrong]], [figure(kept, "percent", "right + wrong"), " kept"]));
+  DATA.unknown.forEach((set, at) => {
+    const passed = sweep.passed[at];
+    if (passed) bars.append(bar(set.name, [["wrong", passed[step]]], [figure(passed[step], "percent"), " pass"], set.generated));
+  });
+}
+
+function bar(name, parts, text, generated) {
+  const bed = make("div", "bed", ...parts.map(([kind, share]) => {
+    const part = make("i", kind);
+    part.style.width = `${share * 100}%`;
+    return part;
+  }));
+  bed.setAttribute("aria-hidden", "true");
+  const label = make("span", "who", make("code", "", name));
+  if (generated) label.append(" ", make("span", "tag", "generated"));
+  const row = make("div", "bar", label, bed, make("span", "much", ...text));
+  row.dataset.bar = name;
+  return row;
+}
+
+function resetSlider() {
+  const slider = one("#slider"), sweep = DATA.sweeps[state.score];
+  if (!slider || !sweep) return;
+  slider.max = String(sweep.thresholds.length - 1);
+  slider.value = String(sweep.marks[1]);
+}
+
+// --- Everything together ---
+
+function choose(change) {
+  Object.assign(state, change);
+  for (const select of all("[data-pick]")) select.value = String(state[select.dataset.pick]);
+  for (const row of all("[data-choose]")) {
+    const here = row.dataset.choose === DATA.scores[state.score];
+    row.classList.toggle("picked", here);
+    one(".choose", row).setAttribute("aria-pressed", String(here));
+  }
+  if (DATA.unknown.length && DATA.scores.length) showDetail(state.score, state.set);
+  if (DATA.scores.length) draw(one("[data-chart=risk_coverage]"), { curves: riskRows(state.score) });
+  if ("score" in change) resetSlider();
+  showThreshold();
+}
+
+function listenToTips() {
+  const termOf = (event) => event.target.closest?.(".term");
+  const open = (term) => {
+    const box = term.getBoundingClientRect();
+    showTip([["", term.dataset.tip]], box.left + box.width / 2, box.top);
+    term.setAttribute("aria-describedby", "tip");
+  };
+  for (const kind of ["pointerover", "focusin", "click"]) {
+    document.addEventListener(kind, (event) => { if (termOf(event)) open(termOf(event)); else if (kind === "click") hideTip(); });
+  }
+  for (const kind of ["pointerout", "focusout"]) document.addEventListener(kind, (event) => { if (termOf(event)) hideTip(); });
+  document.addEventListener("keydown", (event) => { if (event.key === "Escape") hideTip(); });
+  window.addEventListener("scroll", hideTip, { passive: true });
+}
+
+function markSection() {
+  const links = all("nav a"), strip = one("nav div");
+  const sections = links.map((link) => one(link.hash));
+  let current = null, asked = false;
+  const look = () => {
+    asked = false;
+    const above = sections.filter((section) => section.getBoundingClientRect().top < window.innerHeight * 0.4);
+    const link = links[Math.max(0, above.length - 1)];
+    if (link === current) return;
+    current?.removeAttribute("aria-current");
+    link.setAttribute("aria-current", "true");
+    strip.scrollTo({ left: link.offsetLeft - strip.clientWidth / 3 });
+    current = link;
+  };
+  window.addEventListener("scroll", () => { if (!asked) { asked = true; requestAnimationFrame(look); } }, { passive: true });
+  look();
+}
+
+function begin() {
+  const names = { score: DATA.scores, set: DATA.unknown.map((set) => set.name) };
+  for (const select of all("[data-pick]")) {
+    select.append(...names[select.dataset.pick].map((name, at) => new Option(name, String(at))));
+    select.addEventListener("change", () => choose({ [select.dataset.pick]: Number(select.value) }));
+  }
+  for (const button of all(".sort")) button.addEventListener("click", () => sortBy(button));
+  for (const row of all("[data-choose]")) row.addEventListener("click", () => choose({ score: DATA.scores.indexOf(row.dataset.choose) }));
+  for (const chart of all("[data-chart=reliability]")) {
+    const { confidence, accuracy, share } = DATA.reliability[chart.dataset.at];
+    draw(chart, { bins: confidence.map((value, i) => ({ confidence: value, accuracy: accuracy[i], share: share[i] })) });
+  }
+  one("#slider")?.addEventListener("input", showThreshold);
+  for (const button of all("[data-mark]")) {
+    button.addEventListener("click", () => { one("#slider").value = String(DATA.sweeps[state.score].marks[button.dataset.mark]); showThreshold(); });
+  }
+  paintHeat();
+  listenToHeat();
+  listenToTips();
+  markSection();
+  choose({ score: state.score, set: state.set });
+}
+
+begin();

@@ -1,0 +1,187 @@
+"""The page: one self-contained HTML file made from a record.
+
+It refers to nothing outside itself: styles, scripts and pictures are inlined, and a content security policy of hashes
+forbids the rest. The same record gives the same bytes.
+"""
+
+import hashlib
+import re
+from base64 import b64decode, b64encode
+from binascii import Error as BadBase64
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, StrictUndefined, Template
+from markupsafe import Markup
+
+from caveat.audits.record import Detection, Picture, Record, Score, write_atomically
+from caveat.errors import DataError
+from caveat.report import verdict
+from caveat.report.payload import embed, payload, pictures
+from caveat.report.shown import Value, between, markup
+from caveat.report.terms import TERMS
+
+__all__ = ["render", "write"]
+
+PLACE = files("caveat.report")
+SCRIPTS = ("vendor/vega.min.js", "vendor/vega-lite.min.js")
+OWN = ("shown.js", "charts.js", "page.js")
+LICENCE = "vendor/LICENSE-vega"
+PICTURE_KINDS: dict[str, tuple[str, str]] = {
+    "trusted mistake": ("Most trusted mistakes", "Wrong answers that the score trusts most: what a threshold lets by."),
+    "doubted correct": (
+        "Least trusted correct answers",
+        "Right answers that the score trusts least: what caution costs.",
+    ),
+    "passing unknown": ("Unknowns that pass as known", "Inputs of another kind that the score trusts most."),
+}
+
+
+def render(record: Record) -> str:
+    """Make the report: one HTML page that needs no network and nothing beside itself.
+
+    Every number in it is in the record; what the page's script derives from those (a sum or a ratio) is marked
+    `data-derived`. Names and texts of the record are escaped. The page stays under 3 MB for 40 scores and 8 unknown
+    sets: curves are thinned, and pictures beyond 0.8 MB are left out, which the page says.
+
+    Parameters
+    ----------
+    record
+        What the audit found.
+
+    Returns
+    -------
+    str
+        The page, to be stored as UTF-8.
+
+    Raises
+    ------
+    DataError
+        If a picture of the record is not base64, or a sweep's columns differ in length.
+    """
+    scripts = [Markup(_script(name)) for name in SCRIPTS] + [Markup(_own_script())]
+    style = Markup(_read("page.css"))
+    kept = pictures(record)
+    return _template().render(
+        HELPERS,
+        record=record,
+        policy=_policy(style, scripts),
+        style=style,
+        scripts=scripts,
+        licence=_read(LICENCE),
+        data=Markup(embed(payload(record))),
+        headline=verdict.headline(record),
+        caveats=verdict.caveats(record),
+        best=verdict.best_score(record),
+        unknown=verdict.unknown_sets(record),
+        ranking=_ranking(record),
+        mistakes=sorted(record.selective, key=lambda item: item.aurc.value),
+        worst=_worst(record),
+        groups=_groups(kept),
+        left_out=len(record.pictures) - len(kept),
+    )
+
+
+def write(record: Record, path: str | Path) -> None:
+    """Make the report and store it: under a temporary name first, then renamed.
+
+    Parameters
+    ----------
+    record
+        What the audit found.
+    path
+        The file to write; missing folders are made.
+
+    Raises
+    ------
+    DataError
+        As `render`, or if the file cannot be written.
+    """
+    text = render(record)
+    try:
+        write_atomically(Path(path), text)
+    except OSError as error:
+        raise DataError(f"path: cannot write the report to {path}: {error.strerror}; choose another place") from None
+
+
+def _read(name: str) -> str:
+    return PLACE.joinpath(name).read_text(encoding="utf-8")
+
+
+def _script(name: str) -> str:
+    # A source map would be a reference to a file that is not there.
+    return re.sub(r"^//# sourceMappingURL=.*$", "", _read(name), flags=re.MULTILINE).strip()
+
+
+def _own_script() -> str:
+    # Vega's expression interpreter comes as an ES module; in a page without modules its import and export are lines
+    # of plain script. With it, no expression is compiled by `eval`, which the policy forbids.
+    source = _script("vendor/vega-interpreter.js")
+    source, imports = re.subn(r"^import (\{.*\}) from 'vega-util';$", r"const \1 = vega;", source, flags=re.MULTILINE)
+    source, exports = re.subn(r"^export \{ (\w+) as expressionInterpreter \};$", r"return \1;", source, flags=re.M)
+    if (imports, exports) != (1, 1):
+        raise RuntimeError("vendor/vega-interpreter.js has changed its import or export line: see vendor/README.md")
+    interpreter = f"const expressionInterpreter = (() => {{\n{source}\n}})();"
+    return "\n".join(['"use strict";', "(() => {", interpreter, *(_read(name) for name in OWN), "})();"])
+
+
+def _hash(text: str) -> str:
+    return f"'sha256-{b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+
+
+def _policy(style: str, scripts: list[Markup]) -> str:
+    hashes = " ".join(_hash(script) for script in scripts)
+    return (
+        f"default-src 'none'; script-src {hashes}; style-src {_hash(style)}; img-src data:; "
+        "base-uri 'none'; form-action 'none'"
+    )
+
+
+def _template() -> Template:
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    return environment.from_string(_read("page.html.j2"))
+
+
+def _png(picture: Picture) -> str:
+    try:
+        b64decode(picture.png, validate=True)
+    except BadBase64:
+        place = f"{picture.set} {picture.index}"
+        raise DataError(f"pictures: expected base64 of a PNG for {place}, got other text; audit again") from None
+    return f"data:image/png;base64,{picture.png}"
+
+
+def _ranking(record: Record) -> list[tuple[int, Score]]:
+    """The scores with their positions, best mean AUROC first; those without detections last."""
+    mean = verdict.mean_auroc(record)
+    return sorted(enumerate(record.scores), key=lambda pair: -mean.get(pair[1].name, -1.0))
+
+
+def _worst(record: Record) -> Detection | None:
+    """The unknown set that passes most under the best score."""
+    best = verdict.best_score(record)
+    found = [item for item in record.detections if item.score == best]
+    return max(found, key=lambda item: item.fpr_at_95_tpr.value, default=None)
+
+
+def _groups(kept: list[Picture]) -> list[tuple[str, str, str, list[Picture]]]:
+    """Pictures by kind: `(kind, title, explanation, pictures)`."""
+    groups: list[tuple[str, str, str, list[Picture]]] = []
+    for kind, (title, text) in PICTURE_KINDS.items():
+        of_kind = [item for item in kept if item.kind == kind]
+        if of_kind:
+            groups.append((kind, title, text, of_kind))
+    return groups
+
+
+HELPERS: dict[str, Any] = {
+    "between": between,
+    "detection": verdict.detection,
+    "generated": verdict.is_generated,
+    "markup": markup,
+    "png": _png,
+    "terms": TERMS,
+    "value": Value,
+}
+"""What the template may call."""

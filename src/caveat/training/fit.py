@@ -1,0 +1,282 @@
+"""One training loop for every objective."""
+
+import time
+from collections.abc import Callable, Generator, Iterable, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from caveat.errors import CaveatError, DataError, OptionError
+from caveat.objectives import Objective
+from caveat.training import checkpoint as checkpoints
+from caveat.training.history import History, Totals
+from caveat.training.progress import Report, shown
+from caveat.training.randomness import private_randomness, restore, snapshot
+
+__all__ = ["ResumableTracker", "Tracker", "fit"]
+
+
+@runtime_checkable
+class Tracker(Protocol):
+    """Watches training step by step."""
+
+    def update(self, model: nn.Module) -> None:
+        """Called after every step of the optimizer."""
+        ...
+
+
+@runtime_checkable
+class ResumableTracker(Tracker, Protocol):
+    """A tracker that can be part of a checkpoint."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """All of its state: tensors and plain values."""
+        ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Put back what `state_dict` gave."""
+        ...
+
+
+@dataclass(frozen=True)
+class _Run:
+    """What does not change in the course of a training run."""
+
+    model: nn.Module
+    batches: Iterable[tuple[Tensor, Tensor]]
+    objective: Objective
+    optimizer: Optimizer
+    schedule: LRScheduler | None
+    trackers: Sequence[Tracker]
+    checkpoint: Path | None
+    checkpoint_every: int | None
+    generator: torch.Generator
+
+    @property
+    def generators(self) -> list[torch.Generator]:
+        """The run's own, and that of the batches, if they have one."""
+        other = getattr(self.batches, "generator", None)  # shuffled sets and torch's DataLoader keep it under this name
+        return [self.generator, other] if isinstance(other, torch.Generator) else [self.generator]
+
+
+def fit(  # noqa: PLR0913 -- one loop; all that varies in it is an argument
+    model: nn.Module,
+    batches: Iterable[tuple[Tensor, Tensor]],
+    objective: Objective,
+    *,
+    optimizer: Optimizer,
+    epochs: int,
+    generator: torch.Generator,
+    schedule: LRScheduler | None = None,
+    trackers: Sequence[Tracker] = (),
+    checkpoint: Path | None = None,
+    checkpoint_every: int | None = None,
+    progress: bool = True,
+    after_epoch: Callable[[int, nn.Module], None] | None = None,
+) -> History:
+    """Minimise `objective` over `batches`, which are gone through once an epoch; `model` is changed in place.
+
+    All randomness comes from `generator` and that of the batches; dropout's too. The caller's random state and the
+    model's modes are the same afterwards; gradients are None. Batches go to the model's device and floating type.
+
+    Parameters
+    ----------
+    optimizer
+        Of torch, over parameters of `model`.
+    schedule
+        Of torch, stepped once after every step of the optimizer, not once an epoch.
+    trackers
+        Called after every step (SWAG, TRADI).
+    checkpoint
+        A file that is written after every epoch, and after every `checkpoint_every` steps if given. If it exists, the
+        run goes on from there, and ends with the same numbers as if it had never been stopped. A finished run is only
+        read back. Trackers must then have `state_dict` and `load_state_dict`.
+    progress
+        Show a bar, if standard error is a terminal.
+    after_epoch
+        Called with the epoch's number, from 1, and the model, once the checkpoint is written. Draws nothing.
+
+    Raises
+    ------
+    CaveatError
+        If the loss is not a finite scalar; the message names the step. The weights are those before it.
+    OptionError
+        If `epochs` or `checkpoint_every` is not positive, the optimizer has no parameter of the model, or a tracker
+        cannot be part of the checkpoint.
+    DataError
+        If there are no batches, or the checkpoint is broken or of another network.
+
+    Example
+    -------
+    >>> from caveat.objectives import cross_entropy
+    >>> generator, model = torch.Generator(), nn.Linear(1, 2)
+    >>> batches = [(torch.tensor([[-1.0], [1.0]]), torch.tensor([0, 1]))]
+    >>> optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+    >>> fit(model, batches, cross_entropy, optimizer=optimizer, epochs=20, generator=generator).accuracy[-1]
+    1.0
+    """
+    run = _Run(model, batches, objective, optimizer, schedule, trackers, checkpoint, checkpoint_every, generator)
+    _check(run, epochs)
+    history = History()
+    steps = len(batches) if hasattr(batches, "__len__") else None  # pyright: ignore[reportArgumentType] # just looked
+    with (
+        _left_tidy(model, optimizer),
+        private_randomness(model, generator),
+        shown(epochs, steps, wanted=progress) as report,
+    ):
+        state = _resume(run) if checkpoint and checkpoint.exists() else None
+        if state:
+            history = History(**state["history"])
+        for epoch in range(len(history.loss), epochs):
+            history = _epoch(run, epoch, history, state, report)
+            state = None
+            if after_epoch:
+                after_epoch(epoch + 1, model)
+    return history
+
+
+def _epoch(run: _Run, epoch: int, history: History, resumed: dict[str, Any] | None, report: Report) -> History:
+    """Go through the batches once; from the middle, if a checkpoint says so."""
+    totals = Totals(**resumed["totals"]) if resumed else Totals()
+    start = resumed["start"] if resumed else snapshot(run.model, run.generators)
+    batches = iter(run.batches)
+    if resumed:
+        # The same order and the same augmentation again, up to where the run was stopped.
+        restore(start, run.model, run.generators)
+        if sum(1 for _ in islice(batches, totals.steps)) < totals.steps:
+            raise DataError(f"checkpoint: it stopped after {totals.steps} steps, but batches gives fewer: other data?")
+        restore(resumed["now"], run.model, run.generators)
+    run.model.train()
+    clock = time.perf_counter()
+    for inputs, labels in batches:
+        loss, correct = _step(run, inputs, labels, f"step {totals.steps + 1} of epoch {epoch + 1}")
+        now = time.perf_counter()
+        totals = totals.plus(loss=loss, samples=len(labels), correct=correct, seconds=now - clock)
+        clock = now
+        if run.checkpoint_every and totals.steps % run.checkpoint_every == 0:
+            _save(run, history, totals, start)
+        report(epoch, totals)
+    if not totals.samples:
+        raise DataError("batches: expected at least one batch an epoch, got none")
+    history = history.after(totals)
+    _save(run, history, Totals(), snapshot(run.model, run.generators))
+    return history
+
+
+def _step(run: _Run, inputs: Tensor, labels: Tensor, place: str) -> tuple[float, int | None]:
+    """One step of the optimizer: the loss before it, and how many answers were right if that could be seen."""
+    anchor = next(run.model.parameters())
+    inputs = inputs.to(anchor.device, anchor.dtype if inputs.is_floating_point() else None, non_blocking=True)
+    labels = labels.to(anchor.device, non_blocking=True)
+    _forget_gradients(run.model, run.optimizer)
+    with _answers(run.model, inputs) as answers:
+        loss = run.objective(run.model, inputs, labels, run.generator)
+    if loss.ndim or not loss.requires_grad:
+        raise CaveatError(f"objective: expected a scalar with a gradient at {place}, got shape {tuple(loss.shape)}")
+    value = loss.item()
+    if not abs(value) < float("inf"):
+        raise CaveatError(f"objective: the loss is {value} at {place}: lower the learning rate, or look at the inputs")
+    loss.backward()
+    run.optimizer.step()
+    if run.schedule:
+        run.schedule.step()
+    for tracker in run.trackers:
+        tracker.update(run.model)
+    seen = bool(answers) and answers[0].ndim == 2 and labels.ndim == 1 and len(answers[0]) == len(labels)
+    return value, int((answers[0].argmax(1) == labels).sum()) if seen else None
+
+
+@contextmanager
+def _answers(model: nn.Module, inputs: Tensor) -> Generator[list[Tensor]]:
+    """What the model answers when it is asked about these very inputs, as a list that fills inside."""
+    answers: list[Tensor] = []
+
+    def look(_: nn.Module, arguments: tuple[Any, ...], output: Any) -> None:
+        if not answers and arguments and arguments[0] is inputs and isinstance(output, Tensor):
+            answers.append(output.detach())
+
+    hook = model.register_forward_hook(look)
+    try:
+        yield answers
+    finally:
+        hook.remove()
+
+
+@contextmanager
+def _left_tidy(model: nn.Module, optimizer: Optimizer) -> Generator[None]:
+    modes = [(module, module.training) for module in model.modules()]
+    try:
+        yield
+    finally:
+        _forget_gradients(model, optimizer)
+        for module, training in modes:
+            module.training = training
+
+
+def _forget_gradients(model: nn.Module, optimizer: Optimizer) -> None:
+    model.zero_grad(set_to_none=True)  # also of what the optimizer does not train
+    optimizer.zero_grad(set_to_none=True)
+
+
+def _save(run: _Run, history: History, totals: Totals, start: dict[str, Any]) -> None:
+    if run.checkpoint is None:
+        return
+    state = {
+        "model": dict(run.model.state_dict()),
+        "optimizer": run.optimizer.state_dict(),
+        "schedule": run.schedule.state_dict() if run.schedule else None,
+        "trackers": [tracker.state_dict() for tracker in run.trackers if isinstance(tracker, ResumableTracker)],
+        "history": dict(history.__dict__),
+        "totals": totals.state(),
+        "start": start,
+        "now": snapshot(run.model, run.generators),
+    }
+    checkpoints.save(run.checkpoint, state)
+
+
+def _resume(run: _Run) -> dict[str, Any]:
+    """Put model, optimizer, schedule and trackers where the checkpoint has them."""
+    path = run.checkpoint or Path()
+    state = checkpoints.load(path)
+    here, there = (
+        {key: getattr(value, "shape", None) for key, value in entries.items()}
+        for entries in (run.model.state_dict(), state["model"])
+    )
+    same_kind = (state["schedule"] is None) == (run.schedule is None)
+    if here != there or not same_kind or len(state["trackers"]) != len(run.trackers):
+        raise DataError(f"checkpoint: {path} is of another network, schedule or trackers: choose another file")
+    try:
+        run.optimizer.load_state_dict(state["optimizer"])
+    except (ValueError, KeyError) as error:
+        raise DataError(f"checkpoint: {path} is of another optimizer ({error}): choose another file") from None
+    run.model.load_state_dict(state["model"])
+    if run.schedule:
+        run.schedule.load_state_dict(state["schedule"])
+    for tracker, saved in zip(run.trackers, state["trackers"], strict=True):
+        if isinstance(tracker, ResumableTracker):
+            tracker.load_state_dict(saved)
+    restore(state["now"], run.model, run.generators)
+    return state
+
+
+def _check(run: _Run, epochs: int) -> None:
+    every = run.checkpoint_every
+    if epochs < 1:
+        raise OptionError(f"epochs: expected at least 1, got {epochs}")
+    if every is not None and (every < 1 or run.checkpoint is None):
+        raise OptionError(f"checkpoint_every: expected at least 1, and a checkpoint to write, got {every}")
+    own = set(run.model.parameters())
+    if not any(parameter in own for group in run.optimizer.param_groups for parameter in group["params"]):
+        raise OptionError("optimizer: none of its parameters belongs to the model: make it from model.parameters()")
+    if run.checkpoint is not None:
+        for tracker in run.trackers:
+            if not isinstance(tracker, ResumableTracker):
+                kind = type(tracker).__name__
+                raise OptionError(f"trackers: {kind} has no state_dict and cannot be resumed: leave out checkpoint")

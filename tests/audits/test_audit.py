@@ -1,0 +1,218 @@
+"""An audit's figures are those computed by hand from the model, and what it refuses it refuses at once."""
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import average_precision_score, roc_auc_score
+from torch.utils.data import DataLoader, TensorDataset
+
+import caveat
+from caveat.audits import catalog, kept, pictures
+from caveat.audits.record import Record
+from caveat.errors import DataError, ModelError, OptionError
+
+LOGIT_SCORES = ["msp", "entropy", "margin", "gen", "max_logit", "energy"]
+
+
+def numbers(record):
+    """All of a record that must not depend on the clock."""
+    data = json.loads(record.model_dump_json(exclude={"created", "seconds"}))
+    for score in data["scores"]:
+        score["seconds_fit"] = score["seconds_score"] = 0
+    return data
+
+
+@pytest.fixture
+def record(model, known, unknown):
+    return caveat.audit(model, known, unknown=unknown, replicas=50)
+
+
+def judged(known, record, share=0.2, seed=0):
+    """The evaluation part, chosen here again by the documented rule."""
+    inputs, labels = torch.cat([x for x, _ in known]), torch.cat([y for _, y in known])
+    order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
+    rows = order[round(share * len(labels)) :].sort().values
+    return inputs[rows], labels[rows], rows
+
+
+def test_figures_on_known_data_are_the_models_own(model, known, record):
+    inputs, labels, _ = judged(known, record)
+    with torch.no_grad():
+        probs = model(inputs).double().softmax(1)
+    plain = record.calibrations[0].summary
+    assert plain.accuracy.value == pytest.approx((probs.argmax(1) == labels).double().mean().item(), rel=1e-5)
+    assert plain.nll.value == pytest.approx(-probs[torch.arange(len(labels)), labels].log().mean().item(), rel=1e-5)
+    one_hot = torch.nn.functional.one_hot(labels, 4)
+    assert plain.brier.value == pytest.approx((probs - one_hot).square().sum(1).mean().item(), rel=1e-5)
+    assert plain.brier_calibration - plain.brier_refinement + plain.brier_uncertainty == pytest.approx(
+        plain.brier.value, rel=1e-4
+    )
+    assert plain.accuracy.low < plain.accuracy.value < plain.accuracy.high
+
+
+def test_detection_is_scikit_learns(model, known, unknown, record):
+    inputs, _, _ = judged(known, record)
+    foreign = torch.cat([x for x, _ in unknown["grey"]])
+    with torch.no_grad():
+        scores = 1 - torch.cat([model(inputs), model(foreign)]).double().softmax(1).amax(1)
+    truth = np.r_[np.zeros(len(inputs)), np.ones(len(foreign))]
+    found = next(d for d in record.detections if (d.score, d.unknown) == ("msp", "grey"))
+    assert found.auroc.value == pytest.approx(roc_auc_score(truth, scores), rel=1e-5)
+    assert found.aupr_out.value == pytest.approx(average_precision_score(truth, scores), rel=1e-5)
+    assert found.aupr_in.value == pytest.approx(average_precision_score(1 - truth, -scores), rel=1e-5)
+    assert found.base_rate == pytest.approx(300 / 780, rel=1e-5)
+    assert found.auroc.low < found.auroc.value < found.auroc.high
+
+
+def test_every_score_is_in_the_record_with_every_set(record):
+    names = list(catalog.families())
+    assert [s.name for s in record.scores] == names
+    assert {(d.score, d.unknown) for d in record.detections} == {(n, u) for n in names for u in ("grey", "noise")}
+    assert [s.score for s in record.selective] == names
+    for score in record.scores:
+        assert set(score.histogram) == {"correct", "wrong", "grey", "noise"}
+        for shares in score.histogram.values():
+            assert sum(shares) == pytest.approx(1, abs=1e-4)
+
+
+def test_higher_scores_mean_less_trust(record):
+    # grey pictures lie between the clusters: unsure answers; noise lies off them, where answers are sure
+    for found in record.detections:
+        logits = catalog.families()[found.score] == "logits"
+        if logits == (found.unknown == "grey"):
+            assert found.auroc.value > 0.6, (found.score, found.unknown)
+
+
+def test_a_sweep_counts_what_a_threshold_accepts(model, known, unknown, record):
+    inputs, labels, _ = judged(known, record)
+    with torch.no_grad():
+        probs, foreign = model(inputs).softmax(1), model(unknown["noise"][0][0])
+    sweep = next(s for s in record.sweeps if s.score == "msp")
+    i = len(sweep.thresholds) // 2
+    accepted = 1 - probs.amax(1) <= sweep.thresholds[i] * (1 + 1e-5)
+    right = probs.argmax(1) == labels
+    assert sweep.kept_correct[i] == pytest.approx((accepted & right).double().mean().item(), abs=2 / len(labels))
+    assert sweep.kept_wrong[i] == pytest.approx((accepted & ~right).double().mean().item(), abs=2 / len(labels))
+    assert foreign.shape[0] == 64
+    assert sweep.passed["noise"][-1] >= sweep.passed["noise"][0]
+    assert sweep.kept_correct[-1] + sweep.kept_wrong[-1] == pytest.approx(1, abs=1e-5)
+
+
+def test_pictures_are_the_ones_they_claim_to_be(model, known, record):
+    all_inputs, all_labels = torch.cat([x for x, _ in known]), torch.cat([y for _, y in known])
+    _, _, rows = judged(known, record)
+    mistakes = [p for p in record.pictures if p.kind == "trusted mistake" and p.score == "msp"]
+    values = [p.value for p in mistakes]
+    assert values == sorted(values)
+    for picture in mistakes:
+        assert picture.index in rows.tolist()
+        with torch.no_grad():
+            logits = model(all_inputs[picture.index][None])[0]
+        assert picture.predicted == str(int(logits.argmax()))
+        assert picture.label == str(int(all_labels[picture.index]))
+        assert picture.predicted != picture.label
+        assert picture.confidence == pytest.approx(logits.softmax(0).max().item(), rel=1e-4)
+    passing = [p for p in record.pictures if p.kind == "passing unknown"]
+    assert {p.set for p in passing} == {"grey", "noise"}
+
+
+def test_the_same_seed_gives_the_same_record(model, known, unknown, record):
+    assert numbers(record) == numbers(caveat.audit(model, known, unknown=unknown, replicas=50))
+    other = caveat.audit(model, known, unknown=unknown, replicas=50, seed=1)
+    assert numbers(record)["calibrations"] != numbers(other)["calibrations"]
+
+
+def test_a_record_survives_saving(record, tmp_path: Path):
+    record.save(tmp_path / "record.json")
+    assert numbers(Record.load(tmp_path / "record.json")) == numbers(record)
+
+
+def test_kept_observations_are_used_again_only_for_the_same_pass(model, known, unknown, tmp_path: Path):
+    first = caveat.audit(model, known, unknown=unknown, replicas=10, folder=tmp_path)
+    seen: list[int] = []
+    handle = model.register_forward_hook(lambda *call: seen.append(len(call[2])))
+    again = caveat.audit(model, known, unknown=unknown, replicas=10, folder=tmp_path)
+    assert numbers(again) == numbers(first)
+    assert sum(seen) < 300, "only the first batches were asked for again"
+    with torch.no_grad():
+        model[3].weight[0] *= 0.5  # another network of the same class
+    seen.clear()
+    changed = caveat.audit(model, known, unknown=unknown, replicas=10, folder=tmp_path)
+    handle.remove()
+    assert sum(seen) > 1200
+    assert numbers(changed)["detections"] != numbers(first)["detections"]
+
+
+def test_fingerprint_sees_every_weight(model):
+    before = kept.fingerprint(model)
+    assert before == kept.fingerprint(model)
+    with torch.no_grad():
+        model[1].bias[3] += 1e-6
+    assert kept.fingerprint(model) != before
+
+
+def test_logit_scores_need_no_head(known, model):
+    record = caveat.audit(torch.nn.Sequential(model, torch.nn.Softplus()).eval(), known, scores=["msp", "energy"])
+    assert record.head == ""
+    assert [s.family for s in record.scores] == ["logits", "logits"]
+
+
+def test_loaders_of_torch_and_shuffled_ones(model, known):
+    images, labels = torch.cat([x for x, _ in known]), torch.cat([y for _, y in known])
+    data = TensorDataset(images, labels)
+    ordered = DataLoader(data, batch_size=50)
+    assert torch.equal(pictures.take(ordered, torch.tensor([7, 3])), images[[7, 3]])
+    assert pictures.take(DataLoader(data, batch_size=50, shuffle=True), torch.tensor([7, 3])) is None
+    record = caveat.audit(model, ordered, scores=["msp"], replicas=5)
+    assert record.notes == [
+        "Only 480 samples were judged: read the intervals, not the values.",
+        "No unknown set was given: nothing is known of how the network answers what it has never seen.",
+    ] or any("judged answers are wrong" in note for note in record.notes)
+
+
+def with_label(batches, label):
+    (inputs, labels), *rest = batches
+    return [(inputs, torch.cat([torch.tensor([label]), labels[1:]])), *rest]
+
+
+@pytest.mark.parametrize(
+    ("change", "kind", "message"),
+    [
+        (
+            {"test": lambda b: with_label(b, 4)},
+            DataError,
+            r"test: expected labels in \[0, 3\] as the model has 4 classes",
+        ),
+        ({"test": lambda b: with_label(b, -1)}, DataError, r"got -1 at sample 0 \(1 of 600"),
+        ({"test": lambda _: []}, DataError, "test: expected at least one batch"),
+        ({"test": lambda b: [(x * math.nan, y) for x, y in b]}, DataError, "test: expected finite inputs"),
+        ({"scores": ["entrpy"]}, OptionError, "scores: there is no 'entrpy'; did you mean 'entropy'"),
+        ({"calibrations": ["temprature"]}, OptionError, "calibrations: .* did you mean 'temperature'"),
+        ({"tune": 1.0}, OptionError, "tune: expected a share"),
+        ({"tune": 0.001}, OptionError, "tune: 0.001 of 600 samples leaves 1"),
+        ({"head": "9"}, ModelError, "head: the model has no layer '9'"),
+        ({"unknown": {"test": []}}, OptionError, "unknown: the name 'test' is taken"),
+    ],
+)
+def test_bad_input_is_refused_in_one_line(model, known, change, kind, message, tmp_path: Path):
+    options = {"unknown": {}, **change}
+    test = options.pop("test", lambda b: b)(known)
+    with pytest.raises(kind, match=message) as raised:
+        caveat.audit(model, test, folder=tmp_path, **options)
+    assert "\n" not in str(raised.value)
+    assert not (tmp_path / "record.json").exists()
+
+
+def test_sets_of_another_size_are_refused(model, known, unknown):
+    unknown["large"] = [(torch.rand(8, 3, 6, 6), torch.zeros(8, dtype=torch.long))]
+    with pytest.raises(DataError, match=r"large: expected inputs of shape \(1, 4, 4\) .* \+4x4 and \+grey"):
+        caveat.audit(model, known, unknown=unknown)
+
+
+def test_a_model_in_training_mode_is_refused(model, known):
+    with pytest.raises(ModelError, match=r"call model.eval\(\)"):
+        caveat.audit(model.train(), known)

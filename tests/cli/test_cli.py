@@ -1,0 +1,214 @@
+"""The command line as its user meets it: help at once, a real audit, and one line for every mistake."""
+
+import inspect
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from caveat.audits.record import Record
+from caveat.cli.main import main
+
+NETS = """
+import torch
+from torch import nn
+
+def linear(*, classes=3, generator=None):
+    net = nn.Sequential(nn.Flatten(), nn.Linear(16, classes))
+    with torch.no_grad():
+        net[1].weight.zero_()
+        net[1].bias.zero_()
+        for k in range(classes):
+            net[1].weight[k, k] = 20.0
+    return net
+
+def headless():
+    return nn.Sequential(linear(), nn.Softplus())
+
+def stubborn():
+    net = linear()
+    net.eval = lambda: net
+    return net.train()
+
+answer = 42
+
+def nothing():
+    return None
+"""
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch, generator):
+    """A folder with a module of networks, a known set and an unknown one."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "nets", raising=False)
+    Path("nets.py").write_text(NETS)
+    labels = torch.arange(240) % 3
+    images = 0.4 + 0.15 * torch.randn(240, 16, generator=generator)
+    images[torch.arange(240), labels] += 0.3
+    np.savez("known.npz", images=images.clamp(0, 1).view(-1, 4, 4).numpy(), labels=labels.numpy())
+    np.savez("large.npz", images=np.zeros((5, 6, 6), np.uint8), labels=np.zeros(5, int))
+    return tmp_path
+
+
+def run(*arguments, capsys, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["caveat", *arguments])
+    code = 0
+    try:
+        main()
+    except SystemExit as stop:
+        code = int(stop.code or 0)
+    out = capsys.readouterr()
+    return code, out.out, out.err
+
+
+AUDIT = ("audit", "--model", "nets:linear", "--test", "npz:known.npz", "-o", "out", "--replicas", "10")
+
+
+def test_an_audit_from_one_command(place, capsys, monkeypatch):
+    code, out, _ = run(*AUDIT, "--unknown", "noise=noise:uniform", capsys=capsys, monkeypatch=monkeypatch)
+    assert code == 0
+    record = Record.load("out/record.json")
+    assert {d.unknown for d in record.detections} == {"noise"}
+    assert "report.html" in out
+    assert "msp" in out
+    page = Path("out/report.html").read_text()
+    code, out, _ = run("report", "out/record.json", "-o", "again.html", capsys=capsys, monkeypatch=monkeypatch)
+    assert code == 0
+    assert Path("again.html").read_text() == page
+
+
+def test_weights_and_arguments_of_the_callable(place, capsys, monkeypatch):
+    torch.manual_seed(0)
+    save_file({"1.weight": torch.randn(4, 16), "1.bias": torch.zeros(4)}, "w.safetensors")
+    options = ("audit", "--model", "nets:linear(classes=4)", "--weights", "w.safetensors", "--test", "npz:known.npz")
+    code, _, err = run(*options, "-o", "o", "--score", "msp", "--replicas", "5", capsys=capsys, monkeypatch=monkeypatch)
+    assert code == 0, err
+    assert Record.load("o/record.json").classes == ["0", "1", "2", "3"]
+    code, _, err = run(*AUDIT, "--weights", "w.safetensors", capsys=capsys, monkeypatch=monkeypatch)
+    assert code == 2
+    assert "other shapes" in err
+
+
+def truncated_parquet():
+    picture = pa.array([{"bytes": b"x", "path": None}] * 20, pa.struct([("bytes", pa.binary()), ("path", pa.string())]))
+    pq.write_table(pa.table({"image": picture, "label": pa.array([0] * 20)}), "p.parquet")
+    data = Path("p.parquet").read_bytes()
+    Path("p.parquet").write_bytes(data[: len(data) // 2])
+
+
+def nan_pictures():
+    np.savez("nan.npz", images=np.full((30, 4, 4), np.nan, np.float32), labels=np.zeros(30, int))
+
+
+def high_labels():
+    np.savez("high.npz", images=np.zeros((30, 4, 4), np.uint8), labels=np.full(30, 7))
+
+
+def empty():
+    np.savez("empty.npz", images=np.zeros((0, 4, 4), np.uint8), labels=np.zeros(0, int))
+
+
+@pytest.mark.parametrize(
+    ("prepare", "options", "message"),
+    [
+        (nan_pictures, ["--test", "npz:nan.npz"], r"npz:nan.npz"),
+        (
+            high_labels,
+            ["--test", "npz:high.npz"],
+            r"test: expected labels in \[0, 2\] as the model has 3 classes, got 7",
+        ),
+        (empty, ["--test", "npz:empty.npz"], r"npz:empty.npz"),
+        (truncated_parquet, ["--test", "parquet:p.parquet"], r"p.parquet"),
+        (None, ["--unknown", "large=npz:large.npz"], r"large: expected inputs of shape \(1, 4, 4\)"),
+        (None, ["--unknown", "noise:uniform"], r"--unknown: expected NAME=SOURCE"),
+        (None, ["--unknown", "a=mnits:test"], r"did you mean 'mnist'|mnist"),
+        (None, ["--model", "nets:headless"], r"found no linear or 1x1-convolution layer"),
+        (None, ["--model", "nets:stubborn"], r"expected a model in evaluation mode"),
+        (None, ["--model", "nets:linaer"], r"there is no 'linaer'; did you mean 'linear'"),
+        (None, ["--model", "nets:answer"], r"is not callable"),
+        (None, ["--model", "nets:nothing"], r"must return an nn.Module, got NoneType"),
+        (None, ["--model", "nonets:linear"], r"cannot import 'nonets'"),
+        (None, ["--model", "nets:linear(classes=open)"], r"expected callable or callable\(key=literal\)"),
+        (None, ["--model", "net.pt2"], r"may run code"),
+        (None, ["--weights", "nowhere.safetensors"], r"--weights: cannot read"),
+        (None, ["--score", "enrtopy"], r"did you mean 'entropy'"),
+        (None, ["--calibration", "temp"], r"calibrations: there is no 'temp'"),
+        (None, ["--tune", "2"], r"tune: expected a share"),
+    ],
+)
+def test_a_mistake_is_one_line_and_exit_code_2(place, prepare, options, message, capsys, monkeypatch):
+    if prepare:
+        prepare()
+    code, _, err = run(*AUDIT, *options, capsys=capsys, monkeypatch=monkeypatch)
+    assert code == 2
+    last = err.strip().splitlines()[-1]
+    assert last.startswith("caveat: error: ")
+    assert re.search(message, last), last
+    assert not Path("out/report.html").exists()
+    assert not Path("out/record.json").exists()
+
+
+def test_an_unknown_option_is_refused(place, capsys, monkeypatch):
+    code, _, err = run(*AUDIT, "--scores", "msp", capsys=capsys, monkeypatch=monkeypatch)
+    assert code == 2
+    assert "--score" in err
+
+
+@pytest.mark.parametrize("table", ["scores", "metrics", "calibrations", "data", "models", "objectives"])
+def test_the_tables_are_printed(table, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    code, out, _ = run("list", table, capsys=capsys, monkeypatch=monkeypatch)
+    assert code == 0
+    expected = {
+        "scores": "relative_mahalanobis", "metrics": "aurc", "calibrations": "temperature", "data": "fashion-mnist",
+        "models": "lenet", "objectives": "cross_entropy",
+    }  # fmt: skip
+    assert expected[table] in out
+
+
+def test_a_wrong_table_is_answered_with_the_nearest(capsys, monkeypatch):
+    code, _, err = run("list", "score", capsys=capsys, monkeypatch=monkeypatch)
+    assert code == 2
+    assert "did you mean 'scores'" in err
+
+
+def test_help_does_not_wait_for_torch():
+    code = "import sys; sys.argv = ['caveat', '--help']\n"
+    code += "import caveat.__main__ as m\ntry:\n    m.main()\nexcept SystemExit:\n    pass\n"
+    code += "print([n for n in ('torch', 'sklearn', 'pyarrow', 'altair') if n in sys.modules])"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert out.strip().splitlines()[-1] == "[]"
+    assert "audit" in out
+
+
+def test_options_have_the_names_and_defaults_of_the_python_parameters():
+    from caveat.audits.run import audit
+    from caveat.cli.audit import run as command
+
+    python = {name: p.default for name, p in inspect.signature(audit).parameters.items()}
+    options = {
+        name: getattr(p.default, "default", p.default) for name, p in inspect.signature(command).parameters.items()
+    }
+    for name in ("head", "tune", "replicas", "seed", "fit"):
+        assert options[name] == python[name], name
+
+
+def test_training_is_resumed_and_then_audited(place, capsys, monkeypatch):
+    options = ("train", "--model", "caveat.models:mlp(classes=3, size=4)", "--data", "npz:known.npz", "-o", "net")
+    code, out, err = run(*options, "--epochs", "3", "--rate", "0.01", capsys=capsys, monkeypatch=monkeypatch)
+    assert code == 0, err
+    weights = Path("net/model.safetensors").read_bytes()
+    assert "epoch 3" in out
+    code, _, _ = run(*options, "--epochs", "3", "--rate", "0.01", capsys=capsys, monkeypatch=monkeypatch)
+    assert code == 0
+    assert Path("net/model.safetensors").read_bytes() == weights
+    assert "caveat audit --model" in out

@@ -1,0 +1,38 @@
+"""Contract of every objective, and cross-entropy's closed forms."""
+
+import math
+
+import pytest
+import torch
+from sklearn.metrics import log_loss
+from torch import nn
+
+from caveat.objectives import OBJECTIVES, cross_entropy
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_a_scalar_with_a_gradient_that_repeats_with_the_generator(name: str):
+    inputs = torch.rand(6, 4, generator=torch.Generator().manual_seed(0))
+    labels = torch.tensor([0, 1, 2, 0, 1, 2])
+    model = nn.Linear(4, 3)
+    before = torch.get_rng_state()
+    first, second = (OBJECTIVES[name](model, inputs, labels, torch.Generator().manual_seed(1)) for _ in range(2))
+    assert torch.equal(torch.get_rng_state(), before)
+    assert torch.equal(first, second)
+    first.backward()
+    assert model.weight.grad is not None
+    stepped = nn.Linear(4, 3)
+    stepped.load_state_dict({k: v - 1e-3 * getattr(model, k).grad for k, v in model.state_dict().items()})
+    assert OBJECTIVES[name](stepped, inputs, labels, torch.Generator().manual_seed(1)) < first
+
+
+def test_cross_entropy_is_the_negative_log_likelihood(generator: torch.Generator):
+    logits = 3 * torch.randn(50, 5, generator=generator, dtype=torch.float64)
+    labels = torch.randint(0, 5, (50,), generator=generator)
+    ours = cross_entropy(nn.Identity(), logits, labels, generator).item()
+    assert ours == pytest.approx(log_loss(labels.numpy(), logits.softmax(1).numpy(), labels=range(5)), rel=1e-12)
+
+
+def test_cross_entropy_of_a_uniform_answer(generator: torch.Generator):
+    value = cross_entropy(nn.Identity(), torch.full((3, 8), 2.0), torch.tensor([0, 3, 7]), generator)
+    assert value.item() == pytest.approx(math.log(8))

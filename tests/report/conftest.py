@@ -1,0 +1,257 @@
+"""A made-up record whose numbers hang together: curves, areas and sweeps come from the same simulated scores."""
+
+import base64
+import io
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from caveat.audits.record import (
+    Calibration,
+    Curve,
+    Detection,
+    Estimate,
+    KnownSummary,
+    Picture,
+    Record,
+    Reliability,
+    Score,
+    Selective,
+    SetSummary,
+    Sweep,
+)
+
+Array = NDArray[Any]
+QUANTILES = [0, 0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 1]
+SCORES = [
+    ("knn", "features", 2.9),
+    ("mahalanobis", "features", 2.6),
+    ("vim", "features", 2.4),
+    ("react", "head", 2.0),
+    ("energy", "logits", 1.9),
+    ("max_logit", "logits", 1.9),
+    ("entropy", "logits", 1.6),
+    ("msp", "logits", 1.5),
+    ("margin", "logits", 1.1),
+]
+SETS = [
+    ("notmnist", "notmnist_small:train", 1.3),
+    ("fashion-mnist", "fashion-mnist:test", 1.0),
+    ("kmnist", "kmnist:test", 0.55),
+    ("omniglot", "omniglot+invert+28x28", 0.9),
+    ("noise", "noise:uniform", 3.0),
+]
+RIGHT, WRONG, UNKNOWN = 1460, 40, 1200
+
+
+def estimate(value: float, half: float = 0.004) -> Estimate:
+    return Estimate(value=value, low=max(0.0, value - half), high=min(1.0, value + half))
+
+
+def curves(known: Array, unknown: Array) -> dict[str, Any]:
+    scores = np.concatenate([known, unknown])
+    is_unknown = np.concatenate([np.zeros(len(known)), np.ones(len(unknown))])
+    order = np.argsort(-scores, kind="stable")
+    hits = np.cumsum(is_unknown[order])
+    rejected = np.concatenate([[0], np.cumsum(1 - is_unknown[order]) / len(known)])
+    caught = np.concatenate([[0], hits / len(unknown)])
+    precision = np.concatenate([[1], hits / np.arange(1, len(order) + 1)])
+    keep = np.unique(np.linspace(0, len(order), 300).astype(int))
+    inside = np.argsort(scores, kind="stable")
+    found = np.cumsum(1 - is_unknown[inside]) / np.arange(1, len(order) + 1)
+    return {
+        "auroc": estimate(float(np.trapezoid(caught, rejected))),
+        "aupr_out": estimate(float(np.sum(np.diff(caught) * precision[1:]))),
+        "aupr_in": estimate(float(np.mean(found[is_unknown[inside] == 0]))),
+        "fpr": float(np.mean(unknown <= np.quantile(known, 0.95))),
+        "detection_error": float(np.min((rejected + 1 - caught) / 2)),
+        "roc": Curve(x=rejected[keep].tolist(), y=caught[keep].tolist()),
+        "pr": Curve(x=caught[keep].tolist(), y=precision[keep].tolist()),
+    }
+
+
+def summary(accuracy: float, confidence: float, ece: float) -> KnownSummary:
+    return KnownSummary(
+        accuracy=estimate(accuracy),
+        nll=Estimate(value=0.09 + ece, low=0.08 + ece, high=0.1 + ece),
+        brier=Estimate(value=0.041 + ece / 10, low=0.039, high=0.049),
+        ece=estimate(ece, 0.002),
+        ece_equal_mass=ece * 0.9,
+        ece_classwise=ece * 0.4,
+        mce=min(1.0, ece * 6),
+        mean_confidence=confidence,
+        brier_calibration=ece / 10,
+        brier_refinement=0.859,
+        brier_uncertainty=0.9,
+    )
+
+
+def calibration(name: str, ece: float, gap: float, parameters: dict[str, float]) -> Calibration:
+    confidence = np.linspace(0.25, 0.985, 12)
+    share = np.exp(confidence * 5)
+    wave = 0.02 * np.sin(np.arange(12) * 2.1)
+    return Calibration(
+        name=name,
+        parameters=parameters,
+        summary=summary(0.9733, 0.9733 + gap, ece),
+        reliability=Reliability(
+            confidence=confidence.tolist(),
+            accuracy=np.clip(confidence - 4 * gap * (1 - confidence) / 0.4 + wave, 0, 1).tolist(),
+            share=(share / share.sum()).tolist(),
+        ),
+    )
+
+
+def picture(kind: str, name: str, score: str, index: int, rng: np.random.Generator, classes: list[str]) -> Picture:
+    pixels = rng.integers(0, 60, (28, 28), dtype=np.uint8)
+    row, column = rng.integers(3, 12, 2)
+    pixels[row : row + 14, column + 4 : column + 8] = 230
+    pixels[row + 5 : row + 8, column : column + 13] = 200
+    stream = io.BytesIO()
+    Image.fromarray(pixels).save(stream, "PNG")
+    said = int(rng.integers(len(classes)))
+    true = {"trusted mistake": classes[(said + 3) % len(classes)], "doubted correct": classes[said]}.get(kind)
+    return Picture(
+        kind=kind,  # pyright: ignore[reportArgumentType]  (pydantic checks it)
+        score=score,
+        value=float(rng.normal()),
+        set=name,
+        index=index,
+        predicted=classes[said],
+        label=true,
+        confidence=float(rng.uniform(0.4, 1)),
+        png=base64.b64encode(stream.getvalue()).decode(),
+    )
+
+
+def score_parts(name: str, family: str, known: tuple[Array, Array], unknown: dict[str, Array]) -> dict[str, Any]:
+    right, wrong = known
+    both = np.concatenate(known)
+    edges = np.linspace(min(both.min(), -3), max(float(np.max(list(unknown.values()) or [both.max()])), 5), 41)
+    groups = {"correct": right, "wrong": wrong, **unknown}
+    sets = {"mnist": both, **unknown}
+    score = Score(
+        name=name,
+        family=family,  # pyright: ignore[reportArgumentType]  (pydantic checks it)
+        summary=f"What {name} measures, in one sentence of its docstring.",
+        source="A. Author and B. Author, A paper, 2021, equation 3.",
+        seconds_fit=0.41,
+        seconds_score=0.034,
+        quantiles={k: np.quantile(v, QUANTILES).tolist() for k, v in sets.items()},
+        edges=edges.tolist(),
+        histogram={k: (np.histogram(v, edges)[0] / len(v)).tolist() for k, v in groups.items()},
+    )
+    cuts = np.quantile(both, np.linspace(0, 1, 200))
+    sweep = Sweep(
+        score=name,
+        thresholds=cuts.tolist(),
+        kept_correct=[float(np.sum(right <= cut) / len(both)) for cut in cuts],
+        kept_wrong=[float(np.sum(wrong <= cut) / len(both)) for cut in cuts],
+        passed={k: [float(np.mean(v <= cut)) for cut in cuts] for k, v in unknown.items()},
+    )
+    order = np.argsort(both, kind="stable")
+    is_wrong = np.concatenate([np.zeros(len(right)), np.ones(len(wrong))])[order]
+    risk = np.cumsum(is_wrong) / np.arange(1, len(both) + 1)
+    keep = np.unique(np.linspace(0, len(both) - 1, 200).astype(int))
+    selective = Selective(
+        score=name,
+        auroc=estimate(float(np.mean(wrong[:, None] > right[None, :])), 0.02),
+        aurc=estimate(float(risk.mean()), 0.001),
+        e_aurc=float(risk.mean()) * 0.9,
+        risk_coverage=Curve(x=((keep + 1) / len(both)).tolist(), y=risk[keep].tolist()),
+    )
+    return {"score": score, "sweep": sweep, "selective": selective}
+
+
+def make_record(
+    *,
+    scores: int = 9,
+    sets: int = 5,
+    calibrated: bool = True,
+    pictures: bool = True,
+    rename: Callable[[str], str] = str,
+) -> Record:
+    """`rename` is applied to every free text: names of sets, scores, classes and so on."""
+    rng = np.random.default_rng(7)
+    names = [(f"{n}{'' if i < 9 else i // 9}", f, s) for i in range(scores) for n, f, s in [SCORES[i % 9]]]
+    unknown_sets = [(f"{n}{'' if i < 5 else i // 5}", s, d) for i in range(sets) for n, s, d in [SETS[i % 5]]]
+    classes = [rename(str(digit)) for digit in range(10)]
+    parts: list[dict[str, Any]] = []
+    detections: list[Detection] = []
+    for name, family, strength in names:
+        right, wrong = rng.normal(0, 1, RIGHT), rng.normal(strength * 0.7 + 0.4, 1.1, WRONG)
+        unknown = {rename(n): rng.normal(strength * d, 0.9, UNKNOWN) for n, _, d in unknown_sets}
+        parts.append(score_parts(rename(name), family, (right, wrong), unknown))
+        for other, values in unknown.items():
+            found = curves(np.concatenate([right, wrong]), values)
+            detections.append(
+                Detection(
+                    score=rename(name),
+                    unknown=other,
+                    auroc=found["auroc"],
+                    aupr_in=found["aupr_in"],
+                    aupr_out=found["aupr_out"],
+                    base_rate=UNKNOWN / (UNKNOWN + RIGHT + WRONG),
+                    fpr_at_95_tpr=estimate(found["fpr"], 0.012),
+                    detection_error=found["detection_error"],
+                    roc=found["roc"],
+                    precision_recall=found["pr"],
+                )
+            )
+    calibrations = [calibration("none", 0.0183, 0.0176, {})]
+    if calibrated:
+        calibrations.append(calibration(rename("temperature"), 0.0047, 0.0021, {"temperature": 1.4137}))
+    shown = [
+        picture(kind, rename(where), rename(names[0][0] if names else "msp"), int(rng.integers(1500)), rng, classes)
+        for kind, places in {
+            "trusted mistake": ["mnist"],
+            "doubted correct": ["mnist"],
+            "passing unknown": [n for n, _, _ in unknown_sets],
+        }.items()
+        for where in places
+        for _ in range(8)
+    ]
+    return Record(
+        caveat_version="0.1.0",
+        created="2026-11-23T03:15:00Z",
+        settings={"batch": 256, "bootstrap": 200, "seed": 0, "scores": [rename(n) for n, _, _ in names], "fit": None},
+        model=rename("runs/mnist-lenet"),
+        parameters=3274634,
+        head=rename("fc2"),
+        classes=classes,
+        sets=[
+            SetSummary(name=rename("mnist"), role="known", source="mnist:test", count=1500, shape=[1, 28, 28],
+                       mean_confidence=0.9909),
+            SetSummary(name=rename("mnist-fit"), role="fit", source="mnist:train", count=5000, shape=[1, 28, 28]),
+            *(SetSummary(name=rename(n), role="unknown", source=s, count=UNKNOWN, shape=[1, 28, 28],
+                         mean_confidence=0.35 + 0.1 * i % 0.6) for i, (n, s, _) in enumerate(unknown_sets)),
+        ],
+        split=rename("Scores were fitted on mnist:train, calibrations on half of mnist:test; the other half judges."),
+        calibrations=calibrations,
+        scores=[part["score"] for part in parts],
+        detections=detections,
+        selective=[part["selective"] for part in parts],
+        sweeps=[part["sweep"] for part in parts],
+        pictures=shown if pictures else [],
+        notes=[rename("vim was fitted on the first 2,000 inputs only.")],
+        seconds={"observe": 12.4, "fit": 3.77, "bootstrap": 8.1},
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def record() -> Record:
+    return make_record()
+
+
+@pytest.fixture(scope="session")
+def build() -> Callable[..., Record]:
+    return make_record
+
+
+@pytest.fixture(scope="session")
+def large() -> Record:
+    return make_record(scores=40, sets=8)

@@ -1,0 +1,139 @@
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from caveat.audits.record import Estimate, Record, SetSummary
+from caveat.report.shown import Part, Value, shown
+from caveat.report.verdict import best_score, caveats, headline, is_generated
+
+
+def say(parts: list[Part]) -> str:
+    words = [p if isinstance(p, str) else shown(p.value, p.kind) if isinstance(p, Value) else p.text for p in parts]
+    return "".join(words).replace("\N{NARROW NO-BREAK SPACE}", " ")
+
+
+def verdict(record: Record) -> str:
+    return " ".join(say(sentence) for sentence in headline(record))
+
+
+def flat(value: float) -> Estimate:
+    return Estimate(value=value, low=value, high=value)
+
+
+def with_calibration(record: Record, *, ece: float, accuracy: float, confidence: float) -> Record:
+    plain = record.calibrations[0]
+    summary = plain.summary.model_copy(
+        update={"ece": flat(ece), "accuracy": flat(accuracy), "mean_confidence": confidence}
+    )
+    return record.model_copy(update={"calibrations": [plain.model_copy(update={"summary": summary})]})
+
+
+def with_passing(record: Record, shares: dict[str, Any]) -> Record:
+    """One score, and what it lets through of each set."""
+    found = [
+        item.model_copy(update={"fpr_at_95_tpr": shares[item.unknown]})
+        for item in record.detections
+        if item.score == "knn"
+    ]
+    return record.model_copy(update={"detections": found})
+
+
+@pytest.mark.parametrize(
+    ("ece", "accuracy", "confidence", "word"),
+    [
+        (0.01, 0.95, 0.96, "Well calibrated"),
+        (0.02, 0.95, 0.97, "Slightly over-confident"),
+        (0.02, 0.97, 0.95, "Slightly under-confident"),
+        (0.08, 0.90, 0.98, "Over-confident"),
+        (0.08, 0.98, 0.90, "Under-confident"),
+        (0.08, 0.95, 0.96, "Miscalibrated, in both directions"),
+    ],
+)
+def test_the_word_for_calibration(record: Record, ece: float, accuracy: float, confidence: float, word: str) -> None:
+    text = verdict(with_calibration(record, ece=ece, accuracy=accuracy, confidence=confidence))
+    assert f"{word}: it says {shown(confidence, 'percent')}".replace("\u202f", " ") in text
+
+
+def test_the_headline_of_the_made_up_record(record: Record) -> None:
+    text = verdict(record)
+    assert text.startswith(
+        "Right on 97.3 % (96.9\N{EN DASH}97.7) of known inputs. Slightly over-confident: it says 99.1 %"
+    )
+    assert "After the calibration temperature that error is 0.5 %." in text
+    worst = max((d for d in record.detections if d.score == "knn"), key=lambda d: d.fpr_at_95_tpr.value)
+    share = shown(worst.fpr_at_95_tpr.value, "percent").replace("\u202f", " ")
+    assert worst.unknown == "kmnist"
+    assert f"but {share} of kmnist: do not rely on it there." in text
+
+
+def test_the_best_score_is_not_chosen_by_generated_sets(record: Record) -> None:
+    # msp shines on noise alone; knn stays the best on the real sets.
+    changed = [
+        item.model_copy(
+            update={"auroc": flat(1.0 if item.score == "msp" else 0.0 if item.unknown == "noise" else 0.9)}
+            if item.unknown == "noise"
+            else {}
+        )
+        for item in record.detections
+    ]
+    assert best_score(record.model_copy(update={"detections": changed})) == "knn"
+
+
+def test_the_best_score_is_the_highest_mean(record: Record) -> None:
+    assert best_score(record) == "knn"
+    flipped = [
+        item.model_copy(update={"auroc": flat(1 - item.auroc.value)})
+        for item in record.detections
+        if item.unknown != "noise"
+    ]
+    assert best_score(record.model_copy(update={"detections": flipped})) == "margin"
+
+
+def test_grades_of_unknown_sets(record: Record) -> None:
+    shares = {
+        "notmnist": Estimate(value=0.03, low=0.02, high=0.05),  # the whole interval is good
+        "fashion-mnist": Estimate(value=0.04, low=0.02, high=0.06),  # good, but the interval reaches beyond
+        "omniglot": flat(0.20),
+        "kmnist": flat(0.21),
+        "noise": flat(0.0),
+    }
+    lines = {say(line.text): line.level for line in caveats(with_passing(record, shares))}
+    level = {name: next(v for k, v in lines.items() if k.startswith(f"Inputs like {name} ")) for name in shares}
+    assert level == {"notmnist": "trust", "fashion-mnist": "care", "omniglot": "care", "kmnist": "no", "noise": "trust"}
+    easy = next(k for k in lines if k.startswith("Inputs like noise "))
+    assert easy.endswith("75.0 % sure of them on average; a generated set, which is easy.")
+
+
+def test_caveats_come_in_order(record: Record) -> None:
+    levels = [line.level for line in caveats(record)]
+    assert levels == sorted(levels, key=["trust", "care", "no"].index)
+    assert set(levels) == {"trust", "care", "no"}
+
+
+def test_only_generated_sets(record: Record) -> None:
+    sets = [item for item in record.sets if item.role != "unknown" or item.name == "noise"]
+    found = [item for item in record.detections if item.unknown == "noise"]
+    text = verdict(record.model_copy(update={"sets": sets, "detections": found}))
+    assert "All the unknown sets are generated, which is easy: this proves little." in text
+
+
+def test_no_unknown_sets(build: Callable[..., Record]) -> None:
+    empty = build(scores=1, sets=0)
+    assert "No unknown set was given" in verdict(empty)
+    assert any(line.level == "no" and "nothing was tried" in say(line.text) for line in caveats(empty))
+    assert best_score(empty) == "knn"
+
+
+def test_few_inputs_are_named(record: Record) -> None:
+    few = [item.model_copy(update={"count": 499 if item.name == "kmnist" else 500}) for item in record.sets]
+    lines = [say(line.text) for line in caveats(record.model_copy(update={"sets": few}))]
+    assert [line for line in lines if "only" in line] == ["kmnist has only 499 inputs: the intervals are wide."]
+
+
+@pytest.mark.parametrize(
+    ("source", "generated"),
+    [("noise:uniform", True), ("permuted", True), ("blobs", True), ("Noise", True), ("mnist:test", False)],
+)
+def test_generated(source: str, generated: bool) -> None:
+    assert is_generated(SetSummary(name="x", role="unknown", source=source, count=1, shape=[1])) is generated
