@@ -12,7 +12,7 @@ from caveat.errors import OptionError
 from caveat.models import MODELS, Normalized
 from caveat.models.resnet20 import ResNet20
 
-SMALL = {"classes": 7, "channels": 2, "size": 16}
+SMALL = {"classes": 7, "channels": 2, "size": 8}
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -48,7 +48,7 @@ def test_initial_weights_are_hes(name: str):
 @pytest.mark.parametrize("name", MODELS)
 def test_logits_of_each_picture_are_its_own_and_gradients_reach_every_weight(name: str):
     model = MODELS[name](**SMALL)
-    inputs = torch.rand(4, 2, 16, 16, generator=seeded(3))
+    inputs = torch.rand(4, 2, 8, 8, generator=seeded(3))
     logits = model(inputs)
     assert logits.shape == (4, 7)
     functional.cross_entropy(logits, torch.arange(4)).backward()
@@ -72,7 +72,7 @@ def test_defaults_fit_mnist_or_cifar10(name: str):
 @pytest.mark.parametrize("name", MODELS)
 def test_the_graph_can_be_taken(name: str):
     model = MODELS[name](**SMALL).eval()
-    inputs = torch.rand(3, 2, 16, 16, generator=seeded())
+    inputs = torch.rand(3, 2, 8, 8, generator=seeded())
     program = torch.export.export(model, (inputs,))
     assert torch.allclose(program.module()(inputs), model(inputs), atol=1e-6)
 

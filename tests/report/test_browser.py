@@ -117,12 +117,17 @@ def curve(page: Any, name: str) -> str:
     return page.eval_on_selector(f"[data-chart={name}] svg path[stroke='var(--accent)']", "e => e.getAttribute('d')")
 
 
+def until(page: Any, expression: str, wanted: Any) -> None:
+    # Playwright's own wait polls with eval, which the page's policy rightly refuses.
+    for _ in range(100):
+        if page.evaluate(expression) == wanted:
+            return
+        page.wait_for_timeout(50)
+    pytest.fail(f"{expression} is {page.evaluate(expression)}, not {wanted}")
+
+
 def settled(page: Any, score: str, unknown: str) -> None:
-    page.wait_for_function(
-        "([a, b]) => document.querySelector('[data-show=score]').textContent === a"
-        " && document.querySelector('[data-show=set]').textContent === b",
-        arg=[score, unknown],
-    )
+    until(page, "['score', 'set'].map(x => document.querySelector(`[data-show=${x}]`).textContent)", [score, unknown])
     page.wait_for_timeout(150)  # the chart runs on the next frame
 
 
@@ -217,7 +222,7 @@ def test_all_charts_are_drawn_in_the_scheme_s_colours(scheme: str, place: Path, 
     before = page.evaluate(height)
     for i in range(page.locator(".chart").count()):
         page.locator(".chart").nth(i).scroll_into_view_if_needed()
-    page.wait_for_function("document.querySelectorAll('.chart svg').length === 7")
+    until(page, "document.querySelectorAll('.chart svg').length", 7)
     assert abs(page.evaluate(height) - before) < 3  # the room was kept
     light = page.evaluate(
         "[getComputedStyle(document.body).backgroundColor,"

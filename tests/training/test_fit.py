@@ -66,7 +66,7 @@ class Mean:
         self.count, self.mean = state["count"], state["mean"]
 
 
-class Killed(Exception):
+class KilledError(Exception):
     pass
 
 
@@ -93,7 +93,7 @@ def run(
         nonlocal steps
         steps += 1
         if steps == die_at:
-            raise Killed
+            raise KilledError
         noise = 0.05 * torch.randn(inputs.shape, generator=generator)  # an objective that draws
         return cross_entropy(model, inputs + noise, labels, generator)
 
@@ -138,19 +138,19 @@ SCHEDULES: dict[str, Schedule] = {
 }
 
 
-@pytest.mark.parametrize("schedule", SCHEDULES)
-@pytest.mark.parametrize("optimizer", [momentum, adam])
-@pytest.mark.parametrize(
-    ("every", "die_at", "shared"), [(None, 10, True), (3, 8, True), (3, 16, False), (1, 4, False), (1, 5, True)]
-)
+STOPS = [(None, 10, True), (3, 8, True), (3, 16, False), (1, 4, False), (1, 5, True)]
+"""4 batches an epoch: after an epoch (10, 5), in the middle of one (8, 16), right before its last step (4)."""
+CASES = [(name, adam, 3, 8, True) for name in SCHEDULES] + [("steps", momentum, *stop) for stop in STOPS]
+
+
+@pytest.mark.parametrize(("schedule", "optimizer", "every", "die_at", "shared"), CASES)
 def test_killed_and_resumed_is_as_if_nothing_had_happened(
     tmp_path: Path, schedule: str, optimizer: Callable, every: int | None, die_at: int, shared: bool
 ):
-    """4 batches an epoch: after an epoch (10, 5), in the middle of one (8, 16), right before the last step (4)."""
     options: dict[str, Any] = {"optimizer": optimizer, "schedule": SCHEDULES[schedule], "shared": shared}
     model, history, tracker = run(**options)
     path = tmp_path / "deep" / "run.safetensors"
-    with pytest.raises(Killed):
+    with pytest.raises(KilledError):
         run(**options, checkpoint=path, every=every, die_at=die_at)
     assert [file.name for file in path.parent.iterdir()] == ["run.safetensors"]
     resumed, its_history, its_tracker = run(**options, checkpoint=path, every=every)
@@ -220,7 +220,7 @@ def test_the_schedule_goes_by_steps():
 
 
 def test_history_means_are_over_samples():
-    """Logits fixed at (0, ln 3): p = (1/4, 3/4). Batches of 3 and 1: losses ln 4, ln(4/3); mean (3 ln 4 + ln 4/3) / 4."""
+    """Logits fixed at (0, ln 3): p = (1/4, 3/4). Batches of 3 and 1: losses ln 4 and ln(4/3)."""
     model = nn.Linear(1, 2)
     nn.init.zeros_(model.weight)
     model.bias.data = torch.tensor([0.0, math.log(3)])

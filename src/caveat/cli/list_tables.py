@@ -1,24 +1,20 @@
 """`caveat list`: the tables of methods."""
 
-from typing import Literal
-
 import typer
 
 NAME = "list"
-
-Table = Literal["scores", "metrics", "calibrations", "data", "models", "objectives"]
 
 
 def run(table: str = typer.Argument(..., help="scores, metrics, calibrations, data, models or objectives.")) -> None:
     """Print what there is: scores, metrics, calibrations, data, models, objectives."""
     from rich.console import Console
-    from rich.table import Table as RichTable
+    from rich.table import Table
 
     from caveat.audits.catalog import known_name
 
     known_name("table", table, LISTS)
     columns, rows = LISTS[table]()
-    shown = RichTable(*columns, title=table)
+    shown = Table(*columns, title=table)
     for row in rows:
         shown.add_row(*row)
     console = Console()
@@ -42,7 +38,9 @@ def _scores() -> tuple[list[str], list[tuple[str, ...]]]:
 def _metrics() -> tuple[list[str], list[tuple[str, ...]]]:
     from caveat import metrics
 
-    tables = [metrics.OF_PROBABILITIES, metrics.OF_RANKING, metrics.OF_SELECTIVE]
+    tables = [
+        metrics.OF_LOGITS, metrics.OF_PROBABILITIES, metrics.OF_BINS, metrics.OF_RANKING, metrics.OF_SELECTIVE,
+    ]  # fmt: skip
     return ["name", "what it is"], [(name, _first_line(f)) for table in tables for name, f in table.items()]
 
 

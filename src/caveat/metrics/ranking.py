@@ -119,7 +119,7 @@ def detection_error(counted: Tally) -> Float64[Tensor, "*replicas"]:
     """
     _check.both_sides(counted.negative, counted.positive, "detection_error")
     kept, passed = _cumulative(counted.negative), _cumulative(counted.positive)
-    return ((1 - kept + passed) / 2).amin(-1).clamp(max=0.5)  # 0.5: rejecting everything
+    return ((1 - kept + passed) / 2).amin(-1)
 
 
 def quantile_threshold(counted: Tally, keep: float = 0.95) -> Float64[Tensor, "*replicas"]:

@@ -39,8 +39,8 @@ def fit(features: Features, labels: Labels, *, k: int | None = None, limit: int 
     """Keep known features as a bank (at most `limit` of them, evenly spaced).
 
     Assumes nothing about the shape of the clusters; the bank weighs m x d numbers and the search m x d products per
-    sample. Features are scaled to length 1. Formula: || x - x_(k) ||, x_(k) the k-th nearest of the bank. Default k: 50, or a tenth of a bank of
-    fewer than 500.
+    sample. Features are scaled to length 1. Formula: || x - x_(k) ||, x_(k) the k-th nearest of the bank. Default k:
+    50, or a tenth of a bank of fewer than 500.
 
     Raises
     ------

@@ -25,8 +25,9 @@ class Mahalanobis:
     def __call__(self, features: Features) -> Score:
         """Squared distance of every sample; one d x d product per sample, the rest is c x d."""
         white = (features - self.centre) @ self.whiten.T
-        # differences, not the expanded square: near the mean the expansion loses all digits
-        return torch.stack([(white - mean).square().sum(dim=1) for mean in self.means]).amin(dim=0)
+        # the expanded square finds the nearest mean in one product; near it only the difference keeps its digits
+        nearest = (self.means.square().sum(dim=1) - 2 * white @ self.means.T).argmin(dim=1)
+        return (white - self.means[nearest]).square().sum(dim=1)
 
 
 def fit(features: Features, labels: Labels, *, ridge: float = 1e-6) -> Mahalanobis:

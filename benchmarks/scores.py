@@ -1,0 +1,110 @@
+"""What scoring costs: `observe` and all scores of a set, as a multiple of one plain forward pass.
+
+Targets: 1.5 for LeNet on 10,000 28x28 pictures, 1.15 for ResNet-18 on 1,000 32x32 pictures. Nearest-neighbour scores
+and all fitting are reported apart. Floor and ours are timed in turns, in the same run; medians. The last line is JSON.
+"""
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Callable
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor, nn
+
+from caveat import heads, models
+from caveat.audits import catalog
+from caveat.observations import Observations, observe
+
+NEIGHBOURS = {"knn", "nnguide"}
+
+
+def in_turns(repeats: int, **actions: Callable[[], object]) -> dict[str, float]:
+    """Median seconds of each action; they take turns, so that a busy moment hits all alike."""
+    seconds: dict[str, list[float]] = {name: [] for name in actions}
+    for action in actions.values():
+        action()
+    for _ in range(repeats):
+        for name, action in actions.items():
+            started = time.perf_counter()
+            action()
+            seconds[name].append(time.perf_counter() - started)
+    return {name: statistics.median(values) for name, values in seconds.items()}
+
+
+def batches_of(count: int, shape: tuple[int, ...], classes: int, seed: int) -> list[tuple[Tensor, Tensor]]:
+    generator = torch.Generator().manual_seed(seed)
+    images = torch.rand(count, *shape, generator=generator)
+    labels = torch.randint(classes, (count,), generator=generator)
+    return list(zip(images.split(256), labels.split(256), strict=True))
+
+
+def measure(net: nn.Module, shape: tuple[int, ...], *, count: int, fit_count: int, repeats: int) -> dict[str, float]:
+    net.eval()
+    test, train = batches_of(count, shape, 10, 1), batches_of(fit_count, shape, 10, 2)
+    head = heads.find(net, test[0][0][:2])
+    known = observe(net, train, head=head)
+    started = time.perf_counter()
+    fitted = catalog.fit(catalog.families(), known, head.head)
+    fitting = time.perf_counter() - started
+    fast = {name: score for name, score in fitted.items() if name not in NEIGHBOURS}
+    slow = {name: score for name, score in fitted.items() if name in NEIGHBOURS}
+    seen = observe(net, test, head=head)
+
+    def forward() -> None:
+        with torch.inference_mode():
+            for inputs, _ in test:
+                net(inputs)
+
+    def ours() -> Observations:
+        again = observe(net, test, head=head)
+        catalog.evaluate(fast, {"test": again})
+        return again
+
+    found = in_turns(repeats, forward=forward, ours=ours, neighbours=lambda: catalog.evaluate(slow, {"test": seen}))
+    each, seconds = catalog.evaluate(fitted, {"test": seen})
+    assert all(torch.isfinite(values["test"]).all() for values in each.values())
+    table = Table(title=f"{count} pictures {shape}, {len(fast)} scores in one pass; fitted on {fit_count}")
+    for column in ("", "seconds", "x forward"):
+        table.add_column(column, justify="right")
+    rows = {
+        "plain forward": found["forward"], "observe + all scores": found["ours"],
+        f"nearest neighbours (bank {fit_count})": found["neighbours"], "fitting everything": fitting,
+        **{f"  {name}": s for name, s in sorted(seconds.items(), key=lambda item: -item[1])[:6]},
+    }  # fmt: skip
+    for name, value in rows.items():
+        table.add_row(name, f"{value:.3f}", f"{value / found['forward']:.3f}")
+    Console().print(table)
+    return {
+        "ratio": found["ours"] / found["forward"], "neighbours": found["neighbours"] / found["forward"],
+        "fit_seconds": fitting,
+    }  # fmt: skip
+
+
+def main() -> None:
+    options = argparse.ArgumentParser(description=__doc__)
+    options.add_argument("--smoke", action="store_true", help="a few pictures: does the script run?")
+    smoke = options.parse_args().smoke
+    sizes = (
+        {"count": 512, "fit_count": 1200, "repeats": 2}
+        if smoke
+        else {"count": 10_000, "fit_count": 10_000, "repeats": 7}
+    )
+    lenet = measure(models.lenet(), (1, 28, 28), **sizes)
+    sizes = (
+        {"count": 64, "fit_count": 1200, "repeats": 1} if smoke else {"count": 1_000, "fit_count": 2_000, "repeats": 5}
+    )
+    resnet18 = measure(models.resnet18(), (3, 32, 32), **sizes)
+    found = {"lenet": lenet, "resnet18": resnet18}
+    print(json.dumps({
+        "scores_over_forward": {name: round(f["ratio"], 3) for name, f in found.items()},
+        "neighbours_over_forward": {name: round(f["neighbours"], 3) for name, f in found.items()},
+        "fit_seconds": {name: round(f["fit_seconds"], 2) for name, f in found.items()},
+    }))  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
