@@ -5,7 +5,7 @@ import pytest
 
 from caveat.audits.record import Estimate, Record, SetSummary
 from caveat.report.shown import Part, Value, shown
-from caveat.report.verdict import best_score, caveats, headline, is_generated
+from caveat.report.verdict import best_score, caveats, headline, is_generated, mean_auroc
 
 
 def say(parts: list[Part]) -> str:
@@ -60,24 +60,45 @@ def test_the_headline_of_the_made_up_record(record: Record) -> None:
     assert text.startswith(
         "Right on 97.3 % (96.9\N{EN DASH}97.7) of known inputs. Slightly over-confident: it says 99.1 %"
     )
-    assert "After the calibration temperature that error is 0.5 %." in text
+    assert "The calibration temperature brings that error down to 0.5 %." in text
     worst = max((d for d in record.detections if d.score == "knn"), key=lambda d: d.fpr_at_95_tpr.value)
     share = shown(worst.fpr_at_95_tpr.value, "percent").replace("\u202f", " ")
     assert worst.unknown == "kmnist"
     assert f"but {share} of kmnist: do not rely on it there." in text
 
 
-def test_the_best_score_is_not_chosen_by_generated_sets(record: Record) -> None:
-    # msp shines on noise alone; knn stays the best on the real sets.
-    changed = [
-        item.model_copy(
-            update={"auroc": flat(1.0 if item.score == "msp" else 0.0 if item.unknown == "noise" else 0.9)}
-            if item.unknown == "noise"
-            else {}
-        )
-        for item in record.detections
+def test_generated_sets_count_as_one(record: Record) -> None:
+    # By hand. a: (0.9 + 0.8) / 2; b: (0.8 + (1.0 + 0.9) / 2) / 2. Counted singly, a would come to 0.8333.
+    aurocs = {("a", "real"): 0.9, ("a", "noise"): 0.8, ("a", "blobs"): 0.8}
+    aurocs |= {("b", "real"): 0.8, ("b", "noise"): 1.0, ("b", "blobs"): 0.9}
+    found = [
+        record.detections[0].model_copy(update={"score": score, "unknown": unknown, "auroc": flat(value)})
+        for (score, unknown), value in aurocs.items()
     ]
-    assert best_score(record.model_copy(update={"detections": changed})) == "knn"
+    sets = [
+        SetSummary(name=name, role="unknown", source=source, count=900, shape=[1])
+        for name, source in [("real", "kmnist:test"), ("noise", "noise:uniform"), ("blobs", "blobs")]
+    ]
+    changed = record.model_copy(update={"sets": sets, "detections": found})
+    assert mean_auroc(changed) == pytest.approx({"a": 0.85, "b": 0.875})
+    assert best_score(changed) == "b"
+
+
+def test_failing_an_easy_set_is_said_aloud(record: Record) -> None:
+    shares = {name: flat(0.01) for name in ("notmnist", "fashion-mnist", "omniglot", "kmnist")}
+    changed = with_passing(record, shares | {"noise": flat(0.81)})
+    assert "It even lets through 81.0 % of noise, a generated set, which is easy." in verdict(changed)
+    line = next(line for line in caveats(changed) if say(line.text).startswith("Inputs like noise "))
+    assert line.level == "no"
+    assert say(line.text).endswith("failing it weighs much.")
+
+
+def test_a_calibration_that_does_not_help_is_not_praised(record: Record) -> None:
+    plain, tempered = record.calibrations
+    slight = tempered.summary.model_copy(update={"ece": flat(0.95 * plain.summary.ece.value)})
+    changed = record.model_copy(update={"calibrations": [plain, tempered.model_copy(update={"summary": slight})]})
+    assert "No calibration that was tried lowers that error much." in verdict(changed)
+    assert not [line for line in caveats(changed) if "after the calibration" in say(line.text)]
 
 
 def test_the_best_score_is_the_highest_mean(record: Record) -> None:
@@ -102,7 +123,7 @@ def test_grades_of_unknown_sets(record: Record) -> None:
     level = {name: next(v for k, v in lines.items() if k.startswith(f"Inputs like {name} ")) for name in shares}
     assert level == {"notmnist": "trust", "fashion-mnist": "care", "omniglot": "care", "kmnist": "no", "noise": "trust"}
     easy = next(k for k in lines if k.startswith("Inputs like noise "))
-    assert easy.endswith("75.0 % sure of them on average; a generated set, which is easy.")
+    assert easy.endswith("75.0 % sure of them on average. A generated set is easy: passing it proves little.")
 
 
 def test_caveats_come_in_order(record: Record) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from importlib import import_module
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -41,7 +41,7 @@ class FittedScore:
 def families() -> dict[str, Family]:
     """Name and family of every score, in the order of the tables."""
     tables: list[tuple[Family, Iterable[str]]] = [
-        ("logits", [*scores.FROM_LOGITS, *scores.FROM_RAW_LOGITS]),
+        ("logits", [*scores.FROM_LOGITS, *scores.FROM_RAW_LOGITS, *scores.FROM_KNOWN_LOGITS]),
         ("features", [*scores.FROM_MOMENTS, *scores.FROM_FEATURES]),
         ("head", scores.FROM_HEAD),
     ]
@@ -66,14 +66,14 @@ def known_name(option: str, name: str, names: Iterable[str]) -> str:
 
 def describe(name: str) -> tuple[str, str]:
     """First line and source of a score, from its docstring."""
-    table: dict[str, Callable[..., Any]] = (
-        scores.FROM_LOGITS | scores.FROM_RAW_LOGITS | scores.FROM_MOMENTS | scores.FROM_FEATURES | scores.FROM_HEAD
-    )
+    own = scores.FROM_LOGITS | scores.FROM_RAW_LOGITS
+    table = own | scores.FROM_KNOWN_LOGITS | scores.FROM_MOMENTS | scores.FROM_FEATURES | scores.FROM_HEAD
     function = table[name]
     module = import_module(function.__module__)
-    own = families()[name] == "logits"
-    summary = ((function.__doc__ if own else module.__doc__) or "").strip().split("\n")[0]
-    text = (function if own else module.fit).__doc__ or ""
+    # a variant that is a function of its own says itself what it is; else the module's first line does
+    plain = name in own or function.__name__ not in ("fit", "from_moments")
+    summary = ((function.__doc__ if plain else module.__doc__) or "").strip().split("\n")[0]
+    text = (function if name in own else module.fit).__doc__ or ""
     source = text.partition("Source:")[2].partition("\n\n")[0].partition(">>>")[0]
     return summary, " ".join(source.split())
 
@@ -85,7 +85,9 @@ def fit(names: Iterable[str], known: Observations, head: Head | None) -> dict[st
     features, moments, gathering = known.features, None, 0.0
     for name in names:
         started = time.perf_counter()
-        if family[name] == "logits":
+        if name in scores.FROM_KNOWN_LOGITS:
+            function = scores.FROM_KNOWN_LOGITS[name](known.logits, known.labels)
+        elif family[name] == "logits":
             function = (scores.FROM_LOGITS | scores.FROM_RAW_LOGITS)[name]
         else:
             assert features is not None

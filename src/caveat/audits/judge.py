@@ -14,7 +14,7 @@ from caveat.metrics.tally import Tally, compress, tally, tally_sets
 __all__ = ["detection", "known_summary", "misclassification", "score_shape", "sweep"]
 
 QUANTILES = [0.0, 0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 1.0]
-KEEP = [*torch.linspace(0.01, 0.98, 98).tolist(), 0.985, 0.99, 0.9925, 0.995, 0.9975, 0.999, 1.0]
+KEEP = [*(k / 100 for k in range(1, 99)), 0.985, 0.99, 0.9925, 0.995, 0.9975, 0.999, 1.0]
 """Shares of known data kept at the thresholds of a sweep."""
 BINS = 40
 CELLS = 1024
@@ -88,7 +88,7 @@ def misclassification(score: str, known: Tensor, wrong: Tensor, *, replicas: int
 def sweep(score: str, known: Tensor, wrong: Tensor, unknown: Mapping[str, Tensor]) -> record.Sweep:
     """What a row of thresholds accepts; they are quantiles of the known data's scores."""
     ordered = known.sort().values
-    ranks = (torch.tensor(KEEP) * len(known)).ceil().long().clamp(1, len(known)) - 1
+    ranks = (torch.tensor(KEEP, dtype=torch.float64) * len(known) - 1e-9).ceil().long().clamp(1, len(known)) - 1
     thresholds = ordered[ranks].unique()
 
     def accepted(values: Tensor, of: int) -> list[float]:

@@ -76,13 +76,14 @@ def reliability() -> Spec:
     x = _share("confidence", "Confidence")
     tips = [_tip("confidence", "Confidence"), _tip("accuracy", "Accuracy"), _tip("share", "Share of inputs")]
     # The gap is drawn from the point to the diagonal: its length is the bin's error.
-    gap = bins.mark_rule(stroke=WARN, strokeWidth=3, opacity=0.45).encode(x=x, y="confidence:Q", y2="accuracy:Q")
-    line = bins.mark_line(stroke=ACCENT, strokeWidth=1, opacity=0.5).encode(x=x, y="accuracy:Q")
+    weight = alt.Size("share:Q", legend=None, scale=alt.Scale(type="sqrt", domain=[0, 1], range=[0.8, 9]))
+    gap = bins.mark_rule(stroke=WARN, opacity=0.6).encode(x=x, y="confidence:Q", y2="accuracy:Q", size=weight)
     size = alt.Size("share:Q", legend=None, scale=alt.Scale(domain=[0, 1], range=[20, 360]))
     points = bins.mark_circle(fill=ACCENT, opacity=0.9).encode(
         x=x, y=_share_up("accuracy", "Accuracy"), size=size, tooltip=tips
     )
-    chart = alt.layer(_diagonal(), gap, line, points)
+    # The width of a gap and the area of a point are scales of their own.
+    chart = alt.layer(_diagonal(), gap, points).resolve_scale(size="independent")
     return _finish(chart, height=210, description="Reliability diagram: accuracy over confidence")
 
 

@@ -74,6 +74,7 @@ def render(record: Record) -> str:
         headline=verdict.headline(record),
         caveats=verdict.caveats(record),
         best=verdict.best_score(record),
+        helping=verdict.helping_calibration(record),
         unknown=verdict.unknown_sets(record),
         ranking=_ranking(record),
         mistakes=sorted(record.selective, key=lambda item: item.aurc.value),
@@ -145,7 +146,7 @@ def _template() -> Template:
 
 def _png(picture: Picture) -> str:
     try:
-        b64decode("")
+        b64decode(picture.png, validate=True)
     except BadBase64:
         place = f"{picture.set} {picture.index}"
         raise DataError(f"pictures: expected base64 of a PNG for {place}, got other text; audit again") from None
@@ -165,13 +166,18 @@ def _worst(record: Record) -> Detection | None:
     return max(found, key=lambda item: item.fpr_at_95_tpr.value, default=None)
 
 
-def _groups(kept: list[Picture]) -> list[tuple[str, str, str, list[Picture]]]:
-    """Pictures by kind: `(kind, title, explanation, pictures)`."""
-    groups: list[tuple[str, str, str, list[Picture]]] = []
+def _groups(kept: list[Picture]) -> list[tuple[str, str, list[tuple[str, str, list[Picture]]]]]:
+    """Pictures by kind, then by score and set: `(title, explanation, [(set, score, pictures), ...])`."""
+    groups: list[tuple[str, str, list[tuple[str, str, list[Picture]]]]] = []
     for kind, (title, text) in PICTURE_KINDS.items():
-        of_kind = [item for item in kept if item.kind == kind]
-        if of_kind:
-            groups.append((kind, title, text, of_kind))
+        rows: dict[tuple[str, str], list[Picture]] = {}
+        for item in kept:
+            if item.kind == kind:
+                rows.setdefault((item.score, item.set), []).append(item)
+        scores = list(dict.fromkeys(score for score, _ in rows))
+        ordered = sorted(rows, key=lambda row: scores.index(row[0]))
+        if rows:
+            groups.append((title, text, [(place, score, rows[score, place]) for score, place in ordered]))
     return groups
 
 

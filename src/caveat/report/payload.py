@@ -15,6 +15,10 @@ NUMBERS = 160_000
 FEWEST, MOST = 24, 200
 """Points per curve."""
 PICTURE_BYTES = 800_000
+PARTS = (["correct", "known"], ["wrong", "fit"])
+"""The known set's parts, and whose colour each wears."""
+ROUNDING = 1e-5
+"""The record rounds to six digits, so that shares which add up to 0.95 may come to a little less."""
 KEPT = (0.90, 0.95, 0.99)
 """Shares of known data kept whose thresholds are never thinned away: the slider's buttons go there."""
 
@@ -39,7 +43,7 @@ def payload(record: Record) -> Json:
         "edges": [_short(item.edges) for item in record.scores],
         "quantiles": [[item.quantiles.get(name) for name in _ranges(record)] for item in record.scores],
         "ranges": _ranges(record),
-        "roles": [[item.name, item.role] for item in record.sets],
+        "roles": [*PARTS, *([item.name, item.role] for item in record.sets)],
         "detections": [[_detection(detection(record, s, u.name), limit) for u in unknown] for s in scores],
         "selective": [_curve(selective[s].risk_coverage, limit) if s in selective else None for s in scores],
         "sweeps": [_sweep(sweeps.get(s), [u.name for u in unknown], limit) for s in scores],
@@ -48,9 +52,11 @@ def payload(record: Record) -> Json:
 
 
 def _ranges(record: Record) -> list[str]:
-    """Names of the sets that have quantiles: the record's order, whatever else a score has after them."""
+    """Names of the sets that have quantiles: the known ones and their parts first, then the record's order."""
     present = [name for item in record.scores for name in item.quantiles]
-    order = [*(item.name for item in record.sets), *present]
+    unknown = [item.name for item in unknown_sets(record)]
+    known = [item.name for item in record.sets if item.role != "unknown"]
+    order = [*known, *(name for name, _ in PARTS), *unknown, *present]
     return list(dict.fromkeys(name for name in order if name in present))
 
 
@@ -95,7 +101,7 @@ def _sweep(sweep: Sweep | None, unknown: list[str], limit: int) -> Json | None:
     if sweep is None or not sweep.thresholds:
         return None
     share = [right + wrong for right, wrong in zip(sweep.kept_correct, sweep.kept_wrong, strict=True)]
-    wanted = [next((i for i, s in enumerate(share) if s >= keep - 1e-9), len(share) - 1) for keep in KEPT]
+    wanted = [next((i for i, s in enumerate(share) if s >= keep - ROUNDING), len(share) - 1) for keep in KEPT]
     passed = [sweep.passed.get(name) for name in unknown]
     kept = thin([share, *(column for column in passed if column)], limit, keep=wanted)
     columns = [sweep.kept_correct, sweep.kept_wrong]

@@ -12,7 +12,7 @@ from markupsafe import Markup
 
 from caveat.audits.record import Estimate
 
-__all__ = ["Kind", "Name", "Part", "Value", "between", "estimate", "markup", "shown"]
+__all__ = ["THIN", "Kind", "Name", "Part", "Value", "between", "estimate", "markup", "shown"]
 
 Kind = Literal["percent", "share", "fine", "fine share", "plain", "score", "count", "seconds"]
 """percent: 0.9893 as 98.9 %; share: the same without the sign; fine: percent with three decimals, and its share;

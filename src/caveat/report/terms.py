@@ -30,6 +30,7 @@ TERMS: dict[str, str] = {
     "aurc": "Area under the risk-coverage curve: the mean error among the answers kept, over all shares kept. "
     "Lower is better.",
     "e_aurc": "AURC above that of an ideal order, which rejects every mistake first. 0 is perfect.",
+    "best": "Highest mean AUROC over the unknown sets; the generated ones count as one set.",
     "score": "A number per input: higher means less trustworthy. An answer is accepted when it is at or below the "
     "threshold.",
     "known": "Inputs of the kind the network was made for.",

@@ -1,10 +1,11 @@
 """The verdict in plain words, composed from the record's numbers."""
 
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Literal
 
 from caveat.audits.record import Calibration, Detection, Estimate, Record, Selective, SetSummary
-from caveat.report.shown import Name, Part, Value, estimate
+from caveat.report.shown import THIN, Name, Part, Value, estimate
 
 __all__ = [
     "Caveat",
@@ -13,6 +14,7 @@ __all__ = [
     "caveats",
     "detection",
     "headline",
+    "helping_calibration",
     "is_generated",
     "mean_auroc",
     "unknown_sets",
@@ -27,6 +29,7 @@ PASS_GOOD, PASS_FAIR = 0.05, 0.20  # unknowns let through while 95 % of the know
 RANKS_GOOD, RANKS_FAIR = 0.90, 0.80  # AUROC of wrong against right answers
 SURE = 0.70  # mean confidence on unknowns that deserves a word
 FEW = 500  # inputs below which intervals are wide
+GAIN = 0.9  # a calibration helps when it leaves at most this part of the error
 GENERATED = ("generated", "noise", "permuted", "blobs")
 
 
@@ -54,17 +57,15 @@ def detection(record: Record, score: str, unknown: str) -> Detection | None:
 
 
 def mean_auroc(record: Record) -> dict[str, float]:
-    """Per score, the mean AUROC over the unknown sets that are not generated (over all, if all are).
+    """Per score, the mean AUROC over the unknown sets; the generated ones count as one set, however many they are.
 
     It orders the scores and is not shown.
     """
-    sets = unknown_sets(record)
-    real = {item.name for item in sets if not is_generated(item)} or {item.name for item in sets}
-    found: dict[str, list[float]] = {}
+    easy = {item.name for item in unknown_sets(record) if is_generated(item)}
+    found: dict[str, tuple[list[float], list[float]]] = {}
     for item in record.detections:
-        if item.unknown in real:
-            found.setdefault(item.score, []).append(item.auroc.value)
-    return {name: sum(values) / len(values) for name, values in found.items()}
+        found.setdefault(item.score, ([], []))[item.unknown in easy].append(item.auroc.value)
+    return {name: fmean([*real, fmean(made)] if made else real) for name, (real, made) in found.items()}
 
 
 def best_score(record: Record) -> str | None:
@@ -87,7 +88,7 @@ def headline(record: Record) -> list[list[Part]]:
 def _about_known(record: Record) -> list[list[Part]]:
     if not record.calibrations:
         return []
-    plain, best = _plain_and_best(record)
+    plain, _ = _plain_and_best(record)
     known = plain.summary
     sentences: list[list[Part]] = [
         ["Right on ", *estimate(known.accuracy), " of known inputs."],
@@ -100,17 +101,20 @@ def _about_known(record: Record) -> list[list[Part]]:
             ".",
         ],
     ]
-    if best is not plain:
-        sentences.append(
-            [
-                "After the calibration ",
-                Name(best.name),
-                " that error is ",
-                Value(best.summary.ece.value),
-                ".",
-            ]
-        )
+    if best := helping_calibration(record):
+        after = Value(best.summary.ece.value)
+        sentences.append(["The calibration ", Name(best.name), " brings that error down to ", after, "."])
+    elif len(record.calibrations) > 1:
+        sentences.append(["No calibration that was tried lowers that error much."])
     return sentences
+
+
+def helping_calibration(record: Record) -> Calibration | None:
+    """The calibration with the smallest calibration error, if that is clearly below the network's own."""
+    if not record.calibrations:
+        return None
+    plain, best = _plain_and_best(record)
+    return best if best is not plain and best.summary.ece.value <= GAIN * plain.summary.ece.value else None
 
 
 def _plain_and_best(record: Record) -> tuple[Calibration, Calibration]:
@@ -139,7 +143,7 @@ def _about_unknown(record: Record) -> list[list[Part]]:
     if not ranked:
         return []
     kind = "best score" if len(record.scores) > 1 else "score"
-    text: list[Part] = [f"The {kind}, ", Name(score), ", keeps 95 % of known inputs and lets through "]
+    text: list[Part] = [f"The {kind}, ", Name(score), f", keeps 95{THIN}% of known inputs and lets through "]
     (low_name, low), (high_name, high) = ranked[0], ranked[-1]
     text += [Value(low), " of ", Name(low_name)]
     if len(ranked) > 1:
@@ -147,6 +151,9 @@ def _about_unknown(record: Record) -> list[list[Part]]:
     text.append(": do not rely on it there." if high > PASS_FAIR else ".")
     if not real:
         return [text, ["All the unknown sets are generated, which is easy: this proves little."]]
+    name, worst = max(easy, key=lambda pair: pair[1], default=("", 0.0))
+    if worst > PASS_FAIR:
+        return [text, ["It even lets through ", Value(worst), " of ", Name(name), ", a generated set, which is easy."]]
     return [text]
 
 
@@ -182,7 +189,7 @@ def _grade(value: Estimate, good: float, fair: float) -> Level:
 def _caveats_known(record: Record) -> list[Caveat]:
     lines: list[Caveat] = []
     if record.calibrations:
-        plain, best = _plain_and_best(record)
+        plain, _ = _plain_and_best(record)
         level = _grade(plain.summary.ece, ECE_GOOD, ECE_FAIR)
         advice = {
             "trust": "may be read as they are",
@@ -191,7 +198,7 @@ def _caveats_known(record: Record) -> list[Caveat]:
         }
         text: list[Part] = [f"The network's own probabilities {advice[level]}: calibration error "]
         lines.append(Caveat(level, [*text, *estimate(plain.summary.ece), "."]))
-        if level != "trust" and best is not plain:
+        if level != "trust" and (best := helping_calibration(record)):
             level = _grade(best.summary.ece, ECE_GOOD, ECE_FAIR)
             text = ["Its probabilities after the calibration ", Name(best.name), ": calibration error "]
             lines.append(Caveat(level, [*text, *estimate(best.summary.ece), "."]))
@@ -217,7 +224,10 @@ def _caveats_unknown(record: Record) -> list[Caveat]:
         text += [*estimate(found.fpr_at_95_tpr), " pass with ", Name(score)]
         if item.mean_confidence is not None and item.mean_confidence >= SURE:
             text += [", and the network is ", Value(item.mean_confidence), " sure of them on average"]
-        text.append("; a generated set, which is easy." if is_generated(item) else ".")
+        if is_generated(item):
+            proof = "passing it proves little" if level == "trust" else "failing it weighs much"
+            text.append(f". A generated set is easy: {proof}")
+        text.append(".")
         lines.append(Caveat(level, text))
     if score and len(record.scores) > 1 and lines:
         text = ["The score ", Name(score), " was picked by looking at these sets: expect a little less on others."]
