@@ -12,7 +12,7 @@ from typing import Any, TypeVar, get_type_hints
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save as to_bytes
 from torch import Tensor
 
 from caveat.errors import DataError
@@ -90,7 +90,8 @@ def save(fitted: Any, path: str | Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        save_file({k: v.contiguous() for k, v in tensors.items()}, temporary, metadata={"values": json.dumps(values)})
+        plain = {name: tensor.contiguous() for name, tensor in tensors.items()}
+        temporary.write_bytes(to_bytes(plain, metadata={"values": json.dumps(values)}))
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)

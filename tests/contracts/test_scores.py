@@ -11,7 +11,15 @@ from hypothesis import strategies as st
 import caveat.scores
 from caveat import fitted
 from caveat.errors import DataError
-from caveat.scores import FROM_FEATURES, FROM_HEAD, FROM_LOGITS, FROM_MOMENTS, FROM_RAW_LOGITS, moments
+from caveat.scores import (
+    FROM_FEATURES,
+    FROM_HEAD,
+    FROM_KNOWN_LOGITS,
+    FROM_LOGITS,
+    FROM_MOMENTS,
+    FROM_RAW_LOGITS,
+    moments,
+)
 from tests.conftest import shapes_unchecked
 
 LOGITS = FROM_LOGITS | FROM_RAW_LOGITS
@@ -25,6 +33,24 @@ def gaussian_classes(generator, *, n=400, d=12, c=4, dtype=torch.float64):
     features = centres[labels] + torch.randn(n, d, generator=generator, dtype=dtype) @ mixing
     head = (centres, -0.5 * centres.square().sum(dim=1))
     return features, labels, head
+
+
+def activations(generator, *, n=400):
+    """What a trained network has before its head: each of 4 classes excites 6 units of its own; 6 units are idle."""
+    labels = torch.arange(n) % 4
+    pattern = torch.cat([torch.eye(4).repeat_interleave(6, dim=1), torch.zeros(4, 6)], dim=1).double()
+    noise = torch.randn(n, 30, generator=generator, dtype=torch.float64)
+    noise[:, 24:] *= 0.1
+    features = (4 * pattern[labels] + 0.5 * noise).relu()
+    weight = pattern - 0.2 * (1 - pattern)
+    return features, labels, (weight, torch.full((4,), -1.0, dtype=torch.float64))
+
+
+def foreign(generator, *, n=300):
+    """Weak, diffuse activations, and some of units that known inputs do not use."""
+    features = (0.4 + 0.2 * torch.randn(n, 30, generator=generator, dtype=torch.float64)).relu()
+    features[:, 24:] += 0.6
+    return features
 
 
 def fit(name, features, labels, head):
@@ -92,12 +118,10 @@ def test_the_level_of_the_logits_counts(name):
 
 @pytest.mark.parametrize("name", FITTED)
 class TestFitted:
-    def test_far_is_less_trustworthy_than_near(self, name, generator):
-        features, labels, head = gaussian_classes(generator)
+    def test_foreign_is_less_trustworthy_than_known(self, name, generator):
+        features, labels, head = activations(generator)
         score = fit(name, features, labels, head)
-        # unknown: between the classes and off the data in every direction
-        far = features.mean(dim=0) + 4 * torch.randn(400, 12, generator=generator, dtype=torch.float64)
-        assert score(far).median() > score(features).quantile(0.9)
+        assert score(foreign(generator)).median() > score(features).quantile(0.9)
 
     def test_is_a_frozen_dataclass_and_survives_saving(self, name, generator, tmp_path: Path):
         features, labels, head = gaussian_classes(generator, dtype=torch.float32)
@@ -143,14 +167,64 @@ class TestFitted:
             fit(name, features, labels, head)
 
 
+@pytest.mark.parametrize("name", FROM_KNOWN_LOGITS)
+class TestFromKnownLogits:
+    def known(self, dtype=torch.float64):
+        generator = torch.Generator().manual_seed(8)
+        labels = torch.arange(500) % 5
+        logits = 2 * torch.randn(500, 5, generator=generator, dtype=dtype)
+        logits[torch.arange(500), labels] += 6
+        return logits, labels
+
+    def test_usual_answers_are_more_trustworthy_than_unusual_ones(self, name):
+        logits, labels = self.known()
+        score = FROM_KNOWN_LOGITS[name](logits, labels)
+        unusual = 2 + torch.randn(300, 5, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+        assert score(unusual).median() > score(logits).quantile(0.8)
+
+    def test_a_sample_does_not_see_the_others(self, name):
+        logits, labels = self.known()
+        score = FROM_KNOWN_LOGITS[name](logits, labels)
+        one_by_one = torch.cat([score(row[None]) for row in logits[:20]])
+        torch.testing.assert_close(score(logits)[:20], one_by_one, rtol=1e-10, atol=1e-12)
+
+    def test_the_order_of_the_fit_set_is_irrelevant(self, name):
+        logits, labels = self.known()
+        order = torch.randperm(500, generator=torch.Generator().manual_seed(2))
+        a, b = FROM_KNOWN_LOGITS[name](logits, labels), FROM_KNOWN_LOGITS[name](logits[order], labels[order])
+        torch.testing.assert_close(a(logits), b(logits), rtol=1e-8, atol=1e-10)
+
+    def test_saving_float32_and_extremes(self, name, tmp_path: Path):
+        logits, labels = self.known(torch.float32)
+        score = FROM_KNOWN_LOGITS[name](logits, labels)
+        fitted.save(score, tmp_path / "s.safetensors")
+        assert torch.equal(fitted.load(type(score), tmp_path / "s.safetensors")(logits), score(logits))
+        exact = FROM_KNOWN_LOGITS[name](logits.double(), labels)(logits.double())
+        torch.testing.assert_close(score(logits).double(), exact, rtol=2e-3, atol=1e-5)
+        extreme = torch.tensor([[1e4, -1e4, 0.0, 0.0, 0.0], [0.0] * 5, [1e4] * 5])
+        assert torch.isfinite(score(extreme)).all()
+
+    def test_refuses_nan_and_an_empty_set(self, name):
+        logits, labels = self.known()
+        with pytest.raises(DataError, match="logits: expected at least one"):
+            FROM_KNOWN_LOGITS[name](logits[:0], labels[:0])
+        logits[3, 1] = torch.nan
+        with pytest.raises(DataError, match="logits: expected finite"):
+            FROM_KNOWN_LOGITS[name](logits, labels)
+
+
 def test_every_module_is_in_a_table():
     helpers = {"__init__", "moments", "logits"}
     modules = {path.stem for path in Path(caveat.scores.__file__).parent.glob("*.py")} - helpers
-    named = {f.__module__.rsplit(".", 1)[1] for f in (FROM_MOMENTS | FROM_FEATURES | FROM_HEAD).values()}
+    named = {
+        f.__module__.rsplit(".", 1)[1] for f in (FROM_KNOWN_LOGITS | FROM_MOMENTS | FROM_FEATURES | FROM_HEAD).values()
+    }
     assert modules == named
 
 
-@pytest.mark.parametrize("table", [FROM_LOGITS, FROM_RAW_LOGITS, FROM_MOMENTS, FROM_FEATURES, FROM_HEAD])
+@pytest.mark.parametrize(
+    "table", [FROM_LOGITS, FROM_RAW_LOGITS, FROM_KNOWN_LOGITS, FROM_MOMENTS, FROM_FEATURES, FROM_HEAD]
+)
 def test_every_method_says_what_it_is_and_where_it_is_from(table):
     for name, function in table.items():
         module = __import__(function.__module__, fromlist=["fit"])

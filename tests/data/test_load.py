@@ -182,6 +182,14 @@ def test_plus_signs_in_paths(tmp_path: Path):
     assert torch.allclose(pictures(source), torch.tensor(0.8))
 
 
+def test_the_longest_path_that_exists_is_meant(tmp_path: Path):
+    for name, value in (("a", 51), ("a+grey", 102)):
+        np.savez(tmp_path / "x.npz", images=np.full((1, 2, 2), value, np.uint8))
+        (tmp_path / "x.npz").rename(tmp_path / name)
+    assert pictures(data.load(f"npz:{tmp_path}/a+grey")).max().item() == pytest.approx(0.4)
+    assert pictures(data.load(f"npz:{tmp_path}/a+rgb")).max().item() == pytest.approx(0.2)
+
+
 def test_modifiers():
     plain = data.load("digits")
     labels = plain.labels

@@ -152,6 +152,12 @@ def test_half_precision_probabilities_are_accepted(dtype: torch.dtype) -> None:
     assert got == pytest.approx(probs.amax(1).mean().item(), abs=5e-3)
 
 
+def test_probabilities_that_round_above_one_count_as_one() -> None:
+    counted = confidence_bins(torch.tensor([[1.0005, 0.0], [0.0, 1.0005]]), torch.tensor([0, 1]))
+    assert mean_confidence(counted).item() == 1
+    assert ece(counted).item() == 0
+
+
 def test_equal_mass_golden() -> None:
     # Ranks 1..4 in two bins: {.6 right, .7 wrong}, {.8 right, .9 wrong}.
     got = ece_equal_mass(binary([0.9, 0.6, 0.8, 0.7]), torch.tensor([1, 0, 0, 1]), bins=2)
@@ -175,6 +181,15 @@ def test_equal_mass_bins_are_balanced_without_ties(bins: int, n: int) -> None:
     count = regroup(Bins(one, one, one), bins=bins).count
     assert count.sum() == n
     assert count.max() - count.min() <= 1
+
+
+def test_ties_are_placed_by_their_mean_rank() -> None:
+    # Counts 1, 2, 1: mean ranks 1, 2.5, 4 of 4, so bins ceil(2 * rank / 4) = 1, 2, 2.
+    fine = Bins(*(torch.tensor(v, dtype=torch.float64) for v in ([1, 2, 1], [0.5, 1.2, 0.7], [1, 0, 1])))
+    coarse = regroup(fine, bins=2)
+    assert coarse.count.tolist() == [1, 3]
+    assert coarse.confidence.tolist() == pytest.approx([0.5, 1.9])
+    assert coarse.hits.tolist() == [1, 1]
 
 
 def test_equal_mass_can_be_streamed_through_fine_bins() -> None:

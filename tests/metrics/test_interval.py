@@ -99,6 +99,16 @@ def test_ece_is_held_as_often_as_said(off: float) -> None:
     assert held >= 93
 
 
+def test_ece_interval_of_a_calibrated_network_begins_at_zero_and_does_not_count_the_noise_twice() -> None:
+    # The replicas' ECE is about 2^.5 times the value here; their upper percentile must not carry that rise.
+    rises = []
+    for seed in range(20):
+        got = interval_of_ece(calibrated_bins(1000, 0.0, seed), generator=generator(seed))
+        assert got.low == 0
+        rises.append((got.high - got.value) / got.value)
+    assert 0.4 < sum(rises) / 20 < 1
+
+
 def test_ece_interval_narrows_with_the_data() -> None:
     small, large = (interval_of_ece(calibrated_bins(n, 0.1, 0), generator=generator()) for n in (1000, 100_000))
     assert (small.high - small.low) / (large.high - large.low) == pytest.approx(10, rel=0.5)

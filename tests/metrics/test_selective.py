@@ -121,6 +121,13 @@ def test_a_useless_score_has_the_error_rate() -> None:
     assert coverage_at_risk(got, 0.2).item() == 1
 
 
+def test_the_size_is_not_lost_to_rounding() -> None:
+    # 0.07 * 100 is 7.000000000000001: still seven samples, and none of them is wrong.
+    got = tally(torch.arange(100.0), torch.arange(100) == 7)
+    assert risk_at_coverage(got, 0.07).item() == 0
+    assert risk_at_coverage(got, 0.08).item() == 1 / 8
+
+
 def test_no_and_only_mistakes() -> None:
     scores = torch.arange(5.0)
     none, only = tally(scores, torch.zeros(5, dtype=torch.bool)), tally(scores, torch.ones(5, dtype=torch.bool))

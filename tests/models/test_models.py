@@ -109,13 +109,13 @@ def test_mlp_is_a_matrix_product():
 
 
 def test_lenet_pads_as_tensorflow_does():
-    """A one in the corner meets the kernel's middle: SAME padding of 2."""
+    """SAME padding, two zeros all around: seen from the corner, pixel (1, 1) is one past the kernel's middle."""
     model = models.lenet()
     spot = torch.zeros(1, 1, 28, 28)
-    spot[0, 0, 0, 0] = 1
+    spot[0, 0, 1, 1] = 1
     maps = model.conv1(spot)
     assert maps.shape[2:] == (28, 28)
-    assert torch.allclose(maps[0, :, 0, 0], model.conv1.weight[:, 0, 2, 2])
+    assert torch.allclose(maps[0, :, 0, 0], model.conv1.weight[:, 0, 3, 3])
 
 
 def test_resnet20_shortcuts():

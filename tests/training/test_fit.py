@@ -171,6 +171,18 @@ def test_a_finished_run_is_read_back_and_can_be_prolonged(tmp_path: Path):
     assert same(longer, run(optimizer=adam, epochs=4)[0])
 
 
+def test_a_run_read_back_leaves_the_generator_where_the_run_left_it(tmp_path: Path):
+    states = []
+    for _ in range(2):
+        model, generator = network(), seeded()
+        batches, optimizer = data.shuffled(pictures(), generator=generator), SGD(model.parameters(), lr=0.1)
+        options: dict[str, Any] = {"optimizer": optimizer, "epochs": 2, "checkpoint": tmp_path / "run"}
+        fit(model, batches, cross_entropy, generator=generator, **options)
+        states.append(generator.get_state())
+    assert torch.equal(*states)
+    assert not torch.equal(states[0], seeded().get_state())
+
+
 def test_another_run_would_have_been_another(tmp_path: Path):
     """So that the tests above can fail: dropping the generator's state changes the weights."""
     path = tmp_path / "run.safetensors"

@@ -41,8 +41,8 @@ def fit(
     The first thing to try: one parameter, so a few hundred samples are enough, and no answer changes. Fit it on data
     that the network was not trained on. With `objective="nll"`, the negative log-likelihood is convex in 1/T and its
     minimum is found by Newton steps in a bracket, in float64, about ten passes over the logits. With
-    `objective="ece"`, T is the best by the 15-bin ECE of 121 values in a geometric grid around the former (from a
-    quarter to four times), itself and 1: noisier, and no proper score.
+    `objective="ece"`, T is the best by the 15-bin ECE of 1 and of a geometric grid of 121 values around the
+    former, from a quarter to four times it: noisier, and no proper score.
 
     T is kept in [0.01, 100]. The lower end is reached if the data are separable (every label has the highest logit:
     the likelihood grows without end as T → 0), the upper if the logits are no better than chance.
@@ -116,7 +116,7 @@ def _slope(logits: Tensor, labels: Tensor, inverse: float) -> tuple[float, float
 
 def _best_calibrated(logits: Tensor, labels: Tensor, centre: float) -> float:
     factors = torch.logspace(-2, 2, 121, base=2, dtype=torch.float64).tolist()
-    grid = [1.0, centre, *(min(max(centre * f, 1 / _HOTTEST), 1 / _COLDEST) for f in factors)]
+    grid = [1.0, *(min(max(centre * f, 1 / _HOTTEST), 1 / _COLDEST) for f in factors)]
     return min(grid, key=lambda inverse: _ece(logits, labels, inverse))
 
 

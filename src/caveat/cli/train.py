@@ -100,9 +100,9 @@ def train(  # what varies independently is a separate argument
 
 def save_weights(network: "nn.Module", path: Path) -> None:
     """Write all parameters and buffers as safetensors, under a temporary name first."""
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp")
-    save_file({k: v.contiguous() for k, v in network.state_dict().items()}, temporary)
+    temporary.write_bytes(save({k: v.contiguous() for k, v in network.state_dict().items()}))
     temporary.replace(path)

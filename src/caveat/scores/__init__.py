@@ -7,26 +7,71 @@ frozen dataclass that `fit` returns, called on features.
 from collections.abc import Callable
 from typing import Any
 
-from caveat.scores import knn, logits, mahalanobis, moments, relative_mahalanobis, vim
+from caveat.scores import (
+    ash,
+    cosine,
+    dice,
+    fdbd,
+    gaussian_mixture,
+    gradnorm,
+    kl_matching,
+    knn,
+    logits,
+    lts,
+    mahalanobis,
+    moments,
+    nci,
+    nnguide,
+    openmax,
+    pnml,
+    react,
+    relative_mahalanobis,
+    residual,
+    scale,
+    she,
+    vim,
+    vra,
+    weighted_energy,
+)  # fmt: skip
 
 __all__ = [
     "FROM_FEATURES",
     "FROM_HEAD",
+    "FROM_KNOWN_LOGITS",
     "FROM_LOGITS",
     "FROM_MOMENTS",
     "FROM_RAW_LOGITS",
+    "ash",
+    "cosine",
+    "dice",
+    "fdbd",
+    "gaussian_mixture",
+    "gradnorm",
+    "kl_matching",
     "knn",
     "logits",
+    "lts",
     "mahalanobis",
     "moments",
+    "nci",
+    "nnguide",
+    "openmax",
+    "pnml",
+    "react",
     "relative_mahalanobis",
+    "residual",
+    "scale",
+    "she",
     "vim",
+    "vra",
+    "weighted_energy",
 ]
 
 FROM_LOGITS: dict[str, Callable[..., Any]] = {
     "msp": logits.msp,
     "entropy": logits.entropy,
     "margin": logits.margin,
+    "doctor": logits.doctor,
     "gen": logits.gen,
 }
 """`score(logits)`; adding a constant to all logits of a sample changes nothing."""
@@ -37,18 +82,42 @@ FROM_RAW_LOGITS: dict[str, Callable[..., Any]] = {
 }
 """`score(logits)`; the level of the logits counts."""
 
+FROM_KNOWN_LOGITS: dict[str, Callable[..., Any]] = {
+    "weighted_energy": weighted_energy.fit,
+    "kl_matching": kl_matching.fit,
+    "openmax": openmax.fit,
+}
+"""`fit(logits, labels) -> score(logits)`."""
+
 FROM_MOMENTS: dict[str, Callable[..., Any]] = {
     "mahalanobis": mahalanobis.from_moments,
     "relative_mahalanobis": relative_mahalanobis.from_moments,
+    "cosine": cosine.from_moments,
 }
 """`from_moments(moments) -> score(features)`; the module's `fit(features, labels)` gathers the moments itself."""
 
 FROM_FEATURES: dict[str, Callable[..., Any]] = {
+    "gaussian_mixture": gaussian_mixture.fit,
     "knn": knn.fit,
 }
 """`fit(features, labels) -> score(features)`."""
 
 FROM_HEAD: dict[str, Callable[..., Any]] = {
     "vim": vim.fit,
+    "residual": residual.fit,
+    "nnguide": nnguide.fit,
+    "she": she.fit,
+    "fdbd": fdbd.fit,
+    "nci": nci.fit,
+    "pnml": pnml.fit,
+    "gradnorm": gradnorm.fit,
+    "react": react.fit,
+    "vra": vra.fit,
+    "ash_p": ash.pruned,
+    "ash_b": ash.binarised,
+    "ash_s": ash.scaled,
+    "scale": scale.fit,
+    "lts": lts.fit,
+    "dice": dice.fit,
 }
 """`fit(features, labels, head) -> score(features)`; `head` is weight and bias of the last linear layer."""

@@ -52,11 +52,16 @@ def fit(features: Features, labels: Labels, *, k: int | None = None, limit: int 
     Source: Sun et al., Out-of-Distribution Detection with Deep Nearest Neighbors, ICML 2022 (arXiv 2204.06507).
     """
     check(features, labels)
-    if len(features) > limit:
-        # evenly spaced: the same bank every time, and every class keeps its share even in a sorted set
-        features = features[torch.linspace(0, len(features) - 1, limit, device=features.device).long()]
+    features = thinned(features, limit)
     if k is None:
         k = min(50, max(1, len(features) // 10))
     if not 1 <= k <= len(features):
         raise OptionError(f"k: expected a number of neighbours in [1, {len(features)}] (the bank's size), got {k}")
     return NearestNeighbours(normalize(features, dim=1), k)
+
+
+def thinned(features: Tensor, limit: int) -> Tensor:
+    """At most `limit` samples, evenly spaced: the same every time, and of every class its share, sorted set or not."""
+    if len(features) <= limit:
+        return features
+    return features[torch.linspace(0, len(features) - 1, limit, device=features.device).long()]

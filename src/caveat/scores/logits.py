@@ -12,7 +12,7 @@ from torch import Tensor
 from caveat.errors import OptionError
 from caveat.types import LogitsMap, ScoreMap
 
-__all__ = ["energy", "entropy", "gen", "margin", "max_logit", "msp"]
+__all__ = ["doctor", "energy", "entropy", "gen", "margin", "max_logit", "msp"]
 
 
 def _parts(logits: LogitsMap) -> tuple[Tensor, Tensor, Tensor]:
@@ -83,6 +83,24 @@ def margin(logits: LogitsMap) -> ScoreMap:
     return (others + rest.max(dim=1).values) / (1 + others)
 
 
+def doctor(logits: LogitsMap) -> ScoreMap:
+    """Odds that a second draw from the softmax would differ from the first (Doctor; a function of Gini's impurity).
+
+    An estimate of the odds of an error from the whole distribution. Formula: (1 - g) / g with g = sum_k p_k^2, in
+    [0, c - 1]; it ranks as Gini's impurity 1 - g.
+
+    Source: Granese et al., DOCTOR: A Simple Method for Detecting Misclassification Errors, NeurIPS 2021
+    (arXiv 2106.02395).
+
+    >>> doctor(torch.zeros(1, 4))
+    tensor([3.])
+    """
+    _, rest, others = _parts(logits)
+    squares = rest.square().sum(dim=1)
+    # with the largest as 1: (total^2 - sum of squares) / sum of squares, where total = 1 + others
+    return (2 * others + others.square() - squares) / (1 + squares)
+
+
 def energy(logits: LogitsMap, *, temperature: float = 1.0) -> ScoreMap:
     """Free energy of the logits.
 
@@ -94,7 +112,7 @@ def energy(logits: LogitsMap, *, temperature: float = 1.0) -> ScoreMap:
     OptionError
         If `temperature` is not positive.
 
-    Source: Liu et al., Energy-based Out-of-distribution Detection, NeurIPS 2020 (arXiv 2010.03759), eq. 4.
+    Source: Liu et al., Energy-based Out-of-distribution Detection, NeurIPS 2020 (arXiv 2010.03759).
 
     >>> energy(torch.zeros(1, 4))
     tensor([-1.3863])
@@ -115,7 +133,7 @@ def gen(logits: LogitsMap, *, gamma: float = 0.1, top: int = 100) -> ScoreMap:
     OptionError
         If `gamma` is not in (0, 1) or `top` is not positive.
 
-    Source: Liu et al., GEN: Pushing the Limits of Softmax-Based Out-of-Distribution Detection, CVPR 2023, eq. 3.
+    Source: Liu et al., GEN: Pushing the Limits of Softmax-Based Out-of-Distribution Detection, CVPR 2023.
 
     >>> gen(torch.zeros(1, 4), gamma=0.5)
     tensor([1.7321])

@@ -43,7 +43,7 @@ def fit(features: Features, labels: Labels, *, ridge: float = 1e-6) -> Mahalanob
         If the set is empty, the lengths differ, or a feature is NaN or infinite.
 
     Source: Lee et al., A Simple Unified Framework for Detecting Out-of-Distribution Samples and Adversarial Attacks,
-    NeurIPS 2018 (arXiv 1807.03888), eq. 2 (there its negative).
+    NeurIPS 2018 (arXiv 1807.03888) (there its negative).
     """
     return from_moments(of(features, labels), ridge=ridge, dtype=features.dtype)
 

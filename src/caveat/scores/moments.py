@@ -88,15 +88,15 @@ def merge(a: Moments, b: Moments) -> Moments:
     return Moments(classes, counts, means, scatter)
 
 
-def check(features: Tensor, labels: Tensor) -> None:
+def check(features: Tensor, labels: Tensor, name: str = "features") -> None:
     """Refuse what nothing can be fitted on."""
     if len(features) == 0:
-        raise DataError("features: expected at least one sample to fit on, got an empty set")
+        raise DataError(f"{name}: expected at least one sample to fit on, got an empty set")
     if len(features) != len(labels):
         raise DataError(f"labels: expected one per sample ({len(features)}), got {len(labels)}")
     for start in range(0, len(features), CHUNK):
         if not torch.isfinite(features[start : start + CHUNK]).all():
-            raise DataError(f"features: expected finite numbers, got NaN or infinity in samples {start} onwards")
+            raise DataError(f"{name}: expected finite numbers, got NaN or infinity in samples {start} onwards")
 
 
 def with_ridge(covariance: Tensor, ridge: float) -> Tensor:

@@ -43,7 +43,7 @@ def fit(features: Features, labels: Labels, *, ridge: float = 1e-6) -> RelativeM
         If the set is empty, the lengths differ, or a feature is NaN or infinite.
 
     Source: Ren et al., A Simple Fix to Mahalanobis Distance for Improving Near-OOD Detection, 2021
-    (arXiv 2106.09022), eq. 3.
+    (arXiv 2106.09022).
     """
     return from_moments(of(features, labels), ridge=ridge, dtype=features.dtype)
 

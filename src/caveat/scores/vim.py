@@ -45,8 +45,23 @@ def fit(features: Features, labels: Labels, head: Head, *, dimension: int | None
     DataError
         If the set is empty, the lengths differ, or a feature is NaN or infinite.
 
-    Source: Wang et al., ViM: Out-Of-Distribution with Virtual-logit Matching, CVPR 2022 (arXiv 2203.10807), eq. 5-7.
+    Source: Wang et al., ViM: Out-Of-Distribution with Virtual-logit Matching, CVPR 2022 (arXiv 2203.10807).
     """
+    origin, residual = principal(features, labels, head, dimension)
+    weight, bias = head
+    norms = torch.zeros((), dtype=torch.float64, device=features.device)
+    logits = torch.zeros_like(norms)
+    for start in range(0, len(features), CHUNK):
+        part = features[start : start + CHUNK]
+        norms += ((part - origin) @ residual).norm(dim=1).double().sum()
+        logits += (part @ weight.T + bias).amax(dim=1).double().sum()
+    # features that all lie in the principal space leave nothing to scale by: then the residual says nothing
+    scale = logits / norms if norms > 0 else torch.zeros_like(norms)
+    return VirtualLogit(weight, bias, origin, residual, scale.to(features.dtype))
+
+
+def principal(features: Features, labels: Labels, head: Head, dimension: int | None) -> tuple[Tensor, Tensor]:
+    """Origin of the head and orthonormal basis of the space outside the principal one of `dimension`."""
     check(features, labels)
     weight, bias = head
     size = features.shape[1]
@@ -63,13 +78,4 @@ def fit(features: Features, labels: Labels, head: Head, *, dimension: int | None
         second.addmm_(centred.T, centred)
     # eigh sorts ascending: the first d - dimension columns span the residual space
     residual = torch.linalg.eigh(second / len(features)).eigenvectors[:, : size - dimension].to(features.dtype)
-    origin = origin.to(features.dtype)
-    norms = torch.zeros((), dtype=torch.float64, device=features.device)
-    logits = torch.zeros_like(norms)
-    for start in range(0, len(features), CHUNK):
-        part = features[start : start + CHUNK]
-        norms += ((part - origin) @ residual).norm(dim=1).double().sum()
-        logits += (part @ weight.T + bias).amax(dim=1).double().sum()
-    # features that all lie in the principal space leave nothing to scale by: then the residual says nothing
-    scale = logits / norms if norms > 0 else torch.zeros_like(norms)
-    return VirtualLogit(weight, bias, origin, residual.contiguous(), scale.to(features.dtype))
+    return origin.to(features.dtype), residual.contiguous()

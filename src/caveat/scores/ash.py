@@ -1,0 +1,98 @@
+"""Activation shaping: energy after each sample's smallest activations are removed (ASH-P, ASH-B, ASH-S)."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from caveat.errors import OptionError
+from caveat.scores.moments import check
+from caveat.types import Features, Head, Labels, Score
+
+__all__ = ["ShapedActivations", "binarised", "fit", "largest", "pruned", "scaled"]
+
+Variant = Literal["p", "b", "s"]
+
+
+@dataclass(frozen=True)
+class ShapedActivations:
+    """A fitted score, in (-inf, inf)."""
+
+    weight: Float[Tensor, "c d"]
+    bias: Float[Tensor, " c"]
+    percentile: float
+    variant: str
+
+    def __call__(self, features: Features) -> Score:
+        """A selection among d activations and c products of length d a sample."""
+        values, indices = largest(features, self.percentile)
+        empty, total = torch.zeros_like(features), features.sum(dim=1, keepdim=True)
+        if self.variant == "b":
+            shaped = empty.scatter(1, indices, (total / indices.shape[1]).expand_as(values))
+        else:
+            shaped = empty.scatter(1, indices, values)
+        logits = shaped @ self.weight.T
+        if self.variant == "s":
+            logits = logits * ratio(total, values).exp()
+        return -torch.logsumexp(logits + self.bias, dim=1)
+
+
+def pruned(features: Features, labels: Labels, head: Head, *, percentile: float = 0.65) -> ShapedActivations:
+    """ASH-P: the smallest activations become 0. See `fit`."""
+    return fit(features, labels, head, variant="p", percentile=percentile)
+
+
+def binarised(features: Features, labels: Labels, head: Head, *, percentile: float = 0.65) -> ShapedActivations:
+    """ASH-B: the largest activations share the sum of all equally, the others become 0. See `fit`."""
+    return fit(features, labels, head, variant="b", percentile=percentile)
+
+
+def scaled(features: Features, labels: Labels, head: Head, *, percentile: float = 0.65) -> ShapedActivations:
+    """ASH-S: as ASH-P, then scaled by exp(sum of all / sum of the largest). See `fit`."""
+    return fit(features, labels, head, variant="s", percentile=percentile)
+
+
+def fit(
+    features: Features, labels: Labels, head: Head, *, variant: Variant = "s", percentile: float = 0.65
+) -> ShapedActivations:
+    """Take the head; nothing else is fitted.
+
+    For wide networks with many small activations. Formula: -logsumexp(W g(x) + b); the share `percentile` of a sample's
+    activations, the smallest, become 0; the others stay (p), become sum(x)/k each (b), or are multiplied by
+    exp(sum(x) / sum of the kept) (s).
+
+    Raises
+    ------
+    OptionError
+        If `percentile` is not in [0, 1) or the variant is none of p, b, s.
+    DataError
+        If the set is empty, the lengths differ, or a feature is NaN or infinite.
+
+    Source: Djurisic et al., Extremely Simple Activation Shaping for Out-of-Distribution Detection, ICLR 2023
+    (arXiv 2209.09858).
+    """
+    check(features, labels)
+    check_share(percentile)
+    if variant not in ("p", "b", "s"):
+        raise OptionError(f"variant: expected p, b or s, got {variant!r}")
+    return ShapedActivations(*head, percentile, variant)
+
+
+def largest(features: Tensor, percentile: float) -> tuple[Tensor, Tensor]:
+    """Values and places of the share 1 - `percentile` of each sample's activations, the largest; unsorted."""
+    kept = features.shape[1] - round(features.shape[1] * percentile)
+    return features.topk(max(1, kept), dim=1, sorted=False)
+
+
+def ratio(total: Tensor, values: Tensor) -> Tensor:
+    """Sum of all activations over that of the largest; 1 where there are none."""
+    part = values.sum(dim=1, keepdim=True)
+    return torch.where(part == 0, torch.ones_like(part), total / part)
+
+
+def check_share(percentile: float) -> None:
+    """Refuse a share that leaves nothing."""
+    if not 0 <= percentile < 1:
+        raise OptionError(f"percentile: expected a share in [0, 1), got {percentile}")

@@ -1,0 +1,62 @@
+"""ReAct: energy after large activations are cut off."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from caveat.errors import OptionError
+from caveat.scores.moments import check
+from caveat.types import Features, Head, Labels, Score
+
+__all__ = ["RectifiedActivations", "fit", "quantile"]
+
+
+@dataclass(frozen=True)
+class RectifiedActivations:
+    """A fitted score, in (-inf, inf)."""
+
+    weight: Float[Tensor, "c d"]
+    bias: Float[Tensor, " c"]
+    threshold: float
+
+    def __call__(self, features: Features) -> Score:
+        """c products of length d a sample."""
+        return -torch.logsumexp(features.clamp_max(self.threshold) @ self.weight.T + self.bias, dim=1)
+
+
+def fit(features: Features, labels: Labels, head: Head, *, percentile: float = 0.9) -> RectifiedActivations:
+    """Fit the cut-off: a quantile of all activations of known data.
+
+    For networks whose foreign inputs excite a few units strongly. Formula: -logsumexp(W min(x, t) + b), t the
+    `percentile` quantile over samples and features.
+
+    Raises
+    ------
+    OptionError
+        If `percentile` is not in (0, 1].
+    DataError
+        If the set is empty, the lengths differ, or a feature is NaN or infinite.
+
+    Source: Sun et al., ReAct: Out-of-distribution Detection With Rectified Activations, NeurIPS 2021
+    (arXiv 2111.12797).
+    """
+    check(features, labels)
+    if not 0 < percentile <= 1:
+        raise OptionError(f"percentile: expected a share in (0, 1], got {percentile}")
+    return RectifiedActivations(*head, quantile(features, percentile))
+
+
+def quantile(features: Tensor, share: float, *, limit: int = 2**24) -> float:
+    """Quantile over all entries, linearly interpolated; of more than `limit` entries evenly spaced rows are taken."""
+    if features.numel() > limit:
+        rows = max(1, limit // features.shape[1])
+        features = features[torch.linspace(0, len(features) - 1, rows, device=features.device).long()]
+    flat = features.flatten().double()
+    position = share * (len(flat) - 1)
+    low = int(position)
+    first = flat.kthvalue(low + 1).values
+    if position == low:
+        return float(first)
+    return float(first + (position - low) * (flat.kthvalue(low + 2).values - first))
