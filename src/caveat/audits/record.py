@@ -14,10 +14,14 @@ from caveat.errors import DataError
 
 __all__ = [
     "Calibration",
+    "Check",
+    "Choice",
+    "Conformal",
     "Curve",
     "Detection",
     "Estimate",
     "KnownSummary",
+    "Operating",
     "Picture",
     "Record",
     "Reliability",
@@ -61,12 +65,16 @@ class SetSummary(_Part):
     """One set of inputs. `role`: what the audit used it for."""
 
     name: str
-    role: Literal["known", "fit", "unknown"]
+    role: Literal["known", "fit", "unknown", "unlabelled"]
     source: str
     count: int
     shape: list[int]
     mean_confidence: Number | None = None
     """Mean maximum softmax probability, in [0, 1]; on far-away inputs an honest network's is near 1/c."""
+    generated: bool = False
+    """Noise and the like: easy to find, so finding it proves little."""
+    estimated_accuracy: Number | None = None
+    """Mean calibrated confidence: the accuracy to expect if the inputs are of the known kind (known, unlabelled)."""
 
 
 class Reliability(_Part):
@@ -111,6 +119,7 @@ class Score(_Part):
 
     name: str
     family: Literal["logits", "features", "head", "layers", "draws", "model"]
+    """What it needs."""
     summary: str
     source: str
     seconds_fit: Number
@@ -171,6 +180,54 @@ class Sweep(_Part):
     """Per unknown set, the share that is accepted."""
 
 
+class Conformal(_Part):
+    """Sets of classes that hold the right one with a promised rate; fitted on the tuning part."""
+
+    name: str
+    error: Number
+    """Promised rate of sets without the right class, at most."""
+    coverage: Estimate
+    """Share of sets that hold the right class, with its binomial 95 % interval."""
+    mean_size: dict[str, Number]
+    """Per set (`test` and the unknown ones), the mean number of classes."""
+    size_shares: dict[str, list[Number]]
+    """Per set, the share of its inputs whose set has 0, 1, 2, ... classes."""
+
+
+class Operating(_Part):
+    """What a guard with this score and threshold does with every set."""
+
+    score: str
+    calibration: str
+    keep: Number
+    """Share of known inputs that was asked for."""
+    threshold: Number
+    accepted: dict[str, Number]
+    """Per set, the share that is answered."""
+    error: Number
+    """Share of wrong answers among the known that are answered."""
+    error_of_all: Number
+    """Share of wrong answers if all are answered."""
+
+
+class Choice(_Part):
+    """The score that is best by what can be known without unknown data."""
+
+    score: str
+    why: str
+    """In words, with the figures it rests on."""
+    figures: dict[str, Number]
+    """Per score, its figure of merit in [0, 1]; higher is better."""
+
+
+class Check(_Part):
+    """A condition that the audit was asked to fail on."""
+
+    condition: str
+    value: Number
+    failed: bool
+
+
 class Picture(_Part):
     """One input worth looking at."""
 
@@ -210,6 +267,10 @@ class Record(_Part):
     detections: list[Detection]
     selective: list[Selective]
     sweeps: list[Sweep]
+    conformal: list[Conformal] = Field(default_factory=list)
+    choice: Choice | None = None
+    operating: list[Operating] = Field(default_factory=list)
+    checks: list[Check] = Field(default_factory=list)
     pictures: list[Picture]
     notes: list[str] = Field(default_factory=list)
     """What the reader must know: what was left out, and why."""
@@ -217,7 +278,7 @@ class Record(_Part):
 
     def save(self, path: str | Path) -> None:
         """Write the record as JSON: to a temporary name first, then renamed."""
-        write_atomically(Path(path), self.model_dump_json(indent=1))
+        write_atomically(Path(path), self.model_dump_json())
 
     @classmethod
     def load(cls, path: str | Path) -> "Record":

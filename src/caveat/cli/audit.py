@@ -97,7 +97,7 @@ def show(record: "Record", folder: Path) -> None:
         + "".join(f", {c.summary.ece.value:.4f} after {c.name} scaling" for c in record.calibrations[1:])
     )
     unknown = [s.name for s in record.sets if s.role == "unknown"]
-    table = Table(title="AUROC / FPR at 95 % TPR, in %", caption="higher AUROC is better, lower FPR is better")
+    table = Table(title="AUROC of each score, in %", caption="50 is chance, 100 perfect; intervals are in the report")
     table.add_column("score", no_wrap=True)
     table.add_column("own errors", justify="right")
     for name in unknown:
@@ -107,9 +107,7 @@ def show(record: "Record", folder: Path) -> None:
     for score in record.scores:
         wrong = f"{100 * errors[score.name].auroc.value:.1f}" if score.name in errors else "-"
         cells = [found[score.name, name] for name in unknown]
-        table.add_row(
-            score.name, wrong, *(f"{100 * d.auroc.value:.1f} / {100 * d.fpr_at_95_tpr.value:.1f}" for d in cells)
-        )
+        table.add_row(score.name, wrong, *(f"{100 * d.auroc.value:.1f}" for d in cells))
     console.print(table)
     for note in record.notes:
         console.print(f"[yellow]note[/yellow] {note}")
