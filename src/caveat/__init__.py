@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from caveat.audits.record import Record
     from caveat.audits.run import audit
+    from caveat.guard.guard import Guard
     from caveat.observations import Observations, observe
 
-__all__ = ["Observations", "Record", "audit", "observe"]
+__all__ = ["Guard", "Observations", "Record", "audit", "observe"]
 __version__ = "0.1.0"
 
 # Lazy, so that `caveat --help` and the report do not wait for torch.
 _HOME = {
+    "Guard": "caveat.guard.guard",
     "Observations": "caveat.observations",
     "Record": "caveat.audits.record",
     "audit": "caveat.audits.run",

@@ -1,42 +1,56 @@
 """What a `fit` returns: a frozen dataclass of tensors and plain values, and what all of them can do.
 
-One helper for all of them: to arrays and back, to another device, to a safetensors file. A file holds arrays and
+One helper for all of them: to arrays and back, moved, to a safetensors file. A file holds arrays and
 plain values only; it never names code, so the reader says which class it expects.
 """
 
 import dataclasses
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, TypeVar, get_args, get_type_hints
 
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
 from torch import Tensor
 
 from caveat.errors import DataError
 
-__all__ = ["arrays", "load", "rebuild", "save", "to"]
+__all__ = ["arrays", "load", "mapped", "rebuild", "save"]
 
 Fitted = TypeVar("Fitted")
 
 
 def arrays(fitted: Any) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Split a fitted object into its tensors and its plain values; fields of nested objects get dotted names."""
+    """Split a fitted object into its tensors and its plain values.
+
+    Fields of nested objects get dotted names; a tuple of objects counts them: `parts.0.means`.
+    """
     tensors: dict[str, Tensor] = {}
     values: dict[str, Any] = {}
     for field in dataclasses.fields(fitted):
         value = getattr(fitted, field.name)
+        nested = _nested(value)
         if isinstance(value, Tensor):
             tensors[field.name] = value
-        elif dataclasses.is_dataclass(value):
-            inner_tensors, inner_values = arrays(value)
-            tensors |= {f"{field.name}.{name}": tensor for name, tensor in inner_tensors.items()}
-            values |= {f"{field.name}.{name}": plain for name, plain in inner_values.items()}
+        elif nested:
+            for name, part in nested.items():
+                inner_tensors, inner_values = arrays(part)
+                tensors |= {f"{field.name}.{name}{key}": tensor for key, tensor in inner_tensors.items()}
+                values |= {f"{field.name}.{name}{key}": plain for key, plain in inner_values.items()}
         else:
             values[field.name] = value
     return tensors, values
+
+
+def _nested(value: Any) -> dict[str, Any]:
+    """The objects inside a field, by the prefix of their fields' names; empty for tensors and plain values."""
+    if dataclasses.is_dataclass(value):
+        return {"": value}
+    if isinstance(value, tuple) and value and all(dataclasses.is_dataclass(part) for part in value):
+        return {f"{i}.": part for i, part in enumerate(value)}
+    return {}
 
 
 def rebuild(cls: type[Fitted], tensors: dict[str, Tensor], values: dict[str, Any]) -> Fitted:
@@ -49,37 +63,45 @@ def rebuild(cls: type[Fitted], tensors: dict[str, Tensor], values: dict[str, Any
     """
     hints = get_type_hints(cls)
     parts: dict[str, Any] = {}
-    expected: set[str] = set()
+    used: set[str] = set()
     for field in dataclasses.fields(cls):  # pyright: ignore[reportArgumentType]  # cls is a dataclass by contract
-        kind = hints[field.name]
+        name, kind = field.name, hints[field.name]
+        inside = {key for key in (*tensors, *values) if key.startswith(f"{name}.")}
+        of_tuple = next((part for part in get_args(kind) if dataclasses.is_dataclass(part)), None)
         if dataclasses.is_dataclass(kind) and isinstance(kind, type):
-            prefix = f"{field.name}."
-            inner_tensors = {name[len(prefix) :]: t for name, t in tensors.items() if name.startswith(prefix)}
-            inner_values = {name[len(prefix) :]: v for name, v in values.items() if name.startswith(prefix)}
-            parts[field.name] = rebuild(kind, inner_tensors, inner_values)
-            expected |= {prefix + name for name in (*inner_tensors, *inner_values)}
-        elif field.name in tensors:
-            parts[field.name] = tensors[field.name]
-        elif field.name in values:
-            value = values[field.name]
-            parts[field.name] = tuple(value) if isinstance(value, list) else value
+            parts[name] = rebuild(kind, _below(tensors, f"{name}."), _below(values, f"{name}."))
+        elif inside and isinstance(of_tuple, type):
+            count = 1 + max(int(key.split(".")[1]) for key in inside)
+            parts[name] = tuple(
+                rebuild(of_tuple, _below(tensors, f"{name}.{i}."), _below(values, f"{name}.{i}.")) for i in range(count)
+            )
+        elif name in tensors:
+            parts[name] = tensors[name]
+        elif name in values:
+            parts[name] = tuple(values[name]) if isinstance(values[name], list) else values[name]
         else:
-            raise DataError(f"{cls.__name__}: the artefact lacks {field.name!r}")
-        expected.add(field.name)
-    if foreign := (set(tensors) | set(values)) - expected:
+            raise DataError(f"{cls.__name__}: the artefact lacks {name!r}")
+        used |= inside | {name}
+    if foreign := (set(tensors) | set(values)) - used:
         raise DataError(f"{cls.__name__}: the artefact holds {sorted(foreign)}, which do not belong to it")
     return cls(**parts)
 
 
-def to(fitted: Fitted, *, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Fitted:
-    """The same object on another device, its floating-point tensors in another dtype."""
+def _below(entries: dict[str, Any], prefix: str) -> dict[str, Any]:
+    return {name[len(prefix) :]: value for name, value in entries.items() if name.startswith(prefix)}
+
+
+def mapped(fitted: Fitted, function: Callable[[Tensor], Tensor]) -> Fitted:
+    """The same object with `function` applied to every tensor in it."""
     changed: dict[str, Any] = {}
     for field in dataclasses.fields(fitted):  # pyright: ignore[reportArgumentType]  # a dataclass by contract
         value = getattr(fitted, field.name)
         if isinstance(value, Tensor):
-            changed[field.name] = value.to(device=device, dtype=dtype if value.is_floating_point() else None)
-        elif dataclasses.is_dataclass(value) and not isinstance(value, type):
-            changed[field.name] = to(value, device=device, dtype=dtype)
+            changed[field.name] = function(value)
+        elif isinstance(value, tuple) and _nested(value):
+            changed[field.name] = tuple(mapped(part, function) for part in value)
+        elif _nested(value):
+            changed[field.name] = mapped(value, function)
     return dataclasses.replace(fitted, **changed)  # pyright: ignore[reportArgumentType]  # as above
 
 

@@ -4,8 +4,9 @@
 memory-mapped safetensors file, so that memory does not grow with the number of samples.
 """
 
+from collections.abc import Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -14,9 +15,13 @@ from torch import Tensor, nn
 
 from caveat import heads, storage
 from caveat.errors import DataError, ModelError
-from caveat.types import Batches, Features
+from caveat.stages import captured
+from caveat.types import Batches, Features, Look, Probe
 
 __all__ = ["Observations", "load", "observe"]
+
+PROBED = "probe:"
+"""Prefix of a probe's name in a file of observations."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +32,8 @@ class Observations:
     labels: Int[Tensor, "n *pixels"]
     features: Features | None = None
     """Input of the head; None where it was not asked for, or the model is dense."""
+    probed: Mapping[str, Float[Tensor, "n k"]] = field(default_factory=dict)
+    """What each probe found, by name."""
 
     def __len__(self) -> int:
         """Number of samples."""
@@ -35,7 +42,8 @@ class Observations:
     def part(self, indices: Tensor) -> "Observations":
         """The samples at `indices`, in that order."""
         features = None if self.features is None else self.features[indices]
-        return Observations(self.logits[indices], self.labels[indices], features)
+        probed = {name: found[indices] for name, found in self.probed.items()}
+        return Observations(self.logits[indices], self.labels[indices], features, probed)
 
     def save(self, path: str | Path) -> None:
         """Write to one safetensors file, under a temporary name first."""
@@ -44,6 +52,8 @@ class Observations:
             sink.add("labels", self.labels)
             if self.features is not None:
                 sink.add("features", self.features)
+            for name, found in self.probed.items():
+                sink.add(f"{PROBED}{name}", found)
 
 
 def load(path: str | Path) -> Observations:
@@ -55,9 +65,7 @@ def load(path: str | Path) -> Observations:
         If the file is missing, damaged, or holds no observations.
     """
     signals = storage.read(Path(path))
-    if not {"logits", "labels"} <= set(signals) <= {"logits", "labels", "features"}:
-        raise DataError(f"path: {path} holds {sorted(signals)}, expected logits, labels and perhaps features")
-    return Observations(**signals)
+    return _observations(signals, str(path))
 
 
 def observe(
@@ -66,6 +74,7 @@ def observe(
     *,
     features: bool = True,
     head: heads.HeadLayer | str | None = None,
+    probes: Mapping[str, Probe] | None = None,
     path: str | Path | None = None,
     name: str = "inputs",
 ) -> Observations:
@@ -77,6 +86,8 @@ def observe(
         Keep the head's input too, for the scores that look at features.
     head
         Name of the layer that produces the logits; found by itself if None.
+    probes
+        What else to take from the same pass, by name (layer activations, gradients, a second look).
     path
         Stream to this safetensors file and return it memory-mapped: constant memory for any number of samples.
     name
@@ -94,24 +105,56 @@ def observe(
     check_eval(model)
     anchor = next(model.parameters(), None)
     sink = storage.File(Path(path)) if path is not None else storage.Memory()
+    probes = probes or {}
     layer = head if isinstance(head, heads.HeadLayer) else None
-    with sink, torch.inference_mode():
+    with sink:
         for number, (inputs, labels) in enumerate(batches):
             check_inputs(inputs, labels, name)
             if anchor is not None:
                 inputs = inputs.to(anchor.device, anchor.dtype, non_blocking=True)
             if features and layer is None:
-                run(model, inputs[:2], name, number)  # so that a broken model is not taken for one without a head
+                with torch.inference_mode():
+                    run(model, inputs[:2], name)  # so that a broken model is not taken for one without a head
                 layer = heads.find(model, inputs[:2], name=head if isinstance(head, str) else None)
-            with heads.capture(model, layer) if features and layer is not None else nullcontext([]) as seen:
-                logits = run(model, inputs, name, number)
+            logits, seen, probed = glance(
+                model, inputs, layer if features else None, probes, f"batch {number} of {name}"
+            )
             sink.add("logits", logits)
             sink.add("labels", labels.long())
-            if seen and logits.ndim == 2:
-                sink.add("features", seen[0])
+            if seen is not None and logits.ndim == 2:
+                sink.add("features", seen)
+            for probe_name, found in probed.items():
+                sink.add(f"{PROBED}{probe_name}", found)
         if not sink.rows:
             raise DataError(f"{name}: expected at least one batch of inputs, got an empty set")
-    return Observations(**sink.signals())
+    return _observations(sink.signals(), name)
+
+
+def glance(
+    model: nn.Module, inputs: Tensor, head: heads.HeadLayer | None, probes: Mapping[str, Probe], where: str
+) -> tuple[Tensor, Tensor | None, dict[str, Tensor]]:
+    """One forward pass over one batch: logits, features (with a head) and what the probes find; all detached."""
+    graph = any(probe.graph for probe in probes.values())
+    wanted = {layer for probe in probes.values() for layer in probe.layers}
+    if graph:
+        inputs = inputs.detach().clone().requires_grad_()
+    with (
+        torch.enable_grad() if graph else torch.inference_mode(),
+        captured(model, wanted) as activations,
+        heads.capture(model, head) if head is not None else nullcontext([]) as seen,
+    ):
+        logits = run(model, inputs, where)
+        features = seen[0].detach() if seen else None
+        look = Look(model, inputs, logits, dict(activations))
+        probed = {name: probe(look).detach() for name, probe in probes.items()}
+    return logits.detach(), features, probed
+
+
+def _observations(signals: dict[str, Tensor], where: str) -> Observations:
+    probed = {name[len(PROBED) :]: signals.pop(name) for name in list(signals) if name.startswith(PROBED)}
+    if not {"logits", "labels"} <= set(signals) <= {"logits", "labels", "features"}:
+        raise DataError(f"path: {where} holds {sorted(signals)}, expected logits, labels and perhaps features")
+    return Observations(**signals, probed=probed)
 
 
 def check_eval(model: nn.Module) -> None:
@@ -136,13 +179,13 @@ def check_inputs(inputs: Tensor, labels: Tensor, name: str) -> None:
         raise DataError(f"{name}: expected finite inputs, got NaN or infinity in sample {bad} of its batch")
 
 
-def run(model: nn.Module, inputs: Tensor, name: str, number: int) -> Tensor:
-    """One forward pass whose failure says which set and which shape it was."""
+def run(model: nn.Module, inputs: Tensor, where: str) -> Tensor:
+    """One forward pass whose failure says `where` and with which shape it was."""
     try:
         logits = heads.forward(model, inputs)
     except RuntimeError as error:
         reason = str(error).splitlines()[0]
-        raise DataError(f"{name}: the model fails on inputs of shape {tuple(inputs.shape)}: {reason}") from error
+        raise DataError(f"{where}: the model fails on inputs of shape {tuple(inputs.shape)}: {reason}") from error
     if not torch.isfinite(logits).all():
-        raise ModelError(f"model: expected finite logits, got NaN or infinity on batch {number} of {name}")
+        raise ModelError(f"model: expected finite logits, got NaN or infinity on {where}")
     return logits

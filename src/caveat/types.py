@@ -4,13 +4,29 @@ Axes: `n` samples, `c` classes, `d` features, `s` draws, `h w` pixels (`*pixels`
 without them). They are checked at run time in tests only (jaxtyping and beartype) and cost nothing in production.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Protocol, TypeAlias, runtime_checkable
 
 from jaxtyping import Bool, Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
-__all__ = ["Batches", "Features", "Head", "Labels", "Logits", "LogitsMap", "Mask", "Probs", "Score", "ScoreMap"]
+__all__ = [
+    "Batches",
+    "Features",
+    "Head",
+    "Labels",
+    "Logits",
+    "LogitsMap",
+    "Look",
+    "Mask",
+    "Probe",
+    "Probs",
+    "Score",
+    "ScoreFromFeatures",
+    "ScoreFromLogits",
+    "ScoreMap",
+]
 
 Logits: TypeAlias = Float[Tensor, "n c"]
 Probs: TypeAlias = Float[Tensor, "n c"]
@@ -34,3 +50,33 @@ class Batches(Protocol):
     """Anything that can be gone through again and again, giving `(inputs (n, ...), labels (n,))` in the same order."""
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]: ...
+
+
+@dataclass(frozen=True)
+class Look:
+    """One batch in the middle of its forward pass: what a probe may use."""
+
+    model: nn.Module
+    inputs: Tensor
+    logits: Tensor
+    activations: Mapping[str, Tensor]
+    """Outputs of the layers the probe named; part of the graph if it asked for one."""
+
+
+@runtime_checkable
+class Probe(Protocol):
+    """Reduces a look to a few numbers per sample, in the one pass that all scores share."""
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """Names of the layers whose outputs it needs."""
+        ...
+
+    @property
+    def graph(self) -> bool:
+        """Whether it takes gradients with respect to inputs or activations."""
+        ...
+
+    def __call__(self, look: Look) -> Float[Tensor, "n k"]:
+        """The numbers, detached."""
+        ...

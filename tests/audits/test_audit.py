@@ -69,7 +69,7 @@ def test_detection_is_scikit_learns(model, known, unknown, record):
 
 
 def test_every_score_is_in_the_record_with_every_set(record):
-    names = list(catalog.families())
+    names = catalog.resolve(None)
     assert [s.name for s in record.scores] == names
     assert {(d.score, d.unknown) for d in record.detections} == {(n, u) for n in names for u in ("grey", "noise")}
     assert [s.score for s in record.selective] == names
@@ -81,7 +81,19 @@ def test_every_score_is_in_the_record_with_every_set(record):
 
 def test_higher_scores_mean_less_trust(record):
     # grey pictures lie between the clusters: unsure answers; noise lies off them, where answers are sure
-    for found in record.detections:
+    plain = {
+        "msp",
+        "entropy",
+        "margin",
+        "gen",
+        "max_logit",
+        "energy",
+        "mahalanobis",
+        "relative_mahalanobis",
+        "knn",
+        "vim",
+    }
+    for found in (d for d in record.detections if d.score in plain):
         logits = catalog.families()[found.score] == "logits"
         if logits == (found.unknown == "grey"):
             assert found.auroc.value > 0.6, (found.score, found.unknown)
@@ -216,3 +228,69 @@ def test_sets_of_another_size_are_refused(model, known, unknown):
 def test_a_model_in_training_mode_is_refused(model, known):
     with pytest.raises(ModelError, match=r"call model.eval\(\)"):
         caveat.audit(model.train(), known)
+
+
+def test_the_choice_of_a_score_looks_at_known_data_only(model, known, unknown, record):
+    other = {"other": unknown["noise"]}
+    again = caveat.audit(model, known, unknown=other, replicas=5)
+    assert again.choice == record.choice
+    assert set(record.choice.figures) == set(catalog.resolve(None))
+    assert record.choice.figures[record.choice.score] == max(record.choice.figures.values())
+    assert {o.score for o in record.operating} == {record.choice.score, "msp"}
+
+
+def test_the_preview_keeps_what_it_promises(record):
+    for preview in record.operating:
+        # 120 tuning samples: the promise holds within three standard errors
+        assert preview.accepted["test"] > 0.95 - 3 * (0.95 * 0.05 / 120) ** 0.5
+        assert preview.error <= preview.error_of_all + 0.02
+
+
+def test_conformal_sets_hold_the_promised_rate(record):
+    assert [c.name for c in record.conformal] == ["lac", "aps", "raps"]
+    for found in record.conformal:
+        assert found.coverage.high >= 0.9
+        assert found.coverage.low <= found.coverage.value <= found.coverage.high
+        for shares in found.size_shares.values():
+            assert sum(shares) == pytest.approx(1, abs=1e-4)
+        assert found.mean_size["grey"] > found.mean_size["test"]
+
+
+def test_accuracy_is_estimated_without_labels(model, known, unknown):
+    hidden = [(x, torch.full_like(y, -1)) for x, y in known]
+    record = caveat.audit(model, known, unlabelled={"new": hidden, "strange": unknown["noise"]}, replicas=5)
+    sets = {s.name: s for s in record.sets}
+    assert sets["new"].role == "unlabelled"
+    assert sets["new"].estimated_accuracy == pytest.approx(record.calibrations[0].summary.accuracy.value, abs=0.04)
+    assert sets["test"].estimated_accuracy == pytest.approx(sets["new"].estimated_accuracy, abs=0.02)
+    assert any("strange" in note and "can't be relied on" in note for note in record.notes)
+    assert not any("Of new" in note for note in record.notes)
+
+
+def conv_net(generator):
+    net = torch.nn.Sequential(
+        torch.nn.Conv2d(1, 6, 3, padding=1), torch.nn.ReLU(), torch.nn.Conv2d(6, 8, 3, padding=1), torch.nn.ReLU(),
+        torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(8, 4),
+    )  # fmt: skip
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter.normal_(0, 0.5, generator=generator)
+    return net.eval()
+
+
+def test_all_scores_with_those_that_ask_the_network_again(generator, known, unknown, tmp_path: Path):
+    net = conv_net(generator)
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    first = caveat.audit(net, known, unknown=unknown, scores=["all"], replicas=5, folder=tmp_path)
+    assert [s.name for s in first.scores] == list(catalog.families())
+    assert all(torch.equal(before[name], value) for name, value in net.state_dict().items())
+    assert all(parameter.grad is None for parameter in net.parameters())
+    again = caveat.audit(net, known, unknown=unknown, scores=["all"], replicas=5, folder=tmp_path)
+    assert numbers(again) == numbers(first)
+
+
+def test_scores_over_layers_need_layers(model, known):
+    with pytest.raises(DataError, match="rankfeat: expected a model whose features are averages of feature maps"):
+        caveat.audit(model, known, scores=["rankfeat"])
+    with pytest.raises(DataError, match="gram: the model has no feature maps"):
+        caveat.audit(model, known, scores=["gram"])

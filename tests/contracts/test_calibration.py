@@ -1,14 +1,18 @@
-"""What every calibration of `FROM_LOGITS` promises."""
+"""What every calibration of `FROM_LOGITS` promises, and every one of `CONFORMAL`."""
 
 import dataclasses
 
 import pytest
 import torch
 
-from caveat.calibration import FROM_LOGITS
-from caveat.errors import DataError
+from caveat import fitted
+from caveat.calibration import CONFORMAL, FROM_LOGITS, KEEP_ORDER, ONE_VERSUS_REST, PARAMETRIC
+from caveat.calibration.conformal import coverage
+from caveat.errors import DataError, OptionError
 
 ROWS = [pytest.param(fit, id=name) for name, fit in FROM_LOGITS.items()]
+LIKELIEST = [pytest.param(fit, id=name) for name, fit in PARAMETRIC.items()]
+SETS = [pytest.param(fit, id=name) for name, fit in CONFORMAL.items()]
 
 
 def overconfident(n: int = 2000, c: int = 4, *, sharp: float = 2.5, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -20,6 +24,11 @@ def overconfident(n: int = 2000, c: int = 4, *, sharp: float = 2.5, seed: int = 
 
 def loss(logits: torch.Tensor, labels: torch.Tensor) -> float:
     return torch.nn.functional.cross_entropy(logits.double(), labels).item()
+
+
+def test_the_tables_agree() -> None:
+    assert FROM_LOGITS == {**PARAMETRIC, **ONE_VERSUS_REST}
+    assert set(KEEP_ORDER) <= set(FROM_LOGITS)
 
 
 @pytest.mark.parametrize("fit", ROWS)
@@ -36,18 +45,25 @@ def test_mends_overconfidence_in_any_dtype(fit, dtype: torch.dtype) -> None:
     assert loss(held_out, held_labels) > truth + 0.2
 
 
-@pytest.mark.parametrize("fit", ROWS)
+@pytest.mark.parametrize("fit", LIKELIEST)
 def test_never_worse_than_nothing_on_its_own_data(fit) -> None:
     for seed in range(10):
         logits, labels = overconfident(60, sharp=0.3 + 0.4 * seed, seed=seed)
         assert loss(fit(logits, labels)(logits), labels) <= loss(logits, labels) + 1e-12
 
 
-@pytest.mark.parametrize("fit", ROWS)
-def test_calibrated_logits_stay_nearly_as_they_are(fit) -> None:
+@pytest.mark.parametrize("name", FROM_LOGITS)
+def test_calibrated_logits_stay_nearly_as_they_are(name: str) -> None:
     logits, labels = overconfident(20_000, sharp=1.0)
-    moved = (fit(logits, labels)(logits).softmax(1) - logits.softmax(1)).abs().max()
-    assert moved < 0.02
+    moved = (FROM_LOGITS[name](logits, labels)(logits).softmax(1) - logits.softmax(1)).abs()
+    # Curves with steps move single samples further.
+    assert (moved.max() if name in PARAMETRIC else moved.mean()) < 0.02
+
+
+@pytest.mark.parametrize("name", KEEP_ORDER)
+def test_the_order_of_the_classes_stays(name: str) -> None:
+    logits, labels = overconfident(300)
+    assert torch.equal(FROM_LOGITS[name](logits, labels)(logits).argsort(1), logits.argsort(1))
 
 
 @pytest.mark.parametrize("fit", ROWS)
@@ -67,7 +83,9 @@ def test_order_of_the_data_and_dense_layout_are_irrelevant(fit) -> None:
 def test_one_sample_does_not_see_the_others(fit) -> None:
     logits, labels = overconfident(200)
     calibrated = fit(logits, labels)
-    assert torch.equal(calibrated(logits)[3:4], calibrated(logits[3:4]))
+    # Up to the rounding of a matrix product, whose order of summation depends on its size.
+    torch.testing.assert_close(calibrated(logits)[3:4], calibrated(logits[3:4]), rtol=1e-13, atol=1e-13)
+    assert calibrated(logits[:0]).shape == (0, 4)
 
 
 @pytest.mark.parametrize("fit", ROWS)
@@ -78,15 +96,45 @@ def test_frozen_and_nothing_of_the_callers_world_is_changed(fit) -> None:
     calibrated = fit(logits, labels)
     with pytest.raises(dataclasses.FrozenInstanceError):
         setattr(calibrated, dataclasses.fields(calibrated)[0].name, None)
-    for field in dataclasses.fields(calibrated):
-        assert not getattr(calibrated, field.name).requires_grad
-    assert calibrated(logits).requires_grad  # attacks look through the calibration
+    tensors = [v for v in vars(calibrated).values() if isinstance(v, torch.Tensor)]
+    assert tensors
+    assert not any(tensor.requires_grad for tensor in tensors)
     assert torch.equal(kept, logits.detach())
     assert logits.grad is None
     assert torch.equal(state, torch.get_rng_state())
+    with torch.inference_mode():
+        inside = fit(logits.clone(), labels)
+    torch.testing.assert_close(inside(logits.detach()), calibrated(logits.detach()))
+
+
+@pytest.mark.parametrize("fit", LIKELIEST)
+def test_attacks_look_through(fit) -> None:
+    logits, labels = overconfident(200)
+    calibrated = fit(logits, labels)
+    assert torch.autograd.gradcheck(calibrated, logits[:3].clone().requires_grad_())
 
 
 @pytest.mark.parametrize("fit", ROWS)
+def test_saved_and_loaded_it_says_the_same(fit, tmp_path) -> None:
+    logits, labels = overconfident(200)
+    calibrated = fit(logits, labels)
+    fitted.save(calibrated, tmp_path / "g.safetensors")
+    again = fitted.load(type(calibrated), tmp_path / "g.safetensors")
+    assert torch.equal(again(logits), calibrated(logits))
+
+
+@pytest.mark.parametrize("fit", ROWS)
+def test_sure_and_wrong_networks_stay_finite(fit) -> None:
+    logits, labels = overconfident(120, c=5)
+    labels[labels == 4] = 0  # a class that never occurs
+    for factor in (1e-3, 1e4):
+        for answers in (labels, logits.argmax(1), logits.argmin(1)):
+            got = fit(logits * factor, answers)(logits * factor)
+            assert got.isfinite().all()
+            assert got.log_softmax(1).isfinite().all()
+
+
+@pytest.mark.parametrize("fit", [*ROWS, *SETS])
 def test_mistakes_are_refused(fit) -> None:
     logits, labels = overconfident(5)
     for bad in (float("nan"), float("inf")):
@@ -102,3 +150,54 @@ def test_mistakes_are_refused(fit) -> None:
         fit(logits[:0], labels[:0])
     with pytest.raises(DataError, match="c >= 2"):
         fit(logits[:, :1], labels)
+
+
+@pytest.mark.parametrize("fit", SETS)
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
+def test_sets_cover_as_promised_though_the_network_is_overconfident(fit, dtype: torch.dtype) -> None:
+    logits, labels = overconfident(4000)
+    held_out, held_labels = overconfident(4000, seed=1)
+    for error in (0.05, 0.2):
+        sets = fit(logits.to(dtype), labels, error=error)(held_out.to(dtype))
+        # Both parts vary by a standard deviation of sqrt(error (1 - error) / 4000): four of their sum below. The
+        # steps of sets without randomness may lie above.
+        bound = 4 * (2 * error * (1 - error) / 4000) ** 0.5
+        assert coverage(sets, held_labels) > 1 - error - bound
+        assert coverage(sets, held_labels) < 1 - error + bound + 0.02
+
+
+@pytest.mark.parametrize("fit", SETS)
+def test_a_smaller_error_never_makes_a_set_smaller(fit) -> None:
+    logits, labels = overconfident(500)
+    chain = [fit(logits, labels, error=e)(logits) for e in (0.4, 0.2, 0.1, 0.02, 0.001)]
+    assert all(bool((small <= large).all()) for small, large in zip(chain, chain[1:], strict=False))
+    assert chain[-1].all()  # 500 samples can promise no error of 0.001
+    assert not chain[0].all()
+
+
+@pytest.mark.parametrize("fit", SETS)
+def test_sets_follow_the_order_of_the_probabilities_and_of_no_other_thing(fit) -> None:
+    logits, labels = overconfident(500)
+    predict = fit(logits, labels)
+    sets = predict(logits)
+    lowest_inside = logits.masked_fill(~sets, torch.inf).amin(1)
+    highest_outside = logits.masked_fill(sets, -torch.inf).amax(1)
+    assert (lowest_inside > highest_outside).all()
+    assert torch.equal(predict(logits[7:8] + 3.0), sets[7:8])
+    assert torch.equal(predict(logits[:, [2, 0, 3, 1]]), sets[:, [2, 0, 3, 1]])
+
+
+@pytest.mark.parametrize("fit", SETS)
+def test_sets_are_saved_and_loaded(fit, tmp_path) -> None:
+    logits, labels = overconfident(500)
+    for data in ((logits, labels), (logits[:3], labels[:3])):  # the latter with an infinite quantile
+        predict = fit(*data)
+        fitted.save(predict, tmp_path / "sets.safetensors")
+        assert torch.equal(fitted.load(type(predict), tmp_path / "sets.safetensors")(logits), predict(logits))
+
+
+@pytest.mark.parametrize("fit", SETS)
+@pytest.mark.parametrize("error", [0.0, 1.0, -0.1, float("nan")])
+def test_an_impossible_error_is_refused(fit, error: float) -> None:
+    with pytest.raises(OptionError, match=r"error: expected a share in \(0, 1\), got"):
+        fit(*overconfident(20), error=error)

@@ -3,6 +3,7 @@
 import base64
 import io
 from collections.abc import Callable
+from math import comb
 from typing import Any
 
 import numpy as np
@@ -12,10 +13,14 @@ from PIL import Image
 
 from caveat.audits.record import (
     Calibration,
+    Check,
+    Choice,
+    Conformal,
     Curve,
     Detection,
     Estimate,
     KnownSummary,
+    Operating,
     Picture,
     Record,
     Reliability,
@@ -46,6 +51,13 @@ SETS = [
     ("noise", "noise:uniform", 3.0),
 ]
 RIGHT, WRONG, UNKNOWN = 1460, 40, 1200
+CALIBRATIONS = [
+    ("vector", 0.0061, 0.003, {}),
+    ("matrix", 0.0139, -0.012, {}),
+    ("dirichlet", 0.0082, -0.004, {}),
+    ("isotonic", 0.0104, 0.009, {}),
+    ("histogram", 0.0127, -0.011, {"bins": 15.0}),
+]
 
 
 def estimate(value: float, half: float = 0.004) -> Estimate:
@@ -167,6 +179,71 @@ def score_parts(name: str, family: str, known: tuple[Array, Array], unknown: dic
     return {"score": score, "sweep": sweep, "selective": selective}
 
 
+def sizes(mean: float, classes: int) -> list[float]:
+    """Shares of sets of 0, 1, ... classes that have about this mean: a binomial's."""
+    chance = mean / classes
+    return [comb(classes, k) * chance**k * (1 - chance) ** (classes - k) for k in range(classes + 1)]
+
+
+def conformal(name: str, error: float, coverage: float, means: dict[str, float], classes: int = 10) -> Conformal:
+    return Conformal(
+        name=name,
+        error=error,
+        coverage=estimate(coverage, 0.015),
+        mean_size=means,
+        size_shares={key: sizes(mean, classes) for key, mean in means.items()},
+    )
+
+
+def extended(record: Record, rename: Callable[[str], str]) -> Record:
+    """The record with all its optional parts, consistent with its sweeps."""
+    known = record.sets[0]
+    street = SetSummary(name=rename("street"), role="unlabelled", source="folder:street", count=640,
+                        shape=[1, 28, 28], mean_confidence=0.913, estimated_accuracy=0.884)  # fmt: skip
+    unknown = [item.name for item in record.sets if item.role == "unknown"]
+    guards: list[Operating] = []
+    for sweep in record.sweeps[:2]:
+        kept = [a + b for a, b in zip(sweep.kept_correct, sweep.kept_wrong, strict=True)]
+        at = next(i for i, share in enumerate(kept) if share >= 0.95)
+        passed = {name: column[at] for name, column in sweep.passed.items()}
+        guards.append(
+            Operating(
+                score=sweep.score,
+                calibration=rename("temperature"),
+                keep=0.95,
+                threshold=sweep.thresholds[at],
+                accepted={known.name: kept[at], street.name: 0.61, **passed},
+                error=sweep.kept_wrong[at] / kept[at],
+                error_of_all=sweep.kept_wrong[-1],
+            )
+        )
+    means = {name: 1.6 + 0.9 * i for i, name in enumerate(unknown)}
+    merits = {item.name: 0.96 - 0.03 * i for i, item in enumerate(reversed(record.scores))}
+    return record.model_copy(
+        update={
+            "sets": [known.model_copy(update={"estimated_accuracy": 0.9707}), *record.sets[1:], street],
+            "calibrations": [
+                *record.calibrations,
+                *(calibration(rename(name), *rest) for name, *rest in CALIBRATIONS),
+            ],
+            "conformal": [
+                conformal(rename("lac"), 0.1, 0.9073, {known.name: 1.013} | means),
+                conformal(rename("aps"), 0.1, 0.8613, {known.name: 1.247} | {k: v + 1 for k, v in means.items()}),
+            ],
+            "choice": Choice(
+                score=record.scores[1].name,
+                why=rename("It finds the network's own mistakes and blended inputs best."),
+                figures=merits | {record.scores[1].name: 0.971},
+            ),
+            "operating": guards,
+            "checks": [
+                Check(condition=rename("ece>0.05"), value=0.0183, failed=False),
+                Check(condition=rename("accuracy<0.98"), value=0.9733, failed=True),
+            ],
+        }
+    )
+
+
 def make_record(
     *,
     scores: int = 9,
@@ -174,8 +251,12 @@ def make_record(
     calibrated: bool = True,
     pictures: bool = True,
     rename: Callable[[str], str] = str,
+    full: bool = False,
 ) -> Record:
-    """`rename` is applied to every free text: names of sets, scores, classes and so on."""
+    """`rename` is applied to every free text: names of sets, scores, classes and so on.
+
+    `full`: with the parts that a record may lack; needs two scores.
+    """
     rng = np.random.default_rng(7)
     names = [(f"{n}{'' if i < 9 else i // 9}", f, s) for i in range(scores) for n, f, s in [SCORES[i % 9]]]
     unknown_sets = [(f"{n}{'' if i < 5 else i // 5}", s, d) for i in range(sets) for n, s, d in [SETS[i % 5]]]
@@ -215,7 +296,7 @@ def make_record(
         for where in places
         for _ in range(8)
     ]
-    return Record(
+    plain = Record(
         caveat_version="0.1.0",
         created="2026-11-23T03:15:00Z",
         settings={"batch": 256, "bootstrap": 200, "seed": 0, "scores": [rename(n) for n, _, _ in names], "fit": None},
@@ -228,7 +309,8 @@ def make_record(
                        mean_confidence=0.9909),
             SetSummary(name=rename("mnist-fit"), role="fit", source="mnist:train", count=5000, shape=[1, 28, 28]),
             *(SetSummary(name=rename(n), role="unknown", source=s, count=UNKNOWN, shape=[1, 28, 28],
-                         mean_confidence=0.35 + 0.1 * i % 0.6) for i, (n, s, _) in enumerate(unknown_sets)),
+                         mean_confidence=0.35 + 0.1 * i % 0.6,
+                         generated=s.startswith("noise")) for i, (n, s, _) in enumerate(unknown_sets)),
         ],
         split=rename("Scores were fitted on mnist:train, calibrations on half of mnist:test; the other half judges."),
         calibrations=calibrations,
@@ -240,11 +322,17 @@ def make_record(
         notes=[rename("vim was fitted on the first 2,000 inputs only.")],
         seconds={"observe": 12.4, "fit": 3.77, "bootstrap": 8.1},
     )  # fmt: skip
+    return Record.model_validate_json(extended(plain, rename).model_dump_json()) if full else plain
 
 
 @pytest.fixture(scope="session")
 def record() -> Record:
     return make_record()
+
+
+@pytest.fixture(scope="session")
+def full() -> Record:
+    return make_record(full=True)
 
 
 @pytest.fixture(scope="session")
@@ -254,4 +342,4 @@ def build() -> Callable[..., Record]:
 
 @pytest.fixture(scope="session")
 def large() -> Record:
-    return make_record(scores=40, sets=8)
+    return make_record(scores=40, sets=8, full=True)

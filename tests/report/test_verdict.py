@@ -4,8 +4,10 @@ from typing import Any
 import pytest
 
 from caveat.audits.record import Estimate, Record, SetSummary
+from caveat.report.caveats import caveats
+from caveat.report.picks import best_score, mean_auroc
 from caveat.report.shown import Part, Value, shown
-from caveat.report.verdict import best_score, caveats, headline, is_generated, mean_auroc
+from caveat.report.verdict import headline
 
 
 def say(parts: list[Part]) -> str:
@@ -76,8 +78,8 @@ def test_generated_sets_count_as_one(record: Record) -> None:
         for (score, unknown), value in aurocs.items()
     ]
     sets = [
-        SetSummary(name=name, role="unknown", source=source, count=900, shape=[1])
-        for name, source in [("real", "kmnist:test"), ("noise", "noise:uniform"), ("blobs", "blobs")]
+        SetSummary(name=name, role="unknown", source=name, count=900, shape=[1], generated=name != "real")
+        for name in ("real", "noise", "blobs")
     ]
     changed = record.model_copy(update={"sets": sets, "detections": found})
     assert mean_auroc(changed) == pytest.approx({"a": 0.85, "b": 0.875})
@@ -150,11 +152,3 @@ def test_few_inputs_are_named(record: Record) -> None:
     few = [item.model_copy(update={"count": 499 if item.name == "kmnist" else 500}) for item in record.sets]
     lines = [say(line.text) for line in caveats(record.model_copy(update={"sets": few}))]
     assert [line for line in lines if "only" in line] == ["kmnist has only 499 inputs: the intervals are wide."]
-
-
-@pytest.mark.parametrize(
-    ("source", "generated"),
-    [("noise:uniform", True), ("permuted", True), ("blobs", True), ("Noise", True), ("mnist:test", False)],
-)
-def test_generated(source: str, generated: bool) -> None:
-    assert is_generated(SetSummary(name="x", role="unknown", source=source, count=1, shape=[1])) is generated

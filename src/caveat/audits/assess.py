@@ -1,6 +1,6 @@
 """From what was observed to a record: split, calibrate, score, judge."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 
@@ -9,9 +9,11 @@ from torch import Tensor
 
 from caveat import __version__, calibration, heads
 from caveat.audits import catalog, judge, pictures, record
+from caveat.audits.choose import choose
+from caveat.audits.operate import conformal, operating
 from caveat.errors import DataError, OptionError
 from caveat.observations import Observations
-from caveat.types import Batches
+from caveat.types import Batches, Probe
 
 __all__ = ["Observed", "Options", "assess"]
 
@@ -23,7 +25,11 @@ class Observed:
     known: Observations
     fit: Observations | None
     unknown: Mapping[str, Observations]
+    unlabelled: Mapping[str, Observations]
+    generated: frozenset[str]
+    """Names of the sets that are noise and the like."""
     head: heads.HeadLayer | None
+    probes: Mapping[str, Probe]
     classes: tuple[str, ...]
     sources: Mapping[str, tuple[str, list[int]]]
     """Per set (`test`, `fit`, the unknown ones), where it is from and the shape of an input."""
@@ -60,7 +66,7 @@ def assess(
     known = observed.known
     _check_labels(known, "test")
     replicas, seed = options.replicas, options.seed
-    tuning, judged = _split(len(known), options.tune, seed)
+    tuning, judged = split(len(known), options.tune, seed)
     fit_part, fit_words = known.part(tuning), f"the tuning part of test ({len(tuning)} samples)"
     if observed.fit is not None:
         _check_labels(observed.fit, "fit")
@@ -72,11 +78,13 @@ def assess(
     say("calibrating")
     calibrations = _calibrations(options.calibrations, known.part(tuning), evaluation, replicas, seed)
     say("scoring")
-    fitted = catalog.fit(options.scores, fit_part, observed.head.head if observed.head else None)
+    fitted = catalog.fit(options.scores, fit_part, observed.head.head if observed.head else None, observed.probes)
     parts = {"test": evaluation, **observed.unknown}
     values, scoring = catalog.evaluate(fitted, parts)
-    say("judging")
     unknown_values = {name: {k: v for k, v in by_set.items() if k != "test"} for name, by_set in values.items()}
+    say("choosing a score on known data")
+    choice = choose(options.scores, fit_part, known.part(tuning), observed.head.head if observed.head else None)
+    say("judging")
     detections = [
         judge.detection(score, name, values[score]["test"], unknown, replicas=replicas, seed=seed)
         for score in fitted
@@ -84,6 +92,9 @@ def assess(
     ]
     both = bool(wrong.any()) and not bool(wrong.all())
     shown = "msp" if "msp" in fitted else next(iter(fitted))
+    chosen = choice.score if choice else shown
+    preview = _operating(fitted, dict.fromkeys([chosen, shown]), known.part(tuning), values, wrong, observed)
+    notes += _doubtful_estimates(preview, observed)
     best = _best(detections) or shown
     return record.Record(
         caveat_version=__version__,
@@ -93,7 +104,7 @@ def assess(
         parameters=observed.model[1],
         head=observed.head.name if observed.head else "",
         classes=list(observed.classes),
-        sets=_set_summaries(observed, evaluation),
+        sets=_set_summaries(observed, evaluation, known.part(tuning)),
         split=(
             f"Of test, {len(tuning)} samples drawn by seed {seed} were set aside: calibrations are fitted on them. "
             f"All figures are judged on the other {len(judged)}. Scores are fitted on {fit_words}."
@@ -117,9 +128,12 @@ def assess(
             if both
         ],
         sweeps=[judge.sweep(name, values[name]["test"], wrong, unknown_values[name]) for name in fitted],
+        conformal=conformal(list(calibration.CONFORMAL), known.part(tuning), evaluation, observed.unknown),
+        choice=choice,
+        operating=preview,
         pictures=[
             picture
-            for name in dict.fromkeys([shown, best])
+            for name in dict.fromkeys([shown, chosen, best])
             for picture in pictures.choose(
                 name, values[name], parts, observed.batches, positions=judged, classes=observed.classes
             )
@@ -147,7 +161,14 @@ def _calibrations(
     return results
 
 
-def _split(count: int, tune: float, seed: int) -> tuple[Tensor, Tensor]:
+def split(count: int, tune: float, seed: int) -> tuple[Tensor, Tensor]:
+    """Positions of the tuning part and of the evaluation part, ascending.
+
+    Raises
+    ------
+    OptionError
+        If a part would be too small.
+    """
     size = round(tune * count)
     if size < 2 or count - size < 2:
         raise OptionError(f"tune: {tune} of {count} samples leaves {size} to fit and {count - size} to judge on")
@@ -167,19 +188,56 @@ def _check_labels(observed: Observations, name: str) -> None:
         )
 
 
-def _set_summaries(observed: Observed, evaluation: Observations) -> list[record.SetSummary]:
+def _operating(
+    fitted: Mapping[str, catalog.FittedScore],
+    names: Iterable[str],
+    tuning: Observations,
+    values: Mapping[str, Mapping[str, Tensor]],
+    wrong: Tensor,
+    observed: Observed,
+) -> list[record.Operating]:
+    """The preview of a guard with each of these scores; its threshold comes from the tuning part."""
+    found: list[record.Operating] = []
+    for name in names:
+        others = {key: seen for key, seen in values[name].items() if key != "test"}
+        others |= {key: fitted[name](seen).double() for key, seen in observed.unlabelled.items()}
+        preview = operating(name, fitted[name](tuning).double(), values[name]["test"], wrong, others)
+        if preview is not None:
+            found.append(preview)
+    return found
+
+
+def _doubtful_estimates(preview: Sequence[record.Operating], observed: Observed) -> list[str]:
+    """An estimated accuracy holds only for inputs of the known kind."""
+    if not preview:
+        return []
+    first = preview[0]
+    return [
+        f"Of {name}, {1 - first.accepted[name]:.0%} look unlike known data to {first.score} ({1 - first.keep:.0%} "
+        "would be usual): its estimated accuracy can't be relied on."
+        for name in observed.unlabelled
+        if 1 - first.accepted[name] > 2 * (1 - first.keep)
+    ]
+
+
+def _set_summaries(observed: Observed, evaluation: Observations, tuning: Observations) -> list[record.SetSummary]:
+    calibrated = calibration.temperature.fit(tuning.logits, tuning.labels)
+
     def summary(name: str, role: str, seen: Observations, confident: Observations) -> record.SetSummary:
         confidence = float(confident.logits.double().softmax(dim=1).amax(dim=1).mean())
+        estimated = float(calibrated(confident.logits.double()).softmax(dim=1).amax(dim=1).mean())
         source, shape = observed.sources[name]
         return record.SetSummary.model_validate(
             {"name": name, "role": role, "source": source, "count": len(seen), "shape": shape,
-             "mean_confidence": confidence}
+             "mean_confidence": confidence, "generated": name in observed.generated,
+             "estimated_accuracy": estimated if role in ("known", "unlabelled") else None}
         )  # fmt: skip
 
     rows = [summary("test", "known", observed.known, evaluation)]
     if observed.fit is not None:
         rows.append(summary("fit", "fit", observed.fit, observed.fit))
-    return rows + [summary(name, "unknown", seen, seen) for name, seen in observed.unknown.items()]
+    rows += [summary(name, "unknown", seen, seen) for name, seen in observed.unknown.items()]
+    return rows + [summary(name, "unlabelled", seen, seen) for name, seen in observed.unlabelled.items()]
 
 
 def _notes(evaluation: Observations, wrong: Tensor, observed: Observed) -> list[str]:

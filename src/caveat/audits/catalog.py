@@ -1,11 +1,11 @@
-"""All scores by name, with what each needs; and fitting and evaluating any number of them on observations."""
+"""All scores by name, with what each needs; fitting them, and applying them to observations."""
 
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from importlib import import_module
-from typing import Literal
+from typing import Literal, get_type_hints
 
 import torch
 from torch import Tensor
@@ -13,29 +13,65 @@ from torch import Tensor
 from caveat import scores
 from caveat.errors import OptionError
 from caveat.observations import Observations
-from caveat.types import Head
+from caveat.types import Head, Probe
 
-__all__ = ["Family", "FittedScore", "describe", "families", "fit", "known_name"]
+__all__ = [
+    "Family",
+    "FittedScore",
+    "describe",
+    "evaluate",
+    "families",
+    "fit",
+    "kind",
+    "known_name",
+    "plain",
+    "probe_kind",
+    "resolve",
+]
 
-Family = Literal["logits", "features", "head"]
+Family = Literal["logits", "features", "head", "layers", "model"]
 CHUNK = 4096
 
 
 @dataclass(frozen=True)
 class FittedScore:
-    """A score ready to be applied to observations."""
+    """A score ready to be applied."""
 
     name: str
     family: Family
-    function: Callable[[Tensor], Tensor]
-    seconds: float
+    fitted: Callable[..., Tensor] | None
+    """What its `fit` returned, or the function itself; None where the probe's numbers are the score."""
+    seconds: float = 0.0
     """Time of fitting."""
+
+    def apply(self, logits: Tensor, features: Tensor | None, probed: Tensor | None) -> Tensor:
+        """Score samples from the signals it needs."""
+        if self.family == "model":
+            return _there(probed)[:, 0]
+        assert self.fitted is not None
+        if self.family == "layers":
+            return self.fitted(_there(probed), logits)
+        return self.fitted(logits if self.family == "logits" else _there(features))
 
     def __call__(self, observations: Observations) -> Tensor:
         """Score every sample, in chunks; `(n,)` on the CPU."""
-        signal = observations.logits if self.family == "logits" else observations.features
-        assert signal is not None, "scores from features are fitted only where features were observed"
-        return torch.cat([self.function(signal[start : start + CHUNK]) for start in range(0, len(signal), CHUNK)])
+        features, probed = observations.features, observations.probed.get(self.name)
+        return torch.cat(
+            [
+                self.apply(
+                    observations.logits[part],
+                    None if features is None else features[part],
+                    None if probed is None else probed[part],
+                )
+                for part in (slice(start, start + CHUNK) for start in range(0, len(observations), CHUNK))
+            ]
+        )
+
+
+def _there(signal: Tensor | None) -> Tensor:
+    if signal is None:
+        raise OptionError("scores: these observations lack the signal this score needs; observe again with it")
+    return signal
 
 
 def families() -> dict[str, Family]:
@@ -44,8 +80,27 @@ def families() -> dict[str, Family]:
         ("logits", [*scores.FROM_LOGITS, *scores.FROM_RAW_LOGITS, *scores.FROM_KNOWN_LOGITS]),
         ("features", [*scores.FROM_MOMENTS, *scores.FROM_FEATURES]),
         ("head", scores.FROM_HEAD),
+        ("layers", [*scores.FROM_LAYERS, *scores.FROM_MAPS]),
+        ("model", scores.FROM_MODEL),
     ]
     return {name: family for family, names in tables for name in names}
+
+
+def resolve(names: Iterable[str] | None) -> list[str]:
+    """The scores that are meant: None is all that share one plain pass, `all` is really all.
+
+    Raises
+    ------
+    OptionError
+        If a name is in no table.
+    """
+    found = families()
+    if names is None:
+        return [name for name, family in found.items() if family in ("logits", "features", "head")]
+    chosen: list[str] = []
+    for name in names:
+        chosen += found if name == "all" else [known_name("scores", name, [*found, "all"])]
+    return list(dict.fromkeys(chosen))
 
 
 def known_name(option: str, name: str, names: Iterable[str]) -> str:
@@ -67,44 +122,74 @@ def known_name(option: str, name: str, names: Iterable[str]) -> str:
 def describe(name: str) -> tuple[str, str]:
     """First line and source of a score, from its docstring."""
     own = scores.FROM_LOGITS | scores.FROM_RAW_LOGITS
-    table = own | scores.FROM_KNOWN_LOGITS | scores.FROM_MOMENTS | scores.FROM_FEATURES | scores.FROM_HEAD
-    function = table[name]
+    pairs = {key: fit for key, (_, fit) in (scores.FROM_LAYERS | scores.FROM_MAPS).items()}
+    fits = scores.FROM_KNOWN_LOGITS | scores.FROM_MOMENTS | scores.FROM_FEATURES | scores.FROM_HEAD
+    function = (own | fits | pairs | scores.FROM_MODEL)[name]
     module = import_module(function.__module__)
     # a variant that is a function of its own says itself what it is; else the module's first line does
-    plain = name in own or function.__name__ not in ("fit", "from_moments")
+    plain = name in own or function.__name__ not in ("fit", "from_moments", "choose")
     summary = ((function.__doc__ if plain else module.__doc__) or "").strip().split("\n")[0]
-    text = (function if name in own else module.fit).__doc__ or ""
-    source = text.partition("Source:")[2].partition("\n\n")[0].partition(">>>")[0]
+    main = function if name in own or name in scores.FROM_MODEL else module.fit
+    source = (main.__doc__ or "").partition("Source:")[2].partition("\n\n")[0].partition(">>>")[0]
     return summary, " ".join(source.split())
 
 
-def fit(names: Iterable[str], known: Observations, head: Head | None) -> dict[str, FittedScore]:
+def fit(
+    names: Iterable[str], known: Observations, head: Head | None, probes: Mapping[str, Probe] | None = None
+) -> dict[str, FittedScore]:
     """Fit the scores called `names` on known observations; moments are gathered once for all that use them."""
     family = families()
     fitted: dict[str, FittedScore] = {}
-    features, moments, gathering = known.features, None, 0.0
+    moments: list[scores.moments.Moments] = []
     for name in names:
         started = time.perf_counter()
-        if name in scores.FROM_KNOWN_LOGITS:
-            function = scores.FROM_KNOWN_LOGITS[name](known.logits, known.labels)
-        elif family[name] == "logits":
-            function = (scores.FROM_LOGITS | scores.FROM_RAW_LOGITS)[name]
-        else:
-            assert features is not None
-            if name in scores.FROM_MOMENTS:
-                if moments is None:
-                    moments = scores.moments.of(features, known.labels)
-                    gathering = time.perf_counter() - started
-                    started += gathering
-                function = scores.FROM_MOMENTS[name](moments, dtype=features.dtype)
-                started -= gathering  # each would have needed it
-            elif name in scores.FROM_FEATURES:
-                function = scores.FROM_FEATURES[name](features, known.labels)
-            else:
-                assert head is not None
-                function = scores.FROM_HEAD[name](features, known.labels, head)
+        function = _fit(name, known, head, (probes or {}).get(name), moments)
         fitted[name] = FittedScore(name, family[name], function, time.perf_counter() - started)
     return fitted
+
+
+def _fit(
+    name: str, known: Observations, head: Head | None, probe: Probe | None, moments: list[scores.moments.Moments]
+) -> Callable[..., Tensor] | None:
+    if name in scores.FROM_MODEL:
+        return None
+    if name in scores.FROM_LOGITS | scores.FROM_RAW_LOGITS:
+        return (scores.FROM_LOGITS | scores.FROM_RAW_LOGITS)[name]
+    if name in scores.FROM_KNOWN_LOGITS:
+        return scores.FROM_KNOWN_LOGITS[name](known.logits, known.labels)
+    if name in scores.FROM_LAYERS:
+        return scores.FROM_LAYERS[name][1](_there(known.probed.get(name)), known.logits, known.labels, probe)
+    if name in scores.FROM_MAPS:
+        return scores.FROM_MAPS[name][1](head)
+    features = _there(known.features)
+    if name in scores.FROM_MOMENTS:
+        if not moments:
+            moments.append(scores.moments.of(features, known.labels))
+        return scores.FROM_MOMENTS[name](moments[0], dtype=features.dtype)
+    if name in scores.FROM_FEATURES:
+        return scores.FROM_FEATURES[name](features, known.labels)
+    return scores.FROM_HEAD[name](features, known.labels, head)
+
+
+def plain(name: str) -> Callable[..., Tensor] | None:
+    """The function itself, for scores that need no fitting; else None."""
+    return (scores.FROM_LOGITS | scores.FROM_RAW_LOGITS).get(name)
+
+
+def kind(name: str) -> type | None:
+    """The class that fitting this score gives; None if nothing is fitted."""
+    if name in scores.FROM_MODEL or plain(name) is not None:
+        return None
+    fits = scores.FROM_KNOWN_LOGITS | scores.FROM_MOMENTS | scores.FROM_FEATURES | scores.FROM_HEAD
+    fits |= {key: fit for key, (_, fit) in (scores.FROM_LAYERS | scores.FROM_MAPS).items()}
+    return get_type_hints(fits[name])["return"]
+
+
+def probe_kind(name: str) -> type:
+    """The class of the probe this score needs."""
+    if name in scores.FROM_MODEL:
+        return get_type_hints(scores.FROM_MODEL[name])["return"]
+    return get_type_hints((scores.FROM_LAYERS | scores.FROM_MAPS)[name][0])["return"]
 
 
 def evaluate(

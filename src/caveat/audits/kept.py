@@ -6,19 +6,21 @@ logits on the set's first batch. (A rival's cache went by name alone and returne
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import save as to_bytes
 from torch import nn
 
-from caveat import heads, observations
-from caveat.audits.record import write_atomically
+from caveat import heads, observations, storage
+from caveat.audits.files import write_atomically, write_bytes
 from caveat.errors import CaveatError, DataError
 from caveat.observations import Observations
-from caveat.types import Batches
+from caveat.types import Batches, Probe
 
-__all__ = ["fingerprint", "manifest", "observe"]
+__all__ = ["fingerprint", "folder", "keep_model", "load", "manifest", "observe"]
 
 MANIFEST = "manifest.json"
 
@@ -44,20 +46,70 @@ def manifest(folder: Path) -> dict[str, Any]:
 
 
 def observe(
-    model: nn.Module, batches: Batches, *, folder: Path | None, file: str, head: heads.HeadLayer | None, name: str
+    model: nn.Module,
+    batches: Batches,
+    *,
+    folder: Path | None,
+    file: str,
+    head: heads.HeadLayer | None,
+    name: str,
+    probes: Mapping[str, Probe],
 ) -> Observations:
     """Observe a set, or take the kept observations of the very same pass from `folder`."""
     if folder is None:
-        return observations.observe(model, batches, features=head is not None, head=head, name=name)
-    about = {"model": fingerprint(model), "head": head.name if head else None, "set": _set(batches, name)}
+        return observations.observe(model, batches, features=head is not None, head=head, probes=probes, name=name)
+    about = {
+        "model": fingerprint(model), "head": head.name if head else None, "set": _set(batches, name),
+        "probes": {probe_name: repr(probe) for probe_name, probe in probes.items()},
+    }  # fmt: skip
     path = folder / f"{file}.safetensors"
     if manifest(folder).get(file) == about and path.exists():
         kept = _still_the_same(model, batches, path)
         if kept is not None:
             return kept
-    observed = observations.observe(model, batches, features=head is not None, head=head, path=path, name=name)
+    observed = observations.observe(
+        model, batches, features=head is not None, head=head, probes=probes, path=path, name=name
+    )
     write_atomically(folder / MANIFEST, json.dumps(manifest(folder) | {file: about}, indent=1))
     return observed
+
+
+def folder(audit: Path) -> Path:
+    """Where an audit keeps its observations.
+
+    Raises
+    ------
+    DataError
+        If there are none.
+    """
+    place = audit / "observations"
+    if not (place / MANIFEST).exists():
+        raise DataError(f"audit: {audit} holds no observations; make them with  caveat audit ... -o {audit}")
+    return place
+
+
+def keep_model(model: nn.Module, head: heads.HeadLayer | None, place: Path, about: dict[str, Any]) -> None:
+    """Keep the network's weights and head beside the observations, so that a guard can be made from them."""
+    plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in model.state_dict().items()}
+    write_bytes(place / "model.safetensors", to_bytes(plain))
+    if head is not None:
+        weight, bias = (part.detach().cpu().contiguous() for part in head.head)
+        write_bytes(place / "head.safetensors", to_bytes({"weight": weight, "bias": bias}))
+        about = about | {"head": {"name": head.name, "pooled": head.pooled}}
+    write_atomically(place / MANIFEST, json.dumps(manifest(place) | {"about": about}, indent=1))
+
+
+def load(place: Path) -> tuple[Observations, Observations | None, heads.HeadLayer | None, dict[str, Any]]:
+    """Known and fit observations, head, and what is known about the model (`classes`, `shape`, `model`)."""
+    about = manifest(place).get("about")
+    if about is None or not (place / "test.safetensors").exists():
+        raise DataError(f"audit: {place} is not whole; audit again")
+    fit = observations.load(place / "fit.safetensors") if "fit" in manifest(place) else None
+    head = None
+    if "head" in about:
+        weights = storage.read(place / "head.safetensors")
+        head = heads.HeadLayer(about["head"]["name"], about["head"]["pooled"], (weights["weight"], weights["bias"]))
+    return observations.load(place / "test.safetensors"), fit, head, about
 
 
 def _set(batches: Batches, name: str) -> str:

@@ -3,13 +3,12 @@
 A record holds plain numbers, strings and small pictures. It imports no torch, so that a report can be made anywhere.
 """
 
-import json
-import os
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
+from caveat.audits.files import read_json, write_atomically
 from caveat.errors import DataError
 
 __all__ = [
@@ -289,25 +288,9 @@ class Record(_Part):
         DataError
             If the file is missing, is not JSON, or is not a record of this schema.
         """
-        path = Path(path)
         try:
-            return cls.model_validate(json.loads(path.read_text(encoding="utf-8")))
-        except OSError as error:
-            raise DataError(f"record: cannot read {path}: {error.strerror}") from None
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
-            raise DataError(f"record: {path} is not JSON ({error})") from None
+            return cls.model_validate(read_json(Path(path), name="record"))
         except ValidationError as error:
             first = error.errors()[0]
             place = ".".join(str(part) for part in first["loc"])
             raise DataError(f"record: {path} is not a record of schema {SCHEMA}: {place}: {first['msg']}") from None
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Write `text` under a temporary name beside `path`, then rename: a reader never sees half a file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)

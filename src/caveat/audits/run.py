@@ -7,13 +7,13 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from caveat import calibration, heads
-from caveat.audits import catalog, kept
-from caveat.audits.assess import Observed, Options, assess
+from caveat import calibration, fitted, heads
+from caveat.audits import catalog, kept, pictures, probing
+from caveat.audits.assess import Observed, Options, assess, split
 from caveat.audits.record import Record
 from caveat.errors import DataError, OptionError
 from caveat.observations import Observations, check_eval, check_inputs, run
-from caveat.types import Batches
+from caveat.types import Batches, Probe
 
 __all__ = ["audit"]
 
@@ -24,6 +24,7 @@ def audit(  # noqa: PLR0913  # the signature is the configuration
     *,
     fit: Batches | None = None,
     unknown: Mapping[str, Batches] | None = None,
+    unlabelled: Mapping[str, Batches] | None = None,
     scores: Sequence[str] | None = None,
     calibrations: Sequence[str] | None = None,
     head: str | None = None,
@@ -31,6 +32,7 @@ def audit(  # noqa: PLR0913  # the signature is the configuration
     replicas: int = 200,
     seed: int = 0,
     folder: Path | None = None,
+    made_by: str = "",
     say: Callable[[str], None] | None = None,
 ) -> Record:
     """Audit a classifier: accuracy, calibration, misclassification, and detection of unknown inputs.
@@ -45,8 +47,11 @@ def audit(  # noqa: PLR0913  # the signature is the configuration
         Known data (training data) the scores are fitted on; without it the tuning part of `test` serves.
     unknown
         Sets of inputs that belong to no class, by name; their labels are not used.
+    unlabelled
+        Sets of the known kind whose labels nobody knows, by name: their accuracy is estimated.
     scores, calibrations
-        Names from the tables; all by default.
+        Names from the tables. By default all calibrations, and all scores that share one plain pass; the score `all`
+        adds those that look at several layers or ask the network again.
     head
         Name of the layer that produces the logits; found by itself if None.
     tune
@@ -55,6 +60,8 @@ def audit(  # noqa: PLR0913  # the signature is the configuration
         Bootstrap replicas behind every interval.
     folder
         Keep the observations there (memory-mapped while judged) and reuse them if the same pass is asked for again.
+    made_by
+        How the model was made, for people: noted in `folder`, never imported.
     say
         Called with a line about each step.
 
@@ -69,41 +76,53 @@ def audit(  # noqa: PLR0913  # the signature is the configuration
     """
     say = say or _silent
     families = catalog.families()
-    names = [catalog.known_name("scores", name, families) for name in dict.fromkeys(scores or families)]
+    names = catalog.resolve(scores)
     calibration_names = list(calibration.FROM_LOGITS) if calibrations is None else list(calibrations)
     for name in calibration_names:
         catalog.known_name("calibrations", name, calibration.FROM_LOGITS)
     if not 0 < tune < 1:
         raise OptionError(f"tune: expected a share in (0, 1), got {tune}")
-    unknown = dict(unknown or {})
-    if reserved := {"test", "fit", "correct", "wrong"} & set(unknown):
-        raise OptionError(f"unknown: the name {reserved.pop()!r} is taken by the known data; choose another")
+    unknown, unlabelled = dict(unknown or {}), dict(unlabelled or {})
+    if reserved := {"test", "fit", "correct", "wrong", "model", "head", "about"} & {*unknown, *unlabelled}:
+        raise OptionError(f"unknown: the name {reserved.pop()!r} is taken; choose another")
+    if twice := set(unknown) & set(unlabelled):
+        raise OptionError(f"unlabelled: the name {twice.pop()!r} is taken by an unknown set; choose another")
     check_eval(model)
 
     started = time.perf_counter()
     layer = _head(model, test, head, needed=any(families[name] != "logits" for name in names))
-    sets = {"test": test} | ({"fit": fit} if fit is not None else {}) | unknown
+    sets = {"test": test} | ({"fit": fit} if fit is not None else {}) | unknown | unlabelled
     _same_shape(sets)
+    options = Options(tuple(names), tuple(calibration_names), head, tune, replicas, seed)
+    keep = None if folder is None else folder / "observations"
+    made = _probes(names, model, test, fit, layer, options)
     seen: dict[str, Observations] = {}
     seconds: dict[str, float] = {}
     for name, batches in sets.items():
         say(f"observing {name}")
         before = time.perf_counter()
-        keep = None if folder is None else folder / "observations"
-        seen[name] = kept.observe(model, batches, folder=keep, file=_file(name), head=layer, name=name)
+        seen[name] = kept.observe(model, batches, folder=keep, file=_file(name), head=layer, name=name, probes=made)
         seconds[f"observe {name}"] = time.perf_counter() - before
     classes = _classes(test, seen["test"].logits.shape[1])
+    if keep is not None:
+        about = {
+            "classes": classes, "shape": _shape(test), "model": made_by,
+            "probes": {name: fitted.arrays(probe)[1] for name, probe in made.items()},
+        }  # fmt: skip
+        kept.keep_model(model, layer, keep, about)
     observed = Observed(
         known=seen["test"],
         fit=seen.get("fit"),
         unknown={name: seen[name] for name in unknown},
+        unlabelled={name: seen[name] for name in unlabelled},
+        generated=frozenset(name for name, batches in sets.items() if getattr(batches, "generated", False)),
         head=layer,
+        probes=made,
         classes=classes,
         sources={name: (str(getattr(b, "name", type(b).__name__)), _shape(b)) for name, b in sets.items()},
         batches=sets,
         model=(type(model).__name__, sum(p.numel() for p in model.parameters())),
     )
-    options = Options(tuple(names), tuple(calibration_names), head, tune, replicas, seed)
     judged = assess(observed, options, seconds=seconds, say=say)
     judged.seconds["all"] = float(f"{time.perf_counter() - started:.6g}")
     return judged
@@ -120,8 +139,31 @@ def _head(model: nn.Module, test: Batches, name: str | None, *, needed: bool) ->
     if anchor is not None:
         inputs = inputs.to(anchor.device, anchor.dtype)
     with torch.no_grad():
-        run(model, inputs, "test", 0)
+        run(model, inputs, "test")
     return heads.find(model, inputs, name=name)
+
+
+def _probes(
+    names: Sequence[str],
+    model: nn.Module,
+    test: Batches,
+    fit: Batches | None,
+    head: heads.HeadLayer | None,
+    options: Options,
+) -> dict[str, Probe]:
+    """Options of a probe are chosen on training data, or on the part of test that nothing is judged on."""
+    families = catalog.families()
+    if not any(families[name] in ("layers", "model") for name in names):
+        return {}
+    if fit is not None:
+        inputs, labels = next(iter(fit))
+        return probing.probes(names, model, inputs, labels, head)
+    all_labels = torch.cat([labels for _, labels in test])
+    rows = split(len(all_labels), options.tune, options.seed)[0][:512]
+    chosen = pictures.take(test, rows)
+    if chosen is None:
+        raise OptionError("fit: the loader of test is shuffled; scores that need options chosen want a fit set then")
+    return probing.probes(names, model, chosen, all_labels[rows], head)
 
 
 def _same_shape(sets: Mapping[str, Batches]) -> None:

@@ -1,15 +1,48 @@
 """Calibrations: what makes a network's confidence mean what it says.
 
-Each is fitted on held-out logits, `fit(logits, labels, *, ...) -> g`, and `g(logits)` are logits again.
+Each is fitted on held-out logits, `fit(logits, labels, *, ...) -> g`, and `g(logits)` are logits again. Conformal
+prediction is fitted likewise, and answers with sets of classes.
 """
 
 from collections.abc import Callable, Mapping
 
 from torch import Tensor
 
-from caveat.calibration import temperature
+from caveat.calibration import conformal, dirichlet, histogram, isotonic, matrix, temperature, vector
 
-__all__ = ["FROM_LOGITS", "temperature"]
+__all__ = [
+    "CONFORMAL",
+    "FROM_LOGITS",
+    "KEEP_ORDER",
+    "ONE_VERSUS_REST",
+    "PARAMETRIC",
+    "conformal",
+    "dirichlet",
+    "histogram",
+    "isotonic",
+    "matrix",
+    "temperature",
+    "vector",
+]
 
-FROM_LOGITS: Mapping[str, Callable[..., Callable[[Tensor], Tensor]]] = {"temperature": temperature.fit}
+Fit = Callable[..., Callable[[Tensor], Tensor]]
+
+PARAMETRIC: Mapping[str, Fit] = {
+    "temperature": temperature.fit,
+    "vector": vector.fit,
+    "matrix": matrix.fit,
+    "dirichlet": dirichlet.fit,
+}
+"""Fitted by likelihood: never of a higher NLL than none on the data they are fitted on; smooth in the logits."""
+
+ONE_VERSUS_REST: Mapping[str, Fit] = {"isotonic": isotonic.fit, "histogram": histogram.fit}
+"""Fitted class by class and normalised: they promise neither."""
+
+FROM_LOGITS: Mapping[str, Fit] = {**PARAMETRIC, **ONE_VERSUS_REST}
 """Fits of the signature `fit(logits, labels, *, ...)`; what they give maps logits to logits."""
+
+KEEP_ORDER: tuple[str, ...] = ("temperature",)
+"""Those of `FROM_LOGITS` that keep the order of the classes, and with it every answer."""
+
+CONFORMAL: Mapping[str, Fit] = {"lac": conformal.lac, "aps": conformal.aps, "raps": conformal.raps}
+"""Fits of the signature `fit(logits, labels, *, error, ...)`; what they give maps logits to sets of classes."""

@@ -61,6 +61,7 @@ def run(
             replicas=replicas,
             seed=seed,
             folder=output,
+            made_by=model,
             say=say,
         )
         say("writing the report")

@@ -39,6 +39,7 @@ def run(
             replicas=replicas,
             seed=seed,
             folder=output,
+            made_by="caveat.models:small_cnn(classes=9)",
             say=say,
         )
         say("writing the report")

@@ -40,7 +40,7 @@ def generated(make: Maker, like: Source, *, name: str, batch: int, seed: int) ->
                 images[here] = current[chunk[here] % BLOCK]
             yield images
 
-    return Source(name, like.shape, torch.full((len(like),), -1), None, batch, read)
+    return Source(name, like.shape, torch.full((len(like),), -1), None, batch, read, generated=True)
 
 
 def uniform(like: Source, indices: Indices, generator: torch.Generator) -> Images:

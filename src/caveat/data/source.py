@@ -38,6 +38,8 @@ class Source:
     """Names of the labels 0, 1, ..., if known."""
     batch: int
     read: Reader
+    generated: bool = False
+    """Noise and the like: not found in the world, and easy to tell from it."""
 
     def __len__(self) -> int:
         return len(self.labels)

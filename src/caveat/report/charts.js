@@ -1,26 +1,5 @@
 // Charts: each is compiled when it first comes into view, and after that only given new rows.
 const DATA = JSON.parse(document.getElementById("data").textContent);
-const tip = document.getElementById("tip");
-
-function showTip(lines, x, y) {
-  tip.replaceChildren(...lines.map(([label, text]) => {
-    const row = document.createElement("div");
-    if (label) {
-      const name = document.createElement("span");
-      name.textContent = label;
-      row.append(name);
-    }
-    row.append(text);
-    return row;
-  }));
-  tip.hidden = false;
-  const box = tip.getBoundingClientRect(), gap = 12;
-  const above = y - box.height - gap;
-  tip.style.left = `${Math.max(gap, Math.min(x - box.width / 2, document.documentElement.clientWidth - box.width - gap))}px`;
-  tip.style.top = `${above > gap ? above : y + gap + 12}px`;
-}
-
-function hideTip() { tip.hidden = true; }
 
 const AXIS = 53; // pixels that the axis and its title take below a chart
 const charts = new Map(); // element -> { figure, view, rows, seen }

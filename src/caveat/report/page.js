@@ -1,7 +1,5 @@
 // The page: pickers, the heat map, sorting, the threshold.
 const state = { score: DATA.start.score, set: DATA.start.set, metric: "auroc", step: 0 };
-const all = (selector, root = document) => [...root.querySelectorAll(selector)];
-const one = (selector, root = document) => root.querySelector(selector);
 // A number of the record; `derived` names the sum or ratio when it is computed here from several of them.
 function figure(value, kind, derived) {
   const element = document.createElement("data");
@@ -9,13 +7,6 @@ function figure(value, kind, derived) {
   element.dataset.as = kind;
   if (derived) element.dataset.derived = derived;
   element.textContent = shown(value, kind);
-  return element;
-}
-
-function make(tag, className, ...children) {
-  const element = document.createElement(tag);
-  if (className) element.className = className;
-  element.append(...children);
   return element;
 }
 
@@ -113,22 +104,6 @@ function listenToHeat() {
   }
 }
 
-// --- Sorting ---
-
-function sortBy(button) {
-  const head = button.closest("th"), table = head.closest("table"), body = table.tBodies[0];
-  const down = head.getAttribute("aria-sort") !== "descending";
-  all("th", table.tHead).forEach((other) => other.removeAttribute("aria-sort"));
-  head.setAttribute("aria-sort", down ? "descending" : "ascending");
-  const key = (row) => {
-    const cell = row.children[head.cellIndex], number = one("data", cell);
-    return number ? Number(number.value) : cell.textContent.trim();
-  };
-  const order = (a, b) => (typeof a === "number" && typeof b === "number" ? b - a : String(b).localeCompare(String(a)));
-  const rows = [...body.rows].sort((a, b) => (down ? 1 : -1) * order(key(a), key(b)));
-  body.append(...rows);
-}
-
 // --- Threshold ---
 
 function showThreshold() {
@@ -194,46 +169,13 @@ function choose(change) {
   showThreshold();
 }
 
-function listenToTips() {
-  const termOf = (event) => event.target.closest?.(".term");
-  const open = (term) => {
-    const box = term.getBoundingClientRect();
-    showTip([["", term.dataset.tip]], box.left + box.width / 2, box.top);
-    term.setAttribute("aria-describedby", "tip");
-  };
-  for (const kind of ["pointerover", "focusin", "click"]) {
-    document.addEventListener(kind, (event) => { if (termOf(event)) open(termOf(event)); else if (kind === "click") hideTip(); });
-  }
-  for (const kind of ["pointerout", "focusout"]) document.addEventListener(kind, (event) => { if (termOf(event)) hideTip(); });
-  document.addEventListener("keydown", (event) => { if (event.key === "Escape") hideTip(); });
-  window.addEventListener("scroll", hideTip, { passive: true });
-}
-
-function markSection() {
-  const links = all("nav a"), strip = one("nav div");
-  const sections = links.map((link) => one(link.hash));
-  let current = null, asked = false;
-  const look = () => {
-    asked = false;
-    const above = sections.filter((section) => section.getBoundingClientRect().top < window.innerHeight * 0.4);
-    const link = links[Math.max(0, above.length - 1)];
-    if (link === current) return;
-    current?.removeAttribute("aria-current");
-    link.setAttribute("aria-current", "true");
-    strip.scrollTo({ left: link.offsetLeft - strip.clientWidth / 3 });
-    current = link;
-  };
-  window.addEventListener("scroll", () => { if (!asked) { asked = true; requestAnimationFrame(look); } }, { passive: true });
-  look();
-}
-
 function begin() {
   const names = { score: DATA.scores, set: DATA.unknown.map((set) => set.name) };
   for (const select of all("[data-pick]")) {
     select.append(...names[select.dataset.pick].map((name, at) => new Option(name, String(at))));
     select.addEventListener("change", () => choose({ [select.dataset.pick]: Number(select.value) }));
   }
-  for (const button of all(".sort")) button.addEventListener("click", () => sortBy(button));
+  listenToSorting();
   for (const row of all("[data-choose]")) row.addEventListener("click", () => choose({ score: DATA.scores.indexOf(row.dataset.choose) }));
   for (const chart of all("[data-chart=reliability]")) {
     const { confidence, accuracy, share } = DATA.reliability[chart.dataset.at];

@@ -15,9 +15,10 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined, Template
 from markupsafe import Markup
 
-from caveat.audits.record import Detection, Picture, Record, Score, write_atomically
+from caveat.audits.files import write_atomically
+from caveat.audits.record import Detection, Picture, Record, Score
 from caveat.errors import DataError
-from caveat.report import verdict
+from caveat.report import caveats, picks, verdict
 from caveat.report.payload import embed, payload, pictures
 from caveat.report.shown import Value, between, markup
 from caveat.report.terms import TERMS
@@ -26,7 +27,7 @@ __all__ = ["render", "write"]
 
 PLACE = files("caveat.report")
 SCRIPTS = ("vendor/vega.min.js", "vendor/vega-lite.min.js")
-OWN = ("shown.js", "charts.js", "page.js")
+OWN = ("shown.js", "shared.js", "charts.js", "page.js")
 LICENCE = "vendor/LICENSE-vega"
 PICTURE_KINDS: dict[str, tuple[str, str]] = {
     "trusted mistake": ("Most trusted mistakes", "Wrong answers that the score trusts most: what a threshold lets by."),
@@ -72,10 +73,11 @@ def render(record: Record) -> str:
         licence=_read(LICENCE),
         data=Markup(embed(payload(record))),
         headline=verdict.headline(record),
-        caveats=verdict.caveats(record),
-        best=verdict.best_score(record),
-        helping=verdict.helping_calibration(record),
-        unknown=verdict.unknown_sets(record),
+        caveats=caveats.caveats(record),
+        best=picks.best_score(record),
+        leading=picks.leading_score(record),
+        helping=picks.helping_calibration(record),
+        unknown=picks.unknown_sets(record),
         ranking=_ranking(record),
         mistakes=sorted(record.selective, key=lambda item: item.aurc.value),
         worst=_worst(record),
@@ -155,14 +157,14 @@ def _png(picture: Picture) -> str:
 
 def _ranking(record: Record) -> list[tuple[int, Score]]:
     """The scores with their positions, best mean AUROC first; those without detections last."""
-    mean = verdict.mean_auroc(record)
+    mean = picks.mean_auroc(record)
     return sorted(enumerate(record.scores), key=lambda pair: -mean.get(pair[1].name, -1.0))
 
 
 def _worst(record: Record) -> Detection | None:
-    """The unknown set that passes most under the best score."""
-    best = verdict.best_score(record)
-    found = [item for item in record.detections if item.score == best]
+    """The unknown set that passes most under the leading score."""
+    score = picks.leading_score(record)
+    found = [item for item in record.detections if item.score == score]
     return max(found, key=lambda item: item.fpr_at_95_tpr.value, default=None)
 
 
@@ -183,8 +185,7 @@ def _groups(kept: list[Picture]) -> list[tuple[str, str, list[tuple[str, str, li
 
 HELPERS: dict[str, Any] = {
     "between": between,
-    "detection": verdict.detection,
-    "generated": verdict.is_generated,
+    "detection": picks.detection,
     "markup": markup,
     "png": _png,
     "terms": TERMS,

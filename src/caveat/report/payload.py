@@ -6,7 +6,7 @@ from typing import Any
 
 from caveat.audits.record import Curve, Detection, Estimate, Picture, Record, Sweep
 from caveat.report.figures import FIGURES
-from caveat.report.verdict import best_score, detection, is_generated, unknown_sets
+from caveat.report.picks import detection, leading_score, unknown_sets
 
 __all__ = ["embed", "payload", "pictures", "thin"]
 
@@ -32,10 +32,10 @@ def payload(record: Record) -> Json:
     selective = {item.score: item for item in record.selective}
     sweeps = {item.score: item for item in record.sweeps}
     groups = ["correct", "wrong", *(item.name for item in unknown)]
-    start = best_score(record)
+    start = leading_score(record)
     return {
         "scores": scores,
-        "unknown": [{"name": item.name, "generated": is_generated(item)} for item in unknown],
+        "unknown": [{"name": item.name, "generated": item.generated} for item in unknown],
         "start": {"score": scores.index(start) if start in scores else 0, "set": _hardest(record, start)},
         "about": [{"summary": item.summary, "family": item.family, "source": item.source} for item in record.scores],
         "reliability": [item.reliability.model_dump() for item in record.calibrations],

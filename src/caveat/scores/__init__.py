@@ -14,16 +14,22 @@ from caveat.scores import (
     fdbd,
     gaussian_mixture,
     gradnorm,
+    gram,
     kl_matching,
     knn,
     logits,
     lts,
     mahalanobis,
+    mahalanobis_layers,
     moments,
+    nac,
     nci,
     nnguide,
+    odin,
     openmax,
     pnml,
+    pooled,
+    rankfeat,
     react,
     relative_mahalanobis,
     residual,
@@ -32,13 +38,16 @@ from caveat.scores import (
     vim,
     vra,
     weighted_energy,
-)  # fmt: skip
+)
 
 __all__ = [
     "FROM_FEATURES",
     "FROM_HEAD",
     "FROM_KNOWN_LOGITS",
+    "FROM_LAYERS",
     "FROM_LOGITS",
+    "FROM_MAPS",
+    "FROM_MODEL",
     "FROM_MOMENTS",
     "FROM_RAW_LOGITS",
     "ash",
@@ -47,16 +56,22 @@ __all__ = [
     "fdbd",
     "gaussian_mixture",
     "gradnorm",
+    "gram",
     "kl_matching",
     "knn",
     "logits",
     "lts",
     "mahalanobis",
+    "mahalanobis_layers",
     "moments",
+    "nac",
     "nci",
     "nnguide",
+    "odin",
     "openmax",
     "pnml",
+    "pooled",
+    "rankfeat",
     "react",
     "relative_mahalanobis",
     "residual",
@@ -121,3 +136,20 @@ FROM_HEAD: dict[str, Callable[..., Any]] = {
     "dice": dice.fit,
 }
 """`fit(features, labels, head) -> score(features)`; `head` is weight and bias of the last linear layer."""
+
+FROM_LAYERS: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
+    "mahalanobis_layers": (pooled.probe, mahalanobis_layers.fit),
+    "gram": (gram.probe, gram.fit),
+    "nac": (nac.probe, nac.fit),
+}
+"""`probe(activations)`, then `fit(probed, logits, labels, probe) -> score(probed, logits)`."""
+
+FROM_MAPS: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
+    "rankfeat": (rankfeat.probe, rankfeat.fit),
+}
+"""`probe(activations, features)`, then `fit(head) -> score(probed, logits)`."""
+
+FROM_MODEL: dict[str, Callable[..., Any]] = {
+    "odin": odin.choose,
+}
+"""`choose(model, inputs, labels) -> probe`, whose numbers are the score."""

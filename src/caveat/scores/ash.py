@@ -30,12 +30,12 @@ class ShapedActivations:
         values, indices = largest(features, self.percentile)
         empty, total = torch.zeros_like(features), features.sum(dim=1, keepdim=True)
         if self.variant == "b":
-            shaped = empty.scatter(1, indices, (total / indices.shape[1]).expand_as(values))
+            shaped = total * kept_share(features, values)
         else:
             shaped = empty.scatter(1, indices, values)
         logits = shaped @ self.weight.T
         if self.variant == "s":
-            logits = logits * ratio(total, values).exp()
+            logits = logits * ratio(total, values, features.shape[1]).exp()
         return -torch.logsumexp(logits + self.bias, dim=1)
 
 
@@ -86,10 +86,25 @@ def largest(features: Tensor, percentile: float) -> tuple[Tensor, Tensor]:
     return features.topk(max(1, kept), dim=1, sorted=False)
 
 
-def ratio(total: Tensor, values: Tensor) -> Tensor:
-    """Sum of all activations over that of the largest; 1 where there are none."""
+def kept_share(features: Tensor, values: Tensor) -> Tensor:
+    """1/k for each of the k largest activations; equal ones at the border share what is left for them.
+
+    Of a sparse sample many zeros are at the border: which of them a selection takes would be chance.
+    """
+    border = values.amin(dim=1, keepdim=True)
+    above, tied = (features > border).to(features.dtype), (features == border).to(features.dtype)
+    size = values.shape[1]
+    left = (size - above.sum(dim=1, keepdim=True)) / tied.sum(dim=1, keepdim=True)
+    return (above + tied * left) / size
+
+
+def ratio(total: Tensor, values: Tensor, size: int) -> Tensor:
+    """Sum of all `size` activations over that of the largest; 1 where there are none.
+
+    Of activations that are not negative it is at most `size` over the number of the largest; of others it is cut there.
+    """
     part = values.sum(dim=1, keepdim=True)
-    return torch.where(part == 0, torch.ones_like(part), total / part)
+    return torch.where(part == 0, torch.ones_like(part), total / part).clamp_max(size / values.shape[1])
 
 
 def check_share(percentile: float) -> None:

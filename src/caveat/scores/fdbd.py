@@ -27,7 +27,7 @@ class BoundaryDistance:
         logits = features @ self.weight.T + self.bias
         top, predicted = logits.max(dim=1, keepdim=True)
         distances = ((top - logits) / self.gaps[predicted.squeeze(1)]).sum(dim=1) / (logits.shape[1] - 1)
-        return -distances / (features - self.mean).norm(dim=1).clamp_min(torch.finfo(features.dtype).tiny)
+        return -distances / (features - self.mean).norm(dim=1).clamp_min(torch.finfo(features.dtype).eps)
 
 
 def fit(features: Features, labels: Labels, head: Head) -> BoundaryDistance:

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from caveat.errors import OptionError
-from caveat.scores.moments import CHUNK, of, with_ridge
+from caveat.scores.moments import CHUNK, cholesky, of
 from caveat.types import Features, Labels, Score
 
 __all__ = ["GaussianMixture", "fit"]
@@ -52,7 +52,7 @@ def fit(features: Features, labels: Labels, *, dimension: int = 128, ridge: floa
     Raises
     ------
     OptionError
-        If `dimension` is not positive.
+        If `dimension` is not positive, or `ridge` negative, or 0 where a covariance has no inverse.
     DataError
         If the set is empty, the lengths differ, or a feature is NaN or infinite.
 
@@ -66,8 +66,10 @@ def fit(features: Features, labels: Labels, *, dimension: int = 128, ridge: floa
     dimension = min(dimension, size)
     values, vectors = torch.linalg.eigh(moments.total)
     basis = vectors[:, size - dimension :]
-    rest = values[: size - dimension].clamp_min(0).mean() if dimension < size else values.new_tensor(1.0)
-    rest = torch.maximum(rest, ridge * values.clamp_min(0).mean()).clamp_min(torch.finfo(values.dtype).tiny)
+    # where no direction is left the value does not matter: the largest one keeps rounding down
+    rest = values[: size - dimension].clamp_min(0).mean() if dimension < size else values[-1]
+    rest = torch.maximum(rest, ridge * moments.spread)
+    rest = torch.where(rest > 0, rest, torch.ones_like(rest))
     count = len(moments.classes)
     means = (moments.means - moments.mean) @ basis
     scatter = torch.zeros(count, dimension, dimension, dtype=torch.float64, device=features.device)
@@ -78,9 +80,7 @@ def fit(features: Features, labels: Labels, *, dimension: int = 128, ridge: floa
         for label in place[part].unique().tolist():
             own = inner[place[part] == label] - means[label]
             scatter[label].addmm_(own.T, own)
-    factors = torch.linalg.cholesky(
-        torch.stack([with_ridge(s / n, ridge) for s, n in zip(scatter, moments.counts, strict=True)])
-    )
+    factors = cholesky(scatter / moments.counts[:, None, None], ridge, moments.spread)
     identity = torch.eye(dimension, dtype=torch.float64, device=features.device).expand(count, -1, -1)
     whiten = torch.linalg.solve_triangular(factors, identity, upper=False)
     log_weight = (

@@ -25,7 +25,7 @@ class LogitScaling:
         """A selection among d activations and c products of length d a sample."""
         positive = features.relu()
         values, _ = largest(positive, self.percentile)
-        factor = ratio(positive.sum(dim=1, keepdim=True), values).square()
+        factor = ratio(positive.sum(dim=1, keepdim=True), values, features.shape[1]).square()
         return -torch.logsumexp((features @ self.weight.T + self.bias) * factor, dim=1)
 
 

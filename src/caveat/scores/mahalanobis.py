@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from caveat.scores.moments import Moments, of, with_ridge
+from caveat.scores.moments import Moments, cholesky, of
 from caveat.types import Features, Labels, Score
 
 __all__ = ["Mahalanobis", "fit", "from_moments"]
@@ -39,6 +39,8 @@ def fit(features: Features, labels: Labels, *, ridge: float = 1e-6) -> Mahalanob
 
     Raises
     ------
+    OptionError
+        If `ridge` is negative, or 0 where the covariance has no inverse.
     DataError
         If the set is empty, the lengths differ, or a feature is NaN or infinite.
 
@@ -50,7 +52,7 @@ def fit(features: Features, labels: Labels, *, ridge: float = 1e-6) -> Mahalanob
 
 def from_moments(moments: Moments, *, ridge: float = 1e-6, dtype: torch.dtype = torch.float32) -> Mahalanobis:
     """The same from moments gathered before (in one pass, or on several machines)."""
-    factor = torch.linalg.cholesky(with_ridge(moments.within, ridge))
+    factor = cholesky(moments.within, ridge, moments.spread)
     identity = torch.eye(len(factor), dtype=factor.dtype, device=factor.device)
     whiten = torch.linalg.solve_triangular(factor, identity, upper=False)
     means = (moments.means - moments.mean) @ whiten.T

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from caveat.errors import DataError
+from caveat.errors import DataError, OptionError
 from caveat.types import Features, Labels
 
 __all__ = ["Moments", "merge", "of"]
@@ -45,6 +45,11 @@ class Moments:
         """Covariance around the mean of all samples, divided by n: within + between classes."""
         offsets = (self.means - self.mean) * (self.counts / self.counts.sum()).sqrt().unsqueeze(1)
         return self.within + offsets.T @ offsets
+
+    @property
+    def spread(self) -> Float[Tensor, ""]:
+        """Mean over features of their variance in all data."""
+        return self.total.diagonal().mean()
 
 
 def of(features: Features, labels: Labels) -> Moments:
@@ -99,8 +104,25 @@ def check(features: Tensor, labels: Tensor, name: str = "features") -> None:
             raise DataError(f"{name}: expected finite numbers, got NaN or infinity in samples {start} onwards")
 
 
-def with_ridge(covariance: Tensor, ridge: float) -> Tensor:
-    """Add `ridge` times the mean variance to the diagonal: dead features must not make it singular."""
-    size = covariance.shape[0]
-    scale = covariance.diagonal().mean().clamp_min(torch.finfo(covariance.dtype).tiny)
-    return covariance + ridge * scale * torch.eye(size, dtype=covariance.dtype, device=covariance.device)
+def cholesky(covariance: Float[Tensor, "*k d d"], ridge: float, spread: Float[Tensor, ""]) -> Tensor:
+    """Lower factor of covariances with `ridge` times their mean variance added to the diagonal.
+
+    Dead features must not make them singular. Where a covariance has no variance at all (samples of a class that
+    coincide, or a single one), a millionth of `spread`, the mean variance of all data, is taken for it.
+
+    Raises
+    ------
+    OptionError
+        If `ridge` is negative, or too small for a covariance without an inverse.
+    """
+    if not ridge >= 0:
+        raise OptionError(f"ridge: expected a number of at least 0, got {ridge}")
+    if not spread > 0:  # all samples are one point
+        spread = torch.ones_like(spread)
+    variance = covariance.diagonal(dim1=-2, dim2=-1).mean(dim=-1)
+    added = ridge * torch.maximum(variance, 1e-6 * spread)
+    identity = torch.eye(covariance.shape[-1], dtype=covariance.dtype, device=covariance.device)
+    factor, failed = torch.linalg.cholesky_ex(covariance + added[..., None, None] * identity)
+    if failed.any():
+        raise OptionError(f"ridge: the features' covariance is singular with {ridge}; choose a larger one, like 1e-6")
+    return factor

@@ -12,6 +12,9 @@ from caveat.types import Labels, Logits, Score
 
 __all__ = ["OpenMax", "fit"]
 
+SHIFT = 10_000.0
+"""Where the authors' library (libMR) puts the smallest distance of a tail before it fits; numbers depend on it."""
+
 
 @dataclass(frozen=True)
 class OpenMax:
@@ -19,17 +22,20 @@ class OpenMax:
 
     centres: Float[Tensor, "c c"]
     """Mean logits of the correctly answered samples of each class."""
+    nearest: Float[Tensor, " c"]
+    """Smallest distance of the tail of each class; its distribution begins `SHIFT` below."""
     shape: Float[Tensor, " c"]
-    scale: Float[Tensor, " c"]
-    location: Float[Tensor, " c"]
+    level: Float[Tensor, " c"]
+    """shape log(scale / SHIFT) of the Weibull distribution; infinite for a class without one."""
     alpha: int
 
     def __call__(self, logits: Logits) -> Score:
         """All classes of all samples at once: c x c products a sample."""
         distances = torch.cdist(logits, self.centres, compute_mode="donot_use_mm_for_euclid_dist")
-        beyond = ((distances - self.location) / self.scale).clamp_min(0)
-        outside = -torch.expm1(-beyond.pow(self.shape))  # Weibull: chance that a known one is nearer than this
-        rank = logits.argsort(dim=1, descending=True).argsort(dim=1)
+        # Weibull: chance that a known one is nearer; ((d + shift) / scale)^shape by its logarithm, as shape is huge
+        beyond = ((distances - self.nearest) / SHIFT).clamp_min(-1)
+        outside = -torch.expm1(-torch.exp(self.shape * beyond.log1p() - self.level))
+        rank = logits.argsort(dim=1, descending=True, stable=True).argsort(dim=1)
         share = ((self.alpha - rank).to(logits.dtype) / self.alpha).clamp_min(0)
         kept = logits * (1 - outside * share)
         unknown = (logits - kept).sum(dim=1, keepdim=True)
@@ -39,9 +45,10 @@ class OpenMax:
 def fit(logits: Logits, labels: Labels, *, tail: int = 25, alpha: int = 10) -> OpenMax:
     """Fit a Weibull distribution to the `tail` largest distances of correct answers from their class's mean logits.
 
-    For open sets of classes; slower to fit than the rest, c x c to evaluate. Formula: the logit of class k, ranked i-th
-    (i < alpha), is multiplied by 1 - w_k (alpha - i)/alpha, w_k the Weibull probability of a smaller distance; what is
-    taken away is the logit of the unknown class, and the score its softmax.
+    For open sets of classes; slower to fit than the rest, c x c products a sample to evaluate. Formula: the logit of
+    class k, ranked i-th (i < alpha), is multiplied by 1 - w_k (alpha - i)/alpha, w_k the Weibull probability of a
+    smaller distance; what is taken away is the logit of the unknown class, and the score its softmax. A class with
+    fewer than 3 right answers keeps its logit.
 
     Raises
     ------
@@ -59,9 +66,8 @@ def fit(logits: Logits, labels: Labels, *, tail: int = 25, alpha: int = 10) -> O
     right = logits.argmax(dim=1) == labels
     wide = logits.double()
     centres = torch.zeros(classes, classes, dtype=torch.float64, device=logits.device)
-    # a class that is never answered rightly has no shape: nothing is taken from it
-    shapes, scales = torch.ones(classes).double(), torch.full((classes,), torch.inf).double()
-    locations = torch.zeros(classes).double()
+    nearest, shape = torch.zeros(classes).double(), torch.ones(classes).double()
+    level = torch.full((classes,), torch.inf).double()
     for label in range(classes):
         own = wide[right & (labels == label)]
         if len(own) < 3:
@@ -69,13 +75,11 @@ def fit(logits: Logits, labels: Labels, *, tail: int = 25, alpha: int = 10) -> O
         centres[label] = own.mean(dim=0)
         distances = (own - centres[label]).norm(dim=1)
         largest = distances.topk(min(tail, len(own))).values
-        # the smallest of the tail is where the distribution begins
-        locations[label] = largest[-1]
-        excess = largest - largest[-1] + 1
-        shapes[label], scales[label] = weibull(excess)
-        locations[label] -= 1
+        nearest[label] = largest[-1]
+        shape[label], scale = weibull(largest - largest[-1] + SHIFT)
+        level[label] = shape[label] * (scale / SHIFT).log()
     device, dtype = logits.device, logits.dtype
-    parts = (part.to(device, dtype) for part in (centres, shapes, scales, locations))
+    parts = (part.to(device, dtype) for part in (centres, nearest, shape, level))
     return OpenMax(*parts, alpha=min(alpha, classes))
 
 
@@ -86,9 +90,8 @@ def weibull(values: Float[Tensor, " m"], *, steps: int = 100) -> tuple[Tensor, T
     """
     logs = (values / values.max()).log()
     if not (logs < 0).any():
-        return torch.ones_like(values[0]), values.max()
-    spread = logs.std()
-    shape = 1.2 / spread.clamp_min(1e-3)
+        return torch.full_like(values[0], 1e9), values.max()  # all equal: as good as a step
+    shape = 1.2 / logs.std()
     for _ in range(steps):
         powers = (shape * logs).exp()
         mean = (powers * logs).sum() / powers.sum()

@@ -28,10 +28,12 @@ class Regret:
         unit = normalize(features, dim=1)
         support = (unit @ self.whiten.T).square().sum(dim=1, keepdim=True)
         log_probs = (unit @ self.weight.T + self.bias).log_softmax(dim=1)
-        probs = log_probs.exp()
-        # p / (p + (1 - p) p^g) without dividing 0 by 0 where p underflows: p^(1-g) / (p^(1-g) + 1 - p)
+        others = -torch.expm1(log_probs)  # 1 - p
+        # p / (p + (1 - p) p^g) - p with p^(1-g) for p^-g, which would overflow; a sum of such small numbers keeps its
+        # digits, where the logarithm of a sum near 1 would not
         lifted = (log_probs / (1 + support)).exp()
-        return (lifted / (lifted + 1 - probs)).sum(dim=1).clamp_min(1).log() / math.log(probs.shape[1])
+        gained = -torch.expm1(log_probs * support / (1 + support))
+        return (others * lifted * gained / (lifted + others)).sum(dim=1).log1p() / math.log(self.weight.shape[0])
 
 
 def fit(features: Features, labels: Labels, head: Head) -> Regret:
@@ -55,7 +57,8 @@ def fit(features: Features, labels: Labels, head: Head) -> Regret:
         unit = normalize(features[start : start + CHUNK].double(), dim=1)
         second.addmm_(unit.T, unit)
     values, vectors = torch.linalg.eigh(second)
-    # what is rounding, not data, is left out, as a pseudo-inverse does
-    kept = values > values[-1] * size * torch.finfo(features.dtype).eps
+    # what is rounding, not data, is left out, as a pseudo-inverse does; networks compute in single precision, so that
+    # features in double precision hold that rounding too
+    kept = values > values[-1] * size * torch.finfo(torch.float32).eps
     whiten = (vectors[:, kept] / values[kept].sqrt()).T
     return Regret(*head, whiten.to(features.dtype).contiguous())

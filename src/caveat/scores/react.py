@@ -52,7 +52,9 @@ def quantile(features: Tensor, share: float, *, limit: int = 2**24) -> float:
     """Quantile over all entries, linearly interpolated; of more than `limit` entries evenly spaced rows are taken."""
     if features.numel() > limit:
         rows = max(1, limit // features.shape[1])
-        features = features[torch.linspace(0, len(features) - 1, rows, device=features.device).long()]
+        features = features[
+            torch.linspace(0, len(features) - 1, rows, dtype=torch.float64, device=features.device).long()
+        ]
     flat = features.flatten().double()
     position = share * (len(flat) - 1)
     low = int(position)

@@ -24,7 +24,7 @@ class ScaledActivations:
     def __call__(self, features: Features) -> Score:
         """A selection among d activations and c products of length d a sample."""
         values, _ = largest(features, self.percentile)
-        factor = ratio(features.sum(dim=1, keepdim=True), values).exp()
+        factor = ratio(features.sum(dim=1, keepdim=True), values, features.shape[1]).exp()
         return -torch.logsumexp(features @ self.weight.T * factor + self.bias, dim=1)
 
 

@@ -35,7 +35,7 @@ def fit(features: Features, labels: Labels, head: Head, *, dimension: int | None
 
     Joins what the logits and what the features know: strong on textures and far-away data. Formula:
     a ||R^T (x - o)|| - logsumexp(W x + b), o = -W^+ b, R the space of the smallest eigenvalues of
-    (x - o)(x - o)^T / n, a = mean of the largest logit / mean of ||R^T (x - o)|| on known data. Default dimension:
+    (x - o)(x - o)^T / n, a = |mean of the largest logit| / mean of ||R^T (x - o)|| on known data. Default dimension:
     1000 of 2048 or more features, 512 of 768 or more, else half of them.
 
     Raises
@@ -50,13 +50,15 @@ def fit(features: Features, labels: Labels, head: Head, *, dimension: int | None
     origin, residual = principal(features, labels, head, dimension)
     weight, bias = head
     norms = torch.zeros((), dtype=torch.float64, device=features.device)
-    logits = torch.zeros_like(norms)
+    lengths, logits = torch.zeros_like(norms), torch.zeros_like(norms)
     for start in range(0, len(features), CHUNK):
         part = features[start : start + CHUNK]
         norms += ((part - origin) @ residual).norm(dim=1).double().sum()
+        lengths += (part - origin).norm(dim=1).double().sum()
         logits += (part @ weight.T + bias).amax(dim=1).double().sum()
-    # features that all lie in the principal space leave nothing to scale by: then the residual says nothing
-    scale = logits / norms if norms > 0 else torch.zeros_like(norms)
+    # features that all lie in the principal space leave only rounding to scale by: then the residual says nothing
+    rounding = 4 * features.shape[1] ** 0.5 * torch.finfo(features.dtype).eps * lengths
+    scale = logits.abs() / norms if norms > rounding else torch.zeros_like(norms)
     return VirtualLogit(weight, bias, origin, residual, scale.to(features.dtype))
 
 
@@ -71,7 +73,9 @@ def principal(features: Features, labels: Labels, head: Head, dimension: int | N
         raise OptionError(
             f"dimension: expected a principal space of 1 to {size - 1} of {size} features, got {dimension}"
         )
-    origin = -(torch.linalg.pinv(weight.double()) @ bias.double())
+    # rows that add up to 0 but for the rounding of single precision leave a direction without weight: not to be inverted
+    rounding = max(weight.shape) * torch.finfo(torch.float32).eps
+    origin = -(torch.linalg.pinv(weight.double(), rtol=rounding) @ bias.double())
     second = torch.zeros(size, size, dtype=torch.float64, device=features.device)
     for start in range(0, len(features), CHUNK):
         centred = features[start : start + CHUNK].double() - origin

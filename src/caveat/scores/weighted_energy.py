@@ -46,7 +46,9 @@ def fit(logits: Float[Tensor, "n c"], labels: Labels, *, weights: Float[Tensor, 
     if weights is None:
         counts = torch.bincount(labels.clamp(0, logits.shape[1] - 1), minlength=logits.shape[1]).clamp_min(1)
         weights = len(labels) / (logits.shape[1] * counts.double())
-    if weights.shape != logits.shape[1:] or not (weights > 0).any():
-        raise OptionError(f"weights: expected {logits.shape[1]} numbers, some positive, got {weights.tolist()}")
-    log_weights = weights.double().clamp_min(torch.finfo(logits.dtype).tiny).log()
+    if weights.shape != logits.shape[1:] or not (weights > 0).any() or not weights.isfinite().all():
+        raise OptionError(
+            f"weights: expected {logits.shape[1]} numbers, finite and some positive, got {weights.tolist()}"
+        )
+    log_weights = weights.double().clamp_min(0).log()  # -inf: such a class counts for nothing
     return WeightedEnergy(log_weights.to(logits.dtype).to(logits.device))

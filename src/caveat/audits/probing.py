@@ -1,0 +1,53 @@
+"""The probes of the scores that need more than logits and features, made for one model."""
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from caveat import heads, scores
+from caveat.errors import OptionError
+from caveat.observations import check_eval
+from caveat.stages import activations
+from caveat.types import Probe
+
+__all__ = ["probes"]
+
+
+def probes(
+    names: Iterable[str], model: nn.Module, inputs: Tensor, labels: Tensor, head: heads.HeadLayer | None
+) -> dict[str, Probe]:
+    """Make the probes that `names` need; `inputs` and `labels` are some hundred known samples to choose options on.
+
+    Raises
+    ------
+    OptionError
+        If the model has no layers that a score needs.
+    """
+    check_eval(model)
+    wanted = [name for name in names if name in scores.FROM_LAYERS | scores.FROM_MAPS | scores.FROM_MODEL]
+    if not wanted:
+        return {}
+    anchor = next(model.parameters(), None)
+    if anchor is not None:
+        inputs = inputs.to(anchor.device, anchor.dtype)
+    stages = activations(model, inputs[:2])
+    if not stages and any(name not in scores.FROM_MODEL for name in wanted):
+        raise OptionError(f"scores: {wanted[0]} needs layers before the logits; the model has none that give tensors")
+    made: dict[str, Probe] = {}
+    for name in wanted:
+        if name in scores.FROM_LAYERS:
+            made[name] = scores.FROM_LAYERS[name][0](stages)
+        elif name in scores.FROM_MAPS:
+            if head is None:
+                raise OptionError(f"scores: {name} needs the head of the model")
+            with torch.no_grad(), heads.capture(model, head) as seen:
+                model(inputs[:2])
+            made[name] = scores.FROM_MAPS[name][0](stages, seen[0])
+        else:
+            found = scores.FROM_MODEL[name](model, inputs, labels)
+            inside = bool(((inputs >= 0) & (inputs <= 1)).all())
+            # inputs that are no pictures in [0, 1] have no box that a step must stay in
+            made[name] = found if inside else replace(found, low=None, high=None)
+    return made

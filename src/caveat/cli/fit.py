@@ -1,0 +1,56 @@
+"""`caveat fit`: from an audit to a guard, without another pass."""
+
+from pathlib import Path
+from typing import Any
+
+import typer
+
+NAME = "fit"
+
+
+def run(
+    audit: Path = typer.Argument(..., help="Folder of an audit: its observations are used again."),
+    output: Path = typer.Option(..., "-o", "--output", help="Folder for the guard."),
+    score: str = typer.Option("auto", help="A score, or auto: the best by what is known without unknown data."),
+    calibration: str = typer.Option("temperature", help="A calibration, or none."),
+    keep: float | None = typer.Option(None, help="Accept a fresh known input with at least this probability [0.95]."),
+    max_error: float | None = typer.Option(None, help="Or: at most this share of wrong answers among the accepted."),
+    seed: int = typer.Option(0, help="Seed of the split of the known data."),
+) -> None:
+    """Fit a guard that answers or abstains, from the observations an audit has kept."""
+    from safetensors.torch import load_file
+
+    from caveat import fitted
+    from caveat.audits import catalog, kept
+    from caveat.errors import DataError
+    from caveat.guard import artefact, decision
+
+    folder = kept.folder(audit)
+    known, fit, head, about = kept.load(folder)
+    values = about["probes"].get(score)
+    probe = None if values is None else fitted.rebuild(catalog.probe_kind(score), {}, values)
+    made = decision.fit(
+        known, fit, head, score=score, calibration=calibration, keep=keep, max_error=max_error, probe=probe,
+        classes=tuple(about["classes"]), shape=tuple(about["shape"]), seed=seed,
+    )  # fmt: skip
+    weights = folder / "model.safetensors"
+    if not weights.exists():
+        raise DataError(f"audit: {weights} is missing; audit again to keep the network's weights")
+    artefact.save(made, load_file(weights), output, model=str(about["model"]))
+    show(artefact.manifest(output))
+    typer.echo(
+        f"Next: caveat score {output} DATA --model '{about['model'] or 'package.module:callable'}' -o verdicts.parquet"
+    )
+
+
+def show(made: Any) -> None:
+    """Print what a guard promises."""
+    promised = {
+        "keep": f"accepts a fresh known input with probability {made.operating.level:.1%} or more",
+        "max_error": f"at most {made.operating.level:.1%} of the accepted answers are wrong (95 % confidence)",
+    }[made.operating.kind]
+    typer.echo(
+        f"Guard: score {made.score} ({made.why}), calibration {made.calibration}. Promise: {promised}. "
+        f"On held-out known data it accepts {made.operating.kept:.1%}, of which {made.operating.error:.2%} are wrong; "
+        f"threshold {made.operating.threshold:.6g}."
+    )

@@ -1,0 +1,79 @@
+"""`caveat score`: verdicts on a set, as Parquet."""
+
+from pathlib import Path
+
+import typer
+
+NAME = "score"
+
+
+def run(
+    guard: Path = typer.Argument(..., help="Folder of the guard."),
+    data: str = typer.Argument(..., help="The set, for instance folder:new/ or mnist:test"),
+    output: Path = typer.Option(Path("verdicts.parquet"), "-o", "--output", help="Where to write the verdicts."),
+    model: str | None = typer.Option(
+        None, help="The network the guard was made for: package.module:callable or hf:name."
+    ),
+    batch: int = typer.Option(256, help="Inputs per forward pass."),
+    seed: int = typer.Option(0, help="Seed of generated sets."),
+) -> None:
+    """Answer or abstain for every input of a set; batch by batch, whatever its size."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from caveat import data as sources
+    from caveat.cli import model as models
+    from caveat.errors import ModelError
+    from caveat.guard import artefact
+    from caveat.guard.verdict import REASONS
+
+    made = artefact.manifest(guard)
+    if model is None:
+        raise ModelError(
+            "--model: a guard names no code that would be run; name the network it was made for"
+            + (f" (it says: {made.model})" if made.model else "")
+        )
+    network = artefact.load(guard, models.load(model))
+    source = sources.load(data, batch=batch, seed=seed)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    temporary = output.with_name(f".{output.name}.tmp")
+    writer: pq.ParquetWriter | None = None
+    counts, start, example = [0, 0, 0], 0, ""
+    try:
+        for inputs, _ in source:
+            verdict = network(inputs)
+            rows = len(verdict)
+            names = [verdict.classes[i] for i in verdict.predicted.tolist()]
+            table = pa.table(
+                {
+                    "index": pa.array(range(start, start + rows), pa.int64()),
+                    "label": pa.array([None if i < 0 else i for i in verdict.label.tolist()], pa.int64()),
+                    "accepted": pa.array(verdict.accepted.tolist()),
+                    "predicted": pa.array(verdict.predicted.tolist(), pa.int64()),
+                    "predicted_name": pa.array(names),
+                    "confidence": pa.array(verdict.confidence.tolist(), pa.float64()),
+                    "score": pa.array(verdict.score.tolist(), pa.float64()),
+                    "p_value": pa.array(verdict.p_value.tolist(), pa.float64()),
+                    "aleatoric": pa.array(verdict.aleatoric.tolist(), pa.float64()),
+                    "reason": pa.array([REASONS[i] for i in verdict.reason.tolist()]),
+                    "probs": pa.array(verdict.probs.tolist(), pa.list_(pa.float64())),
+                }
+            )
+            writer = writer or pq.ParquetWriter(temporary, table.schema)
+            writer.write_table(table)
+            for reason in verdict.reason.tolist():
+                counts[reason] += 1
+            if not example and not bool(verdict.accepted.all()):
+                row = int((~verdict.accepted).nonzero()[0])
+                example = f"For instance input {start + row}: {verdict.explain(row)}."
+            start += rows
+        if writer is not None:
+            writer.close()
+            temporary.replace(output)
+    finally:
+        temporary.unlink(missing_ok=True)
+    typer.echo(
+        f"{start} inputs: {counts[0]} answered ({counts[0] / max(1, start):.1%}), {counts[1]} refused, "
+        f"{counts[2]} invalid. {example}"
+    )
+    typer.echo(f"Verdicts are in {output}; another operating point: caveat tune {guard} --keep 0.99")

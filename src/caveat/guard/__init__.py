@@ -1,0 +1,10 @@
+"""A guard: calibration, score and threshold around a network, which then answers or abstains.
+
+`Guard.fit` makes one, `artefact.save` and `artefact.load` keep it.
+"""
+
+from caveat.guard import artefact, decision, threshold, verdict
+from caveat.guard.guard import Guard
+from caveat.guard.verdict import Verdict
+
+__all__ = ["Guard", "Verdict", "artefact", "decision", "threshold", "verdict"]

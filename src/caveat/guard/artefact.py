@@ -1,0 +1,238 @@
+"""A guard on disk: a folder of arrays and JSON. It names no code: whoever loads it brings the network.
+
+    manifest.json        what is promised, what was fitted, sizes and SHA-256 of the other files
+    guard.safetensors    the fitted tensors and the reference scores (no inputs)
+    model.safetensors    the network's weights
+
+Hashes detect damage and mix-ups; against somebody who may write the folder only a signature helps.
+"""
+
+import hashlib
+import json
+import shutil
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal, get_type_hints
+
+import torch
+from pydantic import BaseModel, ConfigDict, ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from safetensors.torch import save as to_bytes
+from torch import Tensor, nn
+
+from caveat import __version__, calibration, fitted
+from caveat.audits import catalog
+from caveat.audits.files import read_json, write_atomically
+from caveat.errors import DataError, ModelError
+from caveat.guard.decision import Decision, as_it_is
+from caveat.guard.guard import Guard
+from caveat.guard.threshold import Promise
+
+__all__ = ["Manifest", "load", "manifest", "save", "tune"]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class _File(_Strict):
+    size: int
+    sha256: str
+
+
+class _Operating(_Strict):
+    kind: Literal["keep", "max_error"]
+    level: float
+    threshold: float
+    kept: float
+    error: float
+
+
+class Manifest(_Strict):
+    """What a guard is and promises."""
+
+    schema_version: Literal[1] = 1
+    caveat_version: str
+    created: str
+    model: str
+    """How the network was made, for people: never imported."""
+    head: str
+    pooled: bool
+    classes: list[str]
+    shape: list[int]
+    score: str
+    score_values: dict[str, Any]
+    probe_values: dict[str, Any] | None
+    calibration: str
+    calibration_values: dict[str, Any]
+    why: str
+    operating: _Operating
+    files: dict[str, _File]
+    digest: str = ""
+    """SHA-256 of this manifest without this field."""
+
+
+def save(decision: Decision, weights: dict[str, Tensor], folder: str | Path, *, model: str = "") -> None:
+    """Write a guard to `folder`; it appears only when it is whole.
+
+    Raises
+    ------
+    DataError
+        If the folder exists and is not a guard.
+    """
+    folder = Path(folder)
+    if folder.exists() and not (folder / "manifest.json").exists():
+        raise DataError(f"output: {folder} exists and is not a guard; choose another folder")
+    score_tensors, score_values = _parts(decision.score.fitted)
+    own_tensors, own_values = _parts(None if decision.calibration == "none" else decision.calibrated)
+    tensors = {f"score.{name}": tensor for name, tensor in score_tensors.items()}
+    tensors |= {f"calibration.{name}": tensor for name, tensor in own_tensors.items()}
+    tensors |= {"reference": decision.reference, "reference_wrong": decision.reference_wrong}
+    files = {"guard.safetensors": _bytes(tensors), "model.safetensors": _bytes(weights)}
+    made = Manifest(
+        caveat_version=__version__,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        model=model,
+        head=decision.head,
+        pooled=decision.pooled,
+        classes=list(decision.classes),
+        shape=list(decision.shape),
+        score=decision.score.name,
+        score_values=score_values,
+        probe_values=None if decision.probe is None else _parts(decision.probe)[1],
+        calibration=decision.calibration,
+        calibration_values=own_values,
+        why=decision.why,
+        operating=_Operating(**vars(decision.promise)),
+        files={n: _File(size=len(b), sha256=hashlib.sha256(b).hexdigest()) for n, b in files.items()},
+    )
+    temporary = folder.with_name(f".{folder.name}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    try:
+        for name, data in files.items():
+            (temporary / name).write_bytes(data)
+        (temporary / "manifest.json").write_text(_sealed(made), encoding="utf-8")
+        shutil.rmtree(folder, ignore_errors=True)
+        temporary.replace(folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def manifest(folder: str | Path) -> Manifest:
+    """Read and check the manifest of a guard.
+
+    Raises
+    ------
+    DataError
+        If it is missing, damaged, or of another schema.
+    """
+    path = Path(folder) / "manifest.json"
+    data = read_json(path, name="guard")
+    try:
+        made = Manifest.model_validate(data)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        raise DataError(f"guard: {path} is not the manifest of a guard: {place}: {first['msg']}") from None
+    if json.loads(_sealed(made))["digest"] != made.digest:
+        raise DataError(f"guard: {path} was altered after it was written")
+    return made
+
+
+def load(folder: str | Path, model: nn.Module) -> Guard:
+    """Load a guard around `model`, a network of the architecture it was fitted for; its weights are loaded too.
+
+    Raises
+    ------
+    DataError
+        If a file is missing, damaged, altered, or does not belong to a guard.
+    ModelError
+        If the weights do not fit the model.
+    """
+    folder = Path(folder)
+    made = manifest(folder)
+    state = _checked(folder, "model.safetensors", made)
+    tensors = _checked(folder, "guard.safetensors", made)
+    own = model.state_dict()
+    if set(own) != set(state) or any(own[name].shape != state[name].shape for name in own):
+        wrong = sorted(set(own) ^ set(state)) or [n for n in own if own[n].shape != state[n].shape]
+        raise ModelError(
+            f"model: the guard's weights do not fit it ({', '.join(wrong[:3])}); it was made for "
+            f"{made.model or 'another'}"
+        )
+    model.load_state_dict(state)
+    return Guard(model.eval(), _decision(made, tensors))
+
+
+def tune(folder: str | Path, *, keep: float | None = None, max_error: float | None = None) -> Manifest:
+    """Set another operating point of a guard on disk; nothing is fitted again, and only the manifest is rewritten.
+
+    Raises
+    ------
+    DataError, OptionError
+        As `load`, and as `threshold.promise`.
+    """
+    folder = Path(folder)
+    made = manifest(folder)
+    tuned = _decision(made, _checked(folder, "guard.safetensors", made)).tuned(keep=keep, max_error=max_error)
+    changed = made.model_copy(update={"operating": _Operating(**vars(tuned.promise))})
+    write_atomically(folder / "manifest.json", _sealed(changed))
+    return changed
+
+
+def _decision(made: Manifest, tensors: dict[str, Tensor]) -> Decision:
+    family = catalog.families().get(made.score)
+    if family is None or made.calibration not in ("none", *calibration.FROM_LOGITS):
+        raise DataError(f"guard: this version knows no score {made.score!r} or no calibration {made.calibration!r}")
+    function = catalog.plain(made.score) or _rebuilt(catalog.kind(made.score), tensors, made.score_values, "score.")
+    probe = None
+    if made.probe_values is not None:
+        probe = fitted.rebuild(catalog.probe_kind(made.score), {}, made.probe_values)
+    calibrated = as_it_is
+    if made.calibration != "none":
+        kind = get_type_hints(calibration.FROM_LOGITS[made.calibration])["return"]
+        calibrated = _rebuilt(kind, tensors, made.calibration_values, "calibration.")
+    if not {"reference", "reference_wrong"} <= set(tensors):
+        raise DataError("guard: guard.safetensors lacks the reference scores")
+    return Decision(
+        catalog.FittedScore(made.score, family, function), probe, made.calibration, calibrated,
+        Promise(**made.operating.model_dump()), tensors["reference"], tensors["reference_wrong"], made.head,
+        made.pooled, tuple(made.classes), tuple(made.shape), made.why,
+    )  # fmt: skip
+
+
+def _rebuilt(kind: Any, tensors: dict[str, Tensor], values: dict[str, Any], prefix: str) -> Any:
+    if kind is None:
+        return None
+    own = {name[len(prefix) :]: tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+    for name, tensor in own.items():
+        if tensor.is_floating_point() and torch.isnan(tensor).any():
+            raise DataError(f"guard: {prefix}{name} holds NaN")
+    return fitted.rebuild(kind, own, values)
+
+
+def _parts(thing: Any) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    return fitted.arrays(thing) if hasattr(thing, "__dataclass_fields__") else ({}, {})
+
+
+def _bytes(tensors: dict[str, Tensor]) -> bytes:
+    return to_bytes({name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()})
+
+
+def _sealed(made: Manifest) -> str:
+    plain = made.model_copy(update={"digest": ""}).model_dump()
+    text = json.dumps(plain, sort_keys=True, allow_nan=True)
+    return json.dumps(plain | {"digest": hashlib.sha256(text.encode()).hexdigest()}, indent=1)
+
+
+def _checked(folder: Path, name: str, made: Manifest) -> dict[str, Tensor]:
+    expected = made.files.get(name)
+    try:
+        data = (folder / name).read_bytes()
+        if expected is None or len(data) != expected.size or hashlib.sha256(data).hexdigest() != expected.sha256:
+            raise DataError(f"guard: {folder / name} is not the file that was written (size or SHA-256 differs)")
+        return load_file(folder / name)
+    except (OSError, SafetensorError) as error:
+        raise DataError(f"guard: cannot read {folder / name} ({error})") from None

@@ -1,0 +1,153 @@
+"""A network that answers, or abstains: calibration, score and threshold in one module."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from caveat import heads
+from caveat.audits import catalog, probing
+from caveat.errors import ModelError, OptionError
+from caveat.guard import decision
+from caveat.guard.decision import Decision
+from caveat.guard.verdict import ACCEPTED, INVALID, UNTRUSTED, Verdict
+from caveat.observations import check_eval, glance, observe
+from caveat.types import Batches
+
+__all__ = ["Guard"]
+
+
+class Guard(nn.Module):
+    """Puts a decision in front of a model; called on inputs it gives a `Verdict`.
+
+    A module as any other: it moves to a device with everything it has fitted. Made by `Guard.fit` or `guard.load`.
+    """
+
+    def __init__(self, model: nn.Module, decision: Decision) -> None:
+        """Join a model and a decision fitted for it.
+
+        Raises
+        ------
+        ModelError
+            If the model has not the head that the decision was fitted with.
+        """
+        super().__init__()
+        self.model = model
+        self.decision = decision
+        self._head: heads.HeadLayer | None = None
+        if decision.head:
+            if decision.head not in dict(model.named_modules()):
+                raise ModelError(
+                    f"model: the guard takes its features before {decision.head!r}; the model has no such layer"
+                )
+            no_weights = (torch.empty(0, 0), torch.empty(0))  # the score has its own copy where it needs them
+            self._head = heads.HeadLayer(decision.head, decision.pooled, no_weights)
+        self.eval()
+
+    @classmethod
+    def fit(  # noqa: PLR0913  # the signature is the configuration
+        cls,
+        model: nn.Module,
+        known: Batches,
+        *,
+        fit: Batches | None = None,
+        score: str = "auto",
+        calibration: str = "temperature",
+        keep: float | None = None,
+        max_error: float | None = None,
+        head: str | None = None,
+        seed: int = 0,
+    ) -> "Guard":
+        """Fit a guard on known data that the model was not trained on; `fit` may hold training data for the score.
+
+        See `guard.decision.fit` for the options, what is promised and what is raised.
+        """
+        check_eval(model)
+        families = catalog.families()
+        names = catalog.resolve(None if score == "auto" else [score])
+        first_inputs, first_labels = next(iter(fit or known), (torch.empty(0), torch.empty(0)))
+        layer = None
+        if len(first_inputs) and any(families[name] != "logits" for name in names):
+            anchor = next(model.parameters(), torch.empty(0))
+            layer = heads.find(model, first_inputs[:2].to(anchor.device, anchor.dtype), name=head)
+        probes = {}
+        if len(names) == 1 and families[names[0]] in ("layers", "model"):
+            probes = probing.probes(names, model, first_inputs, first_labels, layer)
+        seen = observe(model, known, features=layer is not None, head=layer, probes=probes, name="known")
+        training = (
+            None
+            if fit is None
+            else observe(model, fit, features=layer is not None, head=layer, probes=probes, name="fit")
+        )
+        made = decision.fit(
+            seen, training, layer, score=score, calibration=calibration, keep=keep, max_error=max_error,
+            probe=next(iter(probes.values()), None), classes=tuple(getattr(known, "classes", None) or ()),
+            shape=tuple(first_inputs.shape[1:]), seed=seed,
+        )  # fmt: skip
+        return cls(model, made)
+
+    def forward(self, inputs: Tensor) -> Verdict:
+        """Answer or abstain for every input `(n, ...)`; NaN or infinite inputs abstain.
+
+        Raises
+        ------
+        ModelError
+            If the model is in training mode or gives no logits.
+        OptionError
+            If the inputs have another shape than those the guard was fitted on.
+        """
+        check_eval(self.model)
+        shape = self.decision.shape
+        if shape and tuple(inputs.shape[1:]) != shape:
+            raise OptionError(f"inputs: expected shape (n, {', '.join(map(str, shape))}), got {tuple(inputs.shape)}")
+        bad = ~torch.isfinite(inputs.flatten(1)).all(dim=1)
+        # what can't be looked at is replaced, so that the others are answered; it abstains in any case
+        safe = torch.where(bad.view(-1, *[1] * (inputs.ndim - 1)), torch.zeros_like(inputs), inputs)
+        probes = {self.decision.score.name: self.decision.probe} if self.decision.probe is not None else {}
+        logits, features, probed = glance(self.model, safe, self._head, probes, "inputs")
+        score = self.decision.score.apply(logits, features, probed.get(self.decision.score.name))
+        return self._judge(logits, score, bad)
+
+    def _judge(self, logits: Tensor, score: Tensor, bad: Tensor) -> Verdict:
+        chosen = self.decision
+        log_probs = chosen.calibrated(logits).double().log_softmax(dim=1)
+        probs = log_probs.exp()
+        wide = score.double()
+        invalid = bad | ~torch.isfinite(wide)
+        accepted = (wide <= chosen.promise.threshold) & ~invalid  # NaN is below nothing
+        confidence, predicted = probs.max(dim=1)
+        reference = chosen.reference.to(wide.device)
+        above = len(reference) - torch.searchsorted(reference, wide.nan_to_num(torch.inf))
+        reason = torch.where(accepted, ACCEPTED, UNTRUSTED)
+        finite_log = log_probs.clamp_min(torch.finfo(torch.float64).min)
+        return Verdict(
+            label=torch.where(accepted, predicted, -1),
+            accepted=accepted,
+            predicted=predicted,
+            probs=_blank(probs, invalid),
+            confidence=_blank(confidence, invalid),
+            score=_blank(wide, invalid),
+            p_value=_blank((1 + above).double() / (1 + len(reference)), invalid),
+            reason=torch.where(invalid, INVALID, reason),
+            aleatoric=_blank(-(probs * finite_log).sum(dim=1), invalid),
+            epistemic=None,
+            threshold=chosen.promise.threshold,
+            score_name=chosen.score.name,
+            classes=chosen.classes,
+        )
+
+    def tuned(self, *, keep: float | None = None, max_error: float | None = None) -> "Guard":
+        """The same guard at another operating point; nothing is fitted again. See `Decision.tuned`."""
+        return Guard(self.model, self.decision.tuned(keep=keep, max_error=max_error))
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Guard":
+        """What `.to(...)` and `.float()` call: the fitted tensors go along."""
+        super()._apply(fn, recurse)
+        self.decision = decision.mapped(self.decision, fn)
+        return self
+
+
+def _blank(values: Tensor, invalid: Tensor) -> Tensor:
+    """NaN where nothing can be said."""
+    mask = invalid.view(-1, *[1] * (values.ndim - 1))
+    return values.masked_fill(mask, torch.nan)

@@ -1,0 +1,94 @@
+"""Where the threshold goes: a promise that known, held-out data can hold."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from caveat.errors import OptionError
+
+__all__ = ["Promise", "error_bound", "promise"]
+
+CONFIDENCE = 0.95
+CANDIDATES = 12
+"""Thresholds that are tried for `max_error`; each must pass a test at (1 - CONFIDENCE) / CANDIDATES."""
+
+
+@dataclass(frozen=True)
+class Promise:
+    """A threshold and what it promises."""
+
+    kind: Literal["keep", "max_error"]
+    level: float
+    threshold: float
+    kept: float
+    """Share of the reference data that is accepted."""
+    error: float
+    """Share of wrong answers among these."""
+
+
+def promise(
+    scores: Float[Tensor, " m"], wrong: Bool[Tensor, " m"], *, keep: float | None = None, max_error: float | None = None
+) -> Promise:
+    """The threshold for a promise; `scores` of known data that nothing was fitted on, and which answers were wrong.
+
+    `keep`: the ceil((m + 1) keep)-th smallest score, so that a fresh known input is accepted with probability at least
+    `keep` (split conformal prediction). `max_error`: of thresholds that accept m, 0.8 m, 0.64 m, ... the largest at
+    which the exact binomial upper bound on the error among the accepted is at most `max_error`, at 95 % confidence for
+    all of them together (Bonferroni).
+
+    Raises
+    ------
+    OptionError
+        If not exactly one is given (both missing means keep = 0.95), it is not in (0, 1), or it can't be promised.
+
+    Source: Papadopoulos et al., Inductive Confidence Machines, ECML 2002 (keep); Geifman and El-Yaniv, Selective
+    Classification for Deep Neural Networks, NeurIPS 2017 (arXiv 1705.08500), algorithm 1 (max_error).
+    """
+    if keep is not None and max_error is not None:
+        raise OptionError(f"keep, max_error: expected one of the two, got keep={keep} and max_error={max_error}")
+    if max_error is not None:
+        if not 0 < max_error < 1:
+            raise OptionError(f"max_error: expected a share in (0, 1), got {max_error}")
+        return _with_error(scores, wrong, max_error)
+    level = 0.95 if keep is None else keep
+    if not 0 < level < 1:
+        raise OptionError(f"keep: expected a share in (0, 1), got {level}")
+    rank = int(-(-((len(scores) + 1) * level) // 1))
+    if rank > len(scores):
+        need = int(-(-(level / (1 - level) - 1e-6) // 1))
+        raise OptionError(f"keep: {level} can't be promised from {len(scores)} held-out samples; give at least {need}")
+    return _made("keep", level, float(scores.kthvalue(rank).values), scores, wrong)
+
+
+def _with_error(scores: Tensor, wrong: Tensor, level: float) -> Promise:
+    ordered = scores.sort().values
+    best = (1.0, 0)
+    for step in range(CANDIDATES):
+        size = int(len(scores) * 0.8**step)
+        if size < 1:
+            break
+        threshold = float(ordered[size - 1])
+        accepted = scores <= threshold
+        bound = error_bound(int(wrong[accepted].sum()), int(accepted.sum()), (1 - CONFIDENCE) / CANDIDATES)
+        if bound <= level:
+            return _made("max_error", level, threshold, scores, wrong)
+        best = min(best, (bound, int(accepted.sum())))
+    raise OptionError(
+        f"max_error: {level} can't be promised: the best of {CANDIDATES} thresholds accepts {best[1]} of {len(scores)} "
+        f"held-out samples with an error of at most {best[0]:.4f} (95 % confidence); allow more, or give more data"
+    )
+
+
+def error_bound(errors: int, count: int, alpha: float) -> float:
+    """Exact (Clopper-Pearson) upper bound at confidence 1 - alpha on a rate of which `errors` of `count` were seen."""
+    from scipy.stats import beta
+
+    return 1.0 if errors >= count else float(beta.ppf(1 - alpha, errors + 1, count - errors))
+
+
+def _made(kind: Literal["keep", "max_error"], level: float, threshold: float, scores: Tensor, wrong: Tensor) -> Promise:
+    accepted = scores <= threshold
+    error = float(wrong[accepted].double().mean()) if accepted.any() else 0.0
+    return Promise(kind, level, threshold, float(accepted.double().mean()), error)

@@ -1,0 +1,60 @@
+"""What a guard answers: a label or an abstention, with the numbers and the reason."""
+
+from dataclasses import dataclass
+
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+__all__ = ["ACCEPTED", "INVALID", "REASONS", "UNTRUSTED", "Verdict"]
+
+ACCEPTED, UNTRUSTED, INVALID = 0, 1, 2
+REASONS = ("accepted", "untrusted", "invalid input")
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One row per input."""
+
+    label: Int[Tensor, " n"]
+    """The predicted class, or -1 where the guard abstains."""
+    accepted: Bool[Tensor, " n"]
+    predicted: Int[Tensor, " n"]
+    """What the network would have said."""
+    probs: Float[Tensor, "n c"]
+    """Calibrated probabilities."""
+    confidence: Float[Tensor, " n"]
+    """The largest of them, in [0, 1]."""
+    score: Float[Tensor, " n"]
+    """Higher = less trustworthy."""
+    p_value: Float[Tensor, " n"]
+    """Share of known held-out inputs that are as little trustworthy or less, in (0, 1]; small = unlike known data."""
+    reason: Int[Tensor, " n"]
+    """Index into `REASONS`."""
+    aleatoric: Float[Tensor, " n"]
+    """Entropy of the calibrated probabilities, in nats: doubt between the known classes."""
+    epistemic: Float[Tensor, " n"] | None
+    """Doubt about the network itself; None, since a single network has no source for it."""
+    threshold: float
+    score_name: str
+    classes: tuple[str, ...]
+
+    def __len__(self) -> int:
+        """Number of inputs."""
+        return len(self.label)
+
+    def explain(self, row: int) -> str:
+        """Why this input was accepted or refused, in a sentence a person can read."""
+        if int(self.reason[row]) == INVALID:
+            return "abstains: the input, or what the network makes of it, is not a finite number"
+        name, sure = self.classes[int(self.predicted[row])], float(self.confidence[row])
+        score, p = float(self.score[row]), float(self.p_value[row])
+        seen = (
+            f"{self.score_name} {score:.4g}, threshold {self.threshold:.4g}; {_share(p)} of known inputs score as high"
+        )
+        if bool(self.accepted[row]):
+            return f"{name}, {sure:.1%} sure ({seen})"
+        return f"abstains: would have said {name} ({sure:.1%} sure), but it is less trustworthy than it may be ({seen})"
+
+
+def _share(p: float) -> str:
+    return f"{p:.1%}" if p >= 0.001 else f"{p:.1e}"

@@ -1,0 +1,230 @@
+"""A guard keeps its promises on fresh data, abstains where it must, and is the same after a journey to disk."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from tests.audits.conftest import CLASSES, in_batches, pictures
+
+from caveat import Guard
+from caveat.audits import catalog
+from caveat.errors import DataError, ModelError, OptionError
+from caveat.guard import artefact, threshold
+
+pytest_plugins = ["tests.audits.conftest"]
+
+
+def known_set(generator, n=1200):
+    labels = torch.arange(n) % CLASSES
+    return pictures(labels, generator), labels
+
+
+@pytest.fixture
+def guard(model, generator):
+    return Guard.fit(model, in_batches(*known_set(generator)), score="entropy")
+
+
+def test_the_promised_share_of_fresh_known_data_is_accepted(model, generator):
+    """Over 20 independent splits the mean accepted share is 95 % within its interval; each is near it."""
+    shares = []
+    for seed in range(20):
+        guard = Guard.fit(model, in_batches(*known_set(generator, 800)), score="msp", keep=0.9, seed=seed)
+        shares.append(guard(known_set(generator, 800)[0]).accepted.double().mean())
+    shares = torch.stack(shares)
+    # threshold from 400 samples, judged on 800: standard error of one share is sqrt(.09/400 + .09/800)
+    error = (0.09 / 400 + 0.09 / 800) ** 0.5
+    assert abs(shares.mean() - 0.9) < 3 * error / 20**0.5 + 1 / 401
+    assert (shares > 0.9 - 4 * error).all()
+
+
+def test_the_promised_error_holds_or_is_refused(model, generator):
+    known = in_batches(*known_set(generator, 4000))
+    everything = Guard.fit(model, known, score="msp", keep=0.999)
+    images, labels = known_set(generator, 4000)
+    before = (everything(images).predicted != labels).double().mean()
+    level = float(before) / 2
+    guard = Guard.fit(model, known, score="msp", max_error=level)
+    verdict = guard(images)
+    kept = verdict.accepted
+    assert 0.2 < kept.double().mean() < 1
+    assert (verdict.predicted[kept] != labels[kept]).double().mean() <= level * 1.2
+    with pytest.raises(OptionError, match=r"max_error: 1e-05 can't be promised: the best of 12 thresholds accepts"):
+        Guard.fit(model, known, score="msp", max_error=1e-5)
+
+
+@pytest.mark.parametrize("score", ["entropy", "energy", "kl_matching", "mahalanobis", "knn", "vim", "ash_s"])
+def test_verdicts_survive_saving_bit_for_bit(model, generator, score, tmp_path: Path):
+    guard = Guard.fit(model, in_batches(*known_set(generator, 400)), score=score, calibration="vector")
+    images = torch.cat([known_set(generator, 40)[0], torch.rand(40, 1, 4, 4, generator=generator)])
+    artefact.save(guard.decision, model.state_dict(), tmp_path / "guard", model="text only")
+    fresh = torch.nn.Sequential(
+        torch.nn.Flatten(), torch.nn.Linear(16, 8), torch.nn.ReLU(), torch.nn.Linear(8, CLASSES)
+    )
+    again = artefact.load(tmp_path / "guard", fresh)
+    a, b = guard(images), again(images)
+    for name in ("label", "accepted", "probs", "confidence", "score", "p_value", "reason", "aleatoric"):
+        assert torch.equal(getattr(a, name), getattr(b, name)), name
+    assert a.explain(3) == b.explain(3)
+
+
+def test_a_new_process_gives_the_same_verdicts(guard, model, generator, tmp_path: Path):
+    images = known_set(generator, 64)[0]
+    artefact.save(guard.decision, model.state_dict(), tmp_path / "guard")
+    torch.save(images, tmp_path / "images.pt")
+    code = """
+import sys, torch
+from torch import nn
+from caveat.guard import artefact
+net = nn.Sequential(nn.Flatten(), nn.Linear(16, 8), nn.ReLU(), nn.Linear(8, 4))
+v = artefact.load(sys.argv[1] + "/guard", net)(torch.load(sys.argv[1] + "/images.pt", weights_only=True))
+torch.save({"score": v.score, "probs": v.probs, "label": v.label}, sys.argv[1] + "/out.pt")
+"""
+    subprocess.run([sys.executable, "-c", "import torch; torch.set_num_threads(1)\n" + code, str(tmp_path)], check=True)
+    out = torch.load(tmp_path / "out.pt", weights_only=True)
+    verdict = guard(images)
+    for name, value in out.items():
+        assert torch.equal(value, getattr(verdict, name)), name
+
+
+def test_layers_and_the_second_look_work_in_a_guard(generator, tmp_path: Path):
+    from tests.audits.test_audit import conv_net
+
+    net, known = conv_net(generator), in_batches(*known_set(generator, 400))
+    for score in ("mahalanobis_layers", "gram", "nac", "rankfeat", "odin"):
+        guard = Guard.fit(net, known, score=score)
+        artefact.save(guard.decision, net.state_dict(), tmp_path / score)
+        again = artefact.load(tmp_path / score, conv_net(generator))
+        images = known_set(generator, 40)[0]
+        assert torch.equal(guard(images).score, again(images).score)
+        # a sample does not see the others
+        one_by_one = torch.cat([guard(image[None]).score for image in images[:5]])
+        torch.testing.assert_close(guard(images).score[:5], one_by_one, rtol=1e-4, atol=1e-5)
+
+
+def test_nan_abstains_and_does_not_harm_the_others(guard, generator):
+    images = known_set(generator, 8)[0]
+    clean = guard(images)
+    images[2, 0, 1, 1], images[5] = torch.nan, torch.inf
+    verdict = guard(images)
+    assert verdict.label[[2, 5]].tolist() == [-1, -1]
+    assert verdict.reason[[2, 5]].tolist() == [2, 2]
+    assert verdict.score[[2, 5]].isnan().all()
+    assert "not a finite number" in verdict.explain(2)
+    rest = [0, 1, 3, 4, 6, 7]
+    assert torch.equal(verdict.score[rest], clean.score[rest])
+    assert torch.equal(verdict.label[rest], clean.label[rest])
+
+
+def test_a_verdict_says_what_it_rests_on(guard, generator):
+    images = torch.cat([known_set(generator, 50)[0], torch.full((1, 1, 4, 4), 0.4)])
+    verdict = guard(images)
+    assert not verdict.accepted[-1]  # no class is nearer: as unsure as can be
+    assert "abstains: would have said" in verdict.explain(50)
+    assert verdict.p_value[-1] < 0.05
+    accepted = int(verdict.accepted.nonzero()[0])
+    assert "sure (entropy" in verdict.explain(accepted)
+    assert verdict.epistemic is None
+    torch.testing.assert_close(verdict.probs.sum(dim=1), torch.ones(51).double())
+    # p-values of known data are uniform: one in ten is below 0.1
+    p = guard(known_set(generator, 4000)[0]).p_value
+    assert (p <= 0.1).double().mean().item() == pytest.approx(0.1, abs=0.04)
+
+
+def test_another_operating_point_needs_no_refit(guard, model, generator, tmp_path: Path):
+    images = known_set(generator, 500)[0]
+    loose, strict = guard.tuned(keep=0.99), guard.tuned(keep=0.5)
+    assert strict(images).accepted.sum() < guard(images).accepted.sum() < loose(images).accepted.sum()
+    assert torch.equal(strict(images).score, loose(images).score)
+    artefact.save(guard.decision, model.state_dict(), tmp_path / "guard")
+    stamp = (tmp_path / "guard" / "guard.safetensors").read_bytes()
+    changed = artefact.tune(tmp_path / "guard", keep=0.5)
+    assert changed.operating.threshold == strict.decision.promise.threshold
+    assert (tmp_path / "guard" / "guard.safetensors").read_bytes() == stamp
+
+
+@pytest.mark.parametrize("name", ["guard.safetensors", "model.safetensors"])
+def test_a_tampered_file_is_refused(guard, model, name, tmp_path: Path):
+    artefact.save(guard.decision, model.state_dict(), tmp_path / "guard")
+    path = tmp_path / "guard" / name
+    data = bytearray(path.read_bytes())
+    data[-5] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(DataError, match="is not the file that was written"):
+        artefact.load(tmp_path / "guard", model)
+
+
+def test_a_tampered_or_foreign_manifest_is_refused(guard, model, tmp_path: Path):
+    artefact.save(guard.decision, model.state_dict(), tmp_path / "guard")
+    path = tmp_path / "guard" / "manifest.json"
+    text = path.read_text()
+    data = json.loads(text)
+    data["operating"]["threshold"] = 1e9
+    path.write_text(json.dumps(data))
+    with pytest.raises(DataError, match="was altered after it was written"):
+        artefact.load(tmp_path / "guard", model)
+    path.write_text('{"schema_version": 1}')
+    with pytest.raises(DataError, match="is not the manifest of a guard"):
+        artefact.load(tmp_path / "guard", model)
+    path.write_text("not json")
+    with pytest.raises(DataError, match="is not JSON"):
+        artefact.load(tmp_path / "guard", model)
+    (tmp_path / "other").mkdir()
+    with pytest.raises(DataError, match="exists and is not a guard"):
+        artefact.save(guard.decision, model.state_dict(), tmp_path / "other")
+
+
+def test_another_network_is_refused(guard, model, tmp_path: Path):
+    artefact.save(guard.decision, model.state_dict(), tmp_path / "guard", model="mynet:build")
+    with pytest.raises(ModelError, match=r"weights do not fit it .* it was made for mynet:build"):
+        artefact.load(tmp_path / "guard", torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(16, 4)))
+
+
+def test_a_guard_moves_with_its_fitted_tensors(model, generator):
+    guard = Guard.fit(model, in_batches(*known_set(generator, 400)), score="mahalanobis").double()
+    assert guard.decision.score.fitted.whiten.dtype == torch.float64
+    assert guard(known_set(generator, 10)[0].double()).score.isfinite().all()
+
+
+def test_auto_says_what_it_used(model, generator):
+    guard = Guard.fit(model, in_batches(*known_set(generator, 800)))
+    assert guard.decision.score.name in catalog.resolve(None)
+    assert "On known data alone" in guard.decision.why
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"score": "entrpy"}, "there is no 'entrpy'; did you mean 'entropy'"),
+        ({"calibration": "temp"}, "calibration: there is no 'temp'"),
+        ({"keep": 1.5}, "keep: expected a share"),
+        ({"keep": 0.9, "max_error": 0.1}, "expected one of the two"),
+        ({"max_error": 0.0}, "max_error: expected a share"),
+        ({"keep": 0.9999}, "keep: 0.9999 can't be promised from 200 held-out samples; give at least 9999"),
+    ],
+)
+def test_options_are_checked(model, generator, options, message):
+    with pytest.raises(OptionError, match=message):
+        Guard.fit(model, in_batches(*known_set(generator, 400)), **({"score": "msp"} | options))
+
+
+def test_shape_and_mode_are_checked(guard, generator):
+    with pytest.raises(OptionError, match=r"inputs: expected shape \(n, 1, 4, 4\), got \(2, 1, 5, 5\)"):
+        guard(torch.rand(2, 1, 5, 5))
+    guard.model.train()
+    with pytest.raises(ModelError, match="training mode"):
+        guard(known_set(generator, 4)[0])
+
+
+def test_the_error_bound_is_clopper_pearsons():
+    # no error among n: the bound solves (1 - p)^n = alpha
+    assert threshold.error_bound(0, 100, 0.05) == pytest.approx(1 - 0.05 ** (1 / 100), rel=1e-9)
+    assert threshold.error_bound(3, 3, 0.05) == 1.0
+
+
+def test_the_threshold_is_the_conformal_order_statistic():
+    scores = torch.arange(1.0, 20.0).double()  # 19 scores: the (20 * .9) = 18th
+    assert threshold.promise(scores, scores < 0, keep=0.9).threshold == 18.0
+    assert threshold.promise(scores, scores < 0, keep=0.95).threshold == 19.0
