@@ -34,8 +34,10 @@ docs: setup
 	$(PY) docs/build.py
 
 references: setup
-	$(PY) -m pip install --quiet -r tests/references/requirements.txt
-	$(PY) -m pip install --quiet --no-deps -r tests/references/requirements-no-deps.txt
+	@# in a folder of their own, without what they ask for: nothing of ours is replaced
+	mkdir -p .references && echo '*' > .references/.gitignore
+	test .references/.installed -nt tests/references/requirements-no-deps.txt || $(PY) -m pip install --quiet --no-deps \
+		--upgrade --target .references -r tests/references/requirements-no-deps.txt && touch .references/.installed
 	$(PY) -m pytest tests/references -m references
 
 clean:

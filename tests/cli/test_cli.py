@@ -212,3 +212,62 @@ def test_training_is_resumed_and_then_audited(place, capsys, monkeypatch):
     assert code == 0
     assert Path("net/model.safetensors").read_bytes() == weights
     assert "caveat audit --model" in out
+
+
+def test_from_an_audit_to_a_guard_to_verdicts(place, capsys, monkeypatch):
+    run(*AUDIT, "--unknown", "noise=noise:uniform", capsys=capsys, monkeypatch=monkeypatch)
+    options = ("fit", "out", "-o", "guard", "--score", "energy", "--keep", "0.9")
+    code, out, err = run(*options, capsys=capsys, monkeypatch=monkeypatch)
+    assert code == 0, err
+    assert "accepts a fresh known input with probability 90.0% or more" in out
+    score = ("score", "guard", "npz:known.npz", "-o", "v.parquet")
+    code, _, err = run(*score, capsys=capsys, monkeypatch=monkeypatch)
+    assert code == 2
+    assert "--model: a guard names no code that would be run" in err
+    assert "(it says: nets:linear)" in err
+    code, out, err = run(*score, "--model", "nets:linear", capsys=capsys, monkeypatch=monkeypatch)
+    assert code == 0, err
+    table = pq.read_table("v.parquet").to_pydict()
+    assert len(table["index"]) == 240
+    accepted = sum(table["accepted"])
+    assert 0.8 < accepted / 240 < 1
+    assert all((label is None) == (not ok) for label, ok in zip(table["label"], table["accepted"], strict=True))
+    assert f"{accepted} answered" in out
+    code, out, _ = run("tune", "guard", "--keep", "0.5", capsys=capsys, monkeypatch=monkeypatch)
+    assert code == 0
+    run(*score, "--model", "nets:linear", capsys=capsys, monkeypatch=monkeypatch)
+    assert sum(pq.read_table("v.parquet").to_pydict()["accepted"]) < accepted
+    code, _, err = run("tune", "guard", "--max-error", "1e-6", capsys=capsys, monkeypatch=monkeypatch)
+    assert code == 2
+    assert "can't be promised" in err
+
+
+def test_a_gate_for_builds(place, capsys, monkeypatch):
+    gate = ("--fail-if", "accuracy<0.01", "--junit", "junit.xml")
+    code, out, err = run(*AUDIT, *gate, capsys=capsys, monkeypatch=monkeypatch)
+    assert code == 0, err
+    code, out, _ = run(*AUDIT, *gate, "--fail-if", "accuracy>0.01", capsys=capsys, monkeypatch=monkeypatch)
+    assert code == 1
+    assert "FAIL" in out
+    assert 'failures="1"' in Path("junit.xml").read_text()
+    assert [check.failed for check in Record.load("out/record.json").checks] == [False, True]
+    code, _, err = run(*AUDIT, "--fail-if", "acuracy<1", capsys=capsys, monkeypatch=monkeypatch)
+    assert code == 2
+
+
+def test_arrays_from_the_command_line(place, capsys, monkeypatch, generator):
+    labels = torch.arange(200) % 3
+    logits = 2 * torch.randn(200, 3, generator=generator)
+    logits[torch.arange(200), labels] += 3
+    foreign = torch.randn(100, 3, generator=generator).numpy()
+    np.savez("said.npz", **{"logits": logits.numpy(), "labels": labels.numpy(), "near/logits": foreign})
+    arrays = ("audit", "--logits", "said.npz", "-o", "out", "--replicas", "5")
+    code, _, err = run(*arrays, "--fail-if", "auroc[near,msp]<0.5", capsys=capsys, monkeypatch=monkeypatch)
+    assert code == 0, err
+    assert {d.unknown for d in Record.load("out/record.json").detections} == {"near"}
+    code, _, err = run(*arrays, "--model", "nets:linear", capsys=capsys, monkeypatch=monkeypatch)
+    assert code == 2
+    assert "expected either --logits or --model and --test" in err
+    code, _, err = run("audit", "-o", "out", capsys=capsys, monkeypatch=monkeypatch)
+    assert code == 2
+    assert "--model, --test: both are needed" in err

@@ -1,6 +1,7 @@
 """What every calibration of `FROM_LOGITS` promises, and every one of `CONFORMAL`."""
 
 import dataclasses
+from itertools import pairwise
 
 import pytest
 import torch
@@ -170,7 +171,7 @@ def test_sets_cover_as_promised_though_the_network_is_overconfident(fit, dtype: 
 def test_a_smaller_error_never_makes_a_set_smaller(fit) -> None:
     logits, labels = overconfident(500)
     chain = [fit(logits, labels, error=e)(logits) for e in (0.4, 0.2, 0.1, 0.02, 0.001)]
-    assert all(bool((small <= large).all()) for small, large in zip(chain, chain[1:], strict=False))
+    assert all(bool((small <= large).all()) for small, large in pairwise(chain))
     assert chain[-1].all()  # 500 samples can promise no error of 0.001
     assert not chain[0].all()
 

@@ -14,8 +14,6 @@ from caveat.audits import catalog
 from caveat.errors import DataError, ModelError, OptionError
 from caveat.guard import artefact, threshold
 
-pytest_plugins = ["tests.audits.conftest"]
-
 
 def known_set(generator, n=1200):
     labels = torch.arange(n) % CLASSES

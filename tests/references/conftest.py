@@ -1,40 +1,17 @@
-"""Peer libraries, read from a folder of their own: `make references` fills it, CAVEAT_REFERENCES names another one."""
+"""Peers as fixtures: a test that needs one is skipped where it is not installed."""
 
-import os
-import sys
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
 import pytest
-import torch
-
-FOLDER = Path(os.environ.get("CAVEAT_REFERENCES") or Path(__file__).parents[2] / ".references")
-_operators: list[torch.library.Library] = []
-
-
-def load_rival() -> ModuleType | None:
-    """The package pytorch_ood, or None where it is not installed.
-
-    PyPI's torchvision has no compiled operators for a CPU build of torch; declaring two of them lets it be imported.
-    """
-    if not (FOLDER / "pytorch_ood").is_dir():
-        return None
-    if str(FOLDER) not in sys.path:
-        sys.path.append(str(FOLDER))  # at the end: nothing of ours is shadowed
-    if not _operators and not hasattr(torch.ops.torchvision, "nms"):
-        _operators.append(torch.library.Library("torchvision", "DEF"))
-        for operator in ("nms", "qnms"):
-            _operators[0].define(operator + "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        import pytorch_ood.detector as rival
-    return rival
+from tests.references.peers import FOLDER, load_rival
 
 
 @pytest.fixture(scope="session")
 def rival() -> Iterator[ModuleType]:
+    """The detectors of pytorch-ood."""
     found = load_rival()
     if found is None:
         pytest.skip(f"pytorch-ood is not in {FOLDER}: run make references")

@@ -248,7 +248,9 @@ def test_vra_where_nothing_is_below_its_threshold(rival, known):
 
 @pytest.mark.parametrize("t", [1.0, 3.0])
 def test_gradnorm(rival, known, linear, queries, t):
-    theirs = rival.GradNorm(linear, param_filter=lambda name: name == "weight", temperature=t).to("cpu").predict(queries)
+    theirs = (
+        rival.GradNorm(linear, param_filter=lambda name: name == "weight", temperature=t).to("cpu").predict(queries)
+    )
     agree(scores.gradnorm.fit(*known, temperature=t)(queries), theirs, atol=1e-5)
 
 

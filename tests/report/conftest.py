@@ -180,9 +180,10 @@ def score_parts(name: str, family: str, known: tuple[Array, Array], unknown: dic
 
 
 def sizes(mean: float, classes: int) -> list[float]:
-    """Shares of sets of 0, 1, ... classes that have about this mean: a binomial's."""
-    chance = mean / classes
-    return [comb(classes, k) * chance**k * (1 - chance) ** (classes - k) for k in range(classes + 1)]
+    """Shares of sets of 0, 1, ... classes with this mean: one, and a binomial's share of the others."""
+    others = classes - 1
+    chance = (mean - 1) / others
+    return [0.0] + [comb(others, k) * chance**k * (1 - chance) ** (others - k) for k in range(classes)]
 
 
 def conformal(name: str, error: float, coverage: float, means: dict[str, float], classes: int = 10) -> Conformal:

@@ -10,7 +10,7 @@ import pytest
 
 from caveat.audits.record import Record
 from caveat.report import write
-from caveat.report.page import PLACE
+from caveat.report.assets import PLACE
 from caveat.report.shown import shown
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="the Python package playwright is not installed")

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from caveat.errors import OptionError
-from caveat.scores.logits import energy, entropy, gen, margin, max_logit, msp
+from caveat.scores.logits import doctor, energy, entropy, gen, margin, max_logit, msp
 
 LOGITS = torch.tensor([[math.log(6), math.log(3), math.log(1)]], dtype=torch.float64)  # p = .6 .3 .1
 
@@ -61,3 +61,10 @@ def test_entropy_of_impossible_classes():
 def test_options_are_checked(call, message):
     with pytest.raises(OptionError, match=message):
         call()
+
+
+def test_doctor_is_the_odds_of_another_draw():
+    # p = .6 .3 .1: two draws agree with probability .36 + .09 + .01 = .46
+    assert doctor(LOGITS).item() == pytest.approx(0.54 / 0.46, rel=1e-12)
+    tiny = torch.tensor([[30.0, 0.0]])
+    assert doctor(tiny).item() == pytest.approx(2 * math.exp(-30), rel=1e-5)

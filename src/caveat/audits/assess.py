@@ -133,11 +133,10 @@ def assess(
         operating=preview,
         pictures=[
             picture
-            for name in dict.fromkeys([shown, chosen, best])
+            for name in dict.fromkeys([shown, chosen, best] if observed.batches else [])
             for picture in pictures.choose(
                 name, values[name], parts, observed.batches, positions=judged, classes=observed.classes
             )
-            if observed.batches
         ],
         notes=notes,
         seconds=dict(seconds),

@@ -8,14 +8,14 @@ import torch
 from torch import nn
 
 from caveat import calibration, fitted, heads
-from caveat.audits import catalog, kept, pictures, probing
+from caveat.audits import arrays, catalog, kept, pictures, probing
 from caveat.audits.assess import Observed, Options, assess, split
 from caveat.audits.record import Record
 from caveat.errors import DataError, OptionError
 from caveat.observations import Observations, check_eval, check_inputs, run
 from caveat.types import Batches, Probe
 
-__all__ = ["audit"]
+__all__ = ["audit", "audit_arrays"]
 
 
 def audit(  # noqa: PLR0913  # the signature is the configuration
@@ -124,6 +124,40 @@ def audit(  # noqa: PLR0913  # the signature is the configuration
         model=(type(model).__name__, sum(p.numel() for p in model.parameters())),
     )
     judged = assess(observed, options, seconds=seconds, say=say)
+    judged.seconds["all"] = float(f"{time.perf_counter() - started:.6g}")
+    return judged
+
+
+def audit_arrays(
+    path: Path,
+    *,
+    scores: Sequence[str] | None = None,
+    calibrations: Sequence[str] | None = None,
+    tune: float = 0.2,
+    replicas: int = 200,
+    seed: int = 0,
+    say: Callable[[str], None] | None = None,
+) -> Record:
+    """Audit what any framework saved: logits, labels and perhaps features in an npz file.
+
+    See `audits.arrays.observed` for its arrays and what is raised, and `audit` for the options. Scores by default: all
+    that the arrays allow.
+    """
+    started = time.perf_counter()
+    observed = arrays.observed(path)
+    families = catalog.families()
+    allowed = {"logits"} | ({"features"} if observed.known.features is not None else set())
+    allowed |= {"head"} if observed.head is not None else set()
+    names = catalog.resolve(scores)
+    missing = [name for name in names if families[name] not in allowed]
+    if scores is not None and missing:
+        raise OptionError(f"scores: {missing[0]} needs {families[missing[0]]}, which {path} does not hold")
+    calibration_names = list(calibration.FROM_LOGITS) if calibrations is None else list(calibrations)
+    for name in calibration_names:
+        catalog.known_name("calibrations", name, calibration.FROM_LOGITS)
+    kept_names = tuple(name for name in names if families[name] in allowed)
+    options = Options(kept_names, tuple(calibration_names), None, tune, replicas, seed)
+    judged = assess(observed, options, seconds={}, say=say or _silent)
     judged.seconds["all"] = float(f"{time.perf_counter() - started:.6g}")
     return judged
 

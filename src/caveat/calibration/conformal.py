@@ -259,7 +259,7 @@ def _adaptive(logits: Tensor, share: Tensor, penalty: float, rank: int) -> Tenso
     """Score of each class: probability above it, `share` of its own, and the cost of its rank."""
     ordered, order = logits.double().softmax(dim=1).sort(dim=1, descending=True, stable=True)
     above = torch.cat((ordered.new_zeros(len(ordered), 1), ordered.cumsum(dim=1)[:, :-1]), dim=1)
-    ranks = torch.arange(1, ordered.shape[1] + 1, device=ordered.device)
+    ranks = torch.arange(1, ordered.shape[1] + 1, device=ordered.device, dtype=ordered.dtype)
     scores = above + share[:, None] * ordered + penalty * (ranks - rank).clamp_min(0)
     return torch.empty_like(scores).scatter(1, order, scores)
 

@@ -25,9 +25,9 @@ class Isotonic:
 
     def __call__(self, logits: Float[Tensor, "n c *pixels"]) -> Float[Tensor, "n c *pixels"]:
         """Log of the curves' values divided by their sum over the classes, in the dtype of the logits."""
-        odds = log_odds(logits)
-        after = torch.searchsorted(self.odds.double(), odds.detach()).clamp(1, self.odds.shape[1] - 1)
-        x0, x1 = self.odds.gather(1, after - 1), self.odds.gather(1, after)
+        odds, points = log_odds(logits), self.odds.double()
+        after = torch.searchsorted(points, odds.detach()).clamp(1, points.shape[1] - 1)
+        x0, x1 = points.gather(1, after - 1), points.gather(1, after)
         y0, y1 = self.probs.gather(1, after - 1), self.probs.gather(1, after)
         width = torch.where(x1 > x0, x1 - x0, 1.0)
         return normalised(y0 + (y1 - y0) * ((odds - x0) / width).clamp(0, 1), logits)

@@ -23,9 +23,8 @@ class Vector:
 
     def __call__(self, logits: Float[Tensor, "n c *pixels"]) -> Float[Tensor, "n c *pixels"]:
         """`scale · logits + shift`, computed in float64, in the dtype of the logits."""
-        return (
-            (logits.movedim(1, -1).double() * self.scale.double() + self.shift.double()).movedim(-1, 1).to(logits.dtype)
-        )
+        rows = logits.movedim(1, -1).double() * self.scale.double() + self.shift.double()
+        return rows.movedim(-1, 1).to(logits.dtype)
 
 
 def fit(
@@ -45,7 +44,7 @@ def fit(
 
     with T the temperature of `calibration.temperature`: without data to say otherwise it is temperature scaling. The
     strengths (λ, μ) are chosen among 1 to 10,000 and infinity (the temperature alone) by 5-fold cross-validation, as
-    the strongest within one standard error of the best. Newton's method in float64, to a gradient of 1e-11; 10,000
+    the strongest within two standard errors of the best. Newton's method in float64, to a gradient of 1e-11; 10,000
     samples of 10 classes take about a second, nearly all of it cross-validation.
 
     Parameters

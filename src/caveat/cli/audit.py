@@ -9,64 +9,110 @@ from caveat.errors import OptionError
 
 if TYPE_CHECKING:
     from caveat.audits.record import Record
+    from caveat.data.source import Source
 
 NAME = "audit"
 DATA = "mnist, cifar10:test+grey+28x28, folder:path, parquet:path, npz:path, hf:org/name:split, noise:uniform, ..."
 
 
 def run(
-    model: str = typer.Option(
-        ..., help="package.module:callable (returns an nn.Module), or hf:name for an image classifier of transformers."
+    model: str | None = typer.Option(
+        None, help="package.module:callable (returns an nn.Module), or hf:name for an image classifier of transformers."
     ),
-    test: str = typer.Option(..., help=f"Known data the model was not trained on: {DATA}"),
+    test: str | None = typer.Option(None, help=f"Known data the model was not trained on: {DATA}"),
     output: Path = typer.Option(..., "-o", "--output", help="Folder for report, record and observations."),
     weights: Path | None = typer.Option(None, help="Weights of the model, as safetensors."),
+    logits: Path | None = typer.Option(
+        None, help="Instead of a model and data: an npz of logits, labels, perhaps features; NAME/logits of unknowns."
+    ),
     fit: str | None = typer.Option(None, help="Training data, to fit the scores on."),
     unknown: list[str] = typer.Option(
         [], metavar="NAME=SOURCE", help="Inputs of no class; give it any number of times."
     ),
-    score: list[str] = typer.Option([], help="Only this score; give it any number of times. All by default."),
+    unlabelled: list[str] = typer.Option(
+        [], metavar="NAME=SOURCE", help="Inputs of the known kind without labels: their accuracy is estimated."
+    ),
+    score: list[str] = typer.Option(
+        [], help="Only this score; any number of times. By default all that share one pass; all: really all."
+    ),
     calibration: list[str] = typer.Option([], help="Only this calibration; likewise."),
     head: str | None = typer.Option(None, help="Layer that produces the logits; found by itself by default."),
     tune: float = typer.Option(0.2, help="Share of the test set that is set aside to fit calibrations."),
     replicas: int = typer.Option(200, help="Bootstrap replicas behind every interval."),
     seed: int = typer.Option(0, help="Seed of every random choice."),
     batch: int = typer.Option(256, help="Inputs per forward pass."),
+    fail_if: list[str] = typer.Option(
+        [], metavar="CONDITION", help="Exit with 1 if it holds: 'ece>0.05', 'auroc[near]<0.85', 'accepted[near]>0.3'."
+    ),
+    junit: Path | None = typer.Option(None, help="Write the outcome of --fail-if as JUnit XML."),
 ) -> None:
     """Audit a network: may its answers be trusted, and which? Writes report.html and record.json.
 
     Data are named as in  caveat list data , with modifiers: +grey +rgb +28x28 +invert +only=7 +without=9 +first=1000.
     """
-    from caveat import data
+    from caveat.audits import gate
+    from caveat.audits.files import write_atomically
+    from caveat.audits.run import audit, audit_arrays
     from caveat.cli import model as models
-
-    network = models.load(model, weights)
-    known = data.load(test, batch=batch, seed=seed)
-    unknowns = {name: data.load(source, batch=batch, seed=seed, like=known) for name, source in map(_named, unknown)}
-    if len(unknowns) < len(unknown):
-        raise OptionError("--unknown: expected every name once")
-    from caveat.audits.run import audit
     from caveat.cli.progress import steps
 
     with steps() as say:
-        record = audit(
-            network,
-            known,
-            fit=None if fit is None else data.load(fit, batch=batch, seed=seed),
-            unknown=unknowns,
-            scores=score or None,
-            calibrations=calibration or None,
-            head=head,
-            tune=tune,
-            replicas=replicas,
-            seed=seed,
-            folder=output,
-            made_by=model,
-            say=say,
-        )
+        if logits is not None:
+            if model is not None or test is not None:
+                raise OptionError("--logits: expected either --logits or --model and --test, got both")
+            record = audit_arrays(
+                logits,
+                scores=score or None,
+                calibrations=calibration or None,
+                tune=tune,
+                replicas=replicas,
+                seed=seed,
+                say=say,
+            )
+        else:
+            if model is None or test is None:
+                raise OptionError("--model, --test: both are needed (or --logits, an npz of what a network said)")
+            known, others = _sets(test, fit, unknown, unlabelled, batch, seed)
+            record = audit(
+                models.load(model, weights),
+                known,
+                fit=others["fit"].get("fit"),
+                unknown=others["unknown"],
+                unlabelled=others["unlabelled"],
+                scores=score or None,
+                calibrations=calibration or None,
+                head=head,
+                tune=tune,
+                replicas=replicas,
+                seed=seed,
+                folder=output,
+                made_by=model,
+                say=say,
+            )
+        record = record.model_copy(update={"checks": gate.check(record, fail_if)})
         say("writing the report")
         write(record, output)
+        if junit is not None:
+            write_atomically(junit, gate.junit(record.checks))
     show(record, output)
+    if any(check.failed for check in record.checks):
+        raise typer.Exit(1)
+
+
+def _sets(
+    test: str, fit: str | None, unknown: list[str], unlabelled: list[str], batch: int, seed: int
+) -> tuple["Source", dict[str, dict[str, "Source"]]]:
+    """The known set, and the others by the name of `audit`'s parameter."""
+    from caveat import data
+
+    known = data.load(test, batch=batch, seed=seed)
+    named = {
+        option: {name: data.load(spec, batch=batch, seed=seed, like=known) for name, spec in map(_named, given)}
+        for option, given in (("unknown", unknown), ("unlabelled", unlabelled))
+    }
+    if len(named["unknown"]) + len(named["unlabelled"]) < len(unknown) + len(unlabelled):
+        raise OptionError("--unknown, --unlabelled: expected every name once")
+    return known, {"fit": {} if fit is None else {"fit": data.load(fit, batch=batch, seed=seed)}, **named}
 
 
 def _named(text: str) -> tuple[str, str]:
@@ -87,15 +133,18 @@ def write(record: "Record", folder: Path) -> None:
 def show(record: "Record", folder: Path) -> None:
     """Print what matters most, and what to do next."""
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     console = Console()
     plain = record.calibrations[0].summary
+    best = min(record.calibrations, key=lambda c: c.summary.nll.value)
     console.print(
-        f"\n[bold]{record.model}[/bold] on {record.sets[0].source}: accuracy {plain.accuracy.value:.1%} "
-        f"({plain.accuracy.low:.1%} to {plain.accuracy.high:.1%}), mean confidence {plain.mean_confidence:.1%}, "
-        f"ECE {plain.ece.value:.4f}"
-        + "".join(f", {c.summary.ece.value:.4f} after {c.name} scaling" for c in record.calibrations[1:])
+        f"\n[bold]{escape(record.model)}[/bold] on {escape(record.sets[0].source)}: accuracy "
+        f"{plain.accuracy.value:.1%} ({plain.accuracy.low:.1%} to {plain.accuracy.high:.1%}), "
+        f"mean confidence {plain.mean_confidence:.1%}, "
+        f"ECE {plain.ece.value:.4f}, NLL {plain.nll.value:.4f}; best NLL {best.summary.nll.value:.4f} with "
+        f"{'no' if best.name == 'none' else best.name} calibration (ECE {best.summary.ece.value:.4f})"
     )
     unknown = [s.name for s in record.sets if s.role == "unknown"]
     table = Table(title="AUROC of each score, in %", caption="50 is chance, 100 perfect; intervals are in the report")
@@ -111,7 +160,14 @@ def show(record: "Record", folder: Path) -> None:
         table.add_row(score.name, wrong, *(f"{100 * d.auroc.value:.1f}" for d in cells))
     console.print(table)
     for note in record.notes:
-        console.print(f"[yellow]note[/yellow] {note}")
+        console.print(f"[yellow]note[/yellow] {escape(note)}")
+    for check in record.checks:
+        colour, word = ("red", "FAIL") if check.failed else ("green", "ok")
+        console.print(f"[{colour}]{word}[/]  {escape(check.condition)}: {check.value:.6g}")
+    if record.choice is not None:
+        console.print(f"Score by known data alone: [bold]{record.choice.score}[/bold].")
     console.print(
         f"Open [bold]{folder / 'report.html'}[/bold] in a browser; all numbers are in {folder / 'record.json'}."
     )
+    if (folder / "observations").exists():
+        console.print(f"Next: a guard that answers or abstains:  caveat fit {folder} -o {folder / 'guard'}")

@@ -133,7 +133,9 @@ def quantiles() -> Spec:
     base = alt.Chart(_data("ranges")).encode(
         y=alt.Y("set:N", sort=None, title=None, axis=alt.Axis(labelLimit=110, labelColor=INK, grid=False)),
         color=alt.Color(
-            "role:N", legend=None, scale=alt.Scale(domain=["known", "fit", "unknown"], range=[ACCENT, MUTED, WARN])
+            "role:N",
+            legend=None,
+            scale=alt.Scale(domain=["known", "fit", "unknown", "unlabelled"], range=[ACCENT, MUTED, WARN, INK]),
         ),
         tooltip=[
             alt.Tooltip("set:N", title="Set"),

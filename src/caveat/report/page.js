@@ -74,6 +74,13 @@ function preview(cell) {
   waiting = setTimeout(() => showDetail(score, set), 50);
 }
 
+function showFamily(family, cells) {
+  for (const row of all("#heat tbody tr")) row.hidden = Boolean(family) && row.dataset.family !== family;
+  // The tab key needs one stop among the rows that are left.
+  const stop = all("#heat tbody tr:not([hidden]) .cell")[0];
+  cells.forEach((cell) => { cell.tabIndex = cell === stop ? 0 : -1; });
+}
+
 function listenToHeat() {
   const heat = one("#heat");
   if (!heat) return;
@@ -94,11 +101,12 @@ function listenToHeat() {
     const move = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0] }[event.key];
     if (!cell || !move) return;
     event.preventDefault();
-    const row = cell.closest("tr"), rows = [...row.parentNode.children];
+    const row = cell.closest("tr"), rows = [...row.parentNode.children].filter((other) => !other.hidden);
     const target = rows[rows.indexOf(row) + move[0]]?.children[cell.parentNode.cellIndex + move[1]];
     const next = target && one(".cell", target);
     if (next) { cell.tabIndex = -1; next.tabIndex = 0; next.focus(); }
   });
+  for (const radio of all("[name=family]")) radio.addEventListener("change", () => showFamily(radio.value, cells));
   for (const radio of all("[name=metric]")) {
     radio.addEventListener("change", () => { state.metric = radio.value; paintHeat(); showDetail(state.score, state.set); });
   }
@@ -169,10 +177,22 @@ function choose(change) {
   showThreshold();
 }
 
+function byFamily(options) {
+  const groups = new Map();
+  options.forEach((option, at) => {
+    const { family } = DATA.about[at];
+    if (!groups.has(family)) groups.set(family, make("optgroup", ""));
+    groups.get(family).label = `from ${family}`;
+    groups.get(family).append(option);
+  });
+  return groups.size > 1 ? [...groups.values()] : options;
+}
+
 function begin() {
   const names = { score: DATA.scores, set: DATA.unknown.map((set) => set.name) };
   for (const select of all("[data-pick]")) {
-    select.append(...names[select.dataset.pick].map((name, at) => new Option(name, String(at))));
+    const options = names[select.dataset.pick].map((name, at) => new Option(name, String(at)));
+    select.append(...(select.dataset.pick === "score" ? byFamily(options) : options));
     select.addEventListener("change", () => choose({ [select.dataset.pick]: Number(select.value) }));
   }
   listenToSorting();

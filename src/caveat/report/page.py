@@ -4,29 +4,24 @@ It refers to nothing outside itself: styles, scripts and pictures are inlined, a
 forbids the rest. The same record gives the same bytes.
 """
 
-import hashlib
 import re
-from base64 import b64decode, b64encode
+from base64 import b64decode
 from binascii import Error as BadBase64
-from importlib.resources import files
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined, Template
 from markupsafe import Markup
 
 from caveat.audits.files import write_atomically
-from caveat.audits.record import Detection, Picture, Record, Score
+from caveat.audits.record import Detection, Operating, Picture, Record, Score
 from caveat.errors import DataError
-from caveat.report import caveats, picks, verdict
+from caveat.report import assets, bars, caveats, picks, verdict
 from caveat.report.payload import embed, payload, pictures
-from caveat.report.shown import Value, between, markup
-from caveat.report.terms import TERMS
 
 __all__ = ["render", "write"]
 
-PLACE = files("caveat.report")
-SCRIPTS = ("vendor/vega.min.js", "vendor/vega-lite.min.js")
+VENDOR = ("vega.min.js", "vega-lite.min.js")
 OWN = ("shown.js", "shared.js", "charts.js", "page.js")
 LICENCE = "vendor/LICENSE-vega"
 PICTURE_KINDS: dict[str, tuple[str, str]] = {
@@ -61,27 +56,28 @@ def render(record: Record) -> str:
     DataError
         If a picture of the record is not base64, or a sweep's columns differ in length.
     """
-    scripts = [Markup(_script(name)) for name in SCRIPTS] + [Markup(_own_script())]
-    style = Markup(_read("page.css"))
+    scripts = [*(assets.vendor(name) for name in VENDOR), assets.own_script(OWN, before=_interpreter())]
     kept = pictures(record)
-    return _template().render(
-        HELPERS,
+    return assets.template("page.html.j2", HELPERS).render(
+        assets.inline(assets.read("page.css"), scripts),
         record=record,
-        policy=_policy(style, scripts),
-        style=style,
-        scripts=scripts,
-        licence=_read(LICENCE),
+        licence=assets.read(LICENCE),
         data=Markup(embed(payload(record))),
         headline=verdict.headline(record),
         caveats=caveats.caveats(record),
         best=picks.best_score(record),
         leading=picks.leading_score(record),
+        finder=picks.finder(record),
         helping=picks.helping_calibration(record),
         unknown=picks.unknown_sets(record),
         ranking=_ranking(record),
         mistakes=sorted(record.selective, key=lambda item: item.aurc.value),
         worst=_worst(record),
         groups=_groups(kept),
+        merits=_merits(record),
+        guards=_guards(record),
+        about_sets=verdict.conformal(record),
+        families=list(dict.fromkeys(item.family for item in record.scores)),
         left_out=len(record.pictures) - len(kept),
     )
 
@@ -108,42 +104,15 @@ def write(record: Record, path: str | Path) -> None:
         raise DataError(f"path: cannot write the report to {path}: {error.strerror}; choose another place") from None
 
 
-def _read(name: str) -> str:
-    return PLACE.joinpath(name).read_text(encoding="utf-8")
-
-
-def _script(name: str) -> str:
-    # A source map would be a reference to a file that is not there.
-    return re.sub(r"^//# sourceMappingURL=.*$", "", _read(name), flags=re.MULTILINE).strip()
-
-
-def _own_script() -> str:
+def _interpreter() -> str:
     # Vega's expression interpreter comes as an ES module; in a page without modules its import and export are lines
     # of plain script. With it, no expression is compiled by `eval`, which the policy forbids.
-    source = _script("vendor/vega-interpreter.js")
+    source = assets.vendor("vega-interpreter.js")
     source, imports = re.subn(r"^import (\{.*\}) from 'vega-util';$", r"const \1 = vega;", source, flags=re.MULTILINE)
     source, exports = re.subn(r"^export \{ (\w+) as expressionInterpreter \};$", r"return \1;", source, flags=re.M)
     if (imports, exports) != (1, 1):
         raise RuntimeError("vendor/vega-interpreter.js has changed its import or export line: see vendor/README.md")
-    interpreter = f"const expressionInterpreter = (() => {{\n{source}\n}})();"
-    return "\n".join(['"use strict";', "(() => {", interpreter, *(_read(name) for name in OWN), "})();"])
-
-
-def _hash(text: str) -> str:
-    return f"'sha256-{b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
-
-
-def _policy(style: str, scripts: list[Markup]) -> str:
-    hashes = " ".join(_hash(script) for script in scripts)
-    return (
-        f"default-src 'none'; script-src {hashes}; style-src {_hash(style)}; img-src data:; "
-        "base-uri 'none'; form-action 'none'"
-    )
-
-
-def _template() -> Template:
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    return environment.from_string(_read("page.html.j2"))
+    return f"const expressionInterpreter = (() => {{\n{source}\n}})();"
 
 
 def _png(picture: Picture) -> str:
@@ -183,12 +152,30 @@ def _groups(kept: list[Picture]) -> list[tuple[str, str, list[tuple[str, str, li
     return groups
 
 
+def _merits(record: Record) -> list[tuple[str, float]]:
+    """The figures of merit behind the choice of a score, the best first."""
+    return sorted(record.choice.figures.items(), key=lambda pair: -pair[1]) if record.choice else []
+
+
+def _guards(record: Record) -> list[Operating]:
+    """The previews of a guard, that of the leading score first."""
+    score = picks.leading_score(record)
+    return sorted(record.operating, key=lambda item: item.score != score)
+
+
+def _in_order(record: Record, names: Iterable[str]) -> list[str]:
+    """Names of sets in the record's order; those it does not describe last."""
+    order = [item.name for item in record.sets]
+    return sorted(names, key=lambda name: order.index(name) if name in order else len(order))
+
+
 HELPERS: dict[str, Any] = {
-    "between": between,
     "detection": picks.detection,
-    "markup": markup,
+    "guard_bar": bars.guard_bar,
+    "in_order": _in_order,
+    "keeps": picks.keeps,
     "png": _png,
-    "terms": TERMS,
-    "value": Value,
+    "set_sizes": bars.set_sizes,
+    "size_legend": bars.size_legend,
 }
-"""What the template may call."""
+"""What the template may call, beside what every template may."""

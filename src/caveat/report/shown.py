@@ -12,7 +12,7 @@ from markupsafe import Markup
 
 from caveat.audits.record import Estimate
 
-__all__ = ["THIN", "Kind", "Name", "Part", "Value", "between", "estimate", "markup", "shown"]
+__all__ = ["THIN", "Kind", "Name", "Part", "Value", "between", "estimate", "markup", "shown", "signed"]
 
 Kind = Literal["percent", "share", "fine", "fine share", "plain", "score", "count", "seconds"]
 """percent: 0.9893 as 98.9 %; share: the same without the sign; fine: percent with three decimals, and its share;
@@ -69,6 +69,16 @@ def shown(value: float | int, kind: Kind) -> str:
         case "score":
             text = _significant(value)
     return text.replace("-", MINUS, 1) if text.startswith("-") else text
+
+
+def signed(value: float, kind: Kind) -> str:
+    """Write a difference: a sign before what is not zero as written.
+
+    >>> [signed(0.0123, "share"), signed(0.0001, "share"), signed(-0.01, "plain").replace(MINUS, "-")]
+    ['+1.2', '0.0', '-0.0100']
+    """
+    text = shown(value, kind)
+    return f"+{text}" if value > 0 and text.strip("0.%" + THIN) else text
 
 
 def _fixed(value: float | int, digits: int) -> str:

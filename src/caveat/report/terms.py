@@ -30,7 +30,18 @@ TERMS: dict[str, str] = {
     "aurc": "Area under the risk-coverage curve: the mean error among the answers kept, over all shares kept. "
     "Lower is better.",
     "e_aurc": "AURC above that of an ideal order, which rejects every mistake first. 0 is perfect.",
-    "best": "Highest mean AUROC over the unknown sets; the generated ones count as one set.",
+    "best": "Highest mean AUROC over the unknown sets, so known only by looking at them. Generated sets count as one.",
+    "chosen": "Best by what can be known without unknown data: no unknown set was looked at to choose it.",
+    "merit": "How well the score does at questions that known data alone can answer, 0 to 1. Higher is better.",
+    "estimated": "Mean calibrated confidence: the accuracy to expect if the inputs are of the known kind. "
+    "On inputs of another kind it is usually too high.",
+    "unlabelled": "Inputs whose labels are not known, so that accuracy cannot be measured.",
+    "conformal": "A set of classes in place of one: as large as it must be to hold the right class at a promised rate.",
+    "coverage": "Share of known inputs whose set holds the right class. It should be no less than promised.",
+    "set_size": "Mean number of classes in a set. Smaller is more useful on known inputs; "
+    "on unknown ones a large or an empty set is a warning.",
+    "guard": "The network with a calibration, a score and a threshold: it answers or abstains.",
+    "answered_error": "Share of wrong answers among the known inputs that the guard answers.",
     "score": "A number per input: higher means less trustworthy. An answer is accepted when it is at or below the "
     "threshold.",
     "known": "Inputs of the kind the network was made for.",

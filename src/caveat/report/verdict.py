@@ -89,7 +89,9 @@ def _hindsight(record: Record, best: str) -> list[Sentence]:
     if not (ranked := real or easy):
         return []
     (name, worst), at_most = ranked[-1], "" if len(ranked) == 1 else "at most "
-    return [["Best in hindsight is ", Name(best), f", which lets through {at_most}", Value(worst), " of ", Name(name), "."]]
+    return [
+        ["Best in hindsight is ", Name(best), f", which lets through {at_most}", Value(worst), " of ", Name(name), "."]
+    ]
 
 
 def _passing(record: Record, score: str) -> tuple[list[tuple[str, float]], list[tuple[str, float]]]:
@@ -104,11 +106,11 @@ def _about_mistakes(record: Record) -> list[Sentence]:
     found, best = picks.finder(record), picks.best_finder(record)
     if found is None or best is None:
         return []
-    good = "a good" if best.auroc.value >= RANKS_GOOD else "some" if best.auroc.value >= RANKS_FAIR else "little"
+    good = "a good" if found.auroc.value >= RANKS_GOOD else "some" if found.auroc.value >= RANKS_FAIR else "little"
     text: Sentence = [f"Of its own mistakes it has {good} notion: by ", Name(found.score)]
     text += [", a wrong answer is trusted less than a right one in ", Value(found.auroc.value), " of pairs"]
     if best.score != found.score:
-        text += [", by ", Name(best.score), " (best in hindsight) in ", Value(best.auroc.value)]
+        text += [" (", Name(best.score), ", best in hindsight: ", Value(best.auroc.value), ")"]
     return [[*text, "."]]
 
 

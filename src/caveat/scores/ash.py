@@ -28,11 +28,9 @@ class ShapedActivations:
     def __call__(self, features: Features) -> Score:
         """A selection among d activations and c products of length d a sample."""
         values, indices = largest(features, self.percentile)
-        empty, total = torch.zeros_like(features), features.sum(dim=1, keepdim=True)
-        if self.variant == "b":
-            shaped = total * kept_share(features, values)
-        else:
-            shaped = empty.scatter(1, indices, values)
+        total = features.sum(dim=1, keepdim=True)
+        kept = torch.zeros_like(features).scatter(1, indices, values)
+        shaped = total * kept_share(features, values) if self.variant == "b" else kept
         logits = shaped @ self.weight.T
         if self.variant == "s":
             logits = logits * ratio(total, values, features.shape[1]).exp()

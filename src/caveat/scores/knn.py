@@ -38,7 +38,7 @@ class NearestNeighbours:
 
 
 def fit(features: Features, labels: Labels, *, k: int | None = None, limit: int = 50_000) -> NearestNeighbours:
-    """Keep known features as a bank (at most `limit` of them, evenly spaced).
+    """Keep known features as a bank (at most `limit` of them, evenly spread).
 
     Assumes nothing about the shape of the clusters; the bank weighs m x d numbers and the search m x d products per
     sample. Features are scaled to length 1. Formula: || x - x_(k) ||, x_(k) the k-th nearest of the bank. Default k:
@@ -63,7 +63,13 @@ def fit(features: Features, labels: Labels, *, k: int | None = None, limit: int 
 
 
 def thinned(features: Tensor, limit: int) -> Tensor:
-    """At most `limit` samples, evenly spaced: the same every time, and of every class its share, sorted set or not."""
+    """At most `limit` samples, one of each of as many equal stretches: the same every time, of every class its share.
+
+    Where in its stretch a sample is taken changes from one to the next by the golden ratio: a fixed step would meet
+    only some of the classes of a set in which they take turns.
+    """
     if len(features) <= limit:
         return features
-    return features[torch.linspace(0, len(features) - 1, limit, dtype=torch.float64, device=features.device).long()]
+    stretch = torch.arange(limit, dtype=torch.float64, device=features.device)
+    chosen = (stretch + stretch * ((5**0.5 - 1) / 2) % 1) * (len(features) / limit)
+    return features[chosen.long().clamp_max(len(features) - 1)]

@@ -121,8 +121,13 @@ def cholesky(covariance: Float[Tensor, "*k d d"], ridge: float, spread: Float[Te
         spread = torch.ones_like(spread)
     variance = covariance.diagonal(dim1=-2, dim2=-1).mean(dim=-1)
     added = ridge * torch.maximum(variance, 1e-6 * spread)
-    identity = torch.eye(covariance.shape[-1], dtype=covariance.dtype, device=covariance.device)
-    factor, failed = torch.linalg.cholesky_ex(covariance + added[..., None, None] * identity)
-    if failed.any():
+    size = covariance.shape[-1]
+    identity = torch.eye(size, dtype=covariance.dtype, device=covariance.device)
+    ridged = covariance + added[..., None, None] * identity
+    factor, failed = torch.linalg.cholesky_ex(ridged)
+    # what is left of a feature's variance when the ones before it are known: rounding alone can keep that above 0
+    left = factor.diagonal(dim1=-2, dim2=-1).square().amin(dim=-1)
+    rounding = size * torch.finfo(ridged.dtype).eps * ridged.diagonal(dim1=-2, dim2=-1).mean(dim=-1)
+    if failed.any() or not (left > rounding).all():
         raise OptionError(f"ridge: the features' covariance is singular with {ridge}; choose a larger one, like 1e-6")
     return factor

@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from caveat.errors import OptionError
+from caveat.scores.knn import thinned
 from caveat.scores.moments import check
 from caveat.types import Features, Head, Labels, Score
 
@@ -49,13 +50,8 @@ def fit(features: Features, labels: Labels, head: Head, *, percentile: float = 0
 
 
 def quantile(features: Tensor, share: float, *, limit: int = 2**24) -> float:
-    """Quantile over all entries, linearly interpolated; of more than `limit` entries evenly spaced rows are taken."""
-    if features.numel() > limit:
-        rows = max(1, limit // features.shape[1])
-        features = features[
-            torch.linspace(0, len(features) - 1, rows, dtype=torch.float64, device=features.device).long()
-        ]
-    flat = features.flatten().double()
+    """Quantile over all entries, linearly interpolated; of more than `limit` entries evenly spread rows are taken."""
+    flat = thinned(features, max(1, limit // features.shape[1])).flatten().double()
     position = share * (len(flat) - 1)
     low = int(position)
     first = flat.kthvalue(low + 1).values

@@ -73,7 +73,7 @@ def principal(features: Features, labels: Labels, head: Head, dimension: int | N
         raise OptionError(
             f"dimension: expected a principal space of 1 to {size - 1} of {size} features, got {dimension}"
         )
-    # rows that add up to 0 but for the rounding of single precision leave a direction without weight: not to be inverted
+    # rows that add up to 0, but for the rounding of single precision, leave a direction that must not be inverted
     rounding = max(weight.shape) * torch.finfo(torch.float32).eps
     origin = -(torch.linalg.pinv(weight.double(), rtol=rounding) @ bias.double())
     second = torch.zeros(size, size, dtype=torch.float64, device=features.device)

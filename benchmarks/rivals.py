@@ -1,0 +1,158 @@
+"""One pass for all scores, against pytorch-ood's detectors called one after another as its documentation does.
+
+The same 26 scores on the same network and inputs; each of the rival's runs the network itself, ours share one pass.
+A plain forward pass is the floor. All three take turns in the same run; medians. The last line is JSON. Without the
+rival (`make references`) there is nothing to compare, and the script says so.
+"""
+
+import argparse
+import json
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor, nn
+
+from caveat import heads, models
+from caveat.audits import catalog
+from caveat.observations import observe
+
+sys.path.append(str(Path(__file__).parents[1]))
+from tests.references.peers import FOLDER, load_rival
+
+Batches = list[tuple[Tensor, Tensor]]
+
+
+def batches_of(count: int, seed: int) -> Batches:
+    generator = torch.Generator().manual_seed(seed)
+    images = torch.rand(count, 1, 28, 28, generator=generator)
+    labels = torch.arange(count) % 10
+    return list(zip(images.split(250), labels.split(250), strict=True))
+
+
+def fixed(net: nn.Sequential, train: Batches) -> None:
+    """Let the head answer rightly now and then: the rival wants a right answer of every class to fit on."""
+    seen = observe(net, train)
+    head = net[-1]
+    assert isinstance(head, nn.Linear)
+    centred = seen.features - seen.features.mean(dim=0)
+    wanted = nn.functional.one_hot(seen.labels, 10).float()
+    ridged = centred.T @ centred + 10 * torch.eye(centred.shape[1])
+    head.weight.data.copy_((torch.linalg.solve(ridged, centred.T @ wanted) * 10).T)
+    head.bias.data.copy_(-(head.weight.data @ seen.features.mean(dim=0)))
+
+
+def detectors(rival: ModuleType, net: nn.Sequential, train: Batches) -> dict[str, Callable[[Tensor], Tensor]]:
+    """The rival's detectors by our names, made and fitted as its documentation does; the network is split by hand."""
+    encoder, head = net[:-1], net[-1]
+    weight, bias = head.weight, head.bias
+
+    def backbone(inputs: Tensor) -> Tensor:
+        return encoder(inputs)[:, :, None, None]
+
+    def on_maps(maps: Tensor) -> Tensor:
+        return head(maps.flatten(1))
+
+    made = {
+        "msp": rival.MaxSoftmax(net), "max_logit": rival.MaxLogit(net), "energy": rival.EnergyBased(net),
+        "entropy": rival.Entropy(net), "gen": rival.GEN(net), "weighted_energy": rival.WeightedEBO(net, torch.ones(10)),
+        "kl_matching": rival.KLMatching(net), "openmax": rival.OpenMax(net), "mahalanobis": rival.Mahalanobis(encoder),
+        "relative_mahalanobis": rival.RMD(encoder), "gaussian_mixture": rival.GMM(encoder), "knn": rival.KNN(encoder),
+        "nnguide": rival.NNGuide(encoder, head), "vim": rival.ViM(encoder, 64, weight, bias),
+        "she": rival.SHE(encoder, head), "fdbd": rival.fDBD(encoder, head), "nci": rival.NCI(encoder, head),
+        "pnml": rival.PNML(encoder, head), "dice": rival.DICE(encoder, weight, bias, p=0.7),
+        "lts": rival.LTS(encoder, head), "react": rival.ReAct(backbone, on_maps), "vra": rival.VRA(backbone, on_maps),
+        "ash_p": rival.ASH(backbone, on_maps, variant="ash-p"), "ash_b": rival.ASH(backbone, on_maps, variant="ash-b"),
+        "ash_s": rival.ASH(backbone, on_maps, variant="ash-s"), "scale": rival.SCALE(backbone, on_maps),
+        "gradnorm": rival.GradNorm(net, param_filter=lambda name: name == "head.weight"),
+    }  # fmt: skip
+    for detector in made.values():
+        detector.to("cpu")
+        if getattr(detector, "requires_fit", False):
+            detector.fit(train)
+    return made
+
+
+def in_turns(repeats: int, **actions: Callable[[], object]) -> dict[str, float]:
+    """Median seconds of each action; they take turns, so that a busy moment hits all alike."""
+    seconds: dict[str, list[float]] = {name: [] for name in actions}
+    for _ in range(repeats):
+        for name, action in actions.items():
+            started = time.perf_counter()
+            action()
+            seconds[name].append(time.perf_counter() - started)
+    return {name: statistics.median(values) for name, values in seconds.items()}
+
+
+def measure(rival: ModuleType, *, count: int, fit_count: int, repeats: int) -> dict[str, float]:
+    """Time the forward pass, ours and the rival's, and print the table."""
+    net, train, test = models.small_cnn().eval(), batches_of(fit_count, 1), batches_of(count, 2)
+    fixed(net, train)
+    theirs = detectors(rival, net, train)
+    head = heads.find(net, test[0][0][:2])
+    fitted = catalog.fit(theirs, observe(net, train, head=head), head.head)
+    each: dict[str, list[float]] = {name: [] for name in theirs}
+
+    def forward() -> None:
+        with torch.inference_mode():
+            for inputs, _ in test:
+                net(inputs)
+
+    def ours() -> None:
+        observed = observe(net, test, head=head)
+        for score in fitted.values():
+            score(observed)
+
+    def one_by_one() -> None:
+        for name, detector in theirs.items():
+            started = time.perf_counter()
+            for inputs, _ in test:
+                detector(inputs)
+            each[name].append(time.perf_counter() - started)
+
+    found = in_turns(repeats, forward=forward, ours=ours, rival=one_by_one)
+    slow = statistics.median(each["openmax"])
+    table = Table(title=f"{count} inputs of 28x28, {len(theirs)} scores; fitted on {fit_count}")
+    for column in ("", "seconds", "x forward"):
+        table.add_column(column, justify="right")
+    rows = {
+        "plain forward": found["forward"], "ours, one pass": found["ours"],
+        "rival, one after another": found["rival"], "  without its OpenMax": found["rival"] - slow,
+    }  # fmt: skip
+    slowest = sorted(each, key=lambda name: -statistics.median(each[name]))
+    rows |= {f"  {name}": statistics.median(each[name]) for name in slowest[:6]}
+    for name, value in rows.items():
+        table.add_row(name, f"{value:.3f}", f"{value / found['forward']:.2f}")
+    Console().print(table)
+    return {
+        "rival_over_ours": found["rival"] / found["ours"],
+        "rival_over_forward": found["rival"] / found["forward"],
+        "ours_over_forward": found["ours"] / found["forward"],
+        "rival_without_openmax_over_ours": (found["rival"] - slow) / found["ours"],
+    }
+
+
+def main(arguments: list[str] | None = None) -> None:
+    options = argparse.ArgumentParser(description=__doc__)
+    options.add_argument("--smoke", action="store_true", help="a few inputs: does the script run?")
+    smoke = options.parse_args(arguments).smoke
+    rival = load_rival()
+    if rival is None:
+        print(f"pytorch-ood is not in {FOLDER}: run make references, or set CAVEAT_REFERENCES")
+        return
+    torch.set_num_threads(1)
+    sizes = (
+        {"count": 100, "fit_count": 500, "repeats": 1} if smoke else {"count": 2000, "fit_count": 4000, "repeats": 5}
+    )
+    found = measure(rival, **sizes)
+    print(json.dumps({name: round(value, 3) for name, value in found.items()}))
+
+
+if __name__ == "__main__":
+    main()

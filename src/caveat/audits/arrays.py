@@ -1,0 +1,126 @@
+"""Arrays that any framework saved, as observations: an audit without a model."""
+
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from caveat.audits.assess import Observed
+from caveat.audits.catalog import known_name
+from caveat.errors import DataError
+from caveat.heads import HeadLayer
+from caveat.observations import Observations
+
+__all__ = ["observed"]
+
+KNOWN = ("logits", "labels", "features", "draws", "weight", "bias", "classes")
+OTHERS = ("logits", "labels", "features", "draws")
+
+
+def observed(path: str | Path) -> Observed:
+    """Read an npz file of what a network said.
+
+    ====================  ============================================================================================
+    `logits`, `labels`    of known, held-out data: (n, c) and (n,)
+    `draws`               instead of logits, those of several networks: (s, n, c); their probabilities are averaged
+    `features`            input of the last linear layer (n, d), and its `weight` (c, d) and `bias` (c,)
+    `classes`             names of the classes (c,)
+    `fit/logits` ...      training data: logits, labels, features
+    `NAME/logits` ...     an unknown set called NAME: logits, and features if the known have them
+    ====================  ============================================================================================
+
+    Raises
+    ------
+    DataError
+        If the file can't be read, an array is missing, not finite, or its shape does not fit the others.
+    """
+    path = Path(path)
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+    except (OSError, ValueError, zipfile.BadZipFile, EOFError) as error:
+        raise DataError(f"--logits: cannot read {path} as npz ({str(error).splitlines()[0]})") from None
+    groups: dict[str, dict[str, np.ndarray]] = {}
+    for name, array in arrays.items():
+        group, slash, key = name.rpartition("/")
+        try:
+            known_name("--logits", key, OTHERS if slash else KNOWN)
+        except ValueError as error:
+            raise DataError(f"{error} (in {path})") from None
+        groups.setdefault(group, {})[key] = array
+    if "" not in groups:
+        raise DataError(f"--logits: {path} holds no logits of known data, only {sorted(groups)}")
+    own = groups.pop("")
+    known = _observations(own, "known")
+    head = _head(own, known)
+    fit = _observations(groups.pop("fit"), "fit") if "fit" in groups else None
+    unknown = {name: _observations(group, name, like=known) for name, group in groups.items()}
+    if known.features is not None and any(seen.features is None for seen in unknown.values()):
+        raise DataError("--logits: the known data have features; every unknown set needs them too")
+    names = own.get("classes")
+    count = known.logits.shape[1]
+    classes = tuple(map(str, names if names is not None else range(count)))
+    if len(classes) != count:
+        raise DataError(f"--logits: expected {count} names in classes, got {len(classes)}")
+    sets: Mapping[str, Observations] = {"test": known, **({"fit": fit} if fit else {}), **unknown}
+    return Observed(
+        known=known, fit=fit, unknown=unknown, unlabelled={}, generated=frozenset(), head=head, probes={},
+        classes=classes, sources={name: (f"{path.name}", list(seen.logits.shape[1:])) for name, seen in sets.items()},
+        batches={}, model=(path.stem, 0),
+    )  # fmt: skip
+
+
+def _observations(group: dict[str, np.ndarray], name: str, like: Observations | None = None) -> Observations:
+    if "draws" in group:
+        draws = _tensor(group["draws"], name, "draws", 3)
+        logits = draws.log_softmax(dim=2).logsumexp(dim=0) - float(np.log(len(draws)))
+    elif "logits" in group:
+        logits = _tensor(group["logits"], name, "logits", 2)
+    else:
+        raise DataError(f"--logits: {name} needs logits or draws, got {sorted(group)}")
+    if like is not None and logits.shape[1] != like.logits.shape[1]:
+        raise DataError(f"--logits: {name} has {logits.shape[1]} classes, the known data {like.logits.shape[1]}")
+    if "labels" in group:
+        raw = group["labels"]
+        if raw.ndim != 1 or not np.issubdtype(raw.dtype, np.integer):
+            raise DataError(f"--logits: expected integer labels (n,) of {name}, got {raw.dtype} of shape {raw.shape}")
+        labels = torch.from_numpy(raw.astype(np.int64))
+    elif like is None:
+        raise DataError(f"--logits: {name} needs labels")
+    else:
+        labels = torch.full((len(logits),), -1)
+    features = _tensor(group["features"], name, "features", 2) if "features" in group else None
+    for what, count in (("labels", len(labels)), ("features", len(logits if features is None else features))):
+        if count != len(logits):
+            raise DataError(f"--logits: {name} has {len(logits)} logits but {count} {what}")
+    return Observations(logits, labels, features)
+
+
+def _head(own: dict[str, np.ndarray], known: Observations) -> HeadLayer | None:
+    if "weight" not in own or known.features is None:
+        return None
+    weight = _tensor(own["weight"], "known", "weight", 2)
+    bias = _tensor(own["bias"], "known", "bias", 1) if "bias" in own else weight.new_zeros(len(weight))
+    if weight.shape != (known.logits.shape[1], known.features.shape[1]) or bias.shape != weight.shape[:1]:
+        raise DataError(
+            f"--logits: expected a weight ({known.logits.shape[1]}, {known.features.shape[1]}) and its bias, got "
+            f"{tuple(weight.shape)} and {tuple(bias.shape)}"
+        )
+    weight, bias = weight.to(known.features.dtype), bias.to(known.features.dtype)
+    again = known.features[:100] @ weight.T + bias
+    if not torch.allclose(again, known.logits[:100].to(again.dtype), rtol=1e-2, atol=1e-2 * float(again.abs().max())):
+        raise DataError("--logits: the logits are not features @ weight.T + bias; leave weight out, or mend it")
+    return HeadLayer("weight", False, (weight, bias))
+
+
+def _tensor(array: np.ndarray, name: str, key: str, ndim: int) -> Tensor:
+    if array.ndim != ndim or not np.issubdtype(array.dtype, np.floating) or not len(array):
+        raise DataError(
+            f"--logits: expected {key} of {name} with {ndim} axes of floats, got {array.dtype} {array.shape}"
+        )
+    if not np.isfinite(array).all():
+        raise DataError(f"--logits: {key} of {name} hold NaN or infinity")
+    return torch.from_numpy(array.astype(np.float64 if array.dtype == np.float64 else np.float32))

@@ -1,0 +1,63 @@
+"""Bars that need no script: parts of a whole, as the rectangles of an SVG one unit wide."""
+
+from dataclasses import dataclass
+
+from caveat.audits.record import Conformal, Operating, Record
+from caveat.report.shown import shown
+
+__all__ = ["Bar", "guard_bar", "set_sizes", "size_legend"]
+
+SIZES: list[tuple[int, str]] = [
+    (0, "no class"),
+    (1, "one"),
+    (2, "two"),
+    (3, "three"),
+    (4, "four to nine"),
+    (10, "ten or more"),
+]
+"""The smallest size of each group of set sizes, and its name."""
+
+
+@dataclass(frozen=True)
+class Bar:
+    """One part of a bar: its class of style, where it starts, how wide it is (of 1), and what it says."""
+
+    style: str
+    start: str
+    width: str
+    title: str
+
+
+def size_legend(item: Conformal) -> list[tuple[str, str]]:
+    """Style and name of the groups of sizes that the sets may have."""
+    most = max((len(shares) - 1 for shares in item.size_shares.values()), default=0)
+    return [(f"s{i}", name) for i, (size, name) in enumerate(SIZES) if size <= most]
+
+
+def set_sizes(item: Conformal, name: str) -> list[Bar]:
+    """How the sizes of a set's conformal sets are shared out; none where the record has no sizes."""
+    shares = item.size_shares.get(name, [])
+    ends = [size for size, _ in SIZES[1:]] + [len(shares)]
+    groups = [(f"s{i}", sum(shares[SIZES[i][0] : end]), SIZES[i][1]) for i, end in enumerate(ends)]
+    return _bars(groups)
+
+
+def guard_bar(record: Record, guard: Operating, name: str) -> list[Bar]:
+    """What a guard answers of a set: right and wrong of a known one, all in the way of an unknown one."""
+    share = guard.accepted[name]
+    role = next((item.role for item in record.sets if item.name == name), "unknown")
+    if role == "known":
+        wrong = share * guard.error
+        return _bars([("right", share - wrong, "answered and right"), ("wrong", wrong, "answered, but wrong")])
+    style = "wrong" if role == "unknown" else "plain"
+    return _bars([(style, share, "answered")])
+
+
+def _bars(parts: list[tuple[str, float, str]]) -> list[Bar]:
+    bars: list[Bar] = []
+    start = 0.0
+    for style, width, title in parts:
+        if width > 0:
+            bars.append(Bar(style, f"{start:.5g}", f"{width:.5g}", f"{title}: {shown(width, 'percent')}"))
+        start += width
+    return bars

@@ -1,0 +1,79 @@
+"""Arrays of any framework give the record the model itself would have given; what does not fit is refused."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tests.audits.test_audit import numbers
+
+import caveat
+from caveat.audits import arrays
+from caveat.audits.run import audit_arrays
+from caveat.errors import DataError, OptionError
+from caveat.observations import observe
+
+
+@pytest.fixture
+def said(model, known, unknown):
+    seen, foreign = observe(model, known), observe(model, unknown["grey"])
+    return {
+        "logits": seen.logits.numpy(), "labels": seen.labels.numpy(), "features": seen.features.numpy(),
+        "weight": model[3].weight.detach().numpy(), "bias": model[3].bias.detach().numpy(),
+        "grey/logits": foreign.logits.numpy(), "grey/features": foreign.features.numpy(),
+    }  # fmt: skip
+
+
+def test_arrays_give_the_record_of_the_model(model, known, unknown, said, tmp_path: Path):
+    np.savez(tmp_path / "said.npz", **said)
+    found = numbers(audit_arrays(tmp_path / "said.npz", replicas=20))
+    direct = numbers(caveat.audit(model, known, unknown={"grey": unknown["grey"]}, replicas=20))
+    for part in ("calibrations", "detections", "selective", "sweeps", "conformal", "choice", "operating"):
+        assert found[part] == direct[part], part
+
+
+def test_logits_alone_are_enough(said, tmp_path: Path):
+    np.savez(tmp_path / "said.npz", logits=said["logits"], labels=said["labels"])
+    record = audit_arrays(tmp_path / "said.npz", replicas=5)
+    assert {s.family for s in record.scores} == {"logits"}
+    with pytest.raises(OptionError, match="scores: knn needs features"):
+        audit_arrays(tmp_path / "said.npz", scores=["knn"])
+
+
+def test_draws_are_averaged_as_probabilities(said, tmp_path: Path):
+    draws = np.stack([said["logits"], -said["logits"], said["logits"] * 2])
+    np.savez(tmp_path / "said.npz", draws=draws, labels=said["labels"])
+    seen = arrays.observed(tmp_path / "said.npz").known
+    expected = torch.from_numpy(draws).softmax(2).mean(0)
+    torch.testing.assert_close(seen.logits.softmax(1), expected)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"logits": None}, "known needs logits or draws"),
+        ({"labels": None}, "known needs labels"),
+        ({"labels": np.zeros(600)}, "expected integer labels"),
+        ({"labels": np.zeros(5, int)}, "has 600 logits but 5 labels"),
+        ({"logits": np.full((600, 4), np.nan)}, "logits of known hold NaN"),
+        ({"logits": np.zeros((600, 4), int)}, "expected logits of known with 2 axes of floats"),
+        ({"grey/logits": np.zeros((300, 7))}, "grey has 7 classes, the known data 4"),
+        ({"grey/features": None}, "every unknown set needs them too"),
+        ({"weight": np.ones((4, 3))}, r"expected a weight \(4, 8\)"),
+        ({"weight": np.ones((4, 8))}, "the logits are not features @ weight"),
+        ({"logit": np.zeros(3)}, "there is no 'logit'; did you mean 'logits'"),
+        ({"classes": np.array(["a"])}, "expected 4 names in classes, got 1"),
+        ({"labels": np.full(600, 9)}, r"test: expected labels in \[0, 3\]"),
+    ],
+)
+def test_what_does_not_fit_is_refused(said, change, message, tmp_path: Path):
+    changed = {name: array for name, array in (said | change).items() if array is not None}
+    np.savez(tmp_path / "said.npz", **changed)
+    with pytest.raises(DataError, match=message):
+        audit_arrays(tmp_path / "said.npz", replicas=5)
+
+
+def test_a_file_that_is_no_npz_is_refused(tmp_path: Path):
+    (tmp_path / "x.npz").write_bytes(b"nothing")
+    with pytest.raises(DataError, match="--logits: cannot read"):
+        audit_arrays(tmp_path / "x.npz")

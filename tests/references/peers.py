@@ -1,0 +1,31 @@
+"""Peer libraries, read from a folder of their own: `make references` fills it, CAVEAT_REFERENCES names another one."""
+
+import os
+import sys
+import warnings
+from pathlib import Path
+from types import ModuleType
+
+import torch
+
+FOLDER = Path(os.environ.get("CAVEAT_REFERENCES") or Path(__file__).parents[2] / ".references")
+_operators: list[torch.library.Library] = []
+
+
+def load_rival() -> ModuleType | None:
+    """The detectors of pytorch_ood, or None where it is not installed.
+
+    PyPI's torchvision has no compiled operators for a CPU build of torch; declaring two of them lets it be imported.
+    """
+    if not (FOLDER / "pytorch_ood").is_dir():
+        return None
+    if str(FOLDER) not in sys.path:
+        sys.path.append(str(FOLDER))  # at the end: nothing of ours is shadowed
+    if not _operators and not hasattr(torch.ops.torchvision, "nms"):
+        _operators.append(torch.library.Library("torchvision", "DEF"))
+        for operator in ("nms", "qnms"):
+            _operators[0].define(operator + "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import pytorch_ood.detector as rival
+    return rival
