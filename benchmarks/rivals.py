@@ -1,6 +1,6 @@
 """One pass for all scores, against pytorch-ood's detectors called one after another as its documentation does.
 
-The same 26 scores on the same network and inputs; each of the rival's runs the network itself, ours share one pass.
+The same 27 scores on the same network and inputs; each of the rival's runs the network itself, ours share one pass.
 A plain forward pass is the floor. All three take turns in the same run; medians. The last line is JSON. Without the
 rival (`make references`) there is nothing to compare, and the script says so.
 """

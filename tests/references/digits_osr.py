@@ -20,6 +20,7 @@ from caveat.data import outliers
 from caveat.metrics import ranking
 from caveat.metrics.tally import tally_sets
 from caveat.observations import Observations, observe
+from caveat.types import Head
 
 PAGE = Path(__file__).parents[2] / "docs" / "gallery" / "digits-osr.md"
 SETS = ("digits 6-9", "uniform", "gauss", "inverted", "shuffled")
@@ -98,7 +99,7 @@ def digits() -> tuple[Tensor, Tensor]:
     return torch.from_numpy(images).float().view(-1, 1, 8, 8) / 16, torch.from_numpy(labels)
 
 
-def fitted(known: Observations, head: scores.moments.Tensor | tuple[Tensor, Tensor]) -> dict[str, object]:
+def fitted(known: Observations, head: Head) -> dict[str, object]:
     """All our scores, each on what it looks at."""
     features, labels, logits = known.features, known.labels, known.logits
     options = {"knn": {"k": 5}, "vim": {"dimension": 16}, "residual": {"dimension": 16}}
@@ -132,8 +133,9 @@ def rivals(rival: ModuleType, known: Observations, layer: nn.Linear) -> dict[str
     found["lts"] = ("features", rival.LTS(None, layer).predict_features)
     gradient = rival.GradNorm(layer, param_filter=lambda name: name == "weight").to("cpu")
     found["gradnorm"] = ("features", gradient.predict)
-    shaped = {"react": rival.ReAct(None, on_maps).fit_feature_maps(maps, labels),
-              "vra": rival.VRA(None, on_maps).fit_feature_maps(maps, labels), "scale": rival.SCALE(None, on_maps)}  # fmt: skip
+    shaped = {name: make(None, on_maps) for name, make in {"react": rival.ReAct, "vra": rival.VRA}.items()}
+    shaped = {name: one.fit_feature_maps(maps, labels) for name, one in shaped.items()}
+    shaped["scale"] = rival.SCALE(None, on_maps)
     shaped |= {f"ash_{v}": rival.ASH(None, on_maps, variant=f"ash-{v}") for v in "spb"}
     for name, one in shaped.items():
         found[name] = ("features", lambda x, one=one: one.predict_feature_maps(x[:, :, None, None]))

@@ -1,11 +1,8 @@
-import hashlib
 import json
 import re
 import subprocess
 import sys
-from base64 import b64encode
-from collections.abc import Callable, Iterator
-from html.parser import HTMLParser
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,63 +13,7 @@ from caveat.errors import DataError
 from caveat.report import render, write
 from caveat.report.shown import shown
 
-EVIL = "</script><img src=x onerror=\"alert('1')\">&\u2028{{ 7*7 }}"
-VOID = {"meta", "img", "input", "rect", "br"}
-REFERENCES = {"src", "href", "action", "formaction", "srcset", "poster", "data", "xlink:href", "background", "cite"}
-
-
-class Reader(HTMLParser):
-    """Collects elements as `(tag, attributes, own text)`, and the visible text outside `<data>`."""
-
-    def __init__(self) -> None:
-        super().__init__(convert_charrefs=True)
-        self.open: list[tuple[str, dict[str, str | None], list[str]]] = []
-        self.elements: list[tuple[str, dict[str, str | None], str]] = []
-        self.words: list[str] = []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        if tag in VOID:
-            self.elements.append((tag, dict(attrs), ""))
-        else:
-            self.open.append((tag, dict(attrs), []))
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.elements.append((tag, dict(attrs), ""))
-
-    def handle_endtag(self, tag: str) -> None:
-        name, attributes, text = self.open.pop()
-        assert name == tag, f"<{name}> closed by </{tag}>"
-        self.elements.append((name, attributes, "".join(text)))
-
-    def handle_data(self, data: str) -> None:
-        if self.open:
-            self.open[-1][2].append(data)
-            if not {name for name, _, _ in self.open} & {"script", "style", "data", "pre", "title"}:
-                self.words.append(data)
-
-
-def read(page: str) -> Reader:
-    reader = Reader()
-    reader.feed(page)
-    reader.close()
-    assert not reader.open
-    return reader
-
-
-def leaves(node: Any) -> Iterator[Any]:
-    if isinstance(node, dict):
-        for key, value in node.items():
-            yield key
-            yield from leaves(value)
-    elif isinstance(node, list):
-        for value in node:
-            yield from leaves(value)
-    else:
-        yield node
-
-
-def of(reader: Reader, tag: str) -> list[tuple[dict[str, str | None], str]]:
-    return [(attributes, text) for name, attributes, text in reader.elements if name == tag]
+from .reading import EVIL, assert_alone, assert_policy, assert_words, numbers_of, of, read
 
 
 @pytest.fixture(scope="module")
@@ -82,25 +23,27 @@ def page(record: Record) -> str:
 
 @pytest.fixture(scope="module")
 def evil(build: Callable[..., Record]) -> str:
-    return render(build(scores=2, sets=2, rename=lambda text: text + EVIL))
+    return render(build(scores=2, sets=2, rename=lambda text: text + EVIL, full=True))
 
 
-def test_every_number_shown_is_in_the_record(record: Record, page: str) -> None:
-    numbers = {float(x) for x in leaves(record.model_dump()) if isinstance(x, int | float)}
-    values = of(read(page), "data")
-    assert len(values) > 500
-    for attributes, text in values:
-        value, kind = float(attributes["value"] or "nan"), attributes["data-as"]
-        assert value in numbers, f"{value} is not in the record"
-        assert text == shown(value, kind)  # pyright: ignore[reportArgumentType]  (a kind)
+@pytest.fixture(scope="module")
+def full_page(full: Record) -> str:
+    return render(full)
 
 
-def test_no_number_hides_among_the_words(record: Record, page: str) -> None:
-    strings = " ".join(str(x) for x in leaves(record.model_dump()))
-    made = record.created[:16].replace("T", " ")
-    told = {"95", "90", "99", "5"}  # the levels of intervals and thresholds, in fixed sentences
-    for word in re.findall(r"[\d.,:-]*\d", " ".join(read(page).words).replace(made, "")):
-        assert word in told or word in strings, f"{word} comes from nowhere"
+def test_every_number_shown_is_in_the_record(record: Record, page: str, full: Record, full_page: str) -> None:
+    for told, text_of_page in ((record, page), (full, full_page)):
+        numbers, values = numbers_of(told), of(read(text_of_page), "data")
+        assert len(values) > 500
+        for attributes, text in values:
+            value, kind = float(attributes["value"] or "nan"), attributes["data-as"]
+            assert value in numbers, f"{value} is not in the record"
+            assert text == shown(value, kind)  # pyright: ignore[reportArgumentType]  (a kind)
+
+
+def test_no_number_hides_among_the_words(record: Record, page: str, full: Record, full_page: str) -> None:
+    assert_words(page, record)
+    assert_words(full_page, full)
 
 
 def test_texts_of_the_record_are_inert(evil: str) -> None:
@@ -114,35 +57,14 @@ def test_texts_of_the_record_are_inert(evil: str) -> None:
     assert data["scores"] == ["knn" + EVIL, "mahalanobis" + EVIL]
 
 
-def test_the_page_refers_to_nothing_outside(page: str, evil: str) -> None:
-    for text in (page, evil):
-        reader = read(text)
-        for _, attributes, _ in reader.elements:
-            for name in REFERENCES & set(attributes):
-                assert (attributes[name] or "").startswith(("#", "data:image/png;base64,"))
-        style = of(reader, "style")[0][1]
-        assert not re.search(r"url\(|@import|https?:", style)
-        # What we write ourselves; the vendored code has loaders that the policy keeps from anything.
-        assert not re.search(r"\bfetch\(|XMLHttpRequest|\bimport\b|https?:|\beval\(", of(reader, "script")[-1][1])
-        assert "sourceMappingURL" not in text
-        assert not {"link", "iframe", "object", "embed", "base", "form"} & {tag for tag, _, _ in reader.elements}
+def test_the_page_refers_to_nothing_outside(page: str, full_page: str, evil: str) -> None:
+    for text in (page, full_page, evil):
+        assert_alone(text)
 
 
-def test_the_policy_allows_what_is_inlined_and_nothing_else(page: str) -> None:
-    reader = read(page)
-    policy = next(a["content"] for a, _ in of(reader, "meta") if a.get("http-equiv") == "Content-Security-Policy")
-    rules = dict(rule.strip().split(" ", 1) for rule in (policy or "").split(";"))
-    assert rules["default-src"] == "'none'"
-    assert rules["img-src"] == "data:"
-
-    def hashed(text: str) -> str:
-        return f"'sha256-{b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
-
-    scripts = [text for attributes, text in of(reader, "script") if "type" not in attributes]
-    assert rules["script-src"].split() == [hashed(text) for text in scripts]
-    assert rules["style-src"].split() == [hashed(of(reader, "style")[0][1])]
-    assert "unsafe" not in (policy or "")
-    assert not [a for _, a, _ in reader.elements if "style" in a]  # style attributes would be refused
+def test_the_policy_allows_what_is_inlined_and_nothing_else(page: str, full_page: str) -> None:
+    assert_policy(page)
+    assert_policy(full_page)
 
 
 def test_the_same_record_gives_the_same_bytes(record: Record, page: str, tmp_path: Path) -> None:
@@ -215,3 +137,88 @@ def test_the_report_needs_no_torch() -> None:
 
 def test_the_licence_of_the_charting_code_is_in_the_page(page: str) -> None:
     assert "University of Washington Interactive Data Lab" in of(read(page), "pre")[0][1]
+
+
+def section(page: str, name: str) -> str:
+    """The words of one section."""
+    found = re.search(rf'<section id="{name}">(.*?)\n</section>', page, re.DOTALL)
+    return " ".join("".join(read(f"<p>{found[1]}</p>").words).split()) if found else ""
+
+
+def cells(page: str, name: str) -> list[float]:
+    """The numbers of one section, in order."""
+    found = re.search(rf'<section id="{name}">(.*?)\n</section>', page, re.DOTALL)
+    return [float(a["value"] or "nan") for a, _ in of(read(f"<p>{found[1] if found else ''}</p>"), "data")]
+
+
+def test_the_optional_parts_are_absent_from_a_record_without_them(page: str) -> None:
+    for text in ('id="conformal"', "Unlabelled sets", "The score to use", "What a ", "This audit", "in hindsight</"):
+        assert text not in page.split("<script")[0], text
+
+
+def test_checks_come_first_and_say_what_failed(full: Record, full_page: str) -> None:
+    words = section(full_page, "overview")
+    assert words.startswith("Overview This audit fails passes ece>0.05 it is fails accuracy<0.98 it is ")
+    assert cells(full_page, "overview")[:2] == [0.0183, 0.9733]
+    passed = [item.model_copy(update={"failed": False}) for item in full.checks]
+    assert "This audit passes passes ece>0.05" in section(
+        render(full.model_copy(update={"checks": passed})), "overview"
+    )
+
+
+def test_conformal_sets_are_told_and_a_broken_promise_is_named(full: Record, full_page: str) -> None:
+    words, numbers = section(full_page, "conformal"), cells(full_page, "conformal")
+    lac, aps = full.conformal
+    names = ["mnist", "notmnist", "fashion-mnist", "kmnist", "omniglot", "noise"]
+    row = [x for item in (lac, aps) for x in (
+        item.error, item.coverage.value, item.coverage.low, item.coverage.high, *(item.mean_size[n] for n in names)
+    )]  # fmt: skip
+    assert numbers[-len(row) :] == row
+    assert words.count("promise not kept") == 1
+    assert words.index("lac") < words.index("aps") < words.index("promise not kept")
+
+
+def test_bars_of_set_sizes_and_of_the_guard_are_true(full: Record, full_page: str) -> None:
+    reader = read(full_page)
+    stacks = {a["aria-label"]: None for a, _ in of(reader, "svg") if a.get("class") == "stack" and "aria-label" in a}
+    assert {"Set sizes of kmnist", "Answered of street", "Answered of mnist"} <= set(stacks)
+    # By hand from the record: the guard's bar of the known set ends where its answers end.
+    guard = full.operating[1]
+    assert guard.score == full.choice.score if full.choice else False
+    ends = {
+        round(float(a["x"] or 0) + float(a["width"] or 0), 4)
+        for a, _ in of(reader, "rect")
+        if a.get("class") == "wrong" and "x" in a
+    }
+    assert round(guard.accepted["mnist"], 4) in ends
+
+
+def test_the_guard_of_the_chosen_score_comes_first(full_page: str) -> None:
+    words = section(full_page, "threshold")
+    assert words.index("mahalanobis chosen calibration temperature threshold") < words.index("knn calibration")
+    assert "street unlabelled" in words
+
+
+def test_the_choice_is_told_with_its_figures(full: Record, full_page: str) -> None:
+    words, numbers = section(full_page, "unknown"), cells(full_page, "unknown")
+    assert full.choice
+    assert full.choice.why in words
+    assert "In hindsight knn is best on them" in words
+    merits = sorted(full.choice.figures.values(), reverse=True)
+    assert numbers[: len(merits)] == merits
+    assert "mahalanobis features chosen" in words
+    assert "knn features best in hindsight" in words
+
+
+def test_unlabelled_sets_come_with_their_warning(full_page: str) -> None:
+    words, numbers = section(full_page, "known"), cells(full_page, "known")
+    assert "street no labels" in " ".join(words.split())
+    assert "An estimate, not a measurement." in words
+    assert numbers[-8:] == [0.9707, 0.9733, 0.9693, 0.9773, 0.9909, 1500, 0.884, 0.913, 640][-8:]
+
+
+def test_generated_sets_are_those_the_record_calls_so(full: Record) -> None:
+    sets = [item.model_copy(update={"generated": item.name == "kmnist"}) for item in full.sets]
+    page = render(full.model_copy(update={"sets": sets}))
+    heads = re.findall(r'class="sort">([\w-]+)</button><span class="tag">', page)
+    assert heads == ["kmnist"]

@@ -74,6 +74,14 @@ def test_the_unit_of_features_is_irrelevant(scale):
         torch.testing.assert_close(scaled, plain + 6 * math.log(scale), rtol=1e-7, atol=1e-7)
 
 
+def test_single_precision_at_any_scale(relu_sample):
+    # with all directions kept, what is left outside is rounding of large squares: it must not count
+    features, labels = 1e4 * relu_sample[0], relu_sample[1]
+    exact = gaussian_mixture.fit(features, labels, ridge=0.0)(features)
+    single = gaussian_mixture.fit(features.float(), labels, ridge=0.0)(features.float())
+    torch.testing.assert_close(single.double(), exact, rtol=0, atol=1e-3)
+
+
 @given(seed=st.integers(0, 2**31))
 def test_mahalanobis_does_not_change_under_any_linear_map(seed):
     generator = torch.Generator().manual_seed(seed)

@@ -95,11 +95,13 @@ def test_the_virtual_logit_grows_with_the_residual_also_where_logits_are_negativ
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_a_residual_that_is_only_rounding_is_not_blown_up(dtype, generator):
     # 12 of 20 features are dead and the principal space takes 9: known features lie in it but for rounding
-    features = torch.zeros(200, 20, dtype=dtype)
+    features, weight = torch.zeros(200, 20, dtype=dtype), torch.zeros(3, 20, dtype=dtype)
     features[:, :8] = torch.randn(200, 8, generator=generator, dtype=dtype)
-    head = (torch.zeros(3, 20, dtype=dtype), torch.ones(3, dtype=dtype))
-    head[0][:, :3] = torch.eye(3, dtype=dtype)
+    weight[:, :3] = torch.eye(3, dtype=dtype)
+    turn = torch.linalg.qr(torch.randn(20, 20, generator=generator, dtype=dtype)).Q
+    features, head = features @ turn, (weight @ turn, torch.ones(3, dtype=dtype))
     score = vim.fit(features, torch.arange(200) % 3, head, dimension=9)
+    assert ((features - score.origin) @ score.residual).abs().max() > 0
     assert score.scale == 0
     torch.testing.assert_close(score(features), -torch.logsumexp(features @ head[0].T + head[1], dim=1))
 

@@ -11,7 +11,18 @@ from caveat.metrics import calibration, proper, ranking, selective
 from caveat.metrics.interval import Interval, interval_of_ece, interval_of_mean, intervals
 from caveat.metrics.tally import Tally, compress, tally, tally_sets
 
-__all__ = ["detection", "known_summary", "misclassification", "score_shape", "sweep"]
+__all__ = [
+    "BINS",
+    "KEEP",
+    "QUANTILES",
+    "detection",
+    "detection_of",
+    "known_summary",
+    "misclassification",
+    "misclassification_of",
+    "score_shape",
+    "sweep",
+]
 
 QUANTILES = [0.0, 0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 1.0]
 KEEP = [*(k / 100 for k in range(1, 99)), 0.985, 0.99, 0.9925, 0.995, 0.9975, 0.999, 1.0]
@@ -52,7 +63,11 @@ def detection(
     score: str, unknown_name: str, known: Tensor, unknown: Tensor, *, replicas: int, seed: int
 ) -> record.Detection:
     """How well a score tells `unknown` from `known`."""
-    counted = tally_sets(known, unknown)
+    return detection_of(score, unknown_name, tally_sets(known, unknown), replicas=replicas, seed=seed)
+
+
+def detection_of(score: str, unknown_name: str, counted: Tally, *, replicas: int, seed: int) -> record.Detection:
+    """The same from counts."""
     metrics = {
         "auroc": ranking.auroc, "aupr_in": ranking.aupr_in, "aupr_out": ranking.aupr_out,
         "fpr_at_95_tpr": ranking.fpr_at_tpr,
@@ -61,7 +76,7 @@ def detection(
     return record.Detection(
         score=score,
         unknown=unknown_name,
-        base_rate=len(unknown) / (len(unknown) + len(known)),
+        base_rate=float(counted.positive.sum() / (counted.positive.sum() + counted.negative.sum())),
         detection_error=float(ranking.detection_error(counted)),
         roc=_curve(ranking.roc_curve(counted, points=POINTS)),
         precision_recall=_curve(ranking.precision_recall_curve(counted, points=POINTS)),
@@ -71,7 +86,11 @@ def detection(
 
 def misclassification(score: str, known: Tensor, wrong: Tensor, *, replicas: int, seed: int) -> record.Selective:
     """How well a score tells wrong from correct answers; both must occur."""
-    counted = tally(known, wrong)
+    return misclassification_of(score, tally(known, wrong), replicas=replicas, seed=seed)
+
+
+def misclassification_of(score: str, counted: Tally, *, replicas: int, seed: int) -> record.Selective:
+    """The same from counts."""
     # AUROC needs both sides in every replica; AURC's spread includes that of the error rate itself
     found = {
         **_intervals({"auroc": ranking.auroc}, counted, replicas=replicas, seed=seed, stratified=True),

@@ -1,0 +1,161 @@
+"""Scores over layers and with a second look, against the definition written out in NumPy or by single samples."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from caveat.scores import gram, mahalanobis, mahalanobis_layers, nac, odin, pooled, rankfeat
+from caveat.types import Look
+
+LABELS = torch.arange(60) % 3
+
+
+@pytest.fixture
+def net(generator):
+    """Two convolutions, a mean over pixels and a head, with random weights."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(3)
+        layers = [nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Conv2d(4, 5, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()]
+        return nn.Sequential(*layers, nn.Linear(5, 3)).double().eval()
+
+
+@pytest.fixture
+def inputs(generator):
+    return torch.rand(60, 1, 8, 8, generator=generator, dtype=torch.float64)
+
+
+def look(net, inputs, *, graph=False):
+    """What the one pass would hand to a probe: outputs of both rectified layers."""
+    leaf = inputs.clone().requires_grad_(graph)
+    first = net[:2](leaf)
+    second = net[2:4](first)
+    return Look(net, leaf, net[4:](second), {"1": first, "3": second})
+
+
+def test_rankfeat_is_the_energy_without_the_largest_singular_value(net, inputs):
+    maps = look(net, inputs).activations["3"].detach()
+    expected = []
+    for sample in maps.flatten(2).numpy():
+        left, values, right = np.linalg.svd(sample, full_matrices=False)
+        rest = sample - values[0] * np.outer(left[:, 0], right[0])
+        logits = net[-1].weight.detach().numpy() @ rest.mean(axis=1) + net[-1].bias.detach().numpy()
+        expected.append(-np.log(np.exp(logits).sum()))
+    seen = look(net, inputs)
+    probe = rankfeat.probe(seen.activations, maps.mean(dim=(2, 3)))
+    assert probe.layers == ("3",)
+    with torch.no_grad():
+        head = (net[-1].weight, net[-1].bias)
+        actual = rankfeat.fit(head)(probe(seen), seen.logits)
+    np.testing.assert_allclose(actual, expected, rtol=1e-6)
+
+
+def test_rankfeat_trusts_what_has_energy_left():
+    # a rival had the sign inverted for years. Maps of rank two: what is left after the first keeps logit 0 large
+    head = (torch.eye(2, dtype=torch.float64), torch.zeros(2, dtype=torch.float64))
+    score = rankfeat.fit(head)
+    strong, weak = torch.tensor([[6.0, 0.0]]).double(), torch.tensor([[0.5, 0.0]]).double()
+    assert score(strong, strong) < score(weak, weak)
+    maps = torch.tensor([[[[3.0, 0.0]], [[0.0, 1.0]]]], dtype=torch.float64)  # singular values 3 and 1
+    torch.testing.assert_close(rankfeat.without_strongest(maps), torch.tensor([[0.0, 0.5]], dtype=torch.float64))
+
+
+def test_row_sums_of_gram_matrices(net, inputs):
+    maps = look(net, inputs).activations["1"].detach() - 0.2  # of both signs
+    actual = gram.row_sums(maps, (1, 2, 3))
+    expected = []
+    for power in (1, 2, 3):
+        raised = maps.flatten(2).numpy() ** power
+        sums = (raised @ raised.transpose(0, 2, 1)).sum(axis=2)
+        expected.append(np.sign(sums) * np.abs(sums) ** (1 / power))
+    np.testing.assert_allclose(actual, np.concatenate(expected, axis=1), rtol=1e-9, atol=1e-12)
+
+
+def test_gram_deviation_golden():
+    # two layers of one number; class 0 has seen 1 ... 3 and 10 ... 20, with usual deviations 0.5 and 2
+    score = gram.GramDeviation(
+        low=torch.tensor([[1.0, 10.0]]), high=torch.tensor([[3.0, 20.0]]), expected=torch.tensor([0.5, 2.0]),
+        sizes=(1, 1),
+    )  # fmt: skip
+    probed = torch.tensor([[2.0, 15.0], [6.0, 5.0]])  # inside; (6 - 3) / 3 above and (10 - 5) / 10 below
+    torch.testing.assert_close(
+        score(probed, torch.zeros(2, 1)), torch.tensor([0.0, 1 / 0.5 + 0.5 / 2]), rtol=1e-5, atol=0
+    )
+
+
+def test_gram_takes_the_range_of_each_class(net, inputs):
+    seen = look(net, inputs)
+    probe = gram.probe(seen.activations)
+    probed = probe(seen).detach()
+    score = gram.fit(probed, seen.logits.detach(), LABELS, probe, held_out=0.0)
+    for label in range(3):
+        torch.testing.assert_close(score.high[label], probed[label == LABELS].amax(dim=0))
+        torch.testing.assert_close(score.low[label], probed[label == LABELS].amin(dim=0))
+    own = nn.functional.one_hot(LABELS, 3).double()
+    assert (score(probed, own) == 0).all()  # nothing known is outside its own class's range
+    # every tenth of each class is held out: what is usual is judged on those
+    held = gram.fit(probed, seen.logits.detach(), LABELS, probe, held_out=0.1)
+    assert (held.expected != 1).any()
+    assert (held.high <= score.high).all()
+
+
+def test_nac_is_the_coverage_counted_by_hand(net, inputs):
+    seen = look(net, inputs, graph=True)
+    probe = nac.probe(seen.activations)
+    probed = probe(seen)
+    # one sample alone, by its own backward pass
+    alone = look(net, inputs[7:8], graph=True)
+    loss = -alone.logits.log_softmax(dim=1).mean()
+    (gradient,) = torch.autograd.grad(loss, alone.activations["3"])
+    state = torch.sigmoid(100 * (alone.activations["3"] * gradient).mean(dim=(2, 3)))
+    torch.testing.assert_close(probed[7, 4:], state[0], rtol=1e-9, atol=1e-12)
+    score = nac.fit(probed.detach(), seen.logits.detach(), LABELS, probe, bins=10, enough=20)
+    edges = score.edges.numpy()
+    states = np.searchsorted(edges, probed.detach().numpy(), side="left")
+    assert states.max() < 10
+    expected = np.zeros(60)
+    for neurons in (range(4), range(4, 9)):
+        counts = np.array([[(states[:, k] == states[i, k]).sum() for k in neurons] for i in range(60)])
+        expected -= np.minimum(counts / 20, 1).mean(axis=1)
+    np.testing.assert_allclose(score(probed.detach(), seen.logits.detach()), expected, rtol=1e-9)
+
+
+def test_layers_of_mahalanobis_add_up(net, inputs):
+    seen = look(net, inputs)
+    probe = pooled.probe(seen.activations)
+    probed = probe(seen).detach()
+    assert probe.sizes == (4, 5)
+    parts = [maps.detach().mean(dim=(2, 3)) for maps in seen.activations.values()]
+    expected = sum(mahalanobis.fit(part, LABELS)(part) for part in parts)
+    actual = mahalanobis_layers.fit(probed, seen.logits.detach(), LABELS, probe)(probed, seen.logits.detach())
+    torch.testing.assert_close(actual, expected, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("step", [0.0, 0.01, 0.5])
+def test_odin_is_one_step_towards_the_predicted_class(net, inputs, step):
+    seen = look(net, inputs, graph=True)
+    actual = odin.Perturbed(step=step, temperature=5.0)(seen)[:, 0]
+    expected = []
+    for sample in inputs:
+        leaf = sample[None].clone().requires_grad_()
+        logits = net(leaf) / 5
+        logits.log_softmax(dim=1).max().backward()  # up the predicted class's log-probability
+        moved = (leaf + step * leaf.grad.sign()).clamp(0, 1) if step else leaf
+        expected.append(1 - (net(moved.detach()) / 5).softmax(dim=1).max().item())
+    np.testing.assert_allclose(actual.detach(), expected, rtol=1e-9)
+    if step:
+        assert actual.mean() < odin.Perturbed(step=0.0, temperature=5.0)(seen).mean()
+
+
+def test_odin_chooses_the_step_that_leaves_known_data_most_confident(net, inputs):
+    chosen = odin.choose(net, inputs, LABELS, steps=(0.0, 0.01, 0.2), temperatures=(2.0,))
+    found = {step: odin.Perturbed(step, 2.0)(look(net, inputs, graph=True)).mean().item() for step in (0.0, 0.01, 0.2)}
+    assert chosen.step == min(found, key=found.get)
+    assert chosen.temperature == 2.0
+    assert all(parameter.grad is None for parameter in net.parameters())
+    # from wide open inputs nothing is cut
+    free = odin.Perturbed(0.5, 2.0, None, None)(look(net, inputs, graph=True))
+    assert not torch.isclose(free, odin.Perturbed(0.5, 2.0)(look(net, inputs, graph=True))).all()
+    assert math.isfinite(free.sum().item())
