@@ -85,6 +85,9 @@ def test_sets_by_hand() -> None:
         options = {"penalty": 0.1, "rank": 1} if fit is raps else {}
         got = fit(logits, LABELS, error=0.2, **options)(asked.log())
         assert got.int().tolist() == sets, fit.__name__
+    # The quantile itself is inside, for the classes of the samples it was taken from.
+    assert lac(logits, LABELS, error=0.5)(logits[:1]).int().tolist() == [[1, 1, 0, 0]]
+    assert aps(logits, LABELS, error=0.5)(logits[:1]).int().tolist() == [[1, 1, 0, 0]]
     nothing_fits = torch.tensor([[0.26, 0.25, 0.25, 0.24]]).log()
     assert lac(logits, LABELS, error=0.5)(nothing_fits).sum() == 0  # p ≥ 0.3
 

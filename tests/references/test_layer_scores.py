@@ -51,7 +51,7 @@ def test_mahalanobis_of_layers(rival, net, inputs):
         probed = 100 * probe(seen)
     parts = list(probed.split(list(probe.sizes), dim=1))
     theirs = rival.MultiMahalanobis([net, net]).fit_structured(parts, LABELS).predict_structured(parts)
-    agree(mahalanobis_layers.fit(probed, seen.logits, LABELS, probe, ridge=0.0)(probed, seen.logits), 120 * theirs)
+    agree(mahalanobis_layers.fit(probed, seen.logits, LABELS, probe)(probed, seen.logits), 120 * theirs)
 
 
 def test_nac(rival, net, inputs):

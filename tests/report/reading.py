@@ -8,7 +8,7 @@ from html.parser import HTMLParser
 from typing import Any
 
 EVIL = "</script><img src=x onerror=\"alert('1')\">&\u2028{{ 7*7 }}"
-VOID = {"meta", "img", "input", "rect", "br"}
+VOID = {"meta", "img", "input", "br"}
 REFERENCES = {"src", "href", "action", "formaction", "srcset", "poster", "data", "xlink:href", "background", "cite"}
 
 

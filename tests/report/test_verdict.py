@@ -5,9 +5,9 @@ import pytest
 
 from caveat.audits.record import Estimate, Record, SetSummary
 from caveat.report.caveats import caveats
-from caveat.report.picks import best_score, mean_auroc
+from caveat.report.picks import best_score, helping_calibration, leading_score, mean_auroc, smallest_sets
 from caveat.report.shown import Part, Value, shown
-from caveat.report.verdict import headline
+from caveat.report.verdict import conformal, headline
 
 
 def say(parts: list[Part]) -> str:
@@ -152,3 +152,132 @@ def test_few_inputs_are_named(record: Record) -> None:
     few = [item.model_copy(update={"count": 499 if item.name == "kmnist" else 500}) for item in record.sets]
     lines = [say(line.text) for line in caveats(record.model_copy(update={"sets": few}))]
     assert [line for line in lines if "only" in line] == ["kmnist has only 499 inputs: the intervals are wide."]
+
+
+def noisy(record: Record, *, ece: tuple[float, float, float], confidence: float) -> Record:
+    """Accuracy 95 % (94 to 96) and this calibration error, before and after temperature scaling half of it."""
+    value, low, high = ece
+    own = {
+        "accuracy": Estimate(value=0.95, low=0.94, high=0.96),
+        "ece": Estimate(value=value, low=low, high=high),
+        "mean_confidence": confidence,
+    }
+    plain, tempered = record.calibrations[:2]
+    after = tempered.summary.model_copy(update={"ece": Estimate(value=value / 2, low=low / 2, high=high / 2)})
+    calibrations = [
+        plain.model_copy(update={"summary": plain.summary.model_copy(update=own)}),
+        tempered.model_copy(update={"summary": after}),
+    ]
+    return record.model_copy(update={"calibrations": calibrations})
+
+
+NOTHING_SHOWN = "No miscalibration is shown by this many inputs: it says"
+
+
+@pytest.mark.parametrize(
+    ("ece", "confidence", "told"),
+    [
+        ((0.0133, 0.0, 0.0214), 0.953, NOTHING_SHOWN),  # the interval reaches zero, and 95.3 % is as likely as 95 %
+        ((0.0133, 0.001, 0.0214), 0.953, NOTHING_SHOWN),  # nearly
+        ((0.0133, 0.0011, 0.0214), 0.953, "Miscalibrated, in both directions: it says"),  # it stays off zero
+        ((0.0133, 0.0, 0.0214), 0.961, "Slightly over-confident: it says"),  # beyond the accuracy's interval
+        ((0.0133, 0.0, 0.0214), 0.939, "Slightly under-confident: it says"),
+        ((0.0080, 0.0, 0.0300), 0.953, "Well calibrated: it says"),
+        ((0.0800, 0.0, 0.1600), 0.953, NOTHING_SHOWN),
+    ],
+)
+def test_miscalibration_is_named_only_where_it_is_shown(
+    record: Record, ece: tuple[float, float, float], confidence: float, told: str
+) -> None:
+    changed = noisy(record, ece=ece, confidence=confidence)
+    text = verdict(changed)
+    assert told in text
+    if told == NOTHING_SHOWN:
+        assert "calibration error of" in text
+        assert f"({shown(ece[1], 'share')}\N{EN DASH}{shown(ece[2], 'share')})." in text
+        assert "The calibration" not in text  # there is nothing to bring down
+        assert helping_calibration(changed) is None
+        line = next(line for line in caveats(changed) if "own probabilities" in say(line.text))
+        assert line.level == "care"
+        assert "no miscalibration is shown, but this many inputs cannot rule it out" in say(line.text)
+
+
+def test_a_gain_within_the_noise_is_called_so(record: Record) -> None:
+    wide = verdict(noisy(record, ece=(0.02, 0.012, 0.028), confidence=0.969))
+    assert "brings that error down to 1.0 %, which is within the noise." in wide
+    sharp = verdict(noisy(record, ece=(0.02, 0.015, 0.025), confidence=0.969))
+    assert "brings that error down to 1.0 %." in sharp
+
+
+def test_the_headline_rests_on_the_chosen_score_and_names_the_best_beside_it(full: Record) -> None:
+    text = verdict(full)
+    by = {(d.score, d.unknown): shown(d.fpr_at_95_tpr.value, "percent").replace("\u202f", " ") for d in full.detections}
+    assert (leading_score(full), best_score(full)) == ("mahalanobis", "knn")
+    assert (
+        f"The score chosen on known data alone, mahalanobis, keeps 95 % of known inputs and lets through "
+        f"{by['mahalanobis', 'notmnist']} of notmnist but {by['mahalanobis', 'kmnist']} of kmnist: "
+        f"do not rely on it there. Best in hindsight is knn, which lets through at most {by['knn', 'kmnist']} of kmnist."
+    ) in text
+    found = {item.score: item.auroc.value for item in full.selective}
+    best = max(found, key=lambda name: found[name])
+    share = {name: shown(value, "percent").replace("\u202f", " ") for name, value in found.items()}
+    assert f"by mahalanobis, a wrong answer is trusted less than a right one in {share['mahalanobis']} of pairs" in text
+    assert f"({best}, best in hindsight: {share[best]})." in text
+
+
+def test_a_choice_that_is_also_the_best_is_said_once(full: Record) -> None:
+    assert full.choice
+    text = verdict(full.model_copy(update={"choice": full.choice.model_copy(update={"score": "knn"})}))
+    assert "The score chosen on known data alone, knn, which is also the best in hindsight, keeps 95" in text
+    assert "Best in hindsight is" not in text
+
+
+def test_caveats_rest_on_the_chosen_score(full: Record, record: Record) -> None:
+    def about(told: Record) -> list[str]:
+        return [say(line.text) for line in caveats(told)]
+
+    assert all("pass with mahalanobis" in line for line in about(full) if line.startswith("Inputs like"))
+    assert not [line for line in about(full) if "was picked by looking" in line]
+    assert [line for line in about(record) if "The score knn was picked by looking at these sets" in line]
+
+
+def test_a_choice_the_record_has_no_figures_of_is_not_led_with(full: Record) -> None:
+    assert full.choice
+    foreign = full.model_copy(update={"choice": full.choice.model_copy(update={"score": "elsewhere"})})
+    assert leading_score(foreign) == "knn"
+    assert "The score that is best in hindsight, knn, keeps 95" in verdict(foreign)
+
+
+def test_a_broken_promise_is_a_caveat(full: Record) -> None:
+    lines = {say(line.text): line.level for line in caveats(full)}
+    told = [line for line in lines if line.startswith("Sets of classes by ")]
+    assert len(told) == 1
+    assert "by aps do not keep their promise to miss at most 10.0 %" in told[0]
+    assert lines[told[0]] == "no"
+
+
+def test_conformal_in_one_sentence(full: Record) -> None:
+    assert say(conformal(full)) == (
+        "Sets by lac may miss the right class for at most 10.0 % of known inputs; they hold it for 90.7 % "
+        "(89.2\N{EN DASH}92.2) and have 1.013 classes on average, on unknown inputs up to 5.200 (noise)."
+    )
+    lac, aps = full.conformal
+    assert smallest_sets(full) == lac
+    wide = lac.model_copy(update={"mean_size": lac.mean_size | {"mnist": 1.9}})
+    kept = aps.model_copy(update={"coverage": Estimate(value=0.89, low=0.87, high=0.9)})
+    assert smallest_sets(full.model_copy(update={"conformal": [wide, kept]})) == kept
+    broken = full.model_copy(update={"conformal": [aps]})
+    assert say(conformal(broken)).startswith("No kind keeps its promise")
+
+
+@pytest.mark.parametrize(("answered", "level"), [(0.61, "no"), (0.8999, "no"), (0.9001, "care")])
+def test_the_guard_doubts_an_unlabelled_set(full: Record, answered: float, level: str) -> None:
+    # It is asked to answer 95 %: one that refuses more than twice the other 5 % finds the set foreign.
+    guards = [g.model_copy(update={"accepted": g.accepted | {"street": answered}}) for g in full.operating]
+    line = next(
+        line for line in caveats(full.model_copy(update={"operating": guards})) if "is an estimate" in say(line.text)
+    )
+    text = say(line.text)
+    assert text.startswith("The accuracy on street is an estimate, 88.4 %: nothing checks it")
+    assert line.level == level
+    assert ("It may not be: with mahalanobis a guard answers" in text) == (level == "no")

@@ -62,7 +62,7 @@ def test_pnml_keeps_its_digits_when_the_answer_is_certain(relu_sample, queries):
 
 def test_pnml_leaves_out_what_is_rounding_in_either_precision(relu_sample):
     features, labels, head = relu_sample
-    features = torch.cat([features, 1e-9 * torch.randn(240, 1, generator=torch.Generator().manual_seed(1)).double()], 1)
+    features = torch.cat([features, 1e-5 * torch.randn(240, 1, generator=torch.Generator().manual_seed(1)).double()], 1)
     head = (torch.cat([head[0], torch.zeros(4, 1, dtype=torch.float64)], dim=1), head[1])
     assert len(pnml.fit(features, labels, head).whiten) == 10
     assert len(pnml.fit(features.float(), labels, (head[0].float(), head[1].float())).whiten) == 10
