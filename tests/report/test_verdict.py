@@ -216,7 +216,8 @@ def test_the_headline_rests_on_the_chosen_score_and_names_the_best_beside_it(ful
     assert (
         f"The score chosen on known data alone, mahalanobis, keeps 95 % of known inputs and lets through "
         f"{by['mahalanobis', 'notmnist']} of notmnist but {by['mahalanobis', 'kmnist']} of kmnist: "
-        f"do not rely on it there. Best in hindsight is knn, which lets through at most {by['knn', 'kmnist']} of kmnist."
+        "do not rely on it there. "
+        f"Best in hindsight is knn, which lets through at most {by['knn', 'kmnist']} of kmnist."
     ) in text
     found = {item.score: item.auroc.value for item in full.selective}
     best = max(found, key=lambda name: found[name])

@@ -45,8 +45,8 @@ def fit(
     with T the temperature of `calibration.temperature`: without data to say otherwise it is temperature scaling. The
     strengths (λ, μ) are chosen among 1 to 10,000 and infinity (the temperature alone) by 5-fold cross-validation, as
     the strongest within two standard errors of the best. Newton's method with conjugate gradients in float64, to a
-    gradient of 1e-11; 10,000 samples of 10 classes take 1 to 2 seconds and 5,000 of 100 classes 10 to 20, nearly all of
-    it cross-validation. Memory: three arrays of the size of the logits in float64.
+    gradient of 1e-11; 10,000 samples of 10 classes take 1 to 3 seconds and 5,000 of 100 classes 10 to 30, nearly all of
+    it cross-validation. Memory: about ten arrays like the logits, in float64.
 
     Parameters
     ----------

@@ -45,7 +45,7 @@ def fit(
     with T the temperature of `calibration.temperature`: without data to say otherwise it is temperature scaling. The
     strengths (λ, μ) are chosen among 1 to 10,000 and infinity (the temperature alone) by 5-fold cross-validation, as
     the strongest within two standard errors of the best. Newton's method in float64, to a gradient of 1e-11; 10,000
-    samples of 10 classes take about a second, nearly all of it cross-validation.
+    samples of 10 classes take 1 to 2 seconds, nearly all of it cross-validation.
 
     Parameters
     ----------

@@ -38,7 +38,7 @@ def set_sizes(item: Conformal, name: str) -> list[Bar]:
     """How the sizes of a set's conformal sets are shared out; none where the record has no sizes."""
     shares = item.size_shares.get(name, [])
     ends = [size for size, _ in SIZES[1:]] + [len(shares)]
-    groups = [(f"s{i}", sum(shares[SIZES[i][0] : end]), SIZES[i][1]) for i, end in enumerate(ends)]
+    groups = [(f"s{i}", sum(shares[SIZES[i][0] : end], 0.0), SIZES[i][1]) for i, end in enumerate(ends)]
     return _bars(groups)
 
 
