@@ -15,7 +15,10 @@ from caveat.scores import (
     FROM_FEATURES,
     FROM_HEAD,
     FROM_KNOWN_LOGITS,
+    FROM_LAYERS,
     FROM_LOGITS,
+    FROM_MAPS,
+    FROM_MODEL,
     FROM_MOMENTS,
     FROM_RAW_LOGITS,
     moments,
@@ -214,12 +217,12 @@ class TestFromKnownLogits:
 
 
 def test_every_module_is_in_a_table():
-    helpers = {"__init__", "moments", "logits"}
+    helpers = {"__init__", "moments", "logits", "pooled"}
     modules = {path.stem for path in Path(caveat.scores.__file__).parent.glob("*.py")} - helpers
-    named = {
-        f.__module__.rsplit(".", 1)[1] for f in (FROM_KNOWN_LOGITS | FROM_MOMENTS | FROM_FEATURES | FROM_HEAD).values()
-    }
-    assert modules == named
+    functions = [*(FROM_KNOWN_LOGITS | FROM_MOMENTS | FROM_FEATURES | FROM_HEAD | FROM_MODEL).values()]
+    functions += [fit for _, fit in (FROM_LAYERS | FROM_MAPS).values()]
+    named = {function.__module__.split(".")[2] for function in functions}
+    assert {name for name in modules if not name.startswith(("_", "gradient"))} == named - {"gradients"}
 
 
 @pytest.mark.parametrize(

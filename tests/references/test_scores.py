@@ -355,6 +355,20 @@ def test_its_fdbd_is_not_a_number_for_two_classes_with_one_row(rival, known, que
     assert torch.isfinite(scores.fdbd.fit(known[0], known[1], (weight, bias))(queries)).all()
 
 
+def test_its_pnml_does_not_see_weak_directions(rival, known):
+    # it cuts eigenvalues of X^T X where singular values of X should be cut: here a direction of 1e-4 of the others
+    generator = torch.Generator().manual_seed(3)
+    features = torch.cat([known[0], 1e-4 * torch.randn(N, 1, generator=generator)], dim=1)
+    head = nn.Linear(D + 1, C)
+    head.load_state_dict({"weight": torch.cat([known[2][0], torch.zeros(C, 1)], dim=1), "bias": known[2][1]})
+    foreign = features.clone()
+    foreign[:, D] = 0.05
+    theirs = rival.PNML(None, head.requires_grad_(False)).fit_features(features, known[1])
+    assert theirs.predict_features(foreign).median() < 1.05 * theirs.predict_features(features).median()
+    ours = scores.pnml.fit(features, known[1], (head.weight, head.bias))
+    assert ours(foreign).median() > 5 * ours(features).median()
+
+
 def test_its_predictions_keep_the_graph(rival, known):
     net = nn.Linear(D, C)
     assert rival.EnergyBased(net)(known[0]).requires_grad  # memory and time, whatever the caller does with it

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from caveat.audits.record import Record
-from caveat.report import write
+from caveat.report import compare, write
 from caveat.report.assets import PLACE
 from caveat.report.shown import shown
 
@@ -237,7 +237,8 @@ def test_all_charts_are_drawn_in_the_scheme_s_colours(scheme: str, place: Path, 
 def test_a_narrow_screen_has_no_sideways_scroll(
     width: int, build: Callable[..., Record], tmp_path: Path, visit: Callable[..., Any]
 ) -> None:
-    write(build(scores=3, sets=8, rename=lambda text: text + "_with_a_very_long_name" * 3), tmp_path / "long.html")
+    long = build(scores=3, sets=8, rename=lambda text: text + "_with_a_very_long_name" * 3, full=True)
+    write(long, tmp_path / "long.html")
     page = visit(tmp_path / "long.html", width=width, height=780, touch=True)
     for i in range(page.locator(".chart").count()):
         page.locator(".chart").nth(i).scroll_into_view_if_needed()
@@ -261,13 +262,13 @@ def test_poor_records_open_quietly(
 
 def test_hostile_names_do_nothing(build: Callable[..., Record], tmp_path: Path, visit: Callable[..., Any]) -> None:
     evil = "</script><img src=x onerror=alert(1)>"
-    write(build(scores=2, sets=2, rename=lambda text: text + evil), tmp_path / "evil.html")
+    write(build(scores=2, sets=2, rename=lambda text: text + evil, full=True), tmp_path / "evil.html")
     page = visit(tmp_path / "evil.html")
     page.on("dialog", lambda dialog: pytest.fail("a name ran as script"))
     page.locator("[data-chart=quantiles]").scroll_into_view_if_needed()
     page.wait_for_timeout(300)
     assert page.locator("img[src=x]").count() == 0
-    assert page.inner_text("[data-show=score]") == "knn" + evil
+    assert page.inner_text("[data-show=score]") == "mahalanobis" + evil
 
 
 def test_a_large_page_answers_at_once(large: Record, tmp_path: Path, visit: Callable[..., Any]) -> None:
@@ -280,3 +281,75 @@ def test_a_large_page_answers_at_once(large: Record, tmp_path: Path, visit: Call
     # Generous: a tenth of it is usual.
     assert page.evaluate("performance.measure('m', 'a').duration") < 3000
     assert page.locator("#bars .bar").count() == 9
+
+
+def test_all_the_optional_parts_open_quietly(full: Record, tmp_path: Path, visit: Callable[..., Any]) -> None:
+    write(full, tmp_path / "full.html")
+    page = visit(tmp_path / "full.html", scheme="dark")
+    charts = page.locator(".chart")
+    for i in range(charts.count()):
+        charts.nth(i).scroll_into_view_if_needed()
+    until(page, "document.querySelectorAll('.chart svg').length", 12)  # seven reliability diagrams, five others
+    assert page.inner_text("[data-show=score]") == "mahalanobis"  # the chosen score leads
+    # The static bars wear the page's colours, and are as long as they say.
+    bar = page.locator(".guard .stack").first
+    whole, part = bar.bounding_box(), bar.locator("rect.right").bounding_box()
+    guard = full.operating[1]
+    assert part["width"] / whole["width"] == pytest.approx(guard.accepted["mnist"] * (1 - guard.error), abs=0.01)
+    fill = bar.locator("rect.right").evaluate("e => getComputedStyle(e).fill")
+    assert fill == "rgb(111, 177, 255)"  # the accent of the dark scheme
+
+
+def test_scores_are_filtered_by_family(full: Record, tmp_path: Path, visit: Callable[..., Any]) -> None:
+    write(full, tmp_path / "full.html")
+    page = visit(tmp_path / "full.html")
+
+    def seen() -> set[str]:
+        rows = page.locator("#heat tbody tr:visible th code")
+        return set(rows.all_inner_texts())
+
+    families = {item.name: item.family for item in full.scores}
+    assert seen() == set(families)
+    page.check("[name=family][value=logits]")
+    assert seen() == {name for name, family in families.items() if family == "logits"}
+    # One stop for the tab key, and arrows pass over what is hidden.
+    assert page.locator("#heat .cell[tabindex='0']:visible").count() == 1
+    assert page.locator("#heat .cell[tabindex='0']").count() == 1
+    page.click("#heat thead th:first-child .sort")
+    order = page.locator("#heat tbody tr:visible th code").all_inner_texts()
+    page.focus("#heat tbody tr:not([hidden]) .cell")
+    page.keyboard.press("ArrowDown")
+    settled(page, order[1], "notmnist")
+    page.check("[name=family][value='']")
+    assert seen() == set(families)
+    groups = page.eval_on_selector_all("#threshold optgroup", "all => all.map(e => [e.label, e.children.length])")
+    assert groups == [["from features", 3], ["from head", 1], ["from logits", 5]]
+
+
+def test_a_comparison_opens_quietly_and_sorts(full: Record, build: Callable[..., Record], tmp_path: Path,
+                                              visit: Callable[..., Any]) -> None:  # fmt: skip
+    compare.write({"nine": full, "eight": build(scores=8, full=True)}, tmp_path / "compare.html")
+    page = visit(tmp_path / "compare.html")
+    page.click("#unknown details summary >> nth=0")
+    table = "#unknown details table >> nth=0"
+    page.click(f"{table} >> thead th:nth-child(2) .sort")
+    values = page.eval_on_selector(
+        "#unknown details table", "t => [...t.tBodies[0].rows].map(r => Number(r.cells[1].querySelector('data').value))"
+    )
+    assert values == sorted(values, reverse=True)
+    assert len(values) == 8
+    page.locator("#known .term").first.scroll_into_view_if_needed()
+    page.wait_for_timeout(150)  # scrolling hides the explanation
+    page.hover("#known .term >> nth=0")
+    assert page.locator("#tip").is_visible()
+    assert page.locator("nav a[aria-current]").count() == 1
+
+
+def test_a_comparison_of_many_has_no_sideways_scroll(
+    build: Callable[..., Record], tmp_path: Path, visit: Callable[..., Any]
+) -> None:
+    long = build(scores=2, sets=2, rename=lambda text: text + "_with_a_very_long_name" * 3, full=True)
+    compare.write({f"run{i}" + "_of_a_long_name" * 4: long for i in range(6)}, tmp_path / "compare.html")
+    for width in (1200, 360):
+        page = visit(tmp_path / "compare.html", width=width, height=780)
+        assert page.evaluate("document.documentElement.scrollWidth") == width

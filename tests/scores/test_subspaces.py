@@ -60,12 +60,18 @@ def test_pnml_keeps_its_digits_when_the_answer_is_certain(relu_sample, queries):
     torch.testing.assert_close(single.double(), exact, rtol=1e-3, atol=0)
 
 
-def test_pnml_leaves_out_what_is_rounding_in_either_precision(relu_sample):
-    features, labels, head = relu_sample
-    features = torch.cat([features, 1e-5 * torch.randn(240, 1, generator=torch.Generator().manual_seed(1)).double()], 1)
-    head = (torch.cat([head[0], torch.zeros(4, 1, dtype=torch.float64)], dim=1), head[1])
-    assert len(pnml.fit(features, labels, head).whiten) == 10
-    assert len(pnml.fit(features.float(), labels, (head[0].float(), head[1].float())).whiten) == 10
+@pytest.mark.parametrize(("size", "kept"), [(1e-4, 11), (1e-8, 10)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_pnml_keeps_weak_directions_but_not_rounding_in_either_precision(relu_sample, size, kept, dtype):
+    # a rival drops directions below 1e-3 of the strongest, two thirds of a small network's, and what is foreign there
+    features, labels, (weight, bias) = relu_sample
+    weak = size * torch.randn(240, 1, generator=torch.Generator().manual_seed(1)).double()
+    features, weight = torch.cat([features, weak], dim=1), torch.cat([weight, torch.zeros(4, 1).double()], dim=1)
+    score = pnml.fit(features.to(dtype), labels, (weight.to(dtype), bias.to(dtype)))
+    assert len(score.whiten) == kept
+    foreign = features.clone()
+    foreign[:, 10] = 0.01
+    assert (score(foreign.to(dtype)).median() > 5 * score(features.to(dtype)).median()) == (kept == 11)
 
 
 def test_rows_of_the_head_that_add_up_to_zero_leave_no_direction_to_invert(relu_sample, queries):

@@ -19,6 +19,7 @@ def run(
     model: str = typer.Option(..., help="package.module:callable, for instance caveat.models:lenet"),
     data: str = typer.Option(..., help="Training data, for instance mnist:train"),
     output: Path = typer.Option(..., "-o", "--output", help="Folder for weights and checkpoint."),
+    weights: Path | None = typer.Option(None, help="Start from these weights (safetensors), to train on."),
     epochs: int = typer.Option(5, help="Passes over the training data."),
     optimizer: str = typer.Option("adam", help="adam, or sgd (Nesterov momentum 0.9)."),
     rate: float = typer.Option(1e-3, help="Highest learning rate; it rises and falls in one cycle."),
@@ -34,7 +35,7 @@ def run(
     from caveat.cli import model as models
 
     training = sources.load(data, seed=seed)
-    network = models.load(model, seed=seed)
+    network = models.load(model, weights, seed=seed)
     history = train(
         network,
         training,

@@ -27,6 +27,7 @@ VERDICTS = {
     "better": "clearly better",
     "worse": "clearly worse",
     "noise": "within noise",
+    "same": "the same",
     "other data": "other data",
 }
 """How a verdict is told."""

@@ -11,12 +11,12 @@ from typing import Literal
 from caveat.audits.record import Calibration, Detection, Estimate, KnownSummary, Record
 from caveat.errors import OptionError
 from caveat.report import picks
-from caveat.report.shown import Kind, Name, Part
+from caveat.report.shown import BARE, Kind, Name, Part, shown
 
 __all__ = ["Cell", "Row", "Verdict", "apart", "checked", "judged", "key_rows", "known_rows", "shared_sets", "told",
            "unknown_rows"]  # fmt: skip
 
-Verdict = Literal["better", "worse", "noise", "other data"]
+Verdict = Literal["better", "worse", "noise", "same", "other data"]
 FEWEST, MOST = 2, 6
 Records = Mapping[str, Record]
 
@@ -148,8 +148,8 @@ def judged(records: Records) -> list[list[Part]]:
         parts = [
             f"clearly {verdict} in {_listed(found[verdict])}" for verdict in ("better", "worse") if verdict in found
         ]
-        if "noise" in found:
-            parts.append("within noise in all else" if parts else "within noise in everything that can be compared")
+        if "noise" in found or "same" in found:
+            parts.append(f"without clear difference in {'all else' if parts else 'all that can be compared'}")
         middle = "; ".join(parts) or "not comparable: not the same data"
         sentences.append(["Against ", Name(names[0]), ", ", Name(name), f" is {middle}."])
     return sentences
@@ -220,15 +220,18 @@ def _row(
         if value is None or first is None:
             cells.append(Cell(value, score))
         else:
-            verdict = _verdict(first, value, measure.up) if comparable else "other data"
+            verdict = _verdict(first, value, measure) if comparable else "other data"
             cells.append(Cell(value, score, value.value - first.value, verdict))
     return Row(measure.title, about, measure.kind, measure.up, tuple(cells))
 
 
-def _verdict(first: Estimate, other: Estimate, up: bool) -> Verdict:
+def _verdict(first: Estimate, other: Estimate, measure: _Measure) -> Verdict:
+    # Two perfect scores may differ in the sixth digit: what does not show is no difference.
+    if not shown(abs(other.value - first.value), BARE.get(measure.kind, measure.kind)).strip("0."):
+        return "same"
     if other.low <= first.high and first.low <= other.high:
         return "noise"
-    return "better" if (other.low > first.high) == up else "worse"
+    return "better" if (other.low > first.high) == measure.up else "worse"
 
 
 def _sources(record: Record) -> dict[str, str]:

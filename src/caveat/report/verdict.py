@@ -89,9 +89,8 @@ def _hindsight(record: Record, best: str) -> list[Sentence]:
     if not (ranked := real or easy):
         return []
     (name, worst), at_most = ranked[-1], "" if len(ranked) == 1 else "at most "
-    return [
-        ["Best in hindsight is ", Name(best), f", which lets through {at_most}", Value(worst), " of ", Name(name), "."]
-    ]
+    lets: Sentence = [f" is best in hindsight: it lets through {at_most}", Value(worst), " of ", Name(name), "."]
+    return [["By mean AUROC, ", Name(best), *lets]]
 
 
 def _passing(record: Record, score: str) -> tuple[list[tuple[str, float]], list[tuple[str, float]]]:

@@ -57,8 +57,8 @@ def fit(features: Features, labels: Labels, head: Head) -> Regret:
         unit = normalize(features[start : start + CHUNK].double(), dim=1)
         second.addmm_(unit.T, unit)
     values, vectors = torch.linalg.eigh(second)
-    # what is rounding, not data, is left out, as a pseudo-inverse does; networks compute in single precision, so that
-    # features in double precision hold that rounding too
-    kept = values > values[-1] * size * torch.finfo(torch.float32).eps
+    # what is rounding, not data, is left out, as a pseudo-inverse of X does (eigenvalues are squares of its singular
+    # values); networks compute in single precision, so that features in double precision hold that rounding too
+    kept = values > values[-1] * (size * torch.finfo(torch.float32).eps) ** 2
     whiten = (vectors[:, kept] / values[kept].sqrt()).T
     return Regret(*head, whiten.to(features.dtype).contiguous())
