@@ -76,9 +76,9 @@ def test_verdicts_stand_where_they_belong(page: str) -> None:
     assert first
     rows = first[1].split("<tr>")[2:]
     assert ["clearly worse" in row for row in rows] == [True, *[False] * 6]
-    assert ["within noise" in row for row in rows] == [False, *[True] * 6]
+    assert ["the same" in row for row in rows] == [False, *[True] * 6]
     words = " ".join("".join(read(page).words).split())
-    assert "resnet is clearly worse in accuracy; within noise in all else." in words
+    assert "resnet is clearly worse in accuracy; without clear difference in all else." in words
     assert "The set notmnist is not the same in lenet and resnet" in words
     assert "Only in lenet: the score margin." in words
 

@@ -267,6 +267,10 @@ def test_conformal_in_one_sentence(full: Record) -> None:
     wide = lac.model_copy(update={"mean_size": lac.mean_size | {"mnist": 1.9}})
     kept = aps.model_copy(update={"coverage": Estimate(value=0.89, low=0.87, high=0.9)})
     assert smallest_sets(full.model_copy(update={"conformal": [wide, kept]})) == kept
+    small = lac.model_copy(update={"mean_size": lac.mean_size | dict.fromkeys(list(lac.mean_size)[1:], 1.013)})
+    assert say(conformal(full.model_copy(update={"conformal": [small]}))).endswith(
+        "1.013 classes on average, and no more on any unknown set."
+    )
     broken = full.model_copy(update={"conformal": [aps]})
     assert say(conformal(broken)).startswith("No kind keeps its promise")
 

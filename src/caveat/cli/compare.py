@@ -49,36 +49,39 @@ def show(records: "dict[str, Record]") -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    from caveat.report.compare import VERDICTS
     from caveat.report.differences import apart
-    from caveat.report.shown import BARE, THIN, Name, shown, signed
+    from caveat.report.shown import Name
 
-    styles = {"better": "[green]{}[/green]", "worse": "[red]{}[/red]"}
     table = Table(title="Side by side", caption="clear: the 95 % intervals do not overlap")
     table.add_column("")
     for name in records:
         table.add_column(escape(name), justify="right", overflow="fold")
     for row in _rows(records):
-        kind = BARE.get(row.kind, row.kind)
-        cells: list[str] = []
-        for cell in row.cells:
-            if cell.value is None:
-                cells.append("-")
-                continue
-            text = shown(cell.value.value, row.kind).replace(THIN, " ") + (f" {cell.score}" if cell.score else "")
-            text = escape(text)
-            if cell.verdict and cell.change is not None:
-                told = f"{signed(cell.change, kind)} {VERDICTS[cell.verdict]}"
-                text += "\n" + styles.get(cell.verdict, "[dim]{}[/dim]").format(told)
-            cells.append(text)
         on = f" on {row.unknown}" if row.unknown else ""
         about = "" if row.about == "none" else f", {row.about}"
-        table.add_row(escape(f"{row.metric}{on}{about}"), *cells)
+        table.add_row(escape(f"{row.metric}{on}{about}"), *(_told(row, cell) for cell in row.cells))
     console = Console()
     console.print(table)
     for line in apart(records):
         words = "".join(part.text if isinstance(part, Name) else str(part) for part in line)
         console.print(f"[yellow]note[/yellow] {escape(words)}")
+
+
+def _told(row: "differences.Row", cell: "differences.Cell") -> str:
+    """A figure, and below it how it stands to the first record's."""
+    from rich.markup import escape
+
+    from caveat.report.compare import VERDICTS
+    from caveat.report.shown import BARE, THIN, shown, signed
+
+    if cell.value is None:
+        return "-"
+    text = shown(cell.value.value, row.kind).replace(THIN, " ") + (f" {escape(cell.score)}" if cell.score else "")
+    if cell.verdict is None or cell.change is None:
+        return text
+    style = {"better": "green", "worse": "red"}.get(cell.verdict, "dim")
+    change = signed(cell.change, BARE.get(row.kind, row.kind))
+    return f"{text}\n[{style}]{change} {VERDICTS[cell.verdict]}[/{style}]"
 
 
 def _rows(records: "dict[str, Record]") -> "list[differences.Row]":

@@ -125,6 +125,7 @@ def conformal(record: Record) -> Sentence:
     others = [item for item in picks.unknown_sets(record) if item.name in best.mean_size]
     if others:
         largest = max(others, key=lambda item: best.mean_size[item.name])
-        text += [", on unknown inputs up to ", Value(best.mean_size[largest.name], "score")]
-        text += [" (", Name(largest.name), ")"]
+        size = best.mean_size[largest.name]
+        more: Sentence = [", on unknown inputs up to ", Value(size, "score"), " (", Name(largest.name), ")"]
+        text += more if size > best.mean_size[known] else [", and no more on any unknown set"]
     return [*text, "."]

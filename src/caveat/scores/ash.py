@@ -90,10 +90,9 @@ def kept_share(features: Tensor, values: Tensor) -> Tensor:
     Of a sparse sample many zeros are at the border: which of them a selection takes would be chance.
     """
     border = values.amin(dim=1, keepdim=True)
-    above, tied = (features > border).to(features.dtype), (features == border).to(features.dtype)
-    size = values.shape[1]
-    left = (size - above.sum(dim=1, keepdim=True)) / tied.sum(dim=1, keepdim=True)
-    return (above + tied * left) / size
+    tied, size = features == border, values.shape[1]
+    left = (values == border).sum(dim=1, keepdim=True).to(features.dtype) / tied.sum(dim=1, keepdim=True)
+    return torch.where(tied, left / size, (features > border).to(features.dtype) / size)
 
 
 def ratio(total: Tensor, values: Tensor, size: int) -> Tensor:
