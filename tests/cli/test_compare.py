@@ -64,6 +64,7 @@ def test_markup_of_names_is_shown_as_it_is(tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     assert "a[bold]" in result.output
     assert "notmnist[red]x[/red]" in result.output
+    assert "mahalanobis[red]x[/red]" in result.output
 
 
 @pytest.mark.parametrize(

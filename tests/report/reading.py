@@ -80,6 +80,12 @@ def assert_alone(page: str) -> None:
     assert not {"link", "iframe", "object", "embed", "base", "form"} & {tag for tag, _, _ in reader.elements}
 
 
+def assert_inert(page: str) -> None:
+    """No text has become markup: no handler, and no attribute whose name is a piece of a torn one."""
+    names = {name for _, attributes, _ in read(page).elements for name in attributes}
+    assert not [name for name in names if name.startswith("on") or not re.fullmatch(r"[a-zA-Z0-9:-]+", name)]
+
+
 def assert_policy(page: str) -> None:
     """The policy allows what is inlined and nothing else."""
     reader = read(page)

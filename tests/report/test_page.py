@@ -13,7 +13,7 @@ from caveat.errors import DataError
 from caveat.report import render, write
 from caveat.report.shown import shown
 
-from .reading import EVIL, assert_alone, assert_policy, assert_words, numbers_of, of, read
+from .reading import EVIL, assert_alone, assert_inert, assert_policy, assert_words, numbers_of, of, read
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +49,7 @@ def test_no_number_hides_among_the_words(record: Record, page: str, full: Record
 def test_texts_of_the_record_are_inert(evil: str) -> None:
     reader = read(evil)
     assert {attributes.get("src", "")[:22] for attributes, _ in of(reader, "img")} == {"data:image/png;base64,"}
-    assert not [name for _, attributes, _ in reader.elements for name in attributes if name.startswith("on")]
+    assert_inert(evil)
     assert len(of(reader, "script")) == 4
     assert len(of(reader, "style")) == 1
     assert "49" not in "".join(reader.words).replace(" ", "")  # {{ 7*7 }} was not evaluated
@@ -193,8 +193,11 @@ def test_bars_of_set_sizes_and_of_the_guard_are_true(full: Record, full_page: st
     assert round(guard.accepted["mnist"], 4) in ends
 
 
-def test_the_guard_of_the_chosen_score_comes_first(full_page: str) -> None:
-    words = section(full_page, "threshold")
+def test_the_guard_of_the_chosen_score_comes_first(full: Record, full_page: str) -> None:
+    words, numbers = section(full_page, "threshold"), cells(full_page, "threshold")
+    _, guard = full.operating
+    assert numbers[:4] == [guard.threshold, guard.keep, guard.error, guard.error_of_all]
+    assert numbers[4:11] == [guard.accepted[item.name] for item in full.sets if item.role != "fit"]
     assert words.index("mahalanobis chosen calibration temperature threshold") < words.index("knn calibration")
     assert "street unlabelled" in words
 

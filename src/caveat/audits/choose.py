@@ -13,7 +13,7 @@ from caveat.types import Head
 
 __all__ = ["choose"]
 
-CLASSES = 4
+CLASSES = 3
 """How many classes are left out in turn."""
 FIT, JUDGE = 4000, 2000
 """Samples at most to fit and to judge each candidate on: enough to rank them."""
