@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-import torch
+import torch  # noqa: F401  # for the doctest
 from jaxtyping import Float
 from torch import Tensor
 
