@@ -42,7 +42,9 @@ def run(
     seed: int = typer.Option(0, help="Seed of every random choice."),
     batch: int = typer.Option(256, help="Inputs per forward pass."),
     fail_if: list[str] = typer.Option(
-        [], metavar="CONDITION", help="Exit with 1 if it holds: 'ece>0.05', 'auroc\\[near]<0.85', 'accepted\\[near]>0.3'."
+        [],
+        metavar="CONDITION",
+        help="Exit with 1 if it holds: 'ece>0.05', 'auroc\\[near]<0.85', 'accepted\\[near]>0.3'.",
     ),
     junit: Path | None = typer.Option(None, help="Write the outcome of --fail-if as JUnit XML."),
 ) -> None:

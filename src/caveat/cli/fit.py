@@ -13,7 +13,7 @@ def run(
     output: Path = typer.Option(..., "-o", "--output", help="Folder for the guard."),
     score: str = typer.Option("auto", help="A score, or auto: the best by what is known without unknown data."),
     calibration: str = typer.Option("temperature", help="A calibration, or none."),
-    keep: float | None = typer.Option(None, help="Accept a fresh known input with at least this probability (default 0.95)."),
+    keep: float | None = typer.Option(None, help="Accept a fresh known input at least this often (default 0.95)."),
     max_error: float | None = typer.Option(None, help="Or: at most this share of wrong answers among the accepted."),
     seed: int = typer.Option(0, help="Seed of the split of the known data."),
 ) -> None:
