@@ -1,6 +1,6 @@
 """One exception hierarchy: whatever the caller can mend raises a `CaveatError`."""
 
-__all__ = ["CaveatError", "DataError", "MissingExtraError", "ModelError", "OptionError"]
+__all__ = ["CaveatError", "CaveatWarning", "DataError", "MissingExtraError", "ModelError", "OptionError"]
 
 
 class CaveatError(ValueError):
@@ -24,3 +24,7 @@ class MissingExtraError(CaveatError):
 
     def __init__(self, package: str, extra: str, purpose: str) -> None:
         super().__init__(f"{purpose} needs the package {package!r}: install it with  pip install 'caveat[{extra}]'")
+
+
+class CaveatWarning(UserWarning):
+    """Something works, but slower or with less than the caller may expect."""

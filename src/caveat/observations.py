@@ -14,8 +14,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from caveat import heads, storage
+from caveat.calls import recorded
 from caveat.errors import DataError, ModelError
-from caveat.stages import captured
 from caveat.types import Batches, Features, Look, Probe
 
 __all__ = ["Observations", "load", "observe"]
@@ -136,16 +136,17 @@ def glance(
     """One forward pass over one batch: logits, features (with a head) and what the probes find; all detached."""
     graph = any(probe.graph for probe in probes.values())
     wanted = {layer for probe in probes.values() for layer in probe.layers}
-    if graph:
+    if graph and inputs.is_floating_point():
         inputs = inputs.detach().clone().requires_grad_()
-    with (
-        torch.enable_grad() if graph else torch.inference_mode(),
-        captured(model, wanted) as activations,
-        heads.capture(model, head) if head is not None else nullcontext([]) as seen,
-    ):
-        logits = run(model, inputs, where)
+    with torch.enable_grad() if graph else torch.inference_mode():
+        with (
+            recorded(model, wanted) as calls,
+            heads.capture(model, head) if head is not None else nullcontext([]) as seen,
+        ):
+            logits = run(model, inputs, where)
         features = seen[0].detach() if seen else None
-        look = Look(model, inputs, logits, dict(activations))
+        activations = {name: made[-1].output for name, made in calls.items() if made}
+        look = Look(model, inputs, logits, activations, calls)
         probed = {name: probe(look).detach() for name, probe in probes.items()}
     return logits.detach(), features, probed
 

@@ -1,7 +1,6 @@
 """The stages of a network: one layer per spatial size, found by running it once."""
 
-from collections.abc import Callable, Generator, Iterable
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -9,7 +8,7 @@ from torch import Tensor, nn
 
 from caveat import heads
 
-__all__ = ["activations", "captured"]
+__all__ = ["activations"]
 
 _PASSIVE = (nn.Flatten, nn.Dropout, nn.Identity, nn.Softmax)
 
@@ -44,22 +43,3 @@ def activations(model: nn.Module, inputs: Tensor, *, most: int = 5) -> dict[str,
         stages.pop(size, None)  # the last one counts, and stands where it was last seen
         stages[size] = (name, output)
     return dict(list(stages.values())[-most:])
-
-
-@contextmanager
-def captured(model: nn.Module, layers: Iterable[str]) -> Generator[dict[str, Tensor]]:
-    """Within this context every forward pass leaves the outputs of `layers` in the dictionary that is given."""
-    found: dict[str, Tensor] = {}
-
-    def keep(name: str) -> Callable[..., None]:
-        def hook(_: nn.Module, __: Any, output: Any) -> None:
-            found[name] = output
-
-        return hook
-
-    handles = [model.get_submodule(name).register_forward_hook(keep(name)) for name in layers]
-    try:
-        yield found
-    finally:
-        for handle in handles:
-            handle.remove()

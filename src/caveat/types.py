@@ -4,15 +4,17 @@ Axes: `n` samples, `c` classes, `d` features, `s` draws, `h w` pixels (`*pixels`
 without them). They are checked at run time in tests only (jaxtyping and beartype) and cost nothing in production.
 """
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Protocol, TypeAlias, runtime_checkable
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
+from torch.autograd.graph import GradientEdge
 
 __all__ = [
     "Batches",
+    "Call",
     "Features",
     "Head",
     "Labels",
@@ -53,6 +55,18 @@ class Batches(Protocol):
 
 
 @dataclass(frozen=True)
+class Call:
+    """One call of a layer within a forward pass; a shared layer is called several times."""
+
+    inputs: tuple[Any, ...]
+    """Its positional arguments."""
+    output: Any
+    edge: GradientEdge | None
+    """Where gradients with respect to the output arrive; right even if a later layer changes the output in place.
+    None outside of a graph."""
+
+
+@dataclass(frozen=True)
 class Look:
     """One batch in the middle of its forward pass: what a probe may use."""
 
@@ -61,6 +75,8 @@ class Look:
     logits: Tensor
     activations: Mapping[str, Tensor]
     """Outputs of the layers the probe named; part of the graph if it asked for one."""
+    calls: Mapping[str, Sequence[Call]] = field(default_factory=dict)
+    """Every call of those layers, in order."""
 
 
 @runtime_checkable

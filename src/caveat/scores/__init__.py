@@ -13,6 +13,7 @@ from caveat.scores import (
     dice,
     fdbd,
     gaussian_mixture,
+    gradients,
     gradnorm,
     gram,
     kl_matching,
@@ -42,6 +43,7 @@ from caveat.scores import (
 
 __all__ = [
     "FROM_FEATURES",
+    "FROM_GRADIENTS",
     "FROM_HEAD",
     "FROM_KNOWN_LOGITS",
     "FROM_LAYERS",
@@ -55,6 +57,7 @@ __all__ = [
     "dice",
     "fdbd",
     "gaussian_mixture",
+    "gradients",
     "gradnorm",
     "gram",
     "kl_matching",
@@ -153,3 +156,14 @@ FROM_MODEL: dict[str, Callable[..., Any]] = {
     "odin": odin.choose,
 }
 """`choose(model, inputs, labels) -> probe`, whose numbers are the score."""
+
+FROM_GRADIENTS: dict[str, Callable[..., Any]] = {
+    "grad_l1": gradients.l1,
+    "grad_l2": gradients.l2,
+    "grad_max": gradients.largest,
+    "grad_min": gradients.smallest,
+}
+"""`score(probed)` of what one shared `gradients.probe(model, inputs)` gives; in its last seven columns, all parameters.
+
+Mean, skewness and kurtosis have no direction in which trust falls; they are there for meta classification.
+"""

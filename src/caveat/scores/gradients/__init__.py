@@ -1,0 +1,25 @@
+"""How large and how uneven the gradient of one answer's loss is, layer by layer.
+
+The scores look at all parameters together; all the statistics of all layers are there for meta classification.
+"""
+
+from caveat.scores.gradients.moments import STATISTICS
+from caveat.scores.gradients.overall import l1, l2, largest, smallest
+from caveat.scores.gradients.probes import ActivationProbe, GradientProbe, activation_probe, probe
+from caveat.scores.gradients.whole import GradientStatistics, activation_statistics, expected_length, statistics
+
+__all__ = [
+    "STATISTICS",
+    "ActivationProbe",
+    "GradientProbe",
+    "GradientStatistics",
+    "activation_probe",
+    "activation_statistics",
+    "expected_length",
+    "l1",
+    "l2",
+    "largest",
+    "probe",
+    "smallest",
+    "statistics",
+]
