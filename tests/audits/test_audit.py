@@ -294,3 +294,10 @@ def test_scores_over_layers_need_layers(model, known):
         caveat.audit(model, known, scores=["rankfeat"])
     with pytest.raises(DataError, match="gram: the model has no feature maps"):
         caveat.audit(model, known, scores=["gram"])
+
+
+def test_a_fit_set_of_an_earlier_audit_does_not_count(model, known, tmp_path: Path):
+    caveat.audit(model, known, fit=known[:3], scores=["msp"], replicas=5, folder=tmp_path)
+    assert kept.load(kept.folder(tmp_path))[1] is not None
+    caveat.audit(model, known, scores=["msp"], replicas=5, folder=tmp_path)
+    assert kept.load(kept.folder(tmp_path))[1] is None

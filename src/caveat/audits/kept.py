@@ -100,11 +100,14 @@ def keep_model(model: nn.Module, head: heads.HeadLayer | None, place: Path, abou
 
 
 def load(place: Path) -> tuple[Observations, Observations | None, heads.HeadLayer | None, dict[str, Any]]:
-    """Known and fit observations, head, and what is known about the model (`classes`, `shape`, `model`)."""
+    """Known and fit observations, head, and what is known about the model (`classes`, `shape`, `model`).
+
+    `fit` says whether this audit had a fit set: one that an earlier audit left in the folder does not count.
+    """
     about = manifest(place).get("about")
     if about is None or not (place / "test.safetensors").exists():
         raise DataError(f"audit: {place} is not whole; audit again")
-    fit = observations.load(place / "fit.safetensors") if "fit" in manifest(place) else None
+    fit = observations.load(place / "fit.safetensors") if about["fit"] else None
     head = None
     if "head" in about:
         weights = storage.read(place / "head.safetensors")

@@ -106,7 +106,7 @@ def audit(  # noqa: PLR0913  # the signature is the configuration
     classes = _classes(test, seen["test"].logits.shape[1])
     if keep is not None:
         about = {
-            "classes": classes, "shape": _shape(test), "model": made_by,
+            "classes": classes, "shape": _shape(test), "model": made_by, "fit": fit is not None,
             "probes": {name: fitted.arrays(probe)[1] for name, probe in made.items()},
         }  # fmt: skip
         kept.keep_model(model, layer, keep, about)

@@ -6,6 +6,7 @@ from typing import Literal
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from caveat.audits.operate import keeping_threshold
 from caveat.errors import OptionError
 
 __all__ = ["Promise", "error_bound", "promise"]
@@ -55,11 +56,11 @@ def promise(
     level = 0.95 if keep is None else keep
     if not 0 < level < 1:
         raise OptionError(f"keep: expected a share in (0, 1), got {level}")
-    rank = int(-(-((len(scores) + 1) * level) // 1))
-    if rank > len(scores):
+    threshold = keeping_threshold(scores, level)
+    if threshold == float("inf"):
         need = int(-(-(level / (1 - level) - 1e-6) // 1))
         raise OptionError(f"keep: {level} can't be promised from {len(scores)} held-out samples; give at least {need}")
-    return _made("keep", level, float(scores.kthvalue(rank).values), scores, wrong)
+    return _made("keep", level, threshold, scores, wrong)
 
 
 def _with_error(scores: Tensor, wrong: Tensor, level: float) -> Promise:
