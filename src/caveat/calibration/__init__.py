@@ -8,15 +8,17 @@ from collections.abc import Callable, Mapping
 
 from torch import Tensor
 
-from caveat.calibration import conformal, dirichlet, histogram, isotonic, matrix, temperature, vector
+from caveat.calibration import conformal, cqr, dirichlet, histogram, isotonic, matrix, temperature, vector
 
 __all__ = [
     "CONFORMAL",
+    "CONFORMAL_INTERVALS",
     "FROM_LOGITS",
     "KEEP_ORDER",
     "ONE_VERSUS_REST",
     "PARAMETRIC",
     "conformal",
+    "cqr",
     "dirichlet",
     "histogram",
     "isotonic",
@@ -46,3 +48,6 @@ KEEP_ORDER: tuple[str, ...] = ("temperature",)
 
 CONFORMAL: Mapping[str, Fit] = {"lac": conformal.lac, "aps": conformal.aps, "raps": conformal.raps}
 """Fits of the signature `fit(logits, labels, *, error, ...)`; what they give maps logits to sets of classes."""
+
+CONFORMAL_INTERVALS: Mapping[str, Callable[..., cqr.CQR]] = {"cqr": cqr.fit}
+"""Fits of the signature `fit(lower, upper, labels, *, error)`; what they give maps ends of intervals to ends."""

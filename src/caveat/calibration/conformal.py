@@ -2,13 +2,13 @@
 
 import math
 from dataclasses import dataclass
-from fractions import Fraction
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from caveat.calibration import _check
+from caveat.calibration._rank import conformal_quantile
 from caveat.errors import DataError, OptionError
 from caveat.types import Labels, Logits
 
@@ -102,7 +102,7 @@ def lac(logits: Logits, labels: Labels, *, error: float = 0.1) -> LeastAmbiguous
     """
     rows, kept = _check.labelled_rows(logits, labels, void=None)
     scores = 1 - rows.double().softmax(dim=1).gather(1, kept[:, None]).squeeze(1)
-    return LeastAmbiguous(_quantile(scores, error))
+    return LeastAmbiguous(conformal_quantile(scores, error))
 
 
 def aps(
@@ -207,7 +207,7 @@ def raps(
     rows, kept = _check.labelled_rows(logits, labels, void=None)
     share = _share(rows, randomised, generator)
     scores = _adaptive(rows, share, penalty, rank).gather(1, kept[:, None]).squeeze(1)
-    return Adaptive(_quantile(scores, error), penalty, rank, randomised)
+    return Adaptive(conformal_quantile(scores, error), penalty, rank, randomised)
 
 
 def sizes(sets: Sets) -> Int[Tensor, " n"]:
@@ -272,15 +272,6 @@ def _share(logits: Tensor, randomised: bool, generator: torch.Generator | None) 
         raise OptionError("generator: expected a torch.Generator, as the sets are randomised, got None")
     drawn = torch.rand(len(logits), generator=generator, device=generator.device, dtype=torch.float64)
     return drawn.to(logits.device)
-
-
-def _quantile(scores: Tensor, error: float) -> Tensor:
-    """The ⌈(n + 1)(1 - error)⌉-th smallest score, infinite if there are fewer."""
-    if not 0 < error < 1:
-        raise OptionError(f"error: expected a share in (0, 1), got {error}")
-    # In fractions: (n + 1)(1 - error) in floating point can end just above the whole number that it is.
-    k = math.ceil((len(scores) + 1) * (1 - Fraction(str(float(error)))))
-    return scores.new_tensor(math.inf) if k > len(scores) else scores.sort().values[k - 1]
 
 
 def _hits(sets: Tensor, labels: Tensor) -> Tensor:

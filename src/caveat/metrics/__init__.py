@@ -8,18 +8,20 @@ from collections.abc import Callable, Mapping
 
 from torch import Tensor
 
-from caveat.metrics import calibration, interval, proper, ranking, selective, tally
+from caveat.metrics import calibration, interval, proper, ranking, regression, selective, tally
 
 __all__ = [
     "OF_BINS",
     "OF_LOGITS",
     "OF_PROBABILITIES",
     "OF_RANKING",
+    "OF_REGRESSION",
     "OF_SELECTIVE",
     "calibration",
     "interval",
     "proper",
     "ranking",
+    "regression",
     "selective",
     "tally",
 ]
@@ -60,3 +62,19 @@ OF_PROBABILITIES: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = {
 
 OF_LOGITS: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = {"nll": proper.nll}
 """Of logits `(n, c, ...)` and labels `(n, ...)`."""
+
+OF_REGRESSION: Mapping[str, Callable[..., Tensor]] = {
+    "rmse": regression.rmse,
+    "mae": regression.mae,
+    "gaussian_nll": regression.gaussian_nll,
+    "mixture_nll": regression.mixture_nll,
+    "gaussian_crps": regression.gaussian_crps,
+    "mixture_crps": regression.mixture_crps,
+    "interval_coverage": regression.interval_coverage,
+    "interval_width": regression.interval_width,
+    "interval_score": regression.interval_score,
+    "calibration_error": regression.calibration_error,
+}
+"""Of what the names of their arguments say, `(n,)` each: `mean`, `variance`, `labels`, `lower`, `upper`, `pit`;
+`means` and `variances` are those of a mixture's components, `(k, n)`.
+"""

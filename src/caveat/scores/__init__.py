@@ -8,9 +8,11 @@ from collections.abc import Callable
 from typing import Any
 
 from caveat.scores import (
+    activations,
     ash,
     cosine,
     dice,
+    evidential,
     fdbd,
     gaussian_mixture,
     gradients,
@@ -22,6 +24,7 @@ from caveat.scores import (
     lts,
     mahalanobis,
     mahalanobis_layers,
+    meta,
     moments,
     nac,
     nci,
@@ -32,6 +35,7 @@ from caveat.scores import (
     pooled,
     rankfeat,
     react,
+    regression,
     relative_mahalanobis,
     residual,
     scale,
@@ -42,7 +46,9 @@ from caveat.scores import (
 )
 
 __all__ = [
+    "FROM_COLUMNS",
     "FROM_FEATURES",
+    "FROM_GAUSSIANS",
     "FROM_GRADIENTS",
     "FROM_HEAD",
     "FROM_KNOWN_LOGITS",
@@ -52,9 +58,11 @@ __all__ = [
     "FROM_MODEL",
     "FROM_MOMENTS",
     "FROM_RAW_LOGITS",
+    "activations",
     "ash",
     "cosine",
     "dice",
+    "evidential",
     "fdbd",
     "gaussian_mixture",
     "gradients",
@@ -66,6 +74,7 @@ __all__ = [
     "lts",
     "mahalanobis",
     "mahalanobis_layers",
+    "meta",
     "moments",
     "nac",
     "nci",
@@ -76,6 +85,7 @@ __all__ = [
     "pooled",
     "rankfeat",
     "react",
+    "regression",
     "relative_mahalanobis",
     "residual",
     "scale",
@@ -167,3 +177,22 @@ FROM_GRADIENTS: dict[str, Callable[..., Any]] = {
 
 Mean, skewness and kurtosis have no direction in which trust falls; they are there for meta classification.
 """
+
+FROM_GAUSSIANS: dict[str, Callable[..., Any]] = {
+    "total_variance": regression.total,
+    "aleatoric_variance": regression.aleatoric,
+    "epistemic_variance": regression.epistemic,
+    "entropy_bound": regression.entropy_bound,
+}
+"""`score(mean, variance)` of the Gaussians `(s, n)` of a regression network's draws."""
+
+FROM_COLUMNS: dict[str, Callable[..., Any]] = {
+    "meta_glm": meta.glm,
+    "meta_lasso": meta.lasso,
+    "meta_ridge": meta.ridge,
+    "meta_elastic_net": meta.elastic_net,
+    "meta_network": meta.network,
+    "meta_trees": meta.trees,
+}
+"""`fit(columns, wrong) -> score(columns)` of any columns of scores; in audits and guards, those of the gradient probe
+and the entropy. `wrong` marks the wrong answers and the inputs that are known to be unknown."""

@@ -174,7 +174,7 @@ def _step(run: _Run, inputs: Tensor, labels: Tensor, place: str) -> tuple[float,
     """One step of the optimizer: the loss before it, and how many answers were right if that could be seen."""
     anchor = next(run.model.parameters())
     inputs = inputs.to(anchor.device, anchor.dtype if inputs.is_floating_point() else None, non_blocking=True)
-    labels = labels.to(anchor.device, non_blocking=True)
+    labels = labels.to(anchor.device, anchor.dtype if labels.is_floating_point() else None, non_blocking=True)
     _forget_gradients(run.model, run.optimizer)
     with _answers(run.model, inputs) as answers:
         loss = run.objective(run.model, inputs, labels, run.generator)
@@ -185,11 +185,12 @@ def _step(run: _Run, inputs: Tensor, labels: Tensor, place: str) -> tuple[float,
         raise CaveatError(f"objective: the loss is {value} at {place}: lower the learning rate, or look at the inputs")
     loss.backward()
     run.optimizer.step()
+    for tracker in run.trackers:
+        tracker.update(run.model)  # before the schedule: they may ask for the rate that made this step
     if run.schedule:
         run.schedule.step()
-    for tracker in run.trackers:
-        tracker.update(run.model)
-    seen = bool(answers) and answers[0].ndim == 2 and labels.ndim == 1 and len(answers[0]) == len(labels)
+    classes = labels.ndim == 1 and not labels.is_floating_point()  # real labels: regression, nothing to count
+    seen = bool(answers) and answers[0].ndim == 2 and classes and len(answers[0]) == len(labels)
     return value, int((answers[0].argmax(1) == labels).sum()) if seen else None
 
 
