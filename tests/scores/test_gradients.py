@@ -12,12 +12,11 @@ from torch import nn
 from torch.nn.functional import cross_entropy, linear, max_pool2d, one_hot
 from torch.nn.utils.parametrizations import weight_norm
 
-from caveat import fitted, heads
+from caveat import fitted, heads, stages
 from caveat.errors import CaveatWarning, DataError, ModelError, OptionError
 from caveat.observations import observe
-from caveat.scores import FROM_GRADIENTS, FROM_MODEL, gradients, gradnorm, nac
+from caveat.scores import FROM_GRADIENTS, FROM_MODEL, activations, gradients, gradnorm, nac
 from caveat.scores.gradients import forms, moments, plan, slow, targets
-from caveat.stages import activations
 
 
 def seven(rows):
@@ -319,7 +318,7 @@ def test_the_caller_finds_his_world_as_it_was(inputs):
     flags = [p.requires_grad for p in net.parameters()]
     given_inputs, state = inputs.clone(), torch.get_rng_state()
     gradients.statistics(net, inputs)
-    gradients.activation_statistics(net, inputs)
+    activations.statistics(net, inputs)
     assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
     assert [p.requires_grad for p in net.parameters()] == flags
     assert all(p.grad is None for p in net.parameters())
@@ -334,26 +333,13 @@ def test_the_caller_finds_his_world_as_it_was(inputs):
     assert torch.equal(again, gradients.statistics(net, inputs).values)
 
 
-def test_activations(inputs):
-    net = nn.Sequential(nn.Conv2d(2, 3, 3), nn.Tanh(), nn.Flatten(), nn.Linear(48, 3)).double().eval()
-    found = gradients.activation_statistics(net, inputs, batch_size=2)
-    first = net[0](inputs).flatten(1)
-    joined = {"0": first, "3": net(inputs), "all": torch.cat([first, net(inputs)], dim=1)}
-    agrees(found, {name: rows.detach() for name, rows in joined.items()})
-    twice = gradients.activation_statistics(built(Shared, inputs), inputs)
-    assert twice.layers == ("conv", "linear", "head", "all")
-    probe = gradients.activation_probe(net, inputs)
-    seen = observe(net, [(inputs, torch.zeros(5, dtype=torch.long))], probes={"a": probe}).probed["a"]
-    torch.testing.assert_close(seen, found.values.flatten(1), rtol=1e-12, atol=1e-15)
-
-
 def test_one_pass_gives_it_beside_other_probes(inputs, tmp_path):
     net = built(Residual, inputs)
     labels = torch.tensor([0, 1, 2, 0, 1])
     probe = gradients.probe(net, inputs)
     fitted.save(probe, tmp_path / "probe.safetensors")
     probe = fitted.load(gradients.GradientProbe, tmp_path / "probe.safetensors")
-    others = {"nac": nac.probe(activations(net, inputs[:2])), "odin": FROM_MODEL["odin"](net, inputs, labels)}
+    others = {"nac": nac.probe(stages.activations(net, inputs[:2])), "odin": FROM_MODEL["odin"](net, inputs, labels)}
     together = observe(net, [(inputs, labels)], probes={"gradients": probe} | others)
     alone = observe(net, [(inputs, labels)], probes=others)
     expected = gradients.statistics(net, inputs).values
@@ -462,5 +448,3 @@ def test_refusals(inputs):
         gradients.statistics(nn.Flatten().eval(), inputs)
     with pytest.raises(ModelError, match=r"model: expected logits \(n, c\) for 2 inputs, got shape"):
         gradients.statistics(nn.Conv2d(2, 3, 1).double().eval(), inputs)
-    with pytest.raises(ModelError, match="expected layers with parameters"):
-        gradients.activation_statistics(nn.Flatten().eval(), inputs)

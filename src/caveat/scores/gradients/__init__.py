@@ -5,16 +5,13 @@ The scores look at all parameters together; all the statistics of all layers are
 
 from caveat.scores.gradients.moments import STATISTICS
 from caveat.scores.gradients.overall import l1, l2, largest, smallest
-from caveat.scores.gradients.probes import ActivationProbe, GradientProbe, activation_probe, probe
-from caveat.scores.gradients.whole import GradientStatistics, activation_statistics, expected_length, statistics
+from caveat.scores.gradients.probes import GradientProbe, probe
+from caveat.scores.gradients.whole import LayerStatistics, expected_length, statistics
 
 __all__ = [
     "STATISTICS",
-    "ActivationProbe",
     "GradientProbe",
-    "GradientStatistics",
-    "activation_probe",
-    "activation_statistics",
+    "LayerStatistics",
     "expected_length",
     "l1",
     "l2",

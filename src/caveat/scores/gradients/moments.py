@@ -4,13 +4,24 @@ A row's sums stand in eight float64 columns: count, mean, central sums of powers
 least and greatest. Sums about the mean merge without cancellation, unlike plain sums of powers.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-__all__ = ["STATISTICS", "Sums", "finished", "merged", "of_blocks", "of_outer", "of_rows", "of_zeros"]
+__all__ = [
+    "STATISTICS",
+    "Sums",
+    "by_layer",
+    "columns",
+    "finished",
+    "merged",
+    "of_blocks",
+    "of_outer",
+    "of_rows",
+    "of_zeros",
+]
 
 STATISTICS = ("l1", "l2", "min", "max", "mean", "skewness", "kurtosis")
 
@@ -115,3 +126,14 @@ def finished(sums: Float[Tensor, "*n 8"], *, rounding: float) -> Float[Tensor, "
     skewness = (third * count.sqrt() / second**1.5).masked_fill(constant, 0.0)
     kurtosis = (fourth * count / second**2).masked_fill(constant, 0.0)
     return torch.stack([absolute, length, low, high, mean, skewness, kurtosis], dim=-1)
+
+
+def by_layer(layers: Sequence[Sequence[Sums]], *, rounding: float) -> Float[Tensor, "n l 7"]:
+    """The statistics of each layer, whose parts' sums stand together, and, last, of all layers together."""
+    each = torch.stack([merged(torch.stack(list(parts), dim=1)) for parts in layers], dim=1)
+    return finished(torch.cat([each, merged(each).unsqueeze(1)], dim=1), rounding=rounding)
+
+
+def columns(reported: Sequence[str]) -> tuple[str, ...]:
+    """What each number is, layer by layer: `layer/statistic`."""
+    return tuple(f"{layer}/{statistic}" for layer in reported for statistic in STATISTICS)

@@ -1,6 +1,5 @@
-"""Statistics of gradients or activations, layer by layer, taken from the forward pass that all scores share."""
+"""Statistics of gradients, layer by layer, taken from the forward pass that all scores share."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 from warnings import warn
@@ -9,13 +8,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from caveat.calls import recorded
 from caveat.errors import CaveatWarning, ModelError, OptionError
 from caveat.scores.gradients import moments, plan, slow, targets
-from caveat.scores.gradients.moments import STATISTICS, Sums
+from caveat.scores.gradients.moments import Sums
 from caveat.types import Labels, Look
 
-__all__ = ["ActivationProbe", "GradientProbe", "Target", "activation_probe", "probe"]
+__all__ = ["GradientProbe", "Target", "probe"]
 
 Target = Literal["predicted", "uniform"]
 SLOW_BUDGET = 2**26
@@ -39,7 +37,7 @@ class GradientProbe:
     @property
     def columns(self) -> tuple[str, ...]:
         """What each number is: `layer/statistic`."""
-        return _columns(self.reported)
+        return moments.columns(self.reported)
 
     def __call__(self, look: Look) -> Float[Tensor, "n k"]:
         """One backward pass to the outputs of all layers."""
@@ -67,7 +65,7 @@ class GradientProbe:
             }
             sums |= self._slowly(look, directions)
             layers = [[sums[name] for name in names] for names in plan.grouped(list(held)).values()]
-            values = _values(layers, rounding=torch.finfo(logits.dtype).eps)
+            values = moments.by_layer(layers, rounding=torch.finfo(logits.dtype).eps)
             values[..., :5] *= factor.view(-1, 1, 1)
         return values.to(torch.promote_types(logits.dtype, torch.float32))
 
@@ -104,71 +102,6 @@ def probe(model: nn.Module, inputs: Tensor, *, target: Target = "predicted", bia
     watched = dict.fromkeys(layer for name, own in held.items() if name not in without for layer, _, _ in own)
     reported = (*plan.grouped(list(held)), "all")
     return GradientProbe(tuple(watched), reported, tuple(without), target, biases)
-
-
-@dataclass(frozen=True)
-class ActivationProbe:
-    """A probe: seven statistics of the outputs of every layer, and of all outputs together."""
-
-    layers: tuple[str, ...]
-    reported: tuple[str, ...]
-    """Layers in the order of the numbers; the last is `all`."""
-    graph: bool = False
-
-    @property
-    def columns(self) -> tuple[str, ...]:
-        """What each number is: `layer/statistic`."""
-        return _columns(self.reported)
-
-    def __call__(self, look: Look) -> Float[Tensor, "n k"]:
-        """A pass over each output."""
-        n = len(look.logits)
-        with torch.no_grad():
-            layers = [
-                [moments.of_rows(call.output.detach().reshape(n, -1)) for call in look.calls[name]]
-                for name in self.layers
-            ]
-            values = _values(layers, rounding=torch.finfo(look.logits.dtype).eps)
-        return values.to(torch.promote_types(look.logits.dtype, torch.float32)).flatten(1)
-
-
-def activation_probe(model: nn.Module, inputs: Tensor) -> ActivationProbe:
-    """The probe for all layers with parameters of their own whose output is a tensor of numbers, sample by sample.
-
-    Found by one forward pass over the first two of `inputs`.
-
-    Raises
-    ------
-    ModelError
-        If there is no such layer, or the model is in training mode.
-    """
-    plan.check_fixed(model)
-    own = [
-        name
-        for name, layer in model.named_modules()
-        if name and next(layer.parameters(recurse=False), None) is not None
-    ]
-    few = inputs[:2]
-    with torch.no_grad(), recorded(model, own) as calls:
-        model(few)
-
-    def usable(output: object) -> bool:
-        return isinstance(output, Tensor) and output.is_floating_point() and len(output) % len(few) == 0
-
-    layers = tuple(name for name, made in calls.items() if made and all(usable(call.output) for call in made))
-    if not layers:
-        raise ModelError("model: expected layers with parameters whose outputs are tensors, found none")
-    return ActivationProbe(layers, (*layers, "all"))
-
-
-def _values(layers: Sequence[Sequence[Sums]], *, rounding: float) -> Float[Tensor, "n l 7"]:
-    each = [moments.merged(torch.stack(list(parts), dim=1)) for parts in layers]
-    stacked = torch.stack(each, dim=1)
-    return moments.finished(torch.cat([stacked, moments.merged(stacked).unsqueeze(1)], dim=1), rounding=rounding)
-
-
-def _columns(reported: Sequence[str]) -> tuple[str, ...]:
-    return tuple(f"{layer}/{statistic}" for layer in reported for statistic in STATISTICS)
 
 
 def _budget(device: torch.device) -> int:

@@ -1,6 +1,6 @@
 """Statistics of many inputs, batch by batch."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -10,14 +10,14 @@ from torch import Tensor, nn
 from caveat.calls import recorded
 from caveat.errors import DataError, OptionError
 from caveat.scores.gradients.moments import STATISTICS
-from caveat.scores.gradients.probes import ActivationProbe, GradientProbe, Target, activation_probe, probe
+from caveat.scores.gradients.probes import Target, probe
 from caveat.types import Labels, Look
 
-__all__ = ["GradientStatistics", "activation_statistics", "expected_length", "statistics"]
+__all__ = ["LayerStatistics", "expected_length", "looks", "not_empty", "statistics"]
 
 
 @dataclass(frozen=True)
-class GradientStatistics:
+class LayerStatistics:
     """Seven numbers for every sample and layer."""
 
     values: Float[Tensor, "n l 7"]
@@ -37,7 +37,7 @@ def statistics(
     target: Target | Labels = "predicted",
     biases: bool = True,
     batch_size: int = 256,
-) -> GradientStatistics:
+) -> LayerStatistics:
     """Statistics of each sample's gradient of the loss by the parameters: per layer and over all.
 
     One batched forward and one batched backward pass to the layers' outputs; what is left is arithmetic (linear layers
@@ -68,13 +68,13 @@ def statistics(
     >>> [round(value, 3) for value in found.values[0, -1].tolist()]
     [2.0, 1.0, -0.5, 0.5, 0.0, 0.0, 1.0]
     """
-    _check(inputs, batch_size)
+    not_empty(inputs)
     labels = None if isinstance(target, str) else target
     if labels is not None and (labels.shape != inputs.shape[:1] or labels.is_floating_point()):
         raise DataError(f"target: expected {len(inputs)} integer labels, got {labels.dtype} of {tuple(labels.shape)}")
     made = probe(model, inputs, target=target if isinstance(target, str) else "predicted", biases=biases)
     rows: list[Tensor] = []
-    for start, look in _looks(model, inputs, made, batch_size):
+    for start, look in looks(model, inputs, layers=made.layers, graph=True, batch_size=batch_size):
         if labels is None:
             rows.append(made(look).unflatten(1, (-1, len(STATISTICS))))
             continue
@@ -83,7 +83,7 @@ def statistics(
         if part.min() < 0 or part.max() >= classes:
             raise DataError(f"target: expected labels in [0, {classes}), got {int(part.min())} to {int(part.max())}")
         rows.append(made.at(look, part))
-    return GradientStatistics(torch.cat(rows), made.reported)
+    return LayerStatistics(torch.cat(rows), made.reported)
 
 
 def expected_length(
@@ -102,10 +102,10 @@ def expected_length(
     Source: Settles, Craven and Ray, Multiple-Instance Active Learning, NeurIPS 2007, section 3.2 (expected gradient
     length).
     """
-    _check(inputs, batch_size)
+    not_empty(inputs)
     made = probe(model, inputs, biases=biases)
     rows: list[Tensor] = []
-    for _, look in _looks(model, inputs, made, batch_size):
+    for _, look in looks(model, inputs, layers=made.layers, graph=True, batch_size=batch_size):
         probs = look.logits.detach().double().softmax(dim=1).to(look.logits.dtype)
         length = STATISTICS.index("l2")
         each = [made.at(look, torch.full_like(p, y, dtype=torch.long))[..., length] for y, p in enumerate(probs.T)]
@@ -113,38 +113,22 @@ def expected_length(
     return torch.cat(rows)
 
 
-def activation_statistics(model: nn.Module, inputs: Tensor, *, batch_size: int = 256) -> GradientStatistics:
-    """The same seven statistics of the outputs of all layers with parameters; one forward pass.
-
-    A layer's outputs are taken as the pass leaves them: after the activation function, if that works in place.
-
-    Raises
-    ------
-    ModelError, DataError, OptionError
-        As `statistics`.
-
-    Source: Oberdiek, Rottmann and Gottschalk, ANNPR 2018 (arXiv 1805.08440), section 5 (outlook).
-    """
-    _check(inputs, batch_size)
-    made = activation_probe(model, inputs)
-    rows = [made(look).unflatten(1, (-1, len(STATISTICS))) for _, look in _looks(model, inputs, made, batch_size)]
-    return GradientStatistics(torch.cat(rows), made.reported)
-
-
-def _check(inputs: Tensor, batch_size: int) -> None:
+def looks(
+    model: nn.Module, inputs: Tensor, *, layers: Sequence[str], graph: bool, batch_size: int
+) -> Iterator[tuple[int, Look]]:
+    """Batch by batch, the position of its first sample and the pass over it."""
     if batch_size < 1:
         raise OptionError(f"batch_size: expected at least 1, got {batch_size}")
-    if not len(inputs):
-        raise DataError("inputs: expected at least one sample, got an empty set")
-
-
-def _looks(
-    model: nn.Module, inputs: Tensor, made: GradientProbe | ActivationProbe, batch_size: int
-) -> Iterator[tuple[int, Look]]:
     for start in range(0, len(inputs), batch_size):
         batch = inputs[start : start + batch_size].detach()
-        if made.graph and batch.is_floating_point():
+        if graph and batch.is_floating_point():
             batch = batch.clone().requires_grad_()  # with frozen weights the graph starts here
-        with torch.set_grad_enabled(made.graph), recorded(model, made.layers) as calls:
+        with torch.set_grad_enabled(graph), recorded(model, layers) as calls:
             logits = model(batch)
         yield start, Look(model, batch, logits, {}, calls)
+
+
+def not_empty(inputs: Tensor) -> None:
+    """Refuse an empty set."""
+    if not len(inputs):
+        raise DataError("inputs: expected at least one sample, got an empty set")
