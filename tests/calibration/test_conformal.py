@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.conftest import shapes_unchecked
 
+from caveat.calibration._rank import conformal_quantile
 from caveat.calibration.conformal import (
-    _quantile,
     aps,
     coverage,
     coverage_by_class,
@@ -47,7 +47,7 @@ def test_quantile_by_hand(n: int, error: float, k: int | None) -> None:
     # ⌈(n + 1)(1 - error)⌉: ⌈9.0⌉, ⌈8.1⌉ of 8, ⌈90⌉, ⌈90.9⌉, ⌈1⌉, ⌈1.02⌉ of 1, ⌈3⌉, ⌈0.04⌉. In floating point
     # 10 * (1 - 0.7) is 3.0000000000000004 and would give the 4th.
     scores = torch.arange(1, n + 1).double().flip(0)
-    assert _quantile(scores, error).item() == (math.inf if k is None else k)
+    assert conformal_quantile(scores, error).item() == (math.inf if k is None else k)
 
 
 P = torch.tensor([[0.5, 0.3, 0.15, 0.05]], dtype=torch.float64)

@@ -412,3 +412,21 @@ def test_the_bar_is_for_terminals(monkeypatch: pytest.MonkeyPatch, terminal: boo
     optimizer = SGD(model.parameters(), lr=0.1)
     fit(model, [batch], cross_entropy, optimizer=optimizer, epochs=2, generator=seeded(), progress=wanted)
     assert ("epoch 2/2: loss" in stream.getvalue()) == shown
+
+
+def test_real_labels_are_no_classes(generator: torch.Generator):
+    """y = 2x + 1 with noise of deviation 0.5: both are learnt, and no accuracy is made up."""
+    from caveat.objectives import heteroscedastic
+
+    inputs = torch.rand(400, 1, generator=generator)
+    labels = (2 * inputs[:, 0] + 1 + 0.5 * torch.randn(400, generator=generator)).double()
+    model = nn.Linear(1, 2)
+    nn.init.zeros_(model.weight)
+    nn.init.zeros_(model.bias)
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.05)
+    batches = list(zip(inputs.split(100), labels.split(100), strict=True))
+    history = fit(model, batches, heteroscedastic, optimizer=optimizer, epochs=150, generator=generator)
+    assert history.accuracy == (None,) * 150
+    mean, s = model(torch.tensor([[0.5]]))[0].tolist()
+    assert mean == pytest.approx(2.0, abs=0.1)
+    assert s == pytest.approx(2 * torch.tensor(0.5).log().item(), abs=0.4)

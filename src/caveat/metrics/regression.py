@@ -188,6 +188,8 @@ def interval_coverage(lower: Values, upper: Values, labels: Values) -> One:
 def interval_width(lower: Values, upper: Values) -> One:
     """Mean width of the intervals, in the labels' units; of two with the right coverage the narrower is better."""
     _numbers(lower=lower, upper=upper, infinite=("lower", "upper"))
+    if not lower.numel():
+        raise DataError("lower, upper: expected at least one interval, got none")
     _ordered(lower, upper)
     return (upper.double() - lower.double()).mean()
 

@@ -1,0 +1,173 @@
+"""Metrics of predictive distributions: contract over the table, golden numbers, integration as the oracle."""
+
+import inspect
+import math
+
+import numpy as np
+import pytest
+import torch
+from scipy import integrate, stats
+
+from caveat.errors import DataError, OptionError
+from caveat.metrics import OF_REGRESSION, regression
+
+IN_UNITS = {"rmse", "mae", "gaussian_crps", "mixture_crps", "interval_width", "interval_score"}
+"""Double the labels and all that goes with them, and these double."""
+
+
+def given(n: int = 300, seed: int = 0, *, bias: float = 0.0, dtype=torch.float64) -> dict[str, torch.Tensor]:
+    """A right prediction of noisy labels, but for `bias` standard deviations."""
+    generator = torch.Generator().manual_seed(seed)
+    truth = torch.randn(n, generator=generator, dtype=torch.float64)
+    variance = torch.rand(n, generator=generator, dtype=torch.float64) + 0.2
+    labels = truth + variance.sqrt() * torch.randn(n, generator=generator, dtype=torch.float64)
+    return arguments(truth + bias * variance.sqrt(), variance, labels, dtype)
+
+
+def arguments(mean, variance, labels, dtype=torch.float64) -> dict[str, torch.Tensor]:
+    scale = variance.sqrt()
+    parts = torch.stack([mean - 0.3 * scale, mean + 0.3 * scale])
+    found = {
+        "mean": mean, "variance": variance, "labels": labels, "means": parts,
+        "variances": torch.stack([0.91 * variance] * 2), "lower": mean - 1.96 * scale, "upper": mean + 1.96 * scale,
+        "pit": torch.special.ndtr((labels - mean) / scale),
+    }  # fmt: skip
+    return {name: value.to(dtype) for name, value in found.items()}
+
+
+def value_of(name: str, found: dict[str, torch.Tensor]) -> torch.Tensor:
+    metric = OF_REGRESSION[name]
+    own = [p.name for p in inspect.signature(metric).parameters.values() if p.kind is not p.KEYWORD_ONLY]
+    return metric(*(found[key] for key in own))
+
+
+@pytest.mark.parametrize("name", OF_REGRESSION)
+def test_contract(name: str):
+    found = given()
+    kept = {key: tensor.clone() for key, tensor in found.items()}
+    value = value_of(name, found)
+    assert value.shape == ()
+    assert value.dtype == torch.float64
+    assert all(torch.equal(found[key], kept[key]) for key in kept)
+    order = torch.randperm(300, generator=torch.Generator().manual_seed(1))
+    shuffled = {key: tensor[..., order] for key, tensor in found.items()}
+    assert value_of(name, shuffled).item() == pytest.approx(value.item(), rel=1e-12)
+    assert value_of(name, {key: tensor.float() for key, tensor in found.items()}).item() == pytest.approx(
+        value.item(), rel=1e-4, abs=1e-5
+    )
+    doubled = value_of(name, arguments(2 * found["mean"], 4 * found["variance"], 2 * found["labels"])).item()
+    if name in IN_UNITS:
+        assert doubled == pytest.approx(2 * value.item(), rel=1e-12)
+    elif name.endswith("nll"):
+        assert doubled == pytest.approx(value.item() + math.log(2), rel=1e-12)
+    else:
+        assert doubled == pytest.approx(value.item(), rel=1e-12)
+    if name != "interval_width":
+        worse = value_of(name, given(bias=2.0))
+        assert (worse < value) if name == "interval_coverage" else (worse > value)
+    with pytest.raises(DataError):
+        value_of(name, {key: tensor.new_full(tensor.shape, float("nan")) for key, tensor in found.items()})
+    with pytest.raises(DataError):
+        value_of(name, {key: tensor[..., :0] for key, tensor in found.items()})
+
+
+@pytest.mark.parametrize("name", ["gaussian_nll", "gaussian_crps", "mixture_nll", "mixture_crps", "interval_score"])
+def test_proper_scores_are_best_for_the_truth(name: str):
+    true = given(20_000, 3)
+    value = value_of(name, true)
+    for mean, variance in ((0.3, 1.0), (0.0, 1.7), (0.0, 0.5)):
+        off = arguments(true["mean"] + mean * true["variance"].sqrt(), variance * true["variance"], true["labels"])
+        assert value_of(name, off) > value
+
+
+def test_golden_numbers():
+    # CRPS of N(0, 1) at 0: (sqrt 2 - 1)/sqrt pi; interval score: width 2, label 1.5 beyond at 10 % error: 2 + 20 * 1.5
+    zero, one = torch.zeros(1).double(), torch.ones(1).double()
+    assert regression.gaussian_crps(zero, one, zero).item() == pytest.approx((math.sqrt(2) - 1) / math.sqrt(math.pi))
+    assert regression.interval_score(-one, one, 2.5 * one, error=0.1).item() == pytest.approx(32.0)
+    assert regression.interval_score(-one, one, -2.5 * one, error=0.1).item() == pytest.approx(32.0)
+    assert regression.interval_coverage(zero, one, one) == 1
+    assert regression.interval_width(-one, one) == 2
+
+
+def test_densities_are_scipys(generator: torch.Generator):
+    found = given(40)
+    expected = -stats.norm.logpdf(found["labels"].numpy(), found["mean"].numpy(), found["variance"].sqrt().numpy())
+    assert regression.gaussian_nll_of_each(found["mean"], found["variance"], found["labels"]).tolist() == pytest.approx(
+        expected.tolist(), rel=1e-12
+    )
+    weights = torch.rand(2, 40, generator=generator, dtype=torch.float64)
+    weights = weights / weights.sum(0)
+    ours = regression.mixture_nll_of_each(found["means"], found["variances"], found["labels"], weights=weights)
+    parts = stats.norm.pdf(found["labels"].numpy(), found["means"].numpy(), found["variances"].sqrt().numpy())
+    assert ours.tolist() == pytest.approx((-np.log((weights.numpy() * parts).sum(0))).tolist(), rel=1e-12)
+
+
+@pytest.mark.parametrize("k", [1, 3])
+def test_crps_by_integration(k: int, generator: torch.Generator):
+    means = torch.randn(k, 4, generator=generator, dtype=torch.float64)
+    variances = torch.rand(k, 4, generator=generator, dtype=torch.float64) + 0.1
+    weights = torch.rand(k, 4, generator=generator, dtype=torch.float64)
+    weights = weights / weights.sum(0)
+    labels = torch.tensor([-2.0, 0.0, 0.5, 3.0], dtype=torch.float64)
+    ours = regression.mixture_crps_of_each(means, variances, labels, weights=weights)
+    for i, label in enumerate(labels.tolist()):
+
+        def square(t: float, i: int = i, label: float = label) -> float:
+            steps = (t - means[:, i]) / variances[:, i].sqrt()
+            below = float((weights[:, i].numpy() * stats.norm.cdf(steps.numpy())).sum())
+            return (below - (t >= label)) ** 2
+
+        parts = [integrate.quad(square, *ends, epsabs=1e-10, limit=200)[0] for ends in ((-15, label), (label, 15))]
+        assert ours[i].item() == pytest.approx(sum(parts), abs=1e-8)
+    if k == 1:
+        assert torch.allclose(ours, regression.gaussian_crps_of_each(means[0], variances[0], labels), atol=1e-14)
+
+
+def test_a_mixture_of_equal_parts_is_one_gaussian():
+    found = given(30)
+    both = {"means": found["mean"].expand(4, 30), "variances": found["variance"].expand(4, 30)}
+    for kind in ("nll", "crps"):
+        one = value_of(f"gaussian_{kind}", found)
+        assert value_of(f"mixture_{kind}", found | both).item() == pytest.approx(one.item(), rel=1e-12)
+
+
+def test_calibration_curve():
+    levels, observed = regression.calibration_curve(torch.tensor([0.1, 0.3, 0.3, 0.9]), points=3)
+    assert levels.tolist() == [0.25, 0.5, 0.75]
+    assert observed.tolist() == [0.25, 0.75, 0.75]
+    assert regression.calibration_error(torch.tensor([0.1, 0.3, 0.3, 0.9]), points=3).item() == pytest.approx(0.25 / 3)
+    assert regression.calibration_error(torch.arange(1, 1000) / 1000) < 1e-3
+    # of the right predictions the curve is the diagonal up to chance; twice too small a deviation is seen
+    assert regression.calibration_error(given(4000)["pit"]) < 0.02
+    found = given(4000)
+    narrow = torch.special.ndtr((found["labels"] - found["mean"]) / (0.5 * found["variance"].sqrt()))
+    assert regression.calibration_error(narrow) > 0.08
+
+
+def test_infinite_intervals_hold_everything():
+    ends = torch.full((3,), math.inf)
+    assert regression.interval_coverage(-ends, ends, torch.tensor([0.0, 1.0, -1e9])) == 1
+    assert regression.interval_width(-ends, ends) == math.inf
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda z, o: regression.gaussian_nll(z, -o, z), "variance: expected positive"),
+        (lambda z, o: regression.mixture_nll(z[None], o[None] * 0, z), "variance: expected positive"),
+        (lambda z, o: regression.interval_coverage(o, z, z), "lower <= upper"),
+        (lambda z, o: regression.calibration_error(2 * o), "pit: expected probabilities"),
+        (lambda z, o: regression.mixture_nll(z[None], o[None], z, weights=2 * o[None]), "add up to 1"),
+    ],
+)
+def test_what_cannot_be_is_refused(call, message: str):
+    with pytest.raises(DataError, match=message):
+        call(torch.zeros(3), torch.ones(3))
+
+
+def test_options():
+    with pytest.raises(OptionError, match="error"):
+        regression.interval_score(torch.zeros(1), torch.ones(1), torch.ones(1), error=1.0)
+    with pytest.raises(OptionError, match="points"):
+        regression.calibration_curve(torch.ones(1), points=0)
