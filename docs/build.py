@@ -38,7 +38,8 @@ def methods() -> str:
         (f"`{name}`", first_line(import_module(fit.__module__))) for name, fit in calibration.FROM_LOGITS.items()
     ]
     calibrations += [
-        (f"`{name}`", first_line(import_module(fit.__module__))) for name, fit in calibration.CONFORMAL_INTERVALS.items()
+        (f"`{name}`", first_line(import_module(fit.__module__)))
+        for name, fit in calibration.CONFORMAL_INTERVALS.items()
     ]
     aims = {"regression": objectives.FOR_REGRESSION, "pixels": objectives.FOR_PIXELS}
     goals = [(f"`{name}`", "classes", first_line(f)) for name, f in objectives.OBJECTIVES.items()]
