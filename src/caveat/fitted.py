@@ -9,7 +9,7 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar, get_args, get_type_hints
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
@@ -25,7 +25,8 @@ Fitted = TypeVar("Fitted")
 def arrays(fitted: Any) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Split a fitted object into its tensors and its plain values.
 
-    Fields of nested objects get dotted names; a tuple of objects counts them: `parts.0.means`.
+    Fields of nested objects get dotted names; a tuple of objects counts them: `parts.0.means`. So do the entries of a
+    dict of tensors: `weights.conv1.bias`.
     """
     tensors: dict[str, Tensor] = {}
     values: dict[str, Any] = {}
@@ -34,6 +35,8 @@ def arrays(fitted: Any) -> tuple[dict[str, Tensor], dict[str, Any]]:
         nested = _nested(value)
         if isinstance(value, Tensor):
             tensors[field.name] = value
+        elif _named(value):
+            tensors |= {f"{field.name}.{key}": tensor for key, tensor in value.items()}
         elif nested:
             for name, part in nested.items():
                 inner_tensors, inner_values = arrays(part)
@@ -53,6 +56,10 @@ def _nested(value: Any) -> dict[str, Any]:
     return {}
 
 
+def _named(value: Any) -> bool:
+    return isinstance(value, dict) and all(isinstance(entry, Tensor) for entry in value.values())
+
+
 def rebuild(cls: type[Fitted], tensors: dict[str, Tensor], values: dict[str, Any]) -> Fitted:
     """Make the object again from what `arrays` gave.
 
@@ -68,7 +75,9 @@ def rebuild(cls: type[Fitted], tensors: dict[str, Tensor], values: dict[str, Any
         name, kind = field.name, hints[field.name]
         inside = {key for key in (*tensors, *values) if key.startswith(f"{name}.")}
         of_tuple = next((part for part in get_args(kind) if dataclasses.is_dataclass(part)), None)
-        if dataclasses.is_dataclass(kind) and isinstance(kind, type):
+        if get_origin(kind) is dict:
+            parts[name] = _below(tensors, f"{name}.")
+        elif dataclasses.is_dataclass(kind) and isinstance(kind, type):
             parts[name] = rebuild(kind, _below(tensors, f"{name}."), _below(values, f"{name}."))
         elif inside and isinstance(of_tuple, type):
             count = 1 + max(int(key.split(".")[1]) for key in inside)
@@ -98,6 +107,8 @@ def mapped(fitted: Fitted, function: Callable[[Tensor], Tensor]) -> Fitted:
         value = getattr(fitted, field.name)
         if isinstance(value, Tensor):
             changed[field.name] = function(value)
+        elif _named(value):
+            changed[field.name] = {name: function(tensor) for name, tensor in value.items()}
         elif isinstance(value, tuple) and _nested(value):
             changed[field.name] = tuple(mapped(part, function) for part in value)
         elif _nested(value):
@@ -105,15 +116,16 @@ def mapped(fitted: Fitted, function: Callable[[Tensor], Tensor]) -> Fitted:
     return dataclasses.replace(fitted, **changed)  # pyright: ignore[reportArgumentType]  # as above
 
 
-def save(fitted: Any, path: str | Path) -> None:
-    """Write a fitted object to one safetensors file, under a temporary name first."""
+def save(fitted: Any, path: str | Path, *, kind: str | None = None) -> None:
+    """Write a fitted object to one safetensors file, under a temporary name first; `kind` is noted in its header."""
     tensors, values = arrays(fitted)
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         plain = {name: tensor.contiguous() for name, tensor in tensors.items()}
-        temporary.write_bytes(to_bytes(plain, metadata={"values": json.dumps(values)}))
+        header = {"values": json.dumps(values)} | ({} if kind is None else {"kind": json.dumps(kind)})
+        temporary.write_bytes(to_bytes(plain, metadata=header))
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)

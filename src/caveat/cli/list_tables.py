@@ -5,8 +5,12 @@ import typer
 NAME = "list"
 
 
-def run(table: str = typer.Argument(..., help="scores, metrics, calibrations, data, models or objectives.")) -> None:
-    """Print what there is: scores, metrics, calibrations, data, models, objectives."""
+def run(
+    table: str = typer.Argument(
+        ..., help="scores, metrics, calibrations, data, models, objectives, posteriors or studies."
+    ),
+) -> None:
+    """Print what there is: scores, metrics, calibrations, data, models, objectives, posteriors, studies."""
     from rich.console import Console
     from rich.table import Table
 
@@ -72,6 +76,33 @@ def _objectives() -> tuple[list[str], list[tuple[str, ...]]]:
     return ["name", "what it is"], [(name, _first_line(f)) for name, f in objectives.OBJECTIVES.items()]
 
 
+def _posteriors() -> tuple[list[str], list[tuple[str, ...]]]:
+    from importlib import import_module
+
+    from caveat import posteriors
+
+    tables = {
+        "training": posteriors.FROM_TRAINING,
+        "a trained network": posteriors.FROM_MODEL,
+        "trained networks": posteriors.FROM_MODELS,
+        "observations": posteriors.FROM_HEAD,
+    }
+    return ["name", "from", "what it is"], [
+        (name, source, _first_line(import_module(f.__module__))) for source, table in tables.items()
+        for name, f in table.items()
+    ]  # fmt: skip
+
+
+def _studies() -> tuple[list[str], list[tuple[str, ...]]]:
+    from importlib import import_module
+
+    from caveat import studies
+
+    return ["name", "what it reproduces"], [
+        (name, _first_line(import_module(f"caveat.studies.{module}"))) for name, module in studies.STUDIES.items()
+    ]
+
+
 LISTS = {
     "scores": _scores,
     "metrics": _metrics,
@@ -79,4 +110,6 @@ LISTS = {
     "data": _data,
     "models": _models,
     "objectives": _objectives,
+    "posteriors": _posteriors,
+    "studies": _studies,
 }

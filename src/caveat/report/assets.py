@@ -13,7 +13,7 @@ from markupsafe import Markup
 from caveat.report.shown import Value, between, markup, shown, signed
 from caveat.report.terms import TERMS
 
-__all__ = ["PLACE", "inline", "own_script", "policy", "read", "template", "vendor"]
+__all__ = ["PLACE", "inline", "interpreter", "own_script", "policy", "read", "template", "vendor"]
 
 PLACE = files("caveat.report")
 HELPERS: dict[str, Any] = {
@@ -44,6 +44,17 @@ def template(name: str, helpers: Mapping[str, Any]) -> Template:
 def vendor(name: str) -> str:
     """A script of others, without the line that names its source map: a reference to a file that is not there."""
     return re.sub(r"^//# sourceMappingURL=.*$", "", read(f"vendor/{name}"), flags=re.MULTILINE).strip()
+
+
+def interpreter() -> str:
+    """Vega's expression interpreter as plain script: no expression is compiled by `eval`, which the policy forbids."""
+    # it comes as an ES module; in a page without modules its import and export are lines of plain script
+    source = vendor("vega-interpreter.js")
+    source, imports = re.subn(r"^import (\{.*\}) from 'vega-util';$", r"const \1 = vega;", source, flags=re.MULTILINE)
+    source, exports = re.subn(r"^export \{ (\w+) as expressionInterpreter \};$", r"return \1;", source, flags=re.M)
+    if (imports, exports) != (1, 1):
+        raise RuntimeError("vendor/vega-interpreter.js has changed its import or export line: see vendor/README.md")
+    return f"const expressionInterpreter = (() => {{\n{source}\n}})();"
 
 
 def own_script(names: Sequence[str], before: str = "") -> str:

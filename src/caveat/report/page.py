@@ -4,7 +4,6 @@ It refers to nothing outside itself: styles, scripts and pictures are inlined, a
 forbids the rest. The same record gives the same bytes.
 """
 
-import re
 from base64 import b64decode
 from binascii import Error as BadBase64
 from collections.abc import Iterable
@@ -56,7 +55,7 @@ def render(record: Record) -> str:
     DataError
         If a picture of the record is not base64, or a sweep's columns differ in length.
     """
-    scripts = [*(assets.vendor(name) for name in VENDOR), assets.own_script(OWN, before=_interpreter())]
+    scripts = [*(assets.vendor(name) for name in VENDOR), assets.own_script(OWN, before=assets.interpreter())]
     kept = pictures(record)
     return assets.template("page.html.j2", HELPERS).render(
         assets.inline(assets.read("page.css"), scripts),
@@ -102,17 +101,6 @@ def write(record: Record, path: str | Path) -> None:
         write_atomically(Path(path), text)
     except OSError as error:
         raise DataError(f"path: cannot write the report to {path}: {error.strerror}; choose another place") from None
-
-
-def _interpreter() -> str:
-    # Vega's expression interpreter comes as an ES module; in a page without modules its import and export are lines
-    # of plain script. With it, no expression is compiled by `eval`, which the policy forbids.
-    source = assets.vendor("vega-interpreter.js")
-    source, imports = re.subn(r"^import (\{.*\}) from 'vega-util';$", r"const \1 = vega;", source, flags=re.MULTILINE)
-    source, exports = re.subn(r"^export \{ (\w+) as expressionInterpreter \};$", r"return \1;", source, flags=re.M)
-    if (imports, exports) != (1, 1):
-        raise RuntimeError("vendor/vega-interpreter.js has changed its import or export line: see vendor/README.md")
-    return f"const expressionInterpreter = (() => {{\n{source}\n}})();"
 
 
 def _png(picture: Picture) -> str:

@@ -1,0 +1,71 @@
+"""`caveat study`: a published experiment, from one command."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from caveat.errors import OptionError
+
+if TYPE_CHECKING:
+    from caveat.audits.findings import Findings
+
+NAME = "study"
+
+
+def run(
+    name: str = typer.Argument(..., help="Name of the study; caveat list studies  prints them."),
+    scale: str = typer.Option("small", help="smoke (seconds), small (minutes) or full (as published, or what fits)."),
+    output: Path | None = typer.Option(None, "-o", "--output", help="Folder; by default runs/NAME-SCALE."),
+    seed: int = typer.Option(0, help="First seed; a study of several seeds counts on from it."),
+) -> None:
+    """Reproduce a published experiment: its figures beside ours, as findings.json and report.html.
+
+    Run it again after an interruption and it goes on where it was: trained networks stay in the folder.
+    """
+    from typing import get_args
+
+    from caveat.audits.catalog import known_name
+    from caveat.audits.findings import Scale
+    from caveat.cli.progress import steps
+    from caveat.report import study as page
+    from caveat.studies import STUDIES, study
+
+    known_name("study", name, STUDIES)
+    if scale not in get_args(Scale):
+        raise OptionError(f"--scale: expected one of {', '.join(get_args(Scale))}, got {scale!r}")
+    folder = output or Path("runs") / f"{name}-{scale}"
+    folder.mkdir(parents=True, exist_ok=True)
+    with steps() as say:
+        findings = study(name)(folder, scale=scale, seed=seed, say=say)
+        findings.save(folder / "findings.json")
+        page.write(findings, folder / "report.html")
+    show(findings, folder)
+
+
+def show(findings: "Findings", folder: Path) -> None:
+    """Print claims and tables, and where the rest is."""
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    from caveat.report.study import VERDICTS, ours
+
+    console = Console()
+    for table in findings.tables:
+        shown = Table(table.first, title=table.title, caption=table.note or None)
+        for column in table.columns:
+            shown.add_column(escape(column), justify="right")
+        for row in table.rows:
+            shown.add_row(
+                escape(row.label),
+                *(
+                    ours(cell, table.digits) + (f"\n[dim]{escape(cell.published)}[/dim]" if cell.published else "")
+                    for cell in row.cells
+                ),
+            )
+        console.print(shown)
+    for claim in findings.claims:
+        console.print(f"[bold]{VERDICTS[claim.verdict]}[/bold]: {escape(claim.claim)}. {escape(claim.found)}")
+    console.print("Figures below ours are the published ones.", style="dim")
+    console.print(f"Next: open {folder / 'report.html'} in a browser; every number is in {folder / 'findings.json'}.")

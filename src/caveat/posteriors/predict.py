@@ -1,0 +1,219 @@
+"""The only place that loops over draws: from a posterior and inputs to the answers of many networks."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float, Shaped
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn import functional
+
+from caveat.errors import ModelError, OptionError
+from caveat.posteriors import renew
+from caveat.posteriors.dropout import Dropout
+from caveat.posteriors.ensemble import Ensemble, stack
+from caveat.posteriors.layers import check_names, needs_renewal
+from caveat.posteriors.shared import Act, Forward, Touches, plain, runs, shareable
+
+__all__ = ["Posterior", "predict", "sample"]
+
+CHUNK = 64
+"""Inputs that go through all draws together. Larger ones spend their time on memory (measured, docs/posteriors.md)."""
+
+DROPOUTS = {
+    functional.dropout, functional.alpha_dropout, functional.dropout1d, functional.dropout2d, functional.dropout3d,
+    functional.feature_alpha_dropout, torch.dropout, torch.alpha_dropout, torch.feature_dropout,
+}  # fmt: skip
+RECURRENT = {"lstm", "gru", "rnn_tanh", "rnn_relu"}
+
+
+@runtime_checkable
+class Posterior(Protocol):
+    """A distribution over weights of one architecture."""
+
+    def draw(self, generator: torch.Generator) -> dict[str, Tensor]:
+        """The weights of one network; what is not among them is the model's own."""
+        ...
+
+
+def sample(
+    posterior: Posterior,
+    model: nn.Module,
+    *,
+    draws: int,
+    generator: torch.Generator,
+    batches: Iterable[tuple[Tensor, Tensor]] | None = None,
+) -> Ensemble:
+    """Draw networks once, to be run on any number of inputs.
+
+    Parameters
+    ----------
+    draws
+        Number of networks, at least 1.
+    batches
+        Training data, gone through once a draw to renew batch-norm statistics: needed if a batch norm comes after a
+        drawn weight, since its statistics belong to other weights.
+
+    Raises
+    ------
+    OptionError
+        If `draws` is not positive, the posterior is of another network, or `batches` is needed and missing.
+    """
+    if draws < 1:
+        raise OptionError(f"draws: expected at least 1, got {draws}")
+    members: list[dict[str, Tensor]] = []
+    for _ in range(draws):
+        weights = posterior.draw(generator)
+        check_names(model, weights)
+        if batches is not None:
+            weights = weights | renew.statistics(model, weights, batches)
+        elif not isinstance(posterior, Ensemble) and needs_renewal(model, set(weights)):
+            raise OptionError(
+                "batches: the model has batch norm, whose statistics are wrong for drawn weights: pass training data"
+            )
+        members.append(weights)
+    return stack(members)
+
+
+def predict(
+    posterior: Posterior | Dropout,
+    model: nn.Module,
+    inputs: Shaped[Tensor, "n ..."],
+    *,
+    generator: torch.Generator,
+    draws: int | None = None,
+) -> Float[Tensor, "s n ..."]:
+    """The outputs of many networks for the same inputs, in evaluation mode; no gradients.
+
+    An ensemble's members answer in their order: the first `draws`, all by default. Of other posteriors 20 networks are
+    drawn by default; to use the same ones again, or to renew batch-norm statistics, `sample` them first. What all
+    draws have in common (the part before the first dropout or drawn weight) runs once for every 64 inputs.
+
+    Parameters
+    ----------
+    generator
+        Source of masks and draws; an ensemble draws nothing.
+    draws
+        Number of networks.
+
+    Raises
+    ------
+    OptionError
+        If `draws` is out of range, or the posterior belongs to another network.
+    ModelError
+        If the model is in training mode, or nothing in it is dropped out (for `Dropout`).
+    """
+    if model.training:
+        raise ModelError("model: expected a model in evaluation mode, but it is in training mode: call model.eval()")
+    if isinstance(posterior, Dropout):
+        return _with_masks(posterior, model, inputs, generator, 20 if draws is None else draws)
+    if not isinstance(posterior, Ensemble):
+        posterior = sample(posterior, model, draws=20 if draws is None else draws, generator=generator)
+    elif draws is not None:
+        posterior = posterior.first(draws)
+    check_names(model, posterior.weights, stacked=True)
+    members = [posterior.member(index) for index in range(len(posterior))]
+    drawn = {id(weight) for member in members for weight in member.values()}
+
+    def forward(draw: int, chunk: Tensor) -> Tensor:
+        return functional_call(model, members[draw], (chunk,))
+
+    def touches(func: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
+        return _holds(args, drawn) or _holds(tuple(kwargs.values()), drawn)
+
+    return _chunks(forward, inputs, len(members), touches, _call, lambda: None)
+
+
+def _with_masks(posterior: Dropout, model: nn.Module, inputs: Tensor, generator: torch.Generator, draws: int) -> Tensor:
+    if draws < 1:
+        raise OptionError(f"draws: expected at least 1, got {draws}")
+    active: list[bool] = []
+
+    def touches(func: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
+        return _dropping(func, args, kwargs) is not None
+
+    def act(func: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+        on = _dropping(func, args, kwargs)
+        if on is None:
+            return func(*args, **kwargs)
+        active.append(True)
+        return on()
+
+    def forward(_: int, chunk: Tensor) -> Tensor:
+        return model(chunk)
+
+    hooks = [
+        model.get_submodule(name).register_forward_hook(partial(_drop, posterior.rate)) for name in posterior.after
+    ]
+    seed = int(torch.randint(2**62, (), generator=generator, device=generator.device))
+    devices = [inputs.device] if inputs.device.type == "cuda" else []
+    try:
+        with torch.random.fork_rng(devices=devices):
+            restart = partial(_seed, seed, devices)
+            restart()
+            outputs = _chunks(forward, inputs, draws, touches, act, restart)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    if not active:
+        raise ModelError(
+            "model: nothing in it is dropped out: it has no dropout of a rate above 0; name layers in `after`"
+        )
+    return outputs
+
+
+def _chunks(
+    forward: Forward, inputs: Tensor, draws: int, touches: Touches, act: Act, restart: Callable[[], None]
+) -> Tensor:
+    """All draws over chunks of the inputs."""
+    parts: list[Tensor] = []
+    with torch.inference_mode():
+        # a second look at two inputs decides whether sharing is right for this network; not worth it for a few inputs
+        share = draws > 1 and len(inputs) * (draws - 1) > 16 and shareable(forward, inputs[:2], touches, act, restart)
+        restart()
+        for chunk in inputs.split(CHUNK):
+            if share:
+                outputs = runs(forward, chunk, range(draws), touches, act)
+            else:
+                outputs = [plain(forward, chunk, draw, act) for draw in range(draws)]
+            parts.append(torch.stack(outputs))
+    return torch.cat(parts, dim=1)
+
+
+def _call(func: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+    return func(*args, **kwargs)
+
+
+def _holds(values: Sequence[Any], drawn: set[int]) -> bool:
+    return any(id(v) in drawn or (isinstance(v, list | tuple) and _holds(v, drawn)) for v in values)
+
+
+def _drop(rate: float, _: nn.Module, inputs: Any, output: Tensor) -> Tensor:
+    return functional.dropout(output, rate)
+
+
+def _dropping(func: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Callable[[], Any] | None:
+    """The same call with its dropout switched on; None if it drops nothing out."""
+    if func in DROPOUTS:
+        rate = kwargs.get("p", args[1] if len(args) > 1 else 0.5)
+        rest = {name: value for name, value in kwargs.items() if name not in ("p", "training", "train", "input")}
+        values = kwargs.get("input", args[0] if args else None)
+        inplace = rest.pop("inplace", args[3] if len(args) > 3 else False)
+        del inplace  # a draw must not change what other draws share
+        return partial(func, values, rate, True, **rest) if rate > 0 else None
+    if func is functional.multi_head_attention_forward:
+        rate = kwargs.get("dropout_p", args[10] if len(args) > 10 else 0.0)
+        return partial(func, *args, **(dict(kwargs) | {"training": True})) if rate > 0 else None
+    if getattr(func, "__name__", "") in RECURRENT and not kwargs:
+        at = next((number for number, value in enumerate(args) if isinstance(value, float)), None)
+        if at is not None and args[at] > 0:
+            return partial(func, *args[: at + 1], True, *args[at + 2 :])
+    return None
+
+
+def _seed(seed: int, devices: Sequence[torch.device]) -> None:
+    torch.set_rng_state(torch.Generator().manual_seed(seed).get_state())
+    for device in devices:
+        torch.cuda.set_rng_state(torch.Generator(device).manual_seed(seed).get_state(), device)

@@ -1,0 +1,56 @@
+"""Batch-norm statistics that belong to other weights: gathered anew."""
+
+from collections.abc import Iterable, Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from caveat.errors import OptionError
+from caveat.posteriors.layers import batch_norms
+
+__all__ = ["statistics"]
+
+
+def statistics(
+    model: nn.Module, weights: Mapping[str, Tensor], batches: Iterable[tuple[Tensor, Tensor]]
+) -> dict[str, Tensor]:
+    """Running means and variances of the model with these weights: the averages over all batches.
+
+    Only batch norm is put in training mode; dropout stays off. The model itself is left as it was. Empty if the model
+    has no batch norm.
+
+    Raises
+    ------
+    OptionError
+        If there are no batches.
+    """
+    norms = batch_norms(model)
+    if not norms:
+        return {}
+    buffers = {
+        f"{prefix}.{name}" if prefix else name: _fresh(name, buffer)
+        for prefix, layer in norms.items()
+        for name, buffer in layer.named_buffers(recurse=False)
+    }
+    before = [(layer, layer.training, layer.momentum) for layer in norms.values()]
+    anchor = next(iter(weights.values()))
+    count = 0
+    try:
+        for layer in norms.values():
+            layer.training, layer.momentum = True, None  # None: the plain average over batches
+        with torch.no_grad():
+            for inputs, _ in batches:
+                inputs = inputs.to(anchor.device, anchor.dtype if inputs.is_floating_point() else None)
+                functional_call(model, {**weights, **buffers}, (inputs,))
+                count += 1
+    finally:
+        for layer, training, momentum in before:
+            layer.training, layer.momentum = training, momentum  # pyright: ignore[reportAttributeAccessIssue]
+    if not count:
+        raise OptionError("batches: expected at least one batch to renew batch-norm statistics, got none")
+    return buffers
+
+
+def _fresh(name: str, buffer: Tensor) -> Tensor:
+    return torch.ones_like(buffer) if name == "running_var" else torch.zeros_like(buffer)

@@ -1,0 +1,33 @@
+"""Published experiments, reproduced: each file is one, and prints the published figures beside ours."""
+
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import Protocol
+
+from caveat.audits.findings import Findings, Scale
+
+__all__ = ["STUDIES", "Study", "study"]
+
+
+class Study(Protocol):
+    """What a study's `run` is."""
+
+    def __call__(self, folder: Path, *, scale: Scale, seed: int, say: Callable[[str], None]) -> Findings:
+        """Train what is needed (kept in `folder`, so that a stopped study goes on), measure, compare."""
+        ...
+
+
+STUDIES: dict[str, str] = {}
+"""Name of a study and its module in this package; imported when it is run."""
+
+
+def study(name: str) -> Study:
+    """The study of that name.
+
+    Raises
+    ------
+    KeyError
+        If there is none.
+    """
+    return import_module(f"caveat.studies.{STUDIES[name]}").run
