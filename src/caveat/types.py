@@ -15,6 +15,8 @@ from torch.autograd.graph import GradientEdge
 __all__ = [
     "Batches",
     "Call",
+    "Drawing",
+    "Draws",
     "Features",
     "Head",
     "Labels",
@@ -38,6 +40,8 @@ Score: TypeAlias = Float[Tensor, " n"]
 """Higher = less trustworthy, without exception."""
 Mask: TypeAlias = Bool[Tensor, " n"]
 LogitsMap: TypeAlias = Float[Tensor, "n c *pixels"]
+Draws: TypeAlias = Float[Tensor, "s n c *pixels"]
+"""Logits of many networks for the same inputs."""
 ScoreMap: TypeAlias = Float[Tensor, "n *pixels"]
 
 Head: TypeAlias = tuple[Float[Tensor, "c d"], Float[Tensor, " c"]]
@@ -52,6 +56,15 @@ class Batches(Protocol):
     """Anything that can be gone through again and again, giving `(inputs (n, ...), labels (n,))` in the same order."""
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]: ...
+
+
+@runtime_checkable
+class Drawing(Protocol):
+    """A model that is many networks: it tells what each of them answers."""
+
+    def draws(self, inputs: Tensor) -> Draws:
+        """The logits of every network; the model's own are the log of their mean probabilities."""
+        ...
 
 
 @dataclass(frozen=True)

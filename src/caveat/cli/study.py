@@ -32,12 +32,13 @@ def run(
     from caveat.studies import STUDIES, study
 
     known_name("study", name, STUDIES)
-    if scale not in get_args(Scale):
+    chosen: Scale | None = next((known for known in get_args(Scale) if known == scale), None)
+    if chosen is None:
         raise OptionError(f"--scale: expected one of {', '.join(get_args(Scale))}, got {scale!r}")
-    folder = output or Path("runs") / f"{name}-{scale}"
+    folder = output or Path("runs") / f"{name}-{chosen}"
     folder.mkdir(parents=True, exist_ok=True)
     with steps() as say:
-        findings = study(name)(folder, scale=scale, seed=seed, say=say)
+        findings = study(name)(folder, scale=chosen, seed=seed, say=say)
         findings.save(folder / "findings.json")
         page.write(findings, folder / "report.html")
     show(findings, folder)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from caveat.errors import OptionError
 
-__all__ = ["Ensemble", "average", "of", "stack"]
+__all__ = ["Ensemble", "average", "of", "stack", "state"]
 
 
 @dataclass(frozen=True)
@@ -73,27 +73,27 @@ def of(models: Sequence[nn.Module], *, only: Sequence[str] = ()) -> Ensemble:
     >>> len(of([nn.Linear(2, 2), nn.Linear(2, 2)]))
     2
     """
-    states = [_state(model, only) for model in models]
-    for layer in only:
-        if states and not any(_under(name, [layer]) for name in states[0]):
-            raise OptionError(f"only: the models have no layer {layer!r} with weights")
-    return stack(states)
+    return stack([state(model) for model in models], only=only)
 
 
-def stack(members: Sequence[dict[str, Tensor]]) -> Ensemble:
-    """Put sets of weights together.
+def stack(members: Sequence[dict[str, Tensor]], *, only: Sequence[str] = ()) -> Ensemble:
+    """Put sets of weights together, as `of` does with models.
 
     Raises
     ------
     OptionError
-        If there is none, or they differ in names or shapes.
+        If there is none, they differ in names or shapes, or a name of `only` is no layer of theirs.
     """
     if not members:
         raise OptionError("members: expected at least one network, got none")
+    for layer in only:
+        if not any(_under(name, [layer]) for name in members[0]):
+            raise OptionError(f"only: the models have no layer {layer!r} with weights")
     kinds = [{name: tuple(value.shape) for name, value in weights.items()} for weights in members]
     if odd := next((number for number, kind in enumerate(kinds) if kind != kinds[0]), None):
         raise OptionError(f"members: network {odd} differs from the first in the names or shapes of its weights")
-    return Ensemble({name: torch.stack([weights[name] for weights in members]) for name in members[0]})
+    names = [name for name in members[0] if not only or _under(name, only)]
+    return Ensemble({name: torch.stack([weights[name] for weights in members]) for name in names})
 
 
 def average(ensemble: Ensemble) -> dict[str, Tensor]:
@@ -111,12 +111,12 @@ def average(ensemble: Ensemble) -> dict[str, Tensor]:
     }
 
 
-def _state(model: nn.Module, only: Sequence[str]) -> dict[str, Tensor]:
-    """Weights and kept buffers, those that are shared once."""
+def state(model: nn.Module) -> dict[str, Tensor]:
+    """Weights and kept buffers, detached; those that are shared stand once."""
     kept = set(model.state_dict())
     named = dict(model.named_parameters()) | dict(model.named_buffers())
-    return {name: value.detach() for name, value in named.items() if name in kept and _under(name, only)}
+    return {name: value.detach() for name, value in named.items() if name in kept}
 
 
 def _under(name: str, layers: Sequence[str]) -> bool:
-    return not layers or any(name.startswith(f"{layer}.") for layer in layers)
+    return any(name.startswith(f"{layer}.") for layer in layers)

@@ -48,7 +48,7 @@ class Predictive(nn.Module):
         self, model: nn.Module, posterior: Ensemble | Dropout, *, draws: int | None = None, seed: int = 0
     ) -> None:
         super().__init__()
-        if not isinstance(posterior, Ensemble | Dropout):
+        if not isinstance(posterior, Ensemble | Dropout):  # pyright: ignore[reportUnnecessaryIsInstance]  # callers err
             raise OptionError(
                 f"posterior: expected an Ensemble or Dropout, got {type(posterior).__name__}: draw networks with sample"
             )

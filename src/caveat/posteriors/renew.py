@@ -1,6 +1,7 @@
 """Batch-norm statistics that belong to other weights: gathered anew."""
 
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -25,7 +26,7 @@ def statistics(
     OptionError
         If there are no batches.
     """
-    norms = batch_norms(model)
+    norms: dict[str, Any] = dict(batch_norms(model))
     if not norms:
         return {}
     buffers = {
@@ -38,7 +39,8 @@ def statistics(
     count = 0
     try:
         for layer in norms.values():
-            layer.training, layer.momentum = True, None  # None: the plain average over batches
+            layer.training = True
+            layer.momentum = None  # the plain average over batches
         with torch.no_grad():
             for inputs, _ in batches:
                 inputs = inputs.to(anchor.device, anchor.dtype if inputs.is_floating_point() else None)
@@ -46,7 +48,7 @@ def statistics(
                 count += 1
     finally:
         for layer, training, momentum in before:
-            layer.training, layer.momentum = training, momentum  # pyright: ignore[reportAttributeAccessIssue]
+            layer.training, layer.momentum = training, momentum
     if not count:
         raise OptionError("batches: expected at least one batch to renew batch-norm statistics, got none")
     return buffers

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from caveat.errors import OptionError
+from caveat.posteriors import foreach
 from caveat.posteriors.layers import like, normal, parameters
 
 __all__ = ["Swag", "Tracker", "start"]
@@ -64,10 +65,10 @@ class Tracker:
         names = list(weights)
         now, mean = list(weights.values()), [self._mean[name] for name in names]
         # Welford's recurrence: E[w^2] - E[w]^2 would cancel in float32
-        before = torch._foreach_sub(now, mean)
-        torch._foreach_add_(mean, before, alpha=1 / self._count)
-        after = torch._foreach_sub(now, mean)
-        torch._foreach_addcmul_([self._squares[name] for name in names], before, after)
+        before = foreach.sub(now, mean)
+        foreach.add_(mean, before, alpha=1 / self._count)
+        after = foreach.sub(now, mean)
+        foreach.addcmul_([self._squares[name] for name in names], before, after)
         if self._rank:
             self._deviations = [*self._deviations, dict(zip(names, after, strict=True))][-self._rank :]
 

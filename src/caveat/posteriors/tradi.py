@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from caveat.errors import OptionError
+from caveat.posteriors import foreach
 from caveat.posteriors.layers import fan_in, like, normal, of_norms, parameters
 
 __all__ = ["Covariance", "Noise", "Tracker", "Tradi", "start"]
@@ -94,10 +95,10 @@ class Tracker:
         mean, variance = list(self._mean.values()), list(self._variance.values())
         self._predict(model, names, mean, variance)
         gain_mean, gain_variance = self._gains()
-        torch._foreach_lerp_(mean, now, gain_mean)
-        apart = torch._foreach_sub(now, mean)
-        torch._foreach_mul_(variance, 1 - gain_variance)
-        torch._foreach_addcmul_(variance, apart, apart, value=gain_variance)
+        foreach.lerp_(mean, now, gain_mean)
+        apart = foreach.sub(now, mean)
+        foreach.mul_(variance, 1 - gain_variance)
+        foreach.addcmul_(variance, apart, apart, value=gain_variance)
 
     def begin(self, model: nn.Module) -> None:
         """Start from these weights: as random as He's initialisation before training, of variance 0 after burn-in."""
@@ -117,8 +118,8 @@ class Tracker:
                 moving.setdefault(float(rates[id(own[name])]), []).append(position)
         for rate, positions in moving.items():
             steps = [weight for p in positions if (weight := own[names[p]].grad) is not None]
-            torch._foreach_add_([mean[p] for p in positions], steps, alpha=-rate)
-            torch._foreach_addcmul_([variance[p] for p in positions], steps, steps, value=rate**2)
+            foreach.add_([mean[p] for p in positions], steps, alpha=-rate)
+            foreach.addcmul_([variance[p] for p in positions], steps, steps, value=rate**2)
 
     def _gains(self) -> tuple[float, float]:
         """The Kalman gains of this step, of mean and variance; the same for all weights."""

@@ -1,5 +1,5 @@
 // The page of a study: its charts carry their own rows.
-const FIGURES = JSON.parse(document.getElementById("data").textContent);
+const FIGURES = JSON.parse(document.getElementById("data").textContent).figures;
 
 for (const element of all("[data-figure]")) {
   const spec = vegaLite.compile(FIGURES[Number(element.dataset.figure)], { logger: vega.logger(vega.Error) }).spec;

@@ -40,7 +40,7 @@ def render(findings: Findings) -> str:
             b64decode(shot.png, validate=True)
         except BadBase64:
             raise DataError(f"findings: the picture {shot.title!r} is not base64") from None
-    figures = [figure.spec for figure in findings.figures]
+    figures: list[Any] = [figure.spec for figure in findings.figures]
     scripts = [
         *((assets.vendor(name) for name in VENDOR) if figures else ()),
         assets.own_script(OWN, before=assets.interpreter() if figures else ""),
@@ -48,7 +48,7 @@ def render(findings: Findings) -> str:
     return assets.template("study.html.j2", HELPERS).render(
         assets.inline(assets.read("page.css"), scripts),
         findings=findings,
-        data=Markup(embed(figures)),
+        data=Markup(embed({"figures": figures})),
         verdicts=VERDICTS,
         licence=assets.read("vendor/LICENSE-vega") if figures else "",
     )

@@ -47,6 +47,7 @@ from caveat.scores import (
 
 __all__ = [
     "FROM_COLUMNS",
+    "FROM_DRAWS",
     "FROM_FEATURES",
     "FROM_GAUSSIANS",
     "FROM_GRADIENTS",
@@ -116,6 +117,17 @@ FROM_KNOWN_LOGITS: dict[str, Callable[..., Any]] = {
     "openmax": openmax.fit,
 }
 """`fit(logits, labels) -> score(logits)`."""
+
+FROM_DRAWS: dict[str, Callable[..., Any]] = {
+    "predictive_entropy": draws.predictive_entropy,
+    "expected_entropy": draws.expected_entropy,
+    "mutual_information": draws.mutual_information,
+    "variation_ratio": draws.variation_ratio,
+    "draw_variance": draws.draw_variance,
+    "mean_msp": draws.mean_msp,
+    "pairwise_kl": draws.pairwise_kl,
+}
+"""`score(draws)` of the logits of many networks, `(s, n, c)`."""
 
 FROM_MOMENTS: dict[str, Callable[..., Any]] = {
     "mahalanobis": mahalanobis.from_moments,

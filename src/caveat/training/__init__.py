@@ -2,5 +2,6 @@
 
 from caveat.training.fit import ResumableTracker, Tracker, fit
 from caveat.training.history import History
+from caveat.training.members import members
 
-__all__ = ["History", "ResumableTracker", "Tracker", "fit"]
+__all__ = ["History", "ResumableTracker", "Tracker", "fit", "members"]
