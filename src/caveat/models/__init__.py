@@ -4,14 +4,31 @@ from collections.abc import Callable
 
 from torch import nn
 
+from caveat.models.enet import enet
 from caveat.models.lenet import lenet
 from caveat.models.mlp import mlp
 from caveat.models.normalized import Normalized
+from caveat.models.pspnet import pspnet
+from caveat.models.regressor import regressor
 from caveat.models.resnet18 import resnet18
 from caveat.models.resnet20 import resnet20
 from caveat.models.small_cnn import small_cnn
+from caveat.models.tradi_mlp import tradi_mlp
 
-__all__ = ["MODELS", "Normalized", "lenet", "mlp", "resnet18", "resnet20", "small_cnn"]
+__all__ = [
+    "DENSE",
+    "MODELS",
+    "Normalized",
+    "enet",
+    "lenet",
+    "mlp",
+    "pspnet",
+    "regressor",
+    "resnet18",
+    "resnet20",
+    "small_cnn",
+    "tradi_mlp",
+]
 
 # All take `classes`, `channels`, `size` and `generator`, by keyword.
 MODELS: dict[str, Callable[..., nn.Module]] = {
@@ -20,4 +37,8 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     "resnet18": resnet18,
     "resnet20": resnet20,
     "small_cnn": small_cnn,
+    "tradi_mlp": tradi_mlp,
 }
+
+# All take `classes`, `channels` and `generator`, by keyword, and give logits for every pixel.
+DENSE: dict[str, Callable[..., nn.Module]] = {"enet": enet, "pspnet": pspnet}
