@@ -9,7 +9,7 @@ import torch
 from scipy import integrate, stats
 
 from caveat.errors import DataError, OptionError
-from caveat.metrics import OF_REGRESSION, regression
+from caveat.metrics import OF_REGRESSION, prediction_intervals, regression
 
 IN_UNITS = {"rmse", "mae", "gaussian_crps", "mixture_crps", "interval_width", "interval_score"}
 """Double the labels and all that goes with them, and these double."""
@@ -84,10 +84,10 @@ def test_golden_numbers():
     # CRPS of N(0, 1) at 0: (sqrt 2 - 1)/sqrt pi; interval score: width 2, label 1.5 beyond at 10 % error: 2 + 20 * 1.5
     zero, one = torch.zeros(1).double(), torch.ones(1).double()
     assert regression.gaussian_crps(zero, one, zero).item() == pytest.approx((math.sqrt(2) - 1) / math.sqrt(math.pi))
-    assert regression.interval_score(-one, one, 2.5 * one, error=0.1).item() == pytest.approx(32.0)
-    assert regression.interval_score(-one, one, -2.5 * one, error=0.1).item() == pytest.approx(32.0)
-    assert regression.interval_coverage(zero, one, one) == 1
-    assert regression.interval_width(-one, one) == 2
+    assert prediction_intervals.interval_score(-one, one, 2.5 * one, error=0.1).item() == pytest.approx(32.0)
+    assert prediction_intervals.interval_score(-one, one, -2.5 * one, error=0.1).item() == pytest.approx(32.0)
+    assert prediction_intervals.interval_coverage(zero, one, one) == 1
+    assert prediction_intervals.interval_width(-one, one) == 2
 
 
 def test_densities_are_scipys(generator: torch.Generator):
@@ -133,22 +133,24 @@ def test_a_mixture_of_equal_parts_is_one_gaussian():
 
 
 def test_calibration_curve():
-    levels, observed = regression.calibration_curve(torch.tensor([0.1, 0.3, 0.3, 0.9]), points=3)
+    levels, observed = prediction_intervals.calibration_curve(torch.tensor([0.1, 0.3, 0.3, 0.9]), points=3)
     assert levels.tolist() == [0.25, 0.5, 0.75]
     assert observed.tolist() == [0.25, 0.75, 0.75]
-    assert regression.calibration_error(torch.tensor([0.1, 0.3, 0.3, 0.9]), points=3).item() == pytest.approx(0.25 / 3)
-    assert regression.calibration_error(torch.arange(1, 1000) / 1000) < 1e-3
+    assert prediction_intervals.calibration_error(torch.tensor([0.1, 0.3, 0.3, 0.9]), points=3).item() == pytest.approx(
+        0.25 / 3
+    )
+    assert prediction_intervals.calibration_error(torch.arange(1, 1000) / 1000) < 1e-3
     # of the right predictions the curve is the diagonal up to chance; twice too small a deviation is seen
-    assert regression.calibration_error(given(4000)["pit"]) < 0.02
+    assert prediction_intervals.calibration_error(given(4000)["pit"]) < 0.02
     found = given(4000)
     narrow = torch.special.ndtr((found["labels"] - found["mean"]) / (0.5 * found["variance"].sqrt()))
-    assert regression.calibration_error(narrow) > 0.08
+    assert prediction_intervals.calibration_error(narrow) > 0.08
 
 
 def test_infinite_intervals_hold_everything():
     ends = torch.full((3,), math.inf)
-    assert regression.interval_coverage(-ends, ends, torch.tensor([0.0, 1.0, -1e9])) == 1
-    assert regression.interval_width(-ends, ends) == math.inf
+    assert prediction_intervals.interval_coverage(-ends, ends, torch.tensor([0.0, 1.0, -1e9])) == 1
+    assert prediction_intervals.interval_width(-ends, ends) == math.inf
 
 
 @pytest.mark.parametrize(
@@ -156,8 +158,8 @@ def test_infinite_intervals_hold_everything():
     [
         (lambda z, o: regression.gaussian_nll(z, -o, z), "variance: expected positive"),
         (lambda z, o: regression.mixture_nll(z[None], o[None] * 0, z), "variance: expected positive"),
-        (lambda z, o: regression.interval_coverage(o, z, z), "lower <= upper"),
-        (lambda z, o: regression.calibration_error(2 * o), "pit: expected probabilities"),
+        (lambda z, o: prediction_intervals.interval_coverage(o, z, z), "lower <= upper"),
+        (lambda z, o: prediction_intervals.calibration_error(2 * o), "pit: expected probabilities"),
         (lambda z, o: regression.mixture_nll(z[None], o[None], z, weights=2 * o[None]), "add up to 1"),
     ],
 )
@@ -168,6 +170,6 @@ def test_what_cannot_be_is_refused(call, message: str):
 
 def test_options():
     with pytest.raises(OptionError, match="error"):
-        regression.interval_score(torch.zeros(1), torch.ones(1), torch.ones(1), error=1.0)
+        prediction_intervals.interval_score(torch.zeros(1), torch.ones(1), torch.ones(1), error=1.0)
     with pytest.raises(OptionError, match="points"):
-        regression.calibration_curve(torch.ones(1), points=0)
+        prediction_intervals.calibration_curve(torch.ones(1), points=0)

@@ -12,7 +12,7 @@ from caveat.data.pictures import Form
 from caveat.data.source import Source
 from caveat.errors import DataError
 
-__all__ = ["Builtin", "Hosted", "open_fashion_mnist", "open_hosted"]
+__all__ = ["Builtin", "Hosted", "open_fashion_mnist", "open_hosted", "under_root"]
 
 _DEBIAN = Path("/usr/share/datasets/fashion-mnist")  # the package dataset-fashion-mnist
 _FASHION = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
@@ -43,7 +43,7 @@ def open_hosted(hosted: Hosted, split: str, *, name: str, batch: int = 256, form
     DataError
         If it is in neither place; the message tells both ways.
     """
-    folder = _under_root(hosted.folder)
+    folder = under_root(hosted.folder)
     files = sorted(folder.glob(f"{split}-*.parquet")) if folder else []
     if files:
         return open_parquet(files, name=name, batch=batch, form=form)
@@ -62,7 +62,7 @@ def open_fashion_mnist(split: str, *, name: str, batch: int = 256) -> Source:
     DataError
         If it is in none of these places.
     """
-    for folder in (_under_root("fashion-mnist"), _DEBIAN):
+    for folder in (under_root("fashion-mnist"), _DEBIAN):
         if folder and folder.is_dir():
             return open_idx(folder, split, name=name, batch=batch, classes=_FASHION)
     repository = "zalando-datasets/fashion_mnist"
@@ -71,7 +71,8 @@ def open_fashion_mnist(split: str, *, name: str, batch: int = 256) -> Source:
     raise _nowhere(name, "fashion-mnist/*-ubyte.gz", repository)
 
 
-def _under_root(folder: str) -> Path | None:
+def under_root(folder: str) -> Path | None:
+    """`folder` under CAVEAT_DATA; None if that is not set."""
     root = os.environ.get("CAVEAT_DATA")
     return Path(root).expanduser() / folder if root else None
 

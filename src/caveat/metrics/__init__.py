@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 
 from torch import Tensor
 
-from caveat.metrics import calibration, interval, proper, ranking, regression, selective, tally
+from caveat.metrics import calibration, interval, prediction_intervals, proper, ranking, regression, selective, tally
 
 __all__ = [
     "OF_BINS",
@@ -19,6 +19,7 @@ __all__ = [
     "OF_SELECTIVE",
     "calibration",
     "interval",
+    "prediction_intervals",
     "proper",
     "ranking",
     "regression",
@@ -70,10 +71,10 @@ OF_REGRESSION: Mapping[str, Callable[..., Tensor]] = {
     "mixture_nll": regression.mixture_nll,
     "gaussian_crps": regression.gaussian_crps,
     "mixture_crps": regression.mixture_crps,
-    "interval_coverage": regression.interval_coverage,
-    "interval_width": regression.interval_width,
-    "interval_score": regression.interval_score,
-    "calibration_error": regression.calibration_error,
+    "interval_coverage": prediction_intervals.interval_coverage,
+    "interval_width": prediction_intervals.interval_width,
+    "interval_score": prediction_intervals.interval_score,
+    "calibration_error": prediction_intervals.calibration_error,
 }
 """Of what the names of their arguments say, `(n,)` each: `mean`, `variance`, `labels`, `lower`, `upper`, `pit`;
 `means` and `variances` are those of a mixture's components, `(k, n)`.

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from caveat.errors import DataError, OptionError
 
-__all__ = ["at_least", "both_sides", "finite", "labelled", "pair", "probabilities", "rows", "share"]
+__all__ = ["at_least", "both_sides", "finite", "labelled", "numbers", "pair", "probabilities", "rows", "share"]
 
 
 def finite(name: str, tensor: Tensor) -> None:
@@ -26,6 +26,16 @@ def pair(name: str, tensor: Tensor, other_name: str, other: Tensor) -> None:
             f"{other_name}: expected the shape of {name}, {tuple(tensor.shape)}, got {tuple(other.shape)}; "
             "one entry per sample (and pixel) is needed"
         )
+
+
+def numbers(*, infinite: tuple[str, ...] = (), **tensors: Tensor) -> None:
+    """Raise a DataError unless all have the shape of the first, and only finite values (but those in `infinite`)."""
+    (first_name, first), *others = tensors.items()
+    for name, tensor in others:
+        pair(first_name, first, name, tensor)
+    for name, tensor in tensors.items():
+        if name not in infinite:
+            finite(name, tensor)
 
 
 def both_sides(negative: Tensor, positive: Tensor, metric: str) -> None:

@@ -1,4 +1,4 @@
-"""How good predictive distributions of a real label are: point errors, proper scores, intervals, calibration.
+"""How good predictive distributions of a real label are: point errors and proper scores.
 
 Each mean has its per-sample form, for intervals and streams. All results are float64. Variances, not deviations.
 """
@@ -6,24 +6,17 @@ Each mean has its per-sample form, for intervals and streams. All results are fl
 import math
 
 import torch
-from jaxtyping import Bool, Float, Float64
+from jaxtyping import Float, Float64
 from torch import Tensor
 
-from caveat.errors import DataError, OptionError
+from caveat.errors import DataError
 from caveat.metrics import _check
 
 __all__ = [
-    "calibration_curve",
-    "calibration_error",
-    "covered",
     "gaussian_crps",
     "gaussian_crps_of_each",
     "gaussian_nll",
     "gaussian_nll_of_each",
-    "interval_coverage",
-    "interval_score",
-    "interval_score_of_each",
-    "interval_width",
     "mae",
     "mixture_crps",
     "mixture_crps_of_each",
@@ -51,19 +44,19 @@ def rmse(mean: Values, labels: Values) -> One:
     >>> rmse(torch.tensor([1.0, 2.0]), torch.tensor([4.0, 6.0]))  # sqrt((9 + 16) / 2)
     tensor(3.5355, dtype=torch.float64)
     """
-    _numbers(mean=mean, labels=labels)
+    _check.numbers(mean=mean, labels=labels)
     return ((mean.double() - labels.double()) ** 2).mean().sqrt()
 
 
 def mae(mean: Values, labels: Values) -> One:
     """Mean absolute error, in the labels' units. Arguments and errors as `rmse`."""
-    _numbers(mean=mean, labels=labels)
+    _check.numbers(mean=mean, labels=labels)
     return (mean.double() - labels.double()).abs().mean()
 
 
 def gaussian_nll_of_each(mean: Values, variance: Values, labels: Values) -> Each:
     """-log N(label; mean, variance) of each sample, in nats. See `gaussian_nll`."""
-    _numbers(mean=mean, variance=variance, labels=labels)
+    _check.numbers(mean=mean, variance=variance, labels=labels)
     _positive(variance)
     m, v, y = mean.double(), variance.double(), labels.double()
     return 0.5 * ((y - m) ** 2 / v + v.log() + math.log(2 * math.pi))
@@ -110,7 +103,7 @@ def mixture_nll(means: Parts, variances: Parts, labels: Values, *, weights: Part
 
 def gaussian_crps_of_each(mean: Values, variance: Values, labels: Values) -> Each:
     """Continuous ranked probability score of each sample. See `gaussian_crps`."""
-    _numbers(mean=mean, variance=variance, labels=labels)
+    _check.numbers(mean=mean, variance=variance, labels=labels)
     _positive(variance)
     scale = variance.double().sqrt()
     z = (labels.double() - mean.double()) / scale
@@ -162,101 +155,6 @@ def mixture_crps(means: Parts, variances: Parts, labels: Values, *, weights: Par
     return mixture_crps_of_each(means, variances, labels, weights=weights).mean()
 
 
-def covered(lower: Values, upper: Values, labels: Values) -> Bool[Tensor, " n"]:
-    """Where the label lies in [lower, upper]. See `interval_coverage`."""
-    _numbers(lower=lower, upper=upper, labels=labels, infinite=("lower", "upper"))
-    _ordered(lower, upper)
-    return (lower <= labels) & (labels <= upper)
-
-
-def interval_coverage(lower: Values, upper: Values, labels: Values) -> One:
-    """Share of the labels inside their interval, ends included, in [0, 1]; should be what was asked for.
-
-    Raises
-    ------
-    DataError
-        If there is no sample, shapes differ, a label is not finite, or an interval's ends are crossed.
-
-    Examples
-    --------
-    >>> interval_coverage(torch.zeros(2), torch.ones(2), torch.tensor([1.0, 1.5]))
-    tensor(0.5000, dtype=torch.float64)
-    """
-    return covered(lower, upper, labels).double().mean()
-
-
-def interval_width(lower: Values, upper: Values) -> One:
-    """Mean width of the intervals, in the labels' units; of two with the right coverage the narrower is better."""
-    _numbers(lower=lower, upper=upper, infinite=("lower", "upper"))
-    if not lower.numel():
-        raise DataError("lower, upper: expected at least one interval, got none")
-    _ordered(lower, upper)
-    return (upper.double() - lower.double()).mean()
-
-
-def interval_score_of_each(lower: Values, upper: Values, labels: Values, *, error: float = 0.05) -> Each:
-    """Interval score of each sample. See `interval_score`."""
-    if not 0 < error < 1:
-        raise OptionError(f"error: expected a share in (0, 1), got {error}")
-    _numbers(lower=lower, upper=upper, labels=labels)
-    _ordered(lower, upper)
-    low, high, y = lower.double(), upper.double(), labels.double()
-    return (high - low) + (2 / error) * ((low - y).clamp_min(0) + (y - high).clamp_min(0))
-
-
-def interval_score(lower: Values, upper: Values, labels: Values, *, error: float = 0.05) -> One:
-    """Interval score: width, plus 2/error times how far the label lies outside; in the labels' units.
-
-    Proper: least on average for the true central interval that misses in a share `error`.
-
-    Errors as `interval_coverage`; OptionError if `error` is not in (0, 1).
-
-    References
-    ----------
-    T. Gneiting, A. E. Raftery, Strictly proper scoring rules, JASA 2007, equation 43.
-    """
-    return interval_score_of_each(lower, upper, labels, error=error).mean()
-
-
-def calibration_curve(pit: Values, *, points: int = 99) -> tuple[Float64[Tensor, " p"], Float64[Tensor, " p"]]:
-    """Expected and observed share of labels below each predicted quantile.
-
-    `pit` is the predicted cumulative probability at each label (`scores.regression.cdf`). Levels are i/(points + 1).
-
-    Raises
-    ------
-    DataError
-        If there is no sample, or a value is not in [0, 1].
-    OptionError
-        If `points` is less than 1.
-
-    References
-    ----------
-    V. Kuleshov, N. Fenner, S. Ermon, Accurate uncertainties for deep learning using calibrated regression, ICML 2018.
-    """
-    _check.at_least("points", points, 1)
-    _check.finite("pit", pit)
-    if bool(((pit < 0) | (pit > 1)).any()):
-        raise DataError(f"pit: expected probabilities in [0, 1], got [{float(pit.min()):g}, {float(pit.max()):g}]")
-    levels = torch.arange(1, points + 1, device=pit.device, dtype=torch.float64) / (points + 1)
-    ordered = pit.detach().double().sort().values
-    return levels, torch.searchsorted(ordered, levels, right=True).double() / len(ordered)
-
-
-def calibration_error(pit: Values, *, points: int = 99) -> One:
-    """Mean distance of the calibration curve from the diagonal, in [0, ½[; 0 if every quantile is right.
-
-    Arguments and errors as `calibration_curve`.
-
-    Examples
-    --------
-    >>> calibration_error(torch.full((5,), 0.5), points=3)  # levels .25 .5 .75, observed 0 1 1
-    tensor(0.3333, dtype=torch.float64)
-    """
-    expected, observed = calibration_curve(pit, points=points)
-    return (expected - observed).abs().mean()
-
-
 def _folded(z: Tensor) -> Tensor:
     """E|N(z, 1)| = z (2Φ(z) - 1) + 2φ(z)."""
     density = (-0.5 * z**2).exp() / math.sqrt(2 * math.pi)
@@ -278,33 +176,18 @@ def _mixture(
             f"means: expected (k, {len(labels)}), components first, got {tuple(means.shape)} for "
             f"{tuple(labels.shape)} labels"
         )
-    _numbers(means=means, variances=variances)
+    _check.numbers(means=means, variances=variances)
     _check.finite("labels", labels)
     _positive(variances)
     if weights is None:
         weights = torch.full_like(means, 1 / len(means), dtype=torch.float64)
     else:
-        _numbers(means=means, weights=weights)
+        _check.numbers(means=means, weights=weights)
         if bool((weights < 0).any()) or not torch.allclose(weights.double().sum(0), labels.double() * 0 + 1, atol=1e-4):
             raise DataError("weights: expected shares that add up to 1 over the components (the first axis)")
     return means.double(), variances.double(), weights.double(), labels.double()
 
 
-def _numbers(*, infinite: tuple[str, ...] = (), **tensors: Tensor) -> None:
-    """Raise a DataError unless all have the shape of the first, and only finite values (but those in `infinite`)."""
-    (first_name, first), *others = tensors.items()
-    for name, tensor in others:
-        _check.pair(first_name, first, name, tensor)
-    for name, tensor in tensors.items():
-        if name not in infinite:
-            _check.finite(name, tensor)
-
-
 def _positive(variance: Tensor) -> None:
     if bool((variance <= 0).any()):
         raise DataError(f"variance: expected positive values, got {float(variance.min()):g}: a log variance?")
-
-
-def _ordered(lower: Tensor, upper: Tensor) -> None:
-    if not bool((lower <= upper).all()):
-        raise DataError("lower, upper: expected lower <= upper for every sample; sort quantiles that cross")

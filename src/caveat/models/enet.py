@@ -9,7 +9,7 @@ from caveat.models.initialise import built, check_sizes
 
 __all__ = ["ENet", "enet"]
 
-Maps = Float[Tensor, "n a h w"]
+Maps = Float[Tensor, "n _ _ _"]
 DILATIONS = (2, 4, 8, 16)
 
 

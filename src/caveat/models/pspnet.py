@@ -10,7 +10,7 @@ from caveat.models.initialise import built, check_sizes
 
 __all__ = ["BACKBONES", "PSPNet", "pspnet"]
 
-Maps = Float[Tensor, "n a h w"]
+Maps = Float[Tensor, "n _ _ _"]
 
 BACKBONES: dict[str, tuple[bool, tuple[int, int, int, int], int]] = {
     "resnet50": (True, (3, 4, 6, 3), 64),
