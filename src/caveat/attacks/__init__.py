@@ -1,0 +1,47 @@
+"""Attacks: the most harmful input that can be found near a given one. What no attack finds is not proved absent.
+
+An attack in a ball is a function `(model, inputs, labels, ball, *, generator, ...) -> inputs`; one with a price on the
+change is `(model, inputs, targets, *, low, high, ...) -> Attacked`.
+"""
+
+from collections.abc import Callable
+
+from torch import Tensor
+
+from caveat.attacks import losses
+from caveat.attacks.ascent import Summit, ascend, constant, cosine, from_inputs, shrunk, uniform
+from caveat.attacks.ball import Ball
+from caveat.attacks.fgsm import fgsm
+from caveat.attacks.l1 import penalised, sparse
+from caveat.attacks.losses import LOSSES
+from caveat.attacks.network import in_eval_mode
+from caveat.attacks.pgd import pgd
+from caveat.attacks.result import Attacked
+from caveat.attacks.transfer import Transfer, over_sets, transfer
+
+__all__ = [
+    "IN_BALL",
+    "LOSSES",
+    "PENALISED",
+    "Attacked",
+    "Ball",
+    "Summit",
+    "Transfer",
+    "ascend",
+    "constant",
+    "cosine",
+    "fgsm",
+    "from_inputs",
+    "in_eval_mode",
+    "losses",
+    "over_sets",
+    "penalised",
+    "pgd",
+    "shrunk",
+    "sparse",
+    "transfer",
+    "uniform",
+]
+
+IN_BALL: dict[str, Callable[..., Tensor]] = {"fgsm": fgsm, "pgd": pgd}
+PENALISED: dict[str, Callable[..., Attacked]] = {"penalised": penalised, "sparse": sparse}

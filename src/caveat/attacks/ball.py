@@ -1,0 +1,226 @@
+"""The set an attack searches: all inputs within a radius of the given one that also lie in the box of valid inputs."""
+
+import math
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from caveat.attacks.noise import Noise, drawn
+from caveat.errors import DataError, OptionError
+
+__all__ = ["Ball"]
+
+NORMS = (1, 2, math.inf)
+ROUNDS = 200  # of solving for the multiplier; a handful is usual
+
+
+@dataclass(frozen=True)
+class Ball:
+    """Norm, radius and box in one: it projects, samples and knows the furthest point along a gradient.
+
+    `norm` is 1, 2 or inf; `radius` is in the inputs' units, over all values of a sample together. The box is
+    `low <= value <= high`; None leaves a side open. Every point it gives is in the box exactly and in the ball up to
+    the rounding of its type. Where a model normalises, put that into the model (`models.Normalized`), so that the box
+    is the pictures'.
+
+    Raises
+    ------
+    OptionError
+        If the norm is another one, the radius negative or not finite, or the box empty.
+
+    Example
+    -------
+    >>> ball = Ball(math.inf, 0.3)
+    >>> ball.project(torch.tensor([[1.7, 0.4]]), torch.tensor([[0.5, 0.5]]))
+    tensor([[0.8000, 0.4000]])
+    """
+
+    norm: int | float
+    radius: int | float
+    low: int | float | None = 0.0
+    high: int | float | None = 1.0
+
+    def __post_init__(self) -> None:
+        if self.norm not in NORMS:
+            raise OptionError(f"norm: expected 1, 2 or inf, got {self.norm}")
+        if not 0 <= self.radius < math.inf:
+            raise OptionError(f"radius: expected a finite number >= 0, got {self.radius}")
+        if self.low is not None and self.high is not None and not self.low < self.high:
+            raise OptionError(f"low, high: expected low < high, got {self.low} and {self.high}")
+
+    def resized(self, radius: int | float) -> "Ball":
+        """The same norm and box with another radius."""
+        return replace(self, radius=radius)
+
+    def check(self, centres: Float[Tensor, "n ..."]) -> None:
+        """Refuse centres that are NaN, or outside of the box by more than rounding (1e-5 of the largest value)."""
+        low, high = -math.inf if self.low is None else self.low, math.inf if self.high is None else self.high
+        slack = 1e-5 * max(1.0, *(abs(end) for end in (low, high) if math.isfinite(end)), 0.0)
+        if not bool(((centres >= low - slack) & (centres <= high + slack)).all()):
+            raise DataError(
+                f"inputs: expected values in [{low:g}, {high:g}], the ball's box, got {float(centres.min()):g} to "
+                f"{float(centres.max()):g}; give the ball the box of your inputs, or None for no box"
+            )
+
+    def project(self, points: Float[Tensor, "n ..."], centres: Float[Tensor, "n ..."]) -> Float[Tensor, "n ..."]:
+        """The nearest point (in the Euclidean sense) of ball and box together, for each of `points`.
+
+        With v = point - centre and the box seen from the centre, [l, u] with l <= 0 <= u, the nearest d is clip(v) for
+        inf, clip(t v) with one t in [0, 1] for 2, and clip(sign(v) max(|v| - t, 0)) with one t >= 0 for 1: t is the
+        multiplier of the norm's constraint and is solved for. (Clipping first and projecting then, or the other way
+        round, gives another point for 1 and 2.)
+        """
+        if self.norm == math.inf:  # the commonest, without a detour
+            inside = torch.maximum(torch.minimum(points, centres + self.radius), centres - self.radius)
+            return self._boxed(inside, centres)
+        if self.radius == 0:
+            return centres.clone()
+        size, sign, room = self._seen(points - centres, centres)
+        if self.norm == 2:
+            share = torch.minimum(_scaled(size, room, self.radius), size)
+        else:
+            share = _thresholded(size, room, self.radius)
+        return self._moved(centres, sign, share)
+
+    def furthest(self, centres: Float[Tensor, "n ..."], gradient: Float[Tensor, "n ..."]) -> Float[Tensor, "n ..."]:
+        """The point of ball and box that is furthest along `gradient`: where a linear function is largest.
+
+        For inf all values move to the end of their room; for 2 along the gradient, clipped, as far as the radius
+        allows; for 1 the values of largest gradient in turn, each to the end of its room, until the radius is spent.
+        Values of gradient 0 stay.
+        """
+        if self.norm == math.inf:
+            return self._boxed(centres + self.radius * gradient.sign(), centres)
+        if self.radius == 0:
+            return centres.clone()
+        size, sign, room = self._seen(gradient, centres)
+        share = _scaled(size, room, self.radius) if self.norm == 2 else _greedy(size, room, self.radius)
+        return self._moved(centres, sign, share)
+
+    def step(
+        self, points: Float[Tensor, "n ..."], gradient: Float[Tensor, "n ..."], length: int | float
+    ) -> Float[Tensor, "n ..."]:
+        """A step of steepest ascent of this length in the norm, to be projected: it may leave ball and box.
+
+        For inf along the gradient's sign; for 2 along the gradient; for 1 the values of largest gradient in turn, as
+        far as the box allows. What the step would have at an end of the box overshoots it, so that the projection does
+        not take it back from there: the best point of a linear function stays where it is, for all norms.
+        """
+        if self.norm == math.inf:
+            return points + length * gradient.sign()
+        size, sign, room = self._seen(gradient, points)
+        if self.norm == 2:
+            unit = size / size.amax(1, keepdim=True).clamp_min(torch.finfo(size.dtype).tiny)
+            share = length * unit / torch.linalg.vector_norm(unit, dim=1, keepdim=True).clamp_min(1)
+        else:
+            share = _greedy(size, room, length, beyond=length)
+        return points + (sign * share).reshape(points.shape)
+
+    def sample(self, centres: Float[Tensor, "n ..."], generator: torch.Generator) -> Float[Tensor, "n ..."]:
+        """A point of the ball for each centre, uniform; what leaves the box is projected back."""
+        return self.sample_from(centres, drawn(len(centres), generator, centres.device), stream=0)
+
+    def sample_from(
+        self, centres: Float[Tensor, "n ..."], noise: Noise, *, stream: int, shrunk: bool = False
+    ) -> Float[Tensor, "n ..."]:
+        """The same from numbers that belong to the samples.
+
+        shrunk
+            In a ball whose radius is, for each sample by itself, uniform in (0, radius).
+
+        Source: for norms 1 and 2 Barthe et al., A probabilistic approach to the geometry of the l_p^n-ball, Annals of
+        Probability 2005 (g / (|g|_p^p + z)^(1/p) with density exp(-|g|^p) and z exponential is uniform).
+        """
+        shape = centres.shape
+        numbers = math.prod(shape[1:])
+        uniform = noise.uniform(numbers + 2, stream=stream)
+        spread = 2 * uniform[:, :numbers] - 1
+        if self.norm == 1:
+            spread = spread.sign() * -torch.log1p(-spread.abs())
+        elif self.norm == 2:
+            spread = torch.erfinv(spread)
+        if self.norm != math.inf:
+            total = spread.abs().pow(self.norm).sum(1) - uniform[:, -2].log()
+            spread = spread / total.pow(1 / self.norm)[:, None]
+        radii = self.radius * uniform[:, -1:] if shrunk else self.radius
+        return self.project(centres + (spread * radii).reshape(shape).to(centres.dtype), centres)
+
+    def distance(self, points: Float[Tensor, "n ..."], centres: Float[Tensor, "n ..."]) -> Float[Tensor, " n"]:
+        """How far each point is from its centre, in the ball's norm."""
+        return torch.linalg.vector_norm((points - centres).flatten(1), self.norm, dim=1)
+
+    def _seen(self, direction: Tensor, centres: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Size and sign of a direction, and how far each value may go that way, as (n, d)."""
+        direction, centres = direction.flatten(1), centres.flatten(1)
+        up = torch.full_like(centres, math.inf) if self.high is None else (self.high - centres).clamp_min(0)
+        down = torch.full_like(centres, math.inf) if self.low is None else (centres - self.low).clamp_min(0)
+        return direction.abs(), direction.sign(), torch.where(direction > 0, up, down)
+
+    def _moved(self, centres: Tensor, sign: Tensor, share: Tensor) -> Tensor:
+        excess = torch.linalg.vector_norm(share, self.norm, dim=1, keepdim=True) / self.radius
+        share = share / excess.clamp_min(1)  # towards the centre: cannot leave the box
+        return self._boxed(centres + (sign * share).reshape(centres.shape), centres)
+
+    def _boxed(self, points: Tensor, centres: Tensor) -> Tensor:
+        """In the box, or where a centre is outside of it by rounding, no further out."""
+        if self.low is not None:
+            points = torch.maximum(points, centres.clamp_max(self.low))
+        if self.high is not None:
+            points = torch.minimum(points, centres.clamp_min(self.high))
+        return points
+
+
+def _scaled(size: Tensor, room: Tensor, radius: int | float) -> Tensor:
+    """The values min(t size, room) with the t at which their Euclidean norm is the radius; all the room if it never is.
+
+    A value that has no room left at some t has none at a larger one, so fixing those and solving for the others climbs
+    to the answer and ends with it.
+    """
+    size = size / size.amax(1, keepdim=True).clamp_min(torch.finfo(size.dtype).tiny)
+    room = torch.where(size > 0, room, 0)
+    full, step = torch.zeros_like(size, dtype=torch.bool), size
+    for _ in range(ROUNDS):
+        left = (radius**2 - torch.where(full, room, 0).square().sum(1, keepdim=True)).clamp_min(0)
+        free = torch.where(full, 0, size).square().sum(1, keepdim=True)
+        step = torch.where(free > 0, left / free, 0).sqrt() * size
+        now = full | ((step >= room) & (size > 0))
+        if torch.equal(now, full):
+            break
+        full = now
+    return torch.where(full, room, torch.minimum(step, room))
+
+
+def _thresholded(size: Tensor, room: Tensor, radius: int | float) -> Tensor:
+    """The values min(max(size - t, 0), room) with the least t >= 0 at which their sum is at most the radius."""
+
+    def share(t: Tensor) -> Tensor:
+        return torch.minimum((size - t).clamp_min(0), room)
+
+    small = torch.zeros_like(size[:, :1])
+    if bool((share(small).sum(1) <= radius).all()):
+        return share(small)
+    large = size.amax(1, keepdim=True)
+    for _ in range(ROUNDS):
+        middle = (small + large) / 2
+        if not bool(((middle > small) & (middle < large)).any()):
+            break
+        over = share(middle).sum(1, keepdim=True) > radius
+        small, large = torch.where(over, middle, small), torch.where(over, large, middle)
+    inside = share(torch.zeros_like(small)).sum(1, keepdim=True) <= radius
+    return share(torch.where(inside, 0, large))
+
+
+def _greedy(size: Tensor, room: Tensor, radius: int | float, *, beyond: int | float = 0) -> Tensor:
+    """The room of the largest in turn, until the radius is spent; `beyond` on top of each that is used up."""
+    allowed = torch.where(size > 0, room.clamp_max(radius), 0)
+    order = size.argsort(dim=1, descending=True, stable=True)
+    ordered = allowed.gather(1, order)
+    left = radius - (ordered.cumsum(1) - ordered)
+    spent = torch.minimum(left.clamp_min(0), ordered)
+    share = torch.zeros_like(room).scatter(1, order, spent)
+    if not beyond:
+        return share
+    reached = torch.zeros_like(size, dtype=torch.bool).scatter(1, order, left > 0)
+    return torch.where(reached & (size > 0) & (room <= share), share + beyond, share)

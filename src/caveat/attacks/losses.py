@@ -1,0 +1,85 @@
+"""What an attack makes large: functions `(logits, labels) -> (n,)`, of which higher means more harm."""
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional
+
+from caveat.errors import DataError
+from caveat.types import Labels, Logits
+
+__all__ = ["Loss", "confidence", "cross_entropy", "dlr", "log_odds", "margin", "towards"]
+
+Loss: TypeAlias = Callable[[Logits, Labels], Tensor]
+
+
+def log_odds(logits: Logits, labels: Labels) -> Float[Tensor, " n"]:
+    """log((1 - p) / p) of the label's probability p, in (-inf, inf); at 0 the label has half of it.
+
+    The logarithm of exp(cross-entropy) - 1, so it is largest where cross-entropy is and its gradient points the same
+    way, but does not vanish where p rounds to 1: an attack that normalises its steps climbs both alike, and is not
+    stopped by a network that is merely sure. Formula: logsumexp(other logits) - logit of the label.
+    """
+    own = logits.gather(1, labels[:, None]).squeeze(1)
+    return _others(logits, labels).logsumexp(1) - own
+
+
+def cross_entropy(logits: Logits, labels: Labels) -> Float[Tensor, " n"]:
+    """-log p of the label, in nats, >= 0; right to the last digit where p is near 1."""
+    return functional.softplus(log_odds(logits, labels), threshold=50)
+
+
+def margin(logits: Logits, labels: Labels) -> Float[Tensor, " n"]:
+    """The largest other logit minus the label's: above 0 the answer is wrong (Carlini and Wagner, 2017)."""
+    return _others(logits, labels).amax(1) - logits.gather(1, labels[:, None]).squeeze(1)
+
+
+def dlr(logits: Logits, labels: Labels) -> Float[Tensor, " n"]:
+    """The margin over the distance of the largest to the third largest logit; scale and shift change nothing.
+
+    In [-1, ...). Source: Croce and Hein, ICML 2020 (arXiv 2003.01690), equation 6.
+
+    Raises
+    ------
+    DataError
+        If there are fewer than three classes.
+    """
+    if logits.shape[1] < 3:
+        raise DataError(f"logits: expected at least three classes for dlr, got {logits.shape[1]}; use margin")
+    top = logits.topk(3, dim=1).values
+    return margin(logits, labels) / (top[:, 0] - top[:, 2]).clamp_min(torch.finfo(logits.dtype).tiny)
+
+
+def confidence(logits: Logits, labels: Labels) -> Float[Tensor, " n"]:
+    """The largest log-probability, whatever the label: what is climbed from noise, in [-log c, 0].
+
+    Source: Hein, Andriushchenko and Bitterwolf, CVPR 2019, section 4 (the loss on noise).
+    """
+    del labels
+    return -functional.softplus(log_odds(logits, logits.argmax(1)), threshold=50)
+
+
+def towards(loss: Loss) -> Loss:
+    """The targeted version: the labels are where the attack wants to go, so their loss is made small."""
+
+    def targeted(logits: Logits, labels: Labels) -> Float[Tensor, " n"]:
+        return -loss(logits, labels)
+
+    return targeted
+
+
+def _others(logits: Tensor, labels: Tensor) -> Tensor:
+    """All logits but the label's, whose place has -inf."""
+    return logits.scatter(1, labels[:, None], -torch.inf)
+
+
+LOSSES: dict[str, Loss] = {
+    "confidence": confidence,
+    "cross_entropy": cross_entropy,
+    "dlr": dlr,
+    "log_odds": log_odds,
+    "margin": margin,
+}

@@ -1,0 +1,87 @@
+"""PGD: many small steps along the gradient, each projected back into the ball."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from caveat.attacks.ascent import Schedule, Start, Summit, ascend, constant, uniform
+from caveat.attacks.ball import Ball
+from caveat.attacks.losses import Loss, log_odds, towards
+from caveat.attacks.network import broken, checked, harm
+from caveat.attacks.noise import Noise, drawn
+from caveat.types import Labels
+
+__all__ = ["pgd"]
+
+
+def pgd(  # noqa: PLR0913 -- each is one independent choice
+    model: nn.Module,
+    inputs: Float[Tensor, "n ..."],
+    labels: Labels,
+    ball: Ball,
+    *,
+    generator: torch.Generator,
+    loss: Loss = log_odds,
+    targeted: bool = False,
+    steps: int = 40,
+    step: int | float | None = None,
+    restarts: int = 1,
+    momentum: int | float = 0.0,
+    schedule: Schedule = constant,
+    start: Start = uniform,
+    skip_broken: bool = False,
+) -> Float[Tensor, "n ..."]:
+    """The most harmful input found in the ball around each input.
+
+    The standard first-order attack. It costs `restarts` times `steps` forward and backward passes and a few forward
+    passes. What comes back is never less harmful than the input; where nothing was gained it is the input itself.
+    `attacks.ascent` says how steps are made, and why a sample's result does not depend on its batch.
+
+    Parameters
+    ----------
+    labels
+        The true ones; when `targeted`, the answers that are wanted.
+    loss
+        Of `attacks.losses`, or any function `(logits, labels) -> (n,)` that grows with the harm. The default climbs
+        like cross-entropy and is not stopped by a network that is sure.
+    step
+        Length of a step. Without one 2.5 radius / steps (for norm 1 at least radius / 10).
+    momentum, schedule, start, restarts
+        As in `attacks.ascent.ascend`.
+    skip_broken
+        Leave samples alone once a restart has changed their answer (or they were wrong before): cheaper, and the same
+        answers are broken, but not as far. (It shows from the second restart on.)
+
+    Raises
+    ------
+    ModelError
+        If the model is in training mode, or does not give logits (n, c).
+    DataError
+        If inputs or labels are not what they should be, or inputs are outside of the ball's box.
+    OptionError
+        If a number is out of range.
+
+    Source: Madry et al., Towards Deep Learning Models Resistant to Adversarial Attacks, ICLR 2018 (arXiv 1706.06083).
+    """
+    checked(model, inputs, labels)
+    climbed = towards(loss) if targeted else loss
+    if step is None and ball.radius and steps:
+        step = max(2.5 * ball.radius / steps, ball.radius / 10 if ball.norm == 1 else 0.0)
+    noise = drawn(len(inputs), generator, inputs.device)
+
+    def climb(rows: Tensor, *, first: int, times: int) -> Summit:
+        def begin(ball: Ball, centres: Tensor, own: Noise, restart: int) -> Tensor:
+            return start(ball, centres, own, first + restart)
+
+        return ascend(
+            harm(model, labels[rows], climbed), inputs[rows], ball, generator=noise.of(rows), steps=steps, step=step,
+            restarts=times, momentum=momentum, schedule=schedule, start=begin,
+        )  # fmt: skip
+
+    best = climb(torch.arange(len(inputs), device=inputs.device), first=0, times=1 if skip_broken else restarts)
+    for restart in range(1, restarts if skip_broken else 0):
+        rows = (~broken(model, best.inputs, labels, targeted=targeted)).nonzero().squeeze(1)
+        if not len(rows):
+            break
+        best = best.improved(climb(rows, first=restart, times=1), rows)
+    return best.inputs

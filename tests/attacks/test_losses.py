@@ -1,0 +1,44 @@
+import pytest
+import torch
+from torch.nn.functional import cross_entropy as reference
+
+from caveat.attacks import losses
+from caveat.errors import DataError
+
+LOGITS = torch.tensor([[2.0, 1.0, -1.0, 0.5], [0.0, 3.0, 1.0, 2.0]], dtype=torch.float64)
+LABELS = torch.tensor([0, 2])
+
+
+def test_by_hand():
+    assert losses.margin(LOGITS, LABELS).tolist() == [-1.0, 2.0]
+    assert losses.dlr(LOGITS, LABELS).tolist() == pytest.approx([-1 / 1.5, 2 / 2])  # over z1 - z3: 1.5 and 2
+    torch.testing.assert_close(losses.cross_entropy(LOGITS, LABELS), reference(LOGITS, LABELS, reduction="none"))
+    torch.testing.assert_close(losses.confidence(LOGITS, LABELS), LOGITS.log_softmax(1).amax(1))
+    p = LOGITS.softmax(1).gather(1, LABELS[:, None]).squeeze(1)
+    torch.testing.assert_close(losses.log_odds(LOGITS, LABELS), ((1 - p) / p).log())
+    torch.testing.assert_close(losses.towards(losses.margin)(LOGITS, LABELS), -losses.margin(LOGITS, LABELS))
+
+
+@pytest.mark.parametrize("loss", [losses.cross_entropy, losses.log_odds, losses.margin])
+def test_a_sure_network_still_has_the_right_gradient(loss):
+    """At a margin of 40 torch's own cross-entropy in float32 is 0 and its gradient lacks the label's part."""
+    logits = torch.tensor([[40.0, 0.0, 1.0]], requires_grad=True)
+    labels = torch.tensor([0])
+    (theirs,) = torch.autograd.grad(reference(logits, labels), logits)
+    assert float(theirs[0, 0]) == 0.0
+    (ours,) = torch.autograd.grad(loss(logits, labels).sum(), logits)
+    direction = ours / ours.abs().sum()
+    assert float(direction[0, 0]) == pytest.approx(-0.5)
+    assert float(ours.sum() / ours.abs().sum()) == pytest.approx(0.0, abs=1e-6)
+
+
+def test_gradients_of_log_odds_and_cross_entropy_point_the_same_way():
+    logits = LOGITS.clone().requires_grad_()
+    a, b = (torch.autograd.grad(f(logits, LABELS).sum(), logits)[0] for f in (losses.log_odds, losses.cross_entropy))
+    torch.testing.assert_close(a / a.norm(dim=1, keepdim=True), b / b.norm(dim=1, keepdim=True))
+
+
+def test_dlr_is_blind_to_scale_and_shift():
+    torch.testing.assert_close(losses.dlr(3 * LOGITS + 7, LABELS), losses.dlr(LOGITS, LABELS))
+    with pytest.raises(DataError, match="three classes"):
+        losses.dlr(LOGITS[:, :2], torch.tensor([0, 1]))

@@ -1,0 +1,259 @@
+"""What every attack promises, over the whole tables."""
+
+import math
+from itertools import pairwise
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from caveat.attacks import IN_BALL, LOSSES, PENALISED, Ball, in_eval_mode, losses
+from caveat.errors import DataError, ModelError
+from tests.conftest import shapes_unchecked
+
+NORMS = (1, 2, math.inf)
+LONG = {
+    "fgsm": {},
+    "pgd": {"steps": 100, "step": 0.3},
+}  # from a random start norm 2 turns towards the optimum by halves
+SHAPES = ((6,), (2, 5), (1, 6, 6), (2, 3, 4, 2))
+
+
+def network(shape, *, dtype=torch.float64, c=4):
+    """With dropout, batch normalisation and frozen weights: what an attack must not stir."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        d = math.prod(shape)
+        model = nn.Sequential(
+            nn.Flatten(), nn.Linear(d, 24), nn.BatchNorm1d(24), nn.ReLU(), nn.Dropout(0.5), nn.Linear(24, c)
+        )
+        model[2].running_mean.normal_()
+        model[2].running_var.uniform_(0.05, 0.2)
+        model[5].weight.data.mul_(8)
+    model[1].weight.requires_grad_(False)
+    return model.to(dtype).eval()
+
+
+def case(shape, *, dtype=torch.float64, n=5, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    inputs = torch.rand(n, *shape, generator=generator, dtype=dtype)
+    inputs.view(-1)[: inputs.numel() // 4] = inputs.view(-1)[: inputs.numel() // 4].round()  # on the box's faces
+    return network(shape, dtype=dtype), inputs, torch.randint(4, (n,), generator=generator)
+
+
+def seeded(seed=1):
+    return torch.Generator().manual_seed(seed)
+
+
+def run(name, model, inputs, labels, *, ball=None, seed=1):
+    """Any attack of either table: what it gives back as inputs."""
+    if name in IN_BALL:
+        return IN_BALL[name](model, inputs, labels, ball or Ball(math.inf, 0.1), generator=seeded(seed))
+    return PENALISED[name](model, inputs, labels, steps=30).inputs
+
+
+ALL = [*IN_BALL, *PENALISED]
+
+
+@pytest.mark.parametrize("name", IN_BALL)
+class TestInBall:
+    @given(
+        norm=st.sampled_from(NORMS), shape=st.sampled_from(SHAPES), radius=st.sampled_from((0.01, 0.3, 2.0)),
+        seed=st.integers(0, 2**31),
+    )  # fmt: skip
+    def test_in_ball_and_in_box_and_harm_is_not_negative(self, name, norm, shape, radius, seed):
+        for dtype in (torch.float64, torch.float32):
+            model, inputs, labels = case(shape, dtype=dtype, seed=seed)
+            ball = Ball(norm, radius)
+            found = IN_BALL[name](model, inputs, labels, ball, generator=seeded(seed))
+            assert found.dtype == dtype
+            assert found.shape == inputs.shape
+            assert float(found.min()) >= 0
+            assert float(found.max()) <= 1
+            assert (ball.distance(found, inputs) <= radius + 40 * torch.finfo(dtype).eps).all()
+            before, after = (losses.log_odds(model(x), labels) for x in (inputs, found))
+            assert (after >= before - 1e-5).all()
+
+    @pytest.mark.parametrize("norm", NORMS)
+    def test_radius_0_gives_the_inputs(self, name, norm):
+        model, inputs, labels = case((1, 6, 6))
+        found = IN_BALL[name](model, inputs, labels, Ball(norm, 0.0), generator=seeded())
+        assert torch.equal(found, inputs)
+
+    @pytest.mark.parametrize("norm", NORMS)
+    def test_a_linear_network_is_broken_exactly(self, name, norm):
+        """Two classes: the margin is linear, so its largest rise is the radius times the dual norm of its weights."""
+        generator = seeded(3)
+        model = nn.Linear(7, 2).double().eval()
+        inputs = torch.randn(6, 7, generator=generator, dtype=torch.float64)
+        labels = torch.randint(2, (6,), generator=generator)
+        ball = Ball(norm, 0.3, None, None)
+        found = IN_BALL[name](model, inputs, labels, ball, generator=generator, **LONG[name])
+        rise = losses.margin(model(found), labels) - losses.margin(model(inputs), labels)
+        dual = {1: math.inf, 2: 2, math.inf: 1}[norm]
+        best = 0.3 * torch.linalg.vector_norm(model.weight[1] - model.weight[0], dual)
+        torch.testing.assert_close(rise, best.expand(6), rtol=1e-9, atol=0)
+
+    @pytest.mark.parametrize("norm", NORMS)
+    def test_a_linear_network_in_a_box(self, name, norm):
+        """The optimum there is the ball's own furthest point (tested against a linear programme and its projection)."""
+        model = nn.Linear(7, 2).double().eval()
+        inputs, labels = torch.rand(6, 7, generator=seeded(), dtype=torch.float64), torch.tensor([0, 1] * 3)
+        ball = Ball(norm, 0.6)
+        weight = (model.weight[1] - model.weight[0]) * (1 - 2 * labels[:, None])
+        best = losses.margin(model(ball.furthest(inputs, weight.detach())), labels)
+        found = losses.margin(
+            model(IN_BALL[name](model, inputs, labels, ball, generator=seeded(), **LONG[name])), labels
+        )
+        gain = best - losses.margin(model(inputs), labels)
+        assert (found <= best + 1e-12).all()
+        assert (best - found <= 1e-9 * gain).all()
+
+    def test_deterministic_by_seed_and_blind_to_the_global_state(self, name):
+        model, inputs, labels = case((1, 6, 6))
+        first = run(name, model, inputs, labels)
+        state = torch.random.get_rng_state()
+        torch.rand(5)
+        assert torch.equal(run(name, model, inputs, labels), first)
+        torch.random.set_rng_state(state)
+        assert torch.equal(torch.random.get_rng_state(), state)
+
+    @pytest.mark.parametrize("norm", NORMS)
+    @pytest.mark.parametrize("loss", LOSSES)
+    def test_a_batch_of_n_equals_n_batches_of_1(self, name, norm, loss):
+        model, inputs, labels = case((1, 6, 6), n=7)
+        options = {"ball": Ball(norm, 0.3), "loss": LOSSES[loss]}
+        together = IN_BALL[name](model, inputs, labels, generator=seeded(), **options)
+        generator = seeded()
+        alone = [
+            IN_BALL[name](model, inputs[i : i + 1], labels[i : i + 1], generator=generator, **options) for i in range(7)
+        ]
+        torch.testing.assert_close(together, torch.cat(alone), rtol=0, atol=1e-9)
+
+    def test_needs_inputs_in_the_box(self, name):
+        model, inputs, labels = case((6,))
+        with pytest.raises(DataError, match="the ball's box"):
+            run(name, model, 2 * inputs + 1, labels)
+
+
+def test_more_steps_are_never_less_harm():
+    model, inputs, labels = case((1, 6, 6))
+    for norm in NORMS:
+        harms = [
+            losses.log_odds(
+                model(IN_BALL["pgd"](model, inputs, labels, Ball(norm, 0.5), generator=seeded(), steps=k, step=0.05)),
+                labels,
+            )
+            for k in (0, 1, 2, 5, 10, 20)
+        ]
+        for fewer, more in pairwise(harms):
+            assert (more >= fewer - 1e-12).all()
+        assert (harms[-1] > harms[0]).all()
+
+
+@pytest.mark.parametrize("name", PENALISED)
+class TestPenalised:
+    def test_in_the_box_and_success_is_what_the_model_says(self, name):
+        for dtype in (torch.float64, torch.float32):
+            model, inputs, targets = case((1, 6, 6), dtype=dtype, n=12)
+            found = PENALISED[name](model, inputs, targets, steps=50)
+            assert found.inputs.dtype == dtype
+            assert float(found.inputs.min()) >= 0
+            assert float(found.inputs.max()) <= 1
+            assert torch.equal(model(found.inputs).argmax(1) == targets, found.success)
+            assert found.success.any()
+            assert torch.equal(found.inputs[~found.success], inputs[~found.success])
+
+    def test_a_batch_of_n_equals_n_batches_of_1(self, name):
+        model, inputs, targets = case((1, 6, 6), n=7)
+        together = PENALISED[name](model, inputs, targets, steps=40)
+        for i in range(7):
+            alone = PENALISED[name](model, inputs[i : i + 1], targets[i : i + 1], steps=40)
+            torch.testing.assert_close(together.inputs[i : i + 1], alone.inputs, rtol=0, atol=1e-9)
+            assert torch.equal(together.success[i : i + 1], alone.success)
+            assert torch.equal(together.steps[i : i + 1], alone.steps)
+
+    def test_a_quadratic_loss_gives_the_soft_threshold_solution(self, name):
+        """Of half the squared distance to a goal: d = soft(goal - x, price), clipped to the box."""
+        model, inputs, targets = case((6,))
+        goal = torch.linspace(-0.5, 1.5, 6, dtype=torch.float64)
+
+        class Identity(nn.Module):
+            def forward(self, x):
+                return x
+
+        def square(logits, labels):
+            return 0.5 * (logits - goal).square().sum(1)
+
+        model = Identity().eval()
+        targets = torch.full((5,), 5)  # the goal's largest
+        price = 0.2
+        options = {"penalty": price} if name == "penalised" else {"penalties": (price, price * (1 + 1e-9))}
+        found = PENALISED[name](model, inputs, targets, loss=square, steps=100, **options)
+        v = goal - inputs
+        expected = inputs + (v.sign() * (v.abs() - price).clamp_min(0)).clamp(-inputs, 1 - inputs)
+        rows = found.success if name == "penalised" else found.success & (inputs.argmax(1) != 5)
+        assert rows.any()
+        torch.testing.assert_close(found.inputs[rows], expected[rows], rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ALL)
+class TestEvery:
+    def test_the_model_is_left_untouched(self, name):
+        model, inputs, labels = case((1, 6, 6))
+        before = {key: value.clone() for key, value in model.state_dict().items()}
+        wants = [parameter.requires_grad for parameter in model.parameters()]
+        copy, state = inputs.clone(), torch.random.get_rng_state()
+        found = run(name, model, inputs, labels)
+        assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+        assert all(parameter.grad is None for parameter in model.parameters())
+        assert [parameter.requires_grad for parameter in model.parameters()] == wants
+        assert not any(module.training for module in model.modules())
+        assert torch.equal(inputs, copy)
+        assert not inputs.requires_grad
+        assert not found.requires_grad
+        assert found.data_ptr() != inputs.data_ptr()
+        assert torch.equal(torch.random.get_rng_state(), state)
+
+    def test_gradients_the_caller_has_stay(self, name):
+        model, inputs, labels = case((6,))
+        model[5].weight.grad = torch.ones_like(model[5].weight)
+        run(name, model, inputs, labels)
+        assert (model[5].weight.grad == 1).all()
+
+    def test_training_mode_is_refused(self, name):
+        model, inputs, labels = case((6,))
+        model[2].train()
+        with pytest.raises(ModelError, match=r"eval mode, but 2 is in training mode"):
+            run(name, model, inputs, labels)
+        with in_eval_mode(model):
+            run(name, model, inputs, labels)
+        assert model[2].training
+        assert not model[1].training
+
+    def test_wrong_arguments_are_refused(self, name):
+        model, inputs, labels = case((6,))
+        with shapes_unchecked(), pytest.raises(DataError, match="labels: expected 5 integers"):
+            run(name, model, inputs, labels.double())
+        with pytest.raises(DataError, match=r"classes in \[0, 4\)"):
+            run(name, model, inputs, labels + 4)
+        with shapes_unchecked(), pytest.raises(DataError, match="floating"):
+            run(name, model, (inputs * 255).to(torch.uint8), labels)
+
+    def test_works_for_one_sample_and_none(self, name):
+        model, inputs, labels = case((6,))
+        assert run(name, model, inputs[:1], labels[:1]).shape == (1, 6)
+        assert run(name, model, inputs[:0], labels[:0]).shape == (0, 6)
+
+
+def test_every_attack_module_is_in_a_table():
+    from pathlib import Path
+
+    import caveat.attacks
+
+    helpers = {"__init__", "ball", "noise", "ascent", "losses", "network", "proximal", "result", "transfer"}
+    files = {path.stem for path in Path(caveat.attacks.__file__).parent.glob("*.py")} - helpers
+    tabled = {function.__module__.rsplit(".", 1)[1] for function in (IN_BALL | PENALISED).values()}
+    assert files == tabled
