@@ -18,7 +18,9 @@ class Study(Protocol):
         ...
 
 
-STUDIES: dict[str, str] = {}
+STUDIES: dict[str, str] = {
+    "tradi-mnist": "tradi_mnist",
+}
 """Name of a study and its module in this package; imported when it is run."""
 
 
