@@ -11,8 +11,11 @@ from hypothesis import strategies as st
 import caveat.scores
 from caveat import fitted
 from caveat.errors import DataError
+from caveat.observations import observe
 from caveat.scores import (
+    FROM_COLUMNS,
     FROM_FEATURES,
+    FROM_GRADIENTS,
     FROM_HEAD,
     FROM_KNOWN_LOGITS,
     FROM_LAYERS,
@@ -21,6 +24,7 @@ from caveat.scores import (
     FROM_MODEL,
     FROM_MOMENTS,
     FROM_RAW_LOGITS,
+    gradients,
     moments,
 )
 from tests.conftest import shapes_unchecked
@@ -216,8 +220,108 @@ class TestFromKnownLogits:
             FROM_KNOWN_LOGITS[name](logits, labels)
 
 
+@pytest.mark.parametrize("name", FROM_GRADIENTS)
+class TestFromGradients:
+    """A network of two layers that is sure far along an axis, and unsure between the classes."""
+
+    def look(self, inputs, *, dtype=torch.float64):
+        net = torch.nn.Sequential(torch.nn.Linear(6, 8), torch.nn.Tanh(), torch.nn.Linear(8, 3)).to(dtype).eval()
+        draw = torch.Generator().manual_seed(4)
+        for parameter in net.parameters():
+            parameter.data = torch.randn(parameter.shape, generator=draw, dtype=torch.float64).to(dtype)
+        inputs = inputs.to(dtype)
+        probe = gradients.probe(net, inputs)
+        labels = torch.zeros(len(inputs), dtype=torch.long)
+        before = {key: value.clone() for key, value in net.state_dict().items()}
+        seen = observe(net, [(inputs, labels)], features=False, probes={"gradients": probe})
+        assert all(torch.equal(before[key], value) for key, value in net.state_dict().items())
+        assert all(parameter.grad is None for parameter in net.parameters())
+        return seen
+
+    def samples(self, n=200):
+        return torch.randn(n, 6, generator=torch.Generator().manual_seed(9), dtype=torch.float64)
+
+    def test_higher_means_less_trustworthy(self, name):
+        seen = self.look(self.samples())
+        score = FROM_GRADIENTS[name](seen.probed["gradients"])
+        sure = seen.logits.softmax(dim=1).amax(dim=1)
+        assert score[sure < 0.6].median() > 3 * score[sure > 0.95].median()
+
+    def test_a_sample_does_not_see_the_others(self, name):
+        inputs = self.samples(7)
+        alone = [FROM_GRADIENTS[name](self.look(row[None]).probed["gradients"]) for row in inputs]
+        together = FROM_GRADIENTS[name](self.look(inputs).probed["gradients"])
+        torch.testing.assert_close(together, torch.cat(alone), rtol=1e-10, atol=1e-14)
+
+    def test_float32_agrees_with_float64(self, name):
+        exact = FROM_GRADIENTS[name](self.look(self.samples()).probed["gradients"])
+        single = FROM_GRADIENTS[name](self.look(self.samples(), dtype=torch.float32).probed["gradients"])
+        assert single.dtype == torch.float32
+        torch.testing.assert_close(single.double(), exact, rtol=1e-3, atol=1e-5)
+
+    def test_finite_where_the_answer_is_certain(self, name):
+        score = FROM_GRADIENTS[name](self.look(1000 * self.samples(20), dtype=torch.float32).probed["gradients"])
+        assert torch.isfinite(score).all()
+
+
+@pytest.mark.parametrize("name", FROM_COLUMNS)
+class TestFromColumns:
+    """Two columns matter, one of them over many decades; two are noise, one is constant."""
+
+    def columns(self, *, n=600, seed=0, dtype=torch.float64):
+        draw = torch.Generator().manual_seed(seed)
+        hidden = torch.randn(n, 4, generator=draw, dtype=torch.float64)
+        wrong = hidden[:, 0] + 0.5 * hidden[:, 1] + 0.5 * torch.randn(n, generator=draw, dtype=torch.float64) > 1.2
+        columns = torch.cat([(4 * hidden[:, :1]).exp(), hidden[:, 1:], torch.full((n, 1), 3.0)], dim=1)
+        return columns.to(dtype), wrong
+
+    def test_wrong_answers_are_less_trustworthy_on_fresh_data(self, name):
+        score = FROM_COLUMNS[name](*self.columns())
+        columns, wrong = self.columns(seed=1)
+        probs = score(columns)
+        assert ((probs >= 0) & (probs <= 1)).all()
+        assert probs[wrong].mean() > 0.5 > 0.12 > probs[~wrong].mean()
+        assert abs(probs.mean() - wrong.double().mean()) < 0.05  # they are probabilities
+
+    def test_a_sample_does_not_see_the_others(self, name):
+        columns, wrong = self.columns()
+        score = FROM_COLUMNS[name](columns, wrong)
+        one_by_one = torch.cat([score(row[None]) for row in columns[:20]])
+        torch.testing.assert_close(score(columns)[:20], one_by_one, rtol=1e-12, atol=1e-14)
+
+    def test_survives_saving_and_float32(self, name, tmp_path: Path):
+        columns, wrong = self.columns(dtype=torch.float32)
+        score = FROM_COLUMNS[name](columns, wrong, names=("a", "b", "c", "d", "e"))
+        assert type(score).__dataclass_params__.frozen
+        fitted.save(score, tmp_path / "score.safetensors")
+        again = fitted.load(type(score), tmp_path / "score.safetensors")
+        assert torch.equal(score(columns), again(columns))
+        assert again.names == ("a", "b", "c", "d", "e")
+        assert score(columns).dtype == torch.float32
+        torch.testing.assert_close(score(columns).double(), score(columns.double()), rtol=1e-5, atol=1e-6)
+
+    def test_remote_columns_have_finite_answers(self, name):
+        score = FROM_COLUMNS[name](*self.columns())
+        remote = torch.tensor([[1e30, -1e30, 1e300, 0.0, 0.0], [0.0] * 5], dtype=torch.float64)
+        assert torch.isfinite(score(remote)).all()
+
+    def test_refuses_nan_an_empty_set_and_only_one_kind(self, name):
+        columns, wrong = self.columns(n=50)
+        with pytest.raises(DataError, match="columns: expected scores"):
+            FROM_COLUMNS[name](columns[:0], wrong[:0])
+        with pytest.raises(
+            DataError, match="wrong: expected right answers and wrong or unknown ones, all 50 are right"
+        ):
+            FROM_COLUMNS[name](columns, torch.zeros(50, dtype=torch.bool))
+        with shapes_unchecked(), pytest.raises(DataError, match="wrong: expected 50 booleans"):
+            FROM_COLUMNS[name](columns, wrong[:-1])
+        columns[7, 2] = torch.nan
+        with pytest.raises(DataError, match="columns: expected finite scores, column c is not"):
+            FROM_COLUMNS[name](columns, wrong, names=("a", "b", "c", "d", "e"))
+
+
 def test_every_module_is_in_a_table():
-    helpers = {"__init__", "moments", "logits", "pooled"}
+    helpers = {"__init__", "moments", "logits", "pooled", "activations"}
     modules = {path.stem for path in Path(caveat.scores.__file__).parent.glob("*.py")} - helpers
     functions = [*(FROM_KNOWN_LOGITS | FROM_MOMENTS | FROM_FEATURES | FROM_HEAD | FROM_MODEL).values()]
     functions += [fit for _, fit in (FROM_LAYERS | FROM_MAPS).values()]
@@ -226,7 +330,17 @@ def test_every_module_is_in_a_table():
 
 
 @pytest.mark.parametrize(
-    "table", [FROM_LOGITS, FROM_RAW_LOGITS, FROM_KNOWN_LOGITS, FROM_MOMENTS, FROM_FEATURES, FROM_HEAD]
+    "table",
+    [
+        FROM_LOGITS,
+        FROM_RAW_LOGITS,
+        FROM_KNOWN_LOGITS,
+        FROM_MOMENTS,
+        FROM_FEATURES,
+        FROM_HEAD,
+        FROM_GRADIENTS,
+        FROM_COLUMNS,
+    ],
 )
 def test_every_method_says_what_it_is_and_where_it_is_from(table):
     for name, function in table.items():

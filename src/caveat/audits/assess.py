@@ -37,6 +37,8 @@ class Observed:
     """The sets themselves, to take pictures from; may be empty."""
     model: tuple[str, int]
     """Name of the model's class and number of parameters."""
+    outliers: Observations | None = None
+    """Inputs known to be unknown, for meta classifiers."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,10 @@ def assess(
     say("calibrating")
     calibrations = _calibrations(options.calibrations, known.part(tuning), evaluation, replicas, seed)
     say("scoring")
-    fitted = catalog.fit(options.scores, fit_part, observed.head.head if observed.head else None, observed.probes)
+    fitted = catalog.fit(
+        options.scores, fit_part, observed.head.head if observed.head else None, observed.probes,
+        held_out=known.part(tuning), outliers=observed.outliers,
+    )  # fmt: skip
     parts = {"test": evaluation, **observed.unknown}
     values, scoring = catalog.evaluate(fitted, parts)
     unknown_values = {name: {k: v for k, v in by_set.items() if k != "test"} for name, by_set in values.items()}
@@ -108,6 +113,8 @@ def assess(
         split=(
             f"Of test, {len(tuning)} samples drawn by seed {seed} were set aside: calibrations are fitted on them. "
             f"All figures are judged on the other {len(judged)}. Scores are fitted on {fit_words}."
+            + ("" if observed.outliers is None else " Meta classifiers are fitted on the tuning part and on "
+               f"{len(observed.outliers)} inputs known to be unknown.")
         ),
         calibrations=calibrations,
         scores=[
@@ -198,6 +205,8 @@ def _operating(
     """The preview of a guard with each of these scores; its threshold comes from the tuning part."""
     found: list[record.Operating] = []
     for name in names:
+        if fitted[name].family == "meta":
+            continue  # its threshold would rest on the data that it was fitted on
         others = {key: seen for key, seen in values[name].items() if key != "test"}
         others |= {key: fitted[name](seen).double() for key, seen in observed.unlabelled.items()}
         preview = operating(name, fitted[name](tuning).double(), values[name]["test"], wrong, others)

@@ -18,6 +18,7 @@ from caveat.types import Head, Probe
 __all__ = [
     "Family",
     "FittedScore",
+    "columns",
     "describe",
     "evaluate",
     "families",
@@ -27,9 +28,10 @@ __all__ = [
     "plain",
     "probe_kind",
     "resolve",
+    "signal",
 ]
 
-Family = Literal["logits", "features", "head", "layers", "model"]
+Family = Literal["logits", "features", "head", "layers", "model", "gradients", "meta"]
 CHUNK = 4096
 
 
@@ -49,13 +51,17 @@ class FittedScore:
         if self.family == "model":
             return _there(probed)[:, 0]
         assert self.fitted is not None
+        if self.family == "gradients":
+            return self.fitted(_there(probed))
+        if self.family == "meta":
+            return self.fitted(columns(_there(probed), logits))
         if self.family == "layers":
             return self.fitted(_there(probed), logits)
         return self.fitted(logits if self.family == "logits" else _there(features))
 
     def __call__(self, observations: Observations) -> Tensor:
         """Score every sample, in chunks; `(n,)` on the CPU."""
-        features, probed = observations.features, observations.probed.get(self.name)
+        features, probed = observations.features, observations.probed.get(signal(self.name))
         return torch.cat(
             [
                 self.apply(
@@ -74,6 +80,16 @@ def _there(signal: Tensor | None) -> Tensor:
     return signal
 
 
+def signal(name: str) -> str:
+    """Name of the probe that a score takes its numbers from; those from gradients share one."""
+    return "gradients" if name in scores.FROM_GRADIENTS or name in scores.FROM_COLUMNS else name
+
+
+def columns(probed: Tensor, logits: Tensor) -> Tensor:
+    """What meta classifiers look at: the statistics of every layer's gradient, and the entropy."""
+    return torch.cat([probed, scores.logits.entropy(logits).unsqueeze(1).to(probed.dtype)], dim=1)
+
+
 def families() -> dict[str, Family]:
     """Name and family of every score, in the order of the tables."""
     tables: list[tuple[Family, Iterable[str]]] = [
@@ -82,6 +98,8 @@ def families() -> dict[str, Family]:
         ("head", scores.FROM_HEAD),
         ("layers", [*scores.FROM_LAYERS, *scores.FROM_MAPS]),
         ("model", scores.FROM_MODEL),
+        ("gradients", scores.FROM_GRADIENTS),
+        ("meta", scores.FROM_COLUMNS),
     ]
     return {name: family for family, names in tables for name in names}
 
@@ -121,29 +139,44 @@ def known_name(option: str, name: str, names: Iterable[str]) -> str:
 
 def describe(name: str) -> tuple[str, str]:
     """First line and source of a score, from its docstring."""
-    own = scores.FROM_LOGITS | scores.FROM_RAW_LOGITS
+    own = scores.FROM_LOGITS | scores.FROM_RAW_LOGITS | scores.FROM_GRADIENTS
     pairs = {key: fit for key, (_, fit) in (scores.FROM_LAYERS | scores.FROM_MAPS).items()}
     fits = scores.FROM_KNOWN_LOGITS | scores.FROM_MOMENTS | scores.FROM_FEATURES | scores.FROM_HEAD
+    fits |= scores.FROM_COLUMNS
     function = (own | fits | pairs | scores.FROM_MODEL)[name]
     module = import_module(function.__module__)
     # a variant that is a function of its own says itself what it is; else the module's first line does
     plain = name in own or function.__name__ not in ("fit", "from_moments", "choose")
     summary = ((function.__doc__ if plain else module.__doc__) or "").strip().split("\n")[0]
-    main = function if name in own or name in scores.FROM_MODEL else module.fit
+    main = function if name in own | scores.FROM_MODEL | scores.FROM_COLUMNS else module.fit
     source = (main.__doc__ or "").partition("Source:")[2].partition("\n\n")[0].partition(">>>")[0]
     return summary, " ".join(source.split())
 
 
 def fit(
-    names: Iterable[str], known: Observations, head: Head | None, probes: Mapping[str, Probe] | None = None
+    names: Iterable[str],
+    known: Observations,
+    head: Head | None,
+    probes: Mapping[str, Probe] | None = None,
+    *,
+    held_out: Observations | None = None,
+    outliers: Observations | None = None,
 ) -> dict[str, FittedScore]:
-    """Fit the scores called `names` on known observations; moments are gathered once for all that use them."""
+    """Fit the scores called `names` on known observations; moments are gathered once for all that use them.
+
+    Meta classifiers learn from mistakes: they are fitted on `held_out`, data that the model was not trained on, and on
+    `outliers`, which are known to be unknown.
+    """
     family = families()
     fitted: dict[str, FittedScore] = {}
     moments: list[scores.moments.Moments] = []
     for name in names:
         started = time.perf_counter()
-        function = _fit(name, known, head, (probes or {}).get(name), moments)
+        probe = (probes or {}).get(signal(name))
+        if name in scores.FROM_COLUMNS:
+            function = _fit_meta(name, held_out or known, outliers, probe)
+        else:
+            function = _fit(name, known, head, probe, moments)
         fitted[name] = FittedScore(name, family[name], function, time.perf_counter() - started)
     return fitted
 
@@ -153,8 +186,8 @@ def _fit(
 ) -> Callable[..., Tensor] | None:
     if name in scores.FROM_MODEL:
         return None
-    if name in scores.FROM_LOGITS | scores.FROM_RAW_LOGITS:
-        return (scores.FROM_LOGITS | scores.FROM_RAW_LOGITS)[name]
+    if (function := plain(name)) is not None:
+        return function
     if name in scores.FROM_KNOWN_LOGITS:
         return scores.FROM_KNOWN_LOGITS[name](known.logits, known.labels)
     if name in scores.FROM_LAYERS:
@@ -171,9 +204,21 @@ def _fit(
     return scores.FROM_HEAD[name](features, known.labels, head)
 
 
+def _fit_meta(
+    name: str, known: Observations, outliers: Observations | None, probe: Probe | None
+) -> Callable[..., Tensor]:
+    wrong = known.logits.argmax(dim=1) != known.labels
+    seen = [
+        columns(_there(part.probed.get(signal(name))), part.logits) for part in (known, outliers) if part is not None
+    ]
+    wrong = torch.cat([wrong, wrong.new_ones(sum(map(len, seen)) - len(wrong))])
+    names = (*getattr(probe, "columns", ()), "entropy") if probe is not None else ()
+    return scores.FROM_COLUMNS[name](torch.cat(seen), wrong, names=names)
+
+
 def plain(name: str) -> Callable[..., Tensor] | None:
     """The function itself, for scores that need no fitting; else None."""
-    return (scores.FROM_LOGITS | scores.FROM_RAW_LOGITS).get(name)
+    return (scores.FROM_LOGITS | scores.FROM_RAW_LOGITS | scores.FROM_GRADIENTS).get(name)
 
 
 def kind(name: str) -> type | None:
@@ -181,12 +226,14 @@ def kind(name: str) -> type | None:
     if name in scores.FROM_MODEL or plain(name) is not None:
         return None
     fits = scores.FROM_KNOWN_LOGITS | scores.FROM_MOMENTS | scores.FROM_FEATURES | scores.FROM_HEAD
-    fits |= {key: fit for key, (_, fit) in (scores.FROM_LAYERS | scores.FROM_MAPS).items()}
+    fits |= {key: fit for key, (_, fit) in (scores.FROM_LAYERS | scores.FROM_MAPS).items()} | scores.FROM_COLUMNS
     return get_type_hints(fits[name])["return"]
 
 
 def probe_kind(name: str) -> type:
     """The class of the probe this score needs."""
+    if signal(name) == "gradients":
+        return get_type_hints(scores.gradients.probe)["return"]
     if name in scores.FROM_MODEL:
         return get_type_hints(scores.FROM_MODEL[name])["return"]
     return get_type_hints((scores.FROM_LAYERS | scores.FROM_MAPS)[name][0])["return"]

@@ -20,7 +20,7 @@ from caveat.errors import CaveatError, DataError
 from caveat.observations import Observations
 from caveat.types import Batches, Probe
 
-__all__ = ["fingerprint", "folder", "keep_model", "load", "manifest", "observe"]
+__all__ = ["fingerprint", "folder", "keep_model", "load", "manifest", "observe", "outliers"]
 
 MANIFEST = "manifest.json"
 
@@ -113,6 +113,12 @@ def load(place: Path) -> tuple[Observations, Observations | None, heads.HeadLaye
         weights = storage.read(place / "head.safetensors")
         head = heads.HeadLayer(about["head"]["name"], about["head"]["pooled"], (weights["weight"], weights["bias"]))
     return observations.load(place / "test.safetensors"), fit, head, about
+
+
+def outliers(place: Path) -> Observations | None:
+    """Observations of the inputs known to be unknown, if the audit had any."""
+    about = manifest(place).get("about", {})
+    return observations.load(place / "outliers.safetensors") if about.get("outliers") else None
 
 
 def _set(batches: Batches, name: str) -> str:

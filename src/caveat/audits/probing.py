@@ -26,16 +26,18 @@ def probes(
         If the model has no layers that a score needs.
     """
     check_eval(model)
+    names = list(names)
     wanted = [name for name in names if name in scores.FROM_LAYERS | scores.FROM_MAPS | scores.FROM_MODEL]
-    if not wanted:
+    gradients = [name for name in names if name in scores.FROM_GRADIENTS | scores.FROM_COLUMNS]
+    if not wanted and not gradients:
         return {}
     anchor = next(model.parameters(), None)
     if anchor is not None:
         inputs = inputs.to(anchor.device, anchor.dtype)
-    stages = activations(model, inputs[:2])
-    if not stages and any(name not in scores.FROM_MODEL for name in wanted):
+    stages = activations(model, inputs[:2]) if wanted else {}
+    if wanted and not stages and any(name not in scores.FROM_MODEL for name in wanted):
         raise OptionError(f"scores: {wanted[0]} needs layers before the logits; the model has none that give tensors")
-    made: dict[str, Probe] = {}
+    made: dict[str, Probe] = {"gradients": scores.gradients.probe(model, inputs[:2])} if gradients else {}
     for name in wanted:
         if name in scores.FROM_LAYERS:
             made[name] = scores.FROM_LAYERS[name][0](stages)

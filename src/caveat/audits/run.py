@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from caveat import calibration, fitted, heads
-from caveat.audits import arrays, catalog, kept, pictures, probing
+from caveat.audits import arrays, catalog, kept, noise, pictures, probing
 from caveat.audits.assess import Observed, Options, assess, split
 from caveat.audits.record import Record
 from caveat.errors import DataError, OptionError
@@ -25,6 +25,7 @@ def audit(  # noqa: PLR0913  # the signature is the configuration
     fit: Batches | None = None,
     unknown: Mapping[str, Batches] | None = None,
     unlabelled: Mapping[str, Batches] | None = None,
+    outliers: Batches | None = None,
     scores: Sequence[str] | None = None,
     calibrations: Sequence[str] | None = None,
     head: str | None = None,
@@ -49,9 +50,11 @@ def audit(  # noqa: PLR0913  # the signature is the configuration
         Sets of inputs that belong to no class, by name; their labels are not used.
     unlabelled
         Sets of the known kind whose labels nobody knows, by name: their accuracy is estimated.
+    outliers
+        Inputs known to be unknown, for meta classifiers; by default 200 of uniform noise in the range of known inputs.
     scores, calibrations
         Names from the tables. By default all calibrations, and all scores that share one plain pass; the score `all`
-        adds those that look at several layers or ask the network again.
+        adds those that look at several layers or at gradients, ask the network again, or learn from its mistakes.
     head
         Name of the layer that produces the logits; found by itself if None.
     tune
@@ -83,7 +86,7 @@ def audit(  # noqa: PLR0913  # the signature is the configuration
     if not 0 < tune < 1:
         raise OptionError(f"tune: expected a share in (0, 1), got {tune}")
     unknown, unlabelled = dict(unknown or {}), dict(unlabelled or {})
-    if reserved := {"test", "fit", "correct", "wrong", "model", "head", "about"} & {*unknown, *unlabelled}:
+    if reserved := {"test", "fit", "outliers", "correct", "wrong", "model", "head", "about"} & {*unknown, *unlabelled}:
         raise OptionError(f"unknown: the name {reserved.pop()!r} is taken; choose another")
     if twice := set(unknown) & set(unlabelled):
         raise OptionError(f"unlabelled: the name {twice.pop()!r} is taken by an unknown set; choose another")
@@ -95,18 +98,24 @@ def audit(  # noqa: PLR0913  # the signature is the configuration
     _same_shape(sets)
     options = Options(tuple(names), tuple(calibration_names), head, tune, replicas, seed)
     keep = None if folder is None else folder / "observations"
-    made = _probes(names, model, test, fit, layer, options)
+    made, example = _probes(names, model, test, fit, layer, options)
+    if any(families[name] == "meta" for name in names):
+        sets["outliers"] = noise.like(example, torch.Generator().manual_seed(seed)) if outliers is None else outliers
+        _same_shape(sets)
     seen: dict[str, Observations] = {}
     seconds: dict[str, float] = {}
     for name, batches in sets.items():
         say(f"observing {name}")
         before = time.perf_counter()
-        seen[name] = kept.observe(model, batches, folder=keep, file=_file(name), head=layer, name=name, probes=made)
+        # nothing is fitted on the gradients of training data, so no time is spent on them
+        own = {key: probe for key, probe in made.items() if (name, key) != ("fit", "gradients")}
+        seen[name] = kept.observe(model, batches, folder=keep, file=_file(name), head=layer, name=name, probes=own)
         seconds[f"observe {name}"] = time.perf_counter() - before
     classes = _classes(test, seen["test"].logits.shape[1])
     if keep is not None:
         about = {
             "classes": classes, "shape": _shape(test), "model": made_by, "fit": fit is not None,
+            "outliers": "outliers" in seen,
             "probes": {name: fitted.arrays(probe)[1] for name, probe in made.items()},
         }  # fmt: skip
         kept.keep_model(model, layer, keep, about)
@@ -122,6 +131,7 @@ def audit(  # noqa: PLR0913  # the signature is the configuration
         sources={name: (str(getattr(b, "name", type(b).__name__)), _shape(b)) for name, b in sets.items()},
         batches=sets,
         model=(type(model).__name__, sum(p.numel() for p in model.parameters())),
+        outliers=seen.get("outliers"),
     )
     judged = assess(observed, options, seconds=seconds, say=say)
     judged.seconds["all"] = float(f"{time.perf_counter() - started:.6g}")
@@ -184,20 +194,20 @@ def _probes(
     fit: Batches | None,
     head: heads.HeadLayer | None,
     options: Options,
-) -> dict[str, Probe]:
-    """Options of a probe are chosen on training data, or on the part of test that nothing is judged on."""
+) -> tuple[dict[str, Probe], torch.Tensor]:
+    """The probes, and some known inputs: options are chosen on training data, or on what nothing is judged on."""
     families = catalog.families()
-    if not any(families[name] in ("layers", "model") for name in names):
-        return {}
+    if all(families[name] in ("logits", "features", "head") for name in names):
+        return {}, torch.empty(0)
     if fit is not None:
         inputs, labels = next(iter(fit))
-        return probing.probes(names, model, inputs, labels, head)
+        return probing.probes(names, model, inputs, labels, head), inputs
     all_labels = torch.cat([labels for _, labels in test])
     rows = split(len(all_labels), options.tune, options.seed)[0][:512]
     chosen = pictures.take(test, rows)
     if chosen is None:
         raise OptionError("fit: the loader of test is shuffled; scores that need options chosen want a fit set then")
-    return probing.probes(names, model, chosen, all_labels[rows], head)
+    return probing.probes(names, model, chosen, all_labels[rows], head), chosen
 
 
 def _same_shape(sets: Mapping[str, Batches]) -> None:

@@ -27,11 +27,12 @@ def run(
 
     folder = kept.folder(audit)
     known, fit, head, about = kept.load(folder)
-    values = about["probes"].get(score)
+    values = about["probes"].get(catalog.signal(score))
     probe = None if values is None else fitted.rebuild(catalog.probe_kind(score), {}, values)
     made = decision.fit(
         known, fit, head, score=score, calibration=calibration, keep=keep, max_error=max_error, probe=probe,
         classes=tuple(about["classes"]), shape=tuple(about["shape"]), seed=seed,
+        outliers=kept.outliers(folder),
     )  # fmt: skip
     weights = folder / "model.safetensors"
     if not weights.exists():

@@ -69,6 +69,7 @@ def fit(  # noqa: PLR0913  # the signature is the configuration
     classes: tuple[str, ...] = (),
     shape: tuple[int, ...] = (),
     seed: int = 0,
+    outliers: Observations | None = None,
 ) -> Decision:
     """Fit score, calibration and threshold from observations of known, held-out data.
 
@@ -85,6 +86,8 @@ def fit(  # noqa: PLR0913  # the signature is the configuration
         Accept a fresh known input with at least this probability (default 0.95).
     max_error
         Or: at most this share of wrong answers among the accepted ones, with 95 % confidence.
+    outliers
+        Inputs known to be unknown, which a meta classifier is fitted on beside the first half of `known`.
 
     Raises
     ------
@@ -109,7 +112,8 @@ def fit(  # noqa: PLR0913  # the signature is the configuration
         why = choice.why if choice else "too few classes to choose by: the baseline"
     else:
         name = names[0]
-    scored = catalog.fit([name], fit or first, weights, {name: probe} if probe is not None else None)[name]
+    probes = {catalog.signal(name): probe} if probe is not None else None
+    scored = catalog.fit([name], fit or first, weights, probes, held_out=first, outliers=outliers)[name]
     calibrated = as_it_is
     if calibration != "none":
         calibrated = calibrations.FROM_LOGITS[calibration](first.logits, first.labels)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from caveat import heads
-from caveat.audits import catalog, probing
+from caveat.audits import catalog, noise, probing
 from caveat.errors import ModelError, OptionError
 from caveat.guard import decision
 from caveat.guard.decision import Decision
@@ -57,8 +57,11 @@ class Guard(nn.Module):
         max_error: float | None = None,
         head: str | None = None,
         seed: int = 0,
+        outliers: Batches | None = None,
     ) -> "Guard":
         """Fit a guard on known data that the model was not trained on; `fit` may hold training data for the score.
+
+        `outliers`: inputs known to be unknown, for a meta classifier; by default 200 of uniform noise.
 
         See `guard.decision.fit` for the options, what is promised and what is raised.
         """
@@ -71,18 +74,20 @@ class Guard(nn.Module):
             anchor = next(model.parameters(), torch.empty(0))
             layer = heads.find(model, first_inputs[:2].to(anchor.device, anchor.dtype), name=head)
         probes = {}
-        if len(names) == 1 and families[names[0]] in ("layers", "model"):
+        if len(names) == 1 and families[names[0]] not in ("logits", "features", "head"):
             probes = probing.probes(names, model, first_inputs, first_labels, layer)
         seen = observe(model, known, features=layer is not None, head=layer, probes=probes, name="known")
-        training = (
-            None
-            if fit is None
-            else observe(model, fit, features=layer is not None, head=layer, probes=probes, name="fit")
-        )
+        training = None
+        if fit is not None and "gradients" not in probes:  # nothing is fitted on the gradients of training data
+            training = observe(model, fit, features=layer is not None, head=layer, probes=probes, name="fit")
+        foreign = None
+        if len(names) == 1 and families[names[0]] == "meta":
+            drawn = noise.like(first_inputs, torch.Generator().manual_seed(seed)) if outliers is None else outliers
+            foreign = observe(model, drawn, features=False, probes=probes, name="outliers")
         made = decision.fit(
             seen, training, layer, score=score, calibration=calibration, keep=keep, max_error=max_error,
             probe=next(iter(probes.values()), None), classes=tuple(getattr(known, "classes", None) or ()),
-            shape=tuple(first_inputs.shape[1:]), seed=seed,
+            shape=tuple(first_inputs.shape[1:]), seed=seed, outliers=foreign,
         )  # fmt: skip
         return cls(model, made)
 
@@ -103,9 +108,10 @@ class Guard(nn.Module):
         bad = ~torch.isfinite(inputs.flatten(1)).all(dim=1)
         # what can't be looked at is replaced, so that the others are answered; it abstains in any case
         safe = torch.where(bad.view(-1, *[1] * (inputs.ndim - 1)), torch.zeros_like(inputs), inputs)
-        probes = {self.decision.score.name: self.decision.probe} if self.decision.probe is not None else {}
+        source = catalog.signal(self.decision.score.name)
+        probes = {source: self.decision.probe} if self.decision.probe is not None else {}
         logits, features, probed = glance(self.model, safe, self._head, probes, "inputs")
-        score = self.decision.score.apply(logits, features, probed.get(self.decision.score.name))
+        score = self.decision.score.apply(logits, features, probed.get(source))
         return self._judge(logits, score, bad)
 
     def _judge(self, logits: Tensor, score: Tensor, bad: Tensor) -> Verdict:
