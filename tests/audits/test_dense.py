@@ -1,14 +1,24 @@
 """A dense audit counts pixels as if they had been laid side by side, without ever doing so."""
 
+import base64
+import copy
+import io
+
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
 from sklearn.metrics import average_precision_score, roc_auc_score
 from torch import nn
 
 from caveat.audits.dense import audit_dense
+from caveat.audits.pixels import Counts, Reservoir
 from caveat.errors import DataError, OptionError
-from caveat.scores import FROM_LOGITS, FROM_RAW_LOGITS
+from caveat.posteriors import Predictive, ensemble
+from caveat.report import render
+from caveat.scores import FROM_DRAWS, FROM_LOGITS, FROM_RAW_LOGITS
 
 VOID, STRANGE = 9, 5
 
@@ -57,7 +67,7 @@ def test_the_figures_are_those_of_all_pixels(net, scenes):
         values = score(logits).numpy()
         found = next(d for d in record.detections if d.score == name)
         truth, rows = strange.numpy().astype(int), (known | strange).numpy()
-        # 2048 bins: ranks are known to one bin
+        # 1024 bins: ranks are known to one bin
         assert found.auroc.value == pytest.approx(roc_auc_score(truth[rows], values[rows]), abs=2e-3), name
         assert found.aupr_out.value == pytest.approx(average_precision_score(truth[rows], values[rows]), abs=1e-2)
         own = next(s for s in record.selective if s.score == name)
@@ -87,3 +97,134 @@ def test_what_cannot_be_audited_is_refused(net, scenes):
         audit_dense(net, [(scenes[0][0], torch.zeros(3, dtype=torch.long))])
     with pytest.raises(DataError, match="expected pixels with a known label, got none"):
         audit_dense(net, [(x, torch.full_like(y, VOID)) for x, y in scenes], void=VOID)
+
+
+@pytest.fixture
+def many(net, generator):
+    """The same network with four heads that disagree: a posterior's draws."""
+    members = []
+    for _ in range(4):
+        member = copy.deepcopy(net)
+        with torch.no_grad():
+            member[2].weight += 0.4 * torch.randn(member[2].weight.shape, generator=generator)
+        members.append(member)
+    return Predictive(net, ensemble.of(members)).eval()
+
+
+def test_the_draws_are_scored_pixel_by_pixel(many, scenes):
+    record = audit_dense(many, scenes, unknown={"strange": [STRANGE]}, void=VOID, replicas=5)
+    assert [s.name for s in record.scores if s.family == "draws"] == list(FROM_DRAWS)
+    draws = torch.cat([many.draws(x).permute(0, 1, 3, 4, 2).reshape(4, -1, 4) for x, _ in scenes], dim=1).double()
+    labels = torch.cat([y.flatten() for _, y in scenes])
+    rows = (labels < 4) | (labels == STRANGE)
+    truth = (labels == STRANGE)[rows].int().numpy()
+    for name, score in FROM_DRAWS.items():
+        found = next(d for d in record.detections if d.score == name)
+        assert found.auroc.value == pytest.approx(roc_auc_score(truth, score(draws)[rows].numpy()), abs=4e-3), name
+    mean = draws.softmax(2).mean(0)
+    right = (mean.argmax(1) == labels)[labels < 4].double().mean()
+    assert record.calibrations[0].summary.accuracy.value == pytest.approx(right.item(), rel=1e-5)
+    note = next(n for n in record.notes if n.startswith("Mean uncertainty of pixels of strange"))
+    own = labels == STRANGE
+    total, aleatoric, epistemic = (
+        FROM_DRAWS[name](draws)[own].mean().item()
+        for name in ("predictive_entropy", "expected_entropy", "mutual_information")
+    )
+    assert f"total {total:.3f} nats = aleatoric {aleatoric:.3f} + epistemic {epistemic:.3f}" in note
+    assert record.scenes is not None
+    assert record.scenes.score == "mutual_information"
+
+
+def test_identical_draws_add_nothing(net, scenes):
+    plain = audit_dense(net, scenes, void=VOID, unknown={"strange": [STRANGE]}, replicas=5)
+    same = audit_dense(
+        Predictive(net, ensemble.of([net, net])).eval(), scenes, void=VOID, unknown={"strange": [STRANGE]}, replicas=5
+    )
+    for name in ("msp", "entropy"):
+        one, two = (next(d for d in r.detections if d.score == name) for r in (plain, same))
+        assert one.auroc.value == pytest.approx(two.auroc.value, abs=2e-3)
+    assert "epistemic 0.000" in "".join(same.notes)
+
+
+def test_unknown_kinds_void_and_classes_come_from_the_set(net, scenes):
+    class Set:
+        unknown, void, classes, name = {"strange": (STRANGE,)}, VOID, ("a", "b", "c", "d"), "scenes"
+
+        def __iter__(self):
+            return iter(scenes)
+
+    found = audit_dense(net, Set(), replicas=5)
+    given = audit_dense(net, scenes, unknown={"strange": [STRANGE]}, void=VOID, replicas=5)
+    assert found.detections == given.detections
+    assert found.classes == ["a", "b", "c", "d"]
+
+
+def test_scenes_show_what_was_asked_and_answered(net, scenes):
+    record = audit_dense(net, scenes, unknown={"strange": [STRANGE]}, void=VOID, replicas=5, scenes=2)
+    assert record.scenes is not None
+    assert len(record.scenes.shown) == 2
+    assert list(record.scenes.colours) == ["0", "1", "2", "3", "strange"]
+    shown = record.scenes.shown[0]
+    picture, labels = (batch[shown.index % 3] for batch in scenes[shown.index // 3])
+    with torch.no_grad():
+        logits = net(picture[None])[0]
+
+    def pixels(text: str, mode: str):
+        return np.asarray(Image.open(io.BytesIO(base64.b64decode(text))).convert(mode)).astype(int)
+
+    assert np.abs(pixels(shown.picture, "RGB") - (255 * picture.permute(1, 2, 0)).numpy()).mean() < 16  # 64 colours
+    confidence = logits.softmax(0).amax(0)
+    assert np.abs(pixels(shown.confidence, "L") - 255 * confidence.numpy()).max() <= 6  # 32 shades
+    shades = [[int(c[i : i + 2], 16) for i in (1, 3, 5)] for c in record.scenes.colours.values()]
+    assert np.array_equal(pixels(shown.prediction, "RGB"), np.array(shades)[logits.argmax(0).numpy()])
+    assert np.array_equal(pixels(shown.labels, "RGB")[-1], np.zeros((20, 3)))  # void
+    known = labels < 4
+    assert shown.accuracy == pytest.approx((logits.argmax(0) == labels)[known].double().mean().item())
+    assert shown.unknown == pytest.approx(16 / (16 * 20 - 40))
+    assert audit_dense(net, scenes, unknown={"strange": [STRANGE]}, void=VOID, replicas=5, scenes=0).scenes is None
+
+
+def test_the_scenes_stand_in_the_report(net, scenes):
+    record = audit_dense(net, scenes, unknown={"strange": [STRANGE]}, void=VOID, replicas=5, scenes=2)
+    page = render(record)
+    assert page.count('alt="Uncertainty of picture') == 2
+    assert "The record has no pictures." not in page
+    for colour in record.scenes.colours.values():
+        assert f'fill="{colour}"' in page
+    broken = record.scenes.shown[0].model_copy(update={"picture": "<b>"})
+    with pytest.raises(DataError, match="expected base64 of a PNG"):
+        render(record.model_copy(update={"scenes": record.scenes.model_copy(update={"shown": [broken]})}))
+
+
+def test_what_is_kept_does_not_grow_with_the_pictures(net, scenes):
+    def kept(record):
+        return next(n for n in record.notes if n.startswith("What was kept"))
+
+    options = {"unknown": {"strange": [STRANGE]}, "void": VOID, "replicas": 2}
+    assert kept(audit_dense(net, scenes, **options)) == kept(audit_dense(net, scenes * 3, **options))
+
+
+@given(st.lists(st.integers(0, 40), min_size=1, max_size=30), st.integers(1, 20))
+def test_a_reservoir_is_spread_evenly_and_small(sizes, most):
+    held, total = Reservoir(most), 0
+    for size in sizes:
+        held.add(torch.arange(total, total + size), -torch.arange(total, total + size))
+        total += size
+        assert held.held <= 2 * most
+    rows, mirrored = held.columns()
+    assert torch.equal(rows, torch.arange(0, total, held.step))
+    assert torch.equal(rows, -mirrored)
+
+
+def test_counts_are_tallies():
+    values = torch.tensor([0.1, 0.2, 0.3, 0.4, 0.5, 0.6])
+    group = torch.tensor([0, 1, 2, 0, -1, 2])
+    counts = Counts(torch.tensor([0.15, 0.35, 0.55]).double(), ("odd",))
+    for part in ([0, 1], [2, 3, 4], [5]):
+        counts.add(values[part], group[part])
+    assert counts.tally("wrong").negative.tolist() == [1, 0, 1, 0]
+    assert counts.tally("wrong").positive.tolist() == [0, 1, 0, 0]
+    assert counts.tally("odd").negative.tolist() == [1, 1, 1, 0]
+    assert counts.tally("odd").positive.tolist() == [0, 1, 0, 1]
+    assert counts.mean("known") == pytest.approx(0.7 / 3)
+    assert counts.mean("odd") == pytest.approx(0.45)

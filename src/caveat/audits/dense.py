@@ -1,11 +1,11 @@
 """Auditing dense prediction `(n, c, h, w)`, pixel by pixel and streamed: no array of all pixels is ever kept.
 
 Two passes over the data: the first finds where scores lie (edges of their histograms) and a temperature on some
-pixels, the second counts. What is kept is a few thousand numbers per score, whatever the number of pictures.
+pixels, the second counts. What is kept is a thousand numbers per score, whatever the number of pictures.
 """
 
 import time
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 
 import torch
@@ -14,26 +14,31 @@ from torch import Tensor, nn
 from caveat import __version__, calibration
 from caveat import scores as tables
 from caveat.audits import catalog, judge, record
-from caveat.audits.pixels import Counts, Sums
+from caveat.audits.looking import FROM_LOGITS, Plan, answers
+from caveat.audits.pixels import Counts, Drawing, Reservoir, Sums
+from caveat.audits.views import Views
 from caveat.errors import DataError
 from caveat.metrics.tally import quantile_edges
-from caveat.observations import check_eval, glance
+from caveat.observations import check_eval
 from caveat.types import Batches
 
-__all__ = ["audit_dense"]
+__all__ = ["audit_dense", "confusion_iou"]
 
-PIXELS = 200_000
-"""Pixels at most from which edges and temperature are found."""
-CELLS = 2048
+PIXELS = 20_000
+"""Pixels (to twice as many) from which edges and temperature are found."""
+CELLS = 1024
+SPLIT = ("predictive_entropy", "expected_entropy", "mutual_information")
+"""Total, aleatoric, epistemic."""
 
 
-def audit_dense(
+def audit_dense(  # noqa: PLR0913  # the signature is the configuration
     model: nn.Module,
     test: Batches,
     *,
     unknown: Mapping[str, Sequence[int]] | None = None,
     void: int | None = None,
     scores: Sequence[str] | None = None,
+    scenes: int = 4,
     replicas: int = 200,
     seed: int = 0,
     say: Callable[[str], None] | None = None,
@@ -43,15 +48,19 @@ def audit_dense(
     Parameters
     ----------
     model
-        In evaluation mode, pictures to logits `(n, c, h, w)`.
+        In evaluation mode, pictures to logits `(n, c, h, w)`; or a posterior as one network
+        (`posteriors.Predictive`), whose draws are scored too.
     test
         Batches of pictures and label maps `(n, h, w)`; gone through twice.
     unknown
-        Labels (at or above c, say) of objects the network was not trained on, by the name of their kind.
+        Labels (at or above c, say) of objects the network was not trained on, by the name of their kind; those of
+        `data.segmentation`'s sets by default.
     void
-        Label of pixels that count for nothing.
+        Label of pixels that count for nothing; likewise.
     scores
-        Names of scores that need nothing but logits; all of these by default.
+        Names of scores that need nothing but logits or draws; all of these by default.
+    scenes
+        Pictures shown with their maps: those with most unknown pixels, then the least sure.
 
     Raises
     ------
@@ -63,112 +72,155 @@ def audit_dense(
         If a score is not one of those.
     """
     check_eval(model)
-    allowed = tables.FROM_LOGITS | tables.FROM_RAW_LOGITS
-    names = [catalog.known_name("scores", name, allowed) for name in (scores or allowed)]
-    kinds = {name: torch.tensor(list(labels)) for name, labels in (unknown or {}).items()}
+    plan = _plan(model, test, unknown, void, scores)
     say = say or (lambda _: None)
     started = time.perf_counter()
     say("first pass: where scores lie")
-    sample, sample_labels, shape = _sample(model, test, void, kinds)
-    fitted = calibration.temperature.fit(sample, sample_labels)
-    counts = {name: Counts(quantile_edges(allowed[name](sample), bins=CELLS)) for name in names}
+    sample, fitted, edges = _first_pass(plan)
+    counts = {name: Counts(edges[name], tuple(plan.kinds)) for name in plan.names}
     sums = {"none": Sums(), "temperature": Sums()}
+    leading = _leading(plan)
+    views, confusion, images, shape = Views(scenes), torch.zeros(sample.shape[1], sample.shape[1]).double(), 0, [0]
     say("second pass: counting")
-    images = 0
-    for logits, labels in _pixels(model, test):
-        images += 1
-        keep = torch.ones_like(labels, dtype=torch.bool) if void is None else labels != void
-        foreign = {name: torch.isin(labels, found) & keep for name, found in kinds.items()}
-        known = keep & ~torch.stack(list(foreign.values())).any(dim=0) if foreign else keep
-        right = logits.argmax(dim=1) == labels
-        if known.any():
-            sums["none"].add(logits[known], labels[known])
-            sums["temperature"].add(fitted(logits[known]), labels[known])
-        for name in names:
-            values = allowed[name](logits)
-            counts[name].add(values[known], ~right[known], "wrong")
-            for kind, mask in foreign.items():
-                counts[name].add(values[known | mask], mask[known | mask], kind)
+    for answer in answers(plan):
+        images, shape = images + 1, list(answer.picture.shape)
+        group, values = plan.group(answer), plan.scored(answer)
+        known = (group == 0) | (group == 1)
+        logits, labels = answer.logits[known], answer.labels[known]
+        if bool(known.any()):
+            sums["none"].add(logits, labels)
+            sums["temperature"].add(fitted(logits), labels)
+            confusion += _confusion(logits.argmax(1), labels, len(confusion))
+        for name in plan.names:
+            counts[name].add(values[name], group)
+        views.offer(answer.picture, answer.logits, answer.labels, group, values[leading])
     calibrations: list[record.Calibration] = []
     for name, parameters in (("none", {}), ("temperature", {"temperature": float(fitted.temperature)})):
         summary, diagram = sums[name].summary(replicas, seed)
         calibrations.append(record.Calibration(name=name, parameters=parameters, summary=summary, reliability=diagram))
-    sets = [record.SetSummary(name="test", role="known", source=str(getattr(test, "name", "test")), count=images,
-                              shape=shape, mean_confidence=calibrations[0].summary.mean_confidence)]  # fmt: skip
-    present = counts[names[0]].present()
-    sets += [
-        record.SetSummary(name=kind, role="unknown", source=f"pixels labelled {kinds[kind].tolist()}",
-                          count=int(present[kind].positive.sum()), shape=shape)
-        for kind in kinds if kind in present
-    ]  # fmt: skip
-    pixels = sums["none"].count
+    classes = list(getattr(test, "classes", None) or map(str, range(len(confusion))))
+    edges_of_leading = counts[leading].edges
+    shown = views.scenes(leading, float(edges_of_leading[0]), float(edges_of_leading[-1]), [*classes, *plan.kinds])
+    kept = sum(one.nbytes() for one in (*counts.values(), *sums.values()))
     return record.Record(
         caveat_version=__version__,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
-        settings={"scores": names, "void": void, "replicas": replicas, "seed": seed},
+        settings={"scores": list(plan.names), "void": plan.void, "scenes": scenes, "replicas": replicas, "seed": seed},
         model=type(model).__name__,
         parameters=sum(p.numel() for p in model.parameters()),
         head="",
-        classes=[str(k) for k in range(sample.shape[1])],
-        sets=sets,
+        classes=classes,
+        sets=_sets(plan, counts[leading], images, shape, calibrations[0].summary.mean_confidence),
         split=(
-            f"{pixels} known pixels of {images} pictures, streamed twice; the temperature was fitted on {len(sample)} "
-            "of them, so its figures are slightly optimistic."
+            f"{sums['none'].count} known pixels of {images} pictures, streamed twice; the temperature was fitted on "
+            f"{len(sample)} of them, so its figures are slightly optimistic."
         ),
         calibrations=calibrations,
-        scores=[
-            record.Score.model_validate(
-                {"name": name, "family": "logits", "summary": catalog.describe(name)[0],
-                 "source": catalog.describe(name)[1], "seconds_fit": 0.0, "seconds_score": 0.0, **counts[name].shape()}
-            )
-            for name in names
-        ],
+        scores=[_score(name, counts[name]) for name in plan.names],
         detections=[
             judge.detection_of(name, kind, tally, replicas=replicas, seed=seed)
-            for name in names for kind, tally in counts[name].present().items() if kind != "wrong"
+            for name in plan.names for kind, tally in counts[name].present().items() if kind != "wrong"
         ],
         selective=[
-            judge.misclassification_of(name, counts[name].tallies["wrong"], replicas=replicas, seed=seed)
-            for name in names if "wrong" in counts[name].present()
+            judge.misclassification_of(name, counts[name].tally("wrong"), replicas=replicas, seed=seed)
+            for name in plan.names if "wrong" in counts[name].present()
         ],
-        sweeps=[counts[name].sweep(name) for name in names],
+        sweeps=[counts[name].sweep(name) for name in plan.names],
         pictures=[],
-        notes=["Neighbouring pixels are alike: intervals, which count them as independent, are too narrow."],
+        scenes=shown,
+        notes=_notes(plan, counts, confusion, kept),
         seconds={"all": time.perf_counter() - started},
     )  # fmt: skip
 
 
-def _sample(
-    model: nn.Module, test: Batches, void: int | None, kinds: Mapping[str, Tensor]
-) -> tuple[Tensor, Tensor, list[int]]:
-    """Logits and labels of at most `PIXELS` known pixels, evenly from all pictures, and the shape of a picture."""
-    first = next(iter(test), None)
-    if first is None:
+def confusion_iou(confusion: Tensor) -> Tensor:
+    """Intersection over union of each class from counts `(labels, predictions)`; NaN for classes that never occur."""
+    both = confusion.diagonal()
+    return both / (confusion.sum(0) + confusion.sum(1) - both)
+
+
+def _plan(
+    model: nn.Module,
+    test: Batches,
+    unknown: Mapping[str, Sequence[int]] | None,
+    void: int | None,
+    scores: Sequence[str] | None,
+) -> Plan:
+    allowed = FROM_LOGITS | tables.FROM_DRAWS if isinstance(model, Drawing) else FROM_LOGITS
+    names = tuple(catalog.known_name("scores", name, allowed) for name in (scores or allowed))
+    given: Mapping[str, Sequence[int]] = getattr(test, "unknown", {}) if unknown is None else unknown
+    kinds = {name: torch.tensor(list(labels)) for name, labels in given.items()}
+    return Plan(model, test, names, getattr(test, "void", None) if void is None else void, kinds)
+
+
+def _leading(plan: Plan) -> str:
+    """The score whose maps are shown: doubt about the network if there are draws, else plain uncertainty."""
+    wanted = ("mutual_information", "predictive_entropy", "entropy", "msp")
+    return next((name for name in wanted if name in plan.names), plan.names[0])
+
+
+def _first_pass(plan: Plan) -> tuple[Tensor, calibration.temperature.Temperature, dict[str, Tensor]]:
+    """Logits of some known pixels, the temperature fitted on them, and edges of each score's bins from all groups."""
+    chosen, spread = Reservoir(PIXELS), Reservoir(PIXELS)
+    for answer in answers(plan):
+        group = plan.group(answer)
+        known = (group == 0) | (group == 1)
+        chosen.add(answer.logits[known], answer.labels[known])
+        values = plan.scored(answer)
+        spread.add(torch.stack([values[name][group >= 0].float() for name in plan.names], dim=1))
+    if not chosen.rows:
         raise DataError("test: expected at least one batch of pictures, got an empty set")
-    parts: list[tuple[Tensor, Tensor]] = []
-    for logits, labels in _pixels(model, test):
-        keep = torch.ones_like(labels, dtype=torch.bool) if void is None else labels != void
-        for found in kinds.values():
-            keep &= ~torch.isin(labels, found)
-        rows = keep.nonzero().flatten()
-        step = max(1, len(rows) // 500)  # some of every picture; thinned again below
-        parts.append((logits[rows[::step]], labels[rows[::step]]))
-    logits, labels = torch.cat([p[0] for p in parts]), torch.cat([p[1] for p in parts])
+    logits, labels = chosen.columns()
     if not len(logits):
         raise DataError("test: expected pixels with a known label, got none")
-    rows = torch.linspace(0, len(labels) - 1, min(PIXELS, len(labels))).long()
-    return logits[rows], labels[rows], list(first[0].shape[1:])
+    (values,) = spread.columns()
+    edges = {name: quantile_edges(values[:, i], bins=CELLS) for i, name in enumerate(plan.names)}
+    return logits, calibration.temperature.fit(logits, labels), edges
 
 
-def _pixels(model: nn.Module, batches: Batches) -> Generator[tuple[Tensor, Tensor]]:
-    """Logits `(p, c)` and labels `(p,)` of one picture after the other."""
-    anchor = next(model.parameters(), torch.empty(0))
-    for number, (inputs, labels) in enumerate(batches):
-        logits, _, _ = glance(model, inputs.to(anchor.device, anchor.dtype), None, {}, f"batch {number} of test")
-        if logits.ndim != 4 or labels.shape != (len(logits), *logits.shape[2:]):
-            raise DataError(
-                f"test: expected label maps (n, h, w) for logits (n, c, h, w), got {tuple(labels.shape)} for "
-                f"{tuple(logits.shape)}"
-            )
-        for one, truth in zip(logits.cpu(), labels.cpu(), strict=True):
-            yield one.flatten(1).T, truth.flatten().long()
+def _sets(plan: Plan, counts: Counts, images: int, shape: list[int], confidence: float) -> list[record.SetSummary]:
+    """The pictures, and each unknown kind that occurs in them."""
+    sets = [record.SetSummary(name="test", role="known", source=str(getattr(plan.test, "name", "test")), count=images,
+                              shape=shape, mean_confidence=confidence)]  # fmt: skip
+    present = counts.present()
+    return sets + [
+        record.SetSummary(name=kind, role="unknown", source=f"pixels labelled {labels.tolist()}",
+                          count=int(present[kind].positive.sum()), shape=shape)
+        for kind, labels in plan.kinds.items() if kind in present
+    ]  # fmt: skip
+
+
+def _score(name: str, counts: Counts) -> record.Score:
+    if name in tables.FROM_DRAWS:
+        text = (tables.FROM_DRAWS[name].__doc__ or "").strip()
+        summary, source = text.split("\n")[0], " ".join(text.partition("Source:")[2].split("\n\n")[0].split())
+    else:
+        summary, source = catalog.describe(name)
+    family = "draws" if name in tables.FROM_DRAWS else "logits"
+    return record.Score.model_validate(
+        {"name": name, "family": family, "summary": summary, "source": source, "seconds_fit": 0.0,
+         "seconds_score": 0.0, **counts.shape()}
+    )  # fmt: skip
+
+
+def _notes(plan: Plan, counts: Mapping[str, Counts], confusion: Tensor, kept: int) -> list[str]:
+    iou = confusion_iou(confusion)
+    notes = [
+        "Neighbouring pixels are alike: intervals, which count them as independent, are too narrow.",
+        f"Mean intersection over union of the known classes: {float(iou.nanmean()):.3f}.",
+        f"What was kept of all pixels: {kept / 1e6:.2f} MB.",
+    ]
+    if set(SPLIT) <= set(counts):
+        for where, name in (("known pixels", "known"), *((f"pixels of {kind}", kind) for kind in plan.kinds)):
+            means = [counts[part].mean(name) for part in SPLIT]
+            if all(value is not None for value in means):
+                total, aleatoric, epistemic = (f"{value:.3f}" for value in means)
+                notes.append(
+                    f"Mean uncertainty of {where}: total {total} nats = aleatoric {aleatoric} + epistemic {epistemic}."
+                )
+    return notes
+
+
+def _confusion(predicted: Tensor, labels: Tensor, classes: int) -> Tensor:
+    """Counts of known pixels by label and prediction."""
+    return (labels * classes + predicted).bincount(minlength=classes**2).reshape(classes, classes).double()

@@ -1,6 +1,8 @@
 """What is kept of a stream of pixels: sums of a calibration's figures, counts of a score's values."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -10,9 +12,55 @@ from caveat.audits.record import Estimate
 from caveat.metrics import calibration as reliability
 from caveat.metrics import proper, ranking
 from caveat.metrics.interval import interval_of_ece
-from caveat.metrics.tally import Tally, histogram_tally, merge
+from caveat.metrics.tally import Tally
 
-__all__ = ["Counts", "Sums"]
+__all__ = ["Counts", "Drawing", "Reservoir", "Sums", "groups"]
+
+
+@runtime_checkable
+class Drawing(Protocol):
+    """A network that is many: it tells what each draw says."""
+
+    def draws(self, inputs: Tensor) -> Tensor:
+        """Logits `(s, n, c, h, w)`."""
+        ...
+
+
+def groups(labels: Tensor, predicted: Tensor, void: int | None, kinds: Sequence[Tensor]) -> Tensor:
+    """What each pixel is: 0 known and right, 1 known and wrong, 2 + k of the k-th unknown kind, -1 void."""
+    found = (predicted != labels).long()
+    for number, values in enumerate(kinds):
+        found[torch.isin(labels, values)] = 2 + number
+    if void is not None:
+        found[labels == void] = -1
+    return found
+
+
+@dataclass
+class Reservoir:
+    """Rows evenly spread over a stream of unknown length: every `step`-th, and every other one when they get many."""
+
+    most: int
+    step: int = 1
+    seen: int = 0
+    rows: list[tuple[Tensor, ...]] = field(default_factory=list)
+    held: int = 0
+
+    def add(self, *columns: Tensor) -> None:
+        """Rows of several tensors that belong together."""
+        first = -self.seen % self.step
+        kept = tuple(column[first :: self.step] for column in columns)
+        self.seen += len(columns[0])
+        self.rows.append(kept)
+        self.held += len(kept[0])
+        while self.held > 2 * self.most:
+            self.step *= 2
+            whole = tuple(torch.cat(parts)[::2] for parts in zip(*self.rows, strict=True))
+            self.rows, self.held = [whole], len(whole[0])
+
+    def columns(self) -> tuple[Tensor, ...]:
+        """All that is held, in the stream's order."""
+        return tuple(torch.cat(parts) for parts in zip(*self.rows, strict=True))
 
 
 @dataclass
@@ -39,6 +87,11 @@ class Sums:
         self.right += float(proper.right_of_each(probs, labels).sum())
         self.nll += float(proper.nll_of_each(logits, labels).sum())
         self.brier += float(proper.brier_of_each(probs, labels).sum())
+
+    def nbytes(self) -> int:
+        """Size of what is kept."""
+        kept = [bins for bins in (self.bins, self.classwise) if bins is not None]
+        return sum(t.nbytes for bins in kept for t in (bins.count, bins.confidence, bins.hits)) + 32
 
     def summary(self, replicas: int, seed: int) -> tuple[record.KnownSummary, record.Reliability]:
         """The figures; intervals count pixels as independent, which neighbours are not, so they are too narrow."""
@@ -67,31 +120,59 @@ class Sums:
 
 @dataclass
 class Counts:
-    """Values of one score over the right, the wrong and each kind of unknown pixels, in bins."""
+    """Values of one score in bins, counted by what the pixel is (`groups`)."""
 
     edges: Tensor
-    tallies: dict[str, Tally] = field(default_factory=dict)
-    """`wrong`: right pixels negative, wrong ones positive; a kind: known pixels negative, its pixels positive."""
+    kinds: tuple[str, ...]
+    """Names of the unknown kinds."""
+    table: Tensor = field(default_factory=lambda: torch.empty(0))
+    """`(2 + kinds, bins)`: right, wrong and each kind."""
+    total: Tensor = field(default_factory=lambda: torch.empty(0))
+    """`(2 + kinds,)`: sums of the score."""
 
-    def add(self, values: Tensor, positive: Tensor, name: str) -> None:
-        """Count pixels `(p,)`."""
-        found = histogram_tally(values, positive, edges=self.edges)
-        self.tallies[name] = merge(self.tallies[name], found) if name in self.tallies else found
+    def __post_init__(self) -> None:
+        self.table = torch.zeros(2 + len(self.kinds), len(self.edges) + 1, dtype=torch.float64)
+        self.total = torch.zeros(2 + len(self.kinds), dtype=torch.float64)
+
+    def add(self, values: Tensor, group: Tensor) -> None:
+        """Count pixels `(p,)`; those of group -1 are left out."""
+        rows, cells = self.table.shape
+        kept = group >= 0
+        values, group = values[kept].double(), group[kept]
+        place = torch.bucketize(values, self.edges) + cells * group
+        self.table += place.bincount(minlength=rows * cells).reshape(rows, cells)
+        self.total.index_add_(0, group, values)
+
+    def tally(self, name: str) -> Tally:
+        """`wrong`: right pixels negative, wrong ones positive; a kind: known pixels negative, its own positive."""
+        values = torch.cat([self.edges, self.edges.new_full((1,), torch.inf)])
+        if name == "wrong":
+            return Tally(values, self.table[0], self.table[1])
+        return Tally(values, self.table[0] + self.table[1], self.table[2 + self.kinds.index(name)])
 
     def present(self) -> dict[str, Tally]:
         """The tallies of which both sides occur."""
-        return {name: t for name, t in self.tallies.items() if float(t.negative.sum()) and float(t.positive.sum())}
+        tallies = {name: self.tally(name) for name in ("wrong", *self.kinds)}
+        return {name: t for name, t in tallies.items() if float(t.negative.sum()) and float(t.positive.sum())}
+
+    def mean(self, name: str) -> float | None:
+        """Mean score of the known pixels (`known`) or of a kind; None if there are none."""
+        rows = slice(0, 2) if name == "known" else slice(2 + self.kinds.index(name), 3 + self.kinds.index(name))
+        count = float(self.table[rows].sum())
+        return float(self.total[rows].sum()) / count if count else None
+
+    def nbytes(self) -> int:
+        """Size of what is kept."""
+        return self.edges.nbytes + self.table.nbytes + self.total.nbytes
 
     def shape(self) -> dict[str, object]:
         """Quantiles and histogram, as a record's score has them."""
         low, high = float(self.edges[0]), float(self.edges[-1])
         edges = torch.linspace(low, high if high > low else low + 1, judge.BINS + 1, dtype=torch.float64)
-        own = self.tallies["wrong"]
-        sides = {"correct": own.negative, "wrong": own.positive}
-        sides |= {name: t.positive for name, t in self.tallies.items() if name != "wrong"}
+        sides = dict(zip(("correct", "wrong", *self.kinds), self.table, strict=True))
         sides = {name: counts for name, counts in sides.items() if float(counts.sum())}
         histogram, quantiles = {}, {}
-        finite = own.values.clamp(low, high)
+        finite = torch.cat([self.edges, self.edges[-1:]])
         for name, counts in sides.items():
             share = counts.cumsum(0) / counts.sum()
             steps = torch.cat([torch.zeros(1).double(), share])[torch.searchsorted(finite, edges[1:-1], right=True)]
@@ -103,7 +184,7 @@ class Counts:
 
     def sweep(self, score: str) -> record.Sweep:
         """What a row of thresholds accepts."""
-        own = self.tallies["wrong"]
+        own = self.tally("wrong")
         share = (own.negative + own.positive).cumsum(0)
         share = share / share[-1]
         cells = torch.searchsorted(share, torch.tensor(judge.KEEP, dtype=torch.float64) - 1e-12).unique()

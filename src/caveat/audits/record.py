@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from caveat.audits.files import read_json, write_atomically
+from caveat.audits.scene import Scenes
 from caveat.errors import DataError
 
 __all__ = [
@@ -117,7 +118,7 @@ class Score(_Part):
     """What a score is; the texts come from its docstring."""
 
     name: str
-    family: Literal["logits", "features", "head", "layers", "draws", "model"]
+    family: Literal["logits", "features", "head", "layers", "draws", "model", "gradients", "meta"]
     """What it needs."""
     summary: str
     source: str
@@ -271,6 +272,8 @@ class Record(_Part):
     operating: list[Operating] = Field(default_factory=list)
     checks: list[Check] = Field(default_factory=list)
     pictures: list[Picture]
+    scenes: Scenes | None = None
+    """Of dense prediction."""
     notes: list[str] = Field(default_factory=list)
     """What the reader must know: what was left out, and why."""
     seconds: dict[str, Number]

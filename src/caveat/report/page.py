@@ -104,12 +104,16 @@ def write(record: Record, path: str | Path) -> None:
 
 
 def _png(picture: Picture) -> str:
+    return _source(picture.png, f"{picture.set} {picture.index}")
+
+
+def _source(png: str, place: object) -> str:
+    """What an img shows; `place` is for the message."""
     try:
-        b64decode(picture.png, validate=True)
+        b64decode(png, validate=True)
     except BadBase64:
-        place = f"{picture.set} {picture.index}"
         raise DataError(f"pictures: expected base64 of a PNG for {place}, got other text; audit again") from None
-    return f"data:image/png;base64,{picture.png}"
+    return f"data:image/png;base64,{png}"
 
 
 def _ranking(record: Record) -> list[tuple[int, Score]]:
@@ -163,6 +167,7 @@ HELPERS: dict[str, Any] = {
     "in_order": _in_order,
     "keeps": picks.keeps,
     "png": _png,
+    "scene_png": _source,
     "set_sizes": bars.set_sizes,
     "size_legend": bars.size_legend,
 }
