@@ -228,7 +228,7 @@ def test_the_schedule_goes_by_steps():
         generator=seeded(),
         trackers=[Spy()],
     )
-    assert rates == [1 / 2, 1 / 3, 1 / 4]
+    assert rates == [1, 1 / 2, 1 / 3]  # each the rate that made the step
 
 
 def test_history_means_are_over_samples():

@@ -22,7 +22,7 @@ from caveat.posteriors.artefact import KINDS, load, save
 from caveat.posteriors.dropout import Dropout
 from caveat.posteriors.ensemble import Ensemble
 from caveat.posteriors.network import Predictive
-from caveat.posteriors.predict import Posterior, predict, sample
+from caveat.posteriors.predicting import Posterior, predict, sample
 
 __all__ = [
     "FROM_HEAD",

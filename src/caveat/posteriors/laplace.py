@@ -175,9 +175,10 @@ def _fit(
 
     best = _highest(evidence) if precision is None else math.log(precision)
     deviation = (values + math.exp(best)).rsqrt().reshape(weights.shape)
-    kept = [part.to(dtype) for part in (weights, empty if outputs is None else outputs)]
-    last = (empty if inputs is None else inputs).to(dtype)
-    return Laplace(layer, kept[0], kept[1], last, deviation.to(dtype), math.exp(best), evidence(best))
+    parts = (weights, empty if outputs is None else outputs, empty if inputs is None else inputs, deviation)
+    # contiguous as they will be when read back from a file: products round alike
+    kept = [part.to(dtype).contiguous() for part in parts]
+    return Laplace(layer, kept[0], kept[1], kept[2], kept[3], math.exp(best), evidence(best))
 
 
 Form = tuple[Tensor, Tensor | None, Tensor | None]

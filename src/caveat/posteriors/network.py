@@ -11,7 +11,7 @@ from caveat.errors import ModelError, OptionError
 from caveat.mixture import log_mean
 from caveat.posteriors.dropout import Dropout
 from caveat.posteriors.ensemble import Ensemble
-from caveat.posteriors.predict import predict
+from caveat.posteriors.predicting import predict
 
 __all__ = ["Predictive"]
 

@@ -23,7 +23,7 @@ class Perturbation:
         """Weights of one network."""
         return {
             name: mean + self.spread[name] * normal(mean, generator) if name in self.spread else mean
-            for name, mean in self.mean.items()
+            for name, mean in sorted(self.mean.items())  # a file keeps no order
         }
 
 

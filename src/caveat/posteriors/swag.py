@@ -26,11 +26,13 @@ class Swag:
 
     def draw(self, generator: torch.Generator) -> dict[str, Tensor]:
         """Weights of one network; one vector of the low-rank part serves all tensors, so that they move together."""
-        first = next(iter(self.mean.values()))
+        names = sorted(self.mean)  # a file keeps no order
+        first = self.mean[names[0]]
         rank = len(next(iter(self.deviations.values()))) if self.deviations else 0
         shared = normal(first.new_empty(rank), generator)
         drawn: dict[str, Tensor] = {}
-        for name, mean in self.mean.items():
+        for name in names:
+            mean = self.mean[name]
             moved = (self.scale * self.variance[name]).sqrt() * normal(mean, generator)
             if rank > 1:
                 low = torch.tensordot(shared.to(mean), self.deviations[name], dims=1)

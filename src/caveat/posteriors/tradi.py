@@ -46,7 +46,7 @@ class Tradi:
         """Weights of one network; tensors are independent of each other."""
         return {
             name: mean + self._moved(mean, self.variance[name].sqrt(), generator) if name in self.variance else mean
-            for name, mean in self.mean.items()
+            for name, mean in sorted(self.mean.items())  # a file keeps no order
         }
 
     def _moved(self, mean: Tensor, deviation: Tensor, generator: torch.Generator) -> Tensor:
