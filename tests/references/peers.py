@@ -1,5 +1,6 @@
 """Peer libraries, read from a folder of their own: `make references` fills it, CAVEAT_REFERENCES names another one."""
 
+import importlib
 import os
 import sys
 import warnings
@@ -10,6 +11,17 @@ import torch
 
 FOLDER = Path(os.environ.get("CAVEAT_REFERENCES") or Path(__file__).parents[2] / ".references")
 _operators: list[torch.library.Library] = []
+
+
+def load_peer(name: str) -> ModuleType | None:
+    """A peer library by its name (foolbox, torchattacks), or None where it is not installed."""
+    if not (FOLDER / name).is_dir():
+        return None
+    if str(FOLDER) not in sys.path:
+        sys.path.append(str(FOLDER))  # at the end: nothing of ours is shadowed
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return importlib.import_module(name)
 
 
 def load_rival() -> ModuleType | None:
