@@ -1,0 +1,87 @@
+"""Figures of unknown objects, pixel by pixel: streamed over a set of street scenes."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from caveat.audits.pixels import Counts, groups
+from caveat.data.scenes import Scenes
+from caveat.errors import DataError
+from caveat.metrics import calibration, proper, ranking
+from caveat.metrics.tally import mirror, quantile_edges
+from caveat.scores.logits import msp
+from caveat.studies.common import detection
+
+__all__ = ["Answer", "measure"]
+
+Answer = Callable[[Tensor], Tensor]
+"""From pictures `(n, 3, h, w)` to logits `(n, c, h, w)`."""
+
+
+def measure(answer: Answer, scenes: Scenes, *, per_image: bool = False) -> dict[str, float]:
+    """AUC, AUPR and FPR95 in % (unknown = positive), calibration error and accuracy, over all pixels that are not void.
+
+    The score is one minus the largest probability. `FPR95`: known pixels rejected when 95 % of the unknown ones are
+    found. `per_image`: the mean over the pictures with an unknown pixel, as the code of the anomaly benchmark has it.
+    Of all pixels only counts in 4,096 bins are kept, whose edges come from 20 pictures.
+    """
+    counts = Counts(_edges(answer, scenes), ("unknown",))
+    kinds = [torch.arange(len(scenes.classes), scenes.void)]
+    both, known_bins, each = None, None, []
+    nll = pixels = 0.0
+    for inputs, labels in scenes:
+        logits, truth = _flat(answer(inputs)), labels.flatten()
+        group = groups(truth, logits.argmax(1), scenes.void, kinds)
+        score, known = msp(logits), (group == 0) | (group == 1)
+        counts.add(score, group)
+        probs = logits.double().softmax(1)
+        right = torch.where(group == 0, truth, (probs.argmax(1) + 1) % probs.shape[1])  # an unknown is always wrong
+        kept = group >= 0
+        both = _merged(both, calibration.confidence_bins(probs[kept], right[kept]))
+        known_bins = _merged(known_bins, calibration.confidence_bins(probs[known], truth[known]))
+        nll += float(proper.nll_of_each(logits[known], truth[known]).sum())
+        pixels += float(known.sum())
+        if per_image:
+            each += _per_image(score.reshape(len(inputs), -1), group.reshape(len(inputs), -1))
+    if both is None or known_bins is None:
+        raise DataError(f"{scenes.name}: no scenes")
+    found = counts.tally("unknown")
+    wrong = counts.tally("wrong")
+    figures = {
+        "AUC": 100 * float(ranking.auroc(found)),
+        "AUPR": 100 * float(ranking.aupr_out(found)),
+        "FPR95": 100 * float(ranking.fpr_at_tpr(mirror(found))),
+    }
+    if per_image:
+        figures = {name: sum(one[name] for one in each) / len(each) for name in figures}
+    return figures | {
+        "ECE known + unknown": float(calibration.ece(both)),
+        "ECE": float(calibration.ece(known_bins)),
+        "accuracy": 100 * float(wrong.negative.sum() / (wrong.negative.sum() + wrong.positive.sum())),
+        "NLL": nll / pixels,
+        "unknown": 100 * float(found.positive.sum() / (found.positive.sum() + found.negative.sum())),
+    }
+
+
+def _edges(answer: Answer, scenes: Scenes) -> Tensor:
+    chosen = torch.linspace(0, len(scenes) - 1, min(20, len(scenes))).long().unique()
+    return quantile_edges(torch.cat([msp(_flat(answer(scenes.take([i])[0])))[::7] for i in chosen.tolist()]), bins=4096)
+
+
+def _flat(logits: Tensor) -> Tensor:
+    return logits.movedim(1, -1).flatten(0, 2).cpu()
+
+
+def _merged(before: calibration.Bins | None, found: calibration.Bins) -> calibration.Bins:
+    return found if before is None else calibration.merge(before, found)
+
+
+def _per_image(scores: Tensor, group: Tensor) -> list[dict[str, float]]:
+    figures: list[dict[str, float]] = []
+    for score, kind in zip(scores, group, strict=True):
+        known, unknown = score[(kind == 0) | (kind == 1)], score[kind == 2]
+        if len(known) and len(unknown):
+            one = detection(known, unknown)
+            figures.append({"AUC": one["auroc"], "AUPR": one["aupr_out"], "FPR95": one["fpr_out"]})
+    return figures
