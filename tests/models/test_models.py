@@ -10,6 +10,7 @@ from torch.nn import functional
 from caveat import models
 from caveat.errors import OptionError
 from caveat.models import MODELS, Normalized
+from caveat.models.initialise import glorot
 from caveat.models.resnet20 import ResNet20
 
 SMALL = {"classes": 7, "channels": 2, "size": 8}
@@ -91,10 +92,20 @@ def test_numbers_of_parameters():
     ResNet-18: the 11,173,962 that this form is known for.
     """
     assert parameters(models.lenet()) == 3_274_634
+    assert parameters(models.gradient_cnn()) == 12_650  # the paper's: 160 + 2 * (9*16*16+16) + 784*10+10
     assert parameters(models.resnet20()) == 269_722
     assert parameters(models.resnet18()) == 11_173_962
     assert parameters(models.mlp(hidden=(5, 4), size=3)) == 9 * 5 + 5 + 5 * 4 + 4 + 4 * 10 + 10
     assert parameters(models.small_cnn()) == 144 + 32 + 4608 + 64 + 1568 * 128 + 128 + 1290
+
+
+def test_glorots_weights():
+    model = glorot(models.gradient_cnn(), seeded(1))
+    weight = model.conv2.weight
+    assert weight.std().item() == pytest.approx(math.sqrt(2 / (144 + 144)), rel=4 / math.sqrt(2 * weight.numel()))
+    assert weight.abs().max() <= math.sqrt(6 / (144 + 144))
+    assert model.head.bias.abs().max() == 0
+    assert torch.equal(glorot(models.gradient_cnn(), seeded(1)).head.weight, model.head.weight)
 
 
 def test_mlp_is_a_matrix_product():

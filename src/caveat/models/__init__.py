@@ -5,6 +5,7 @@ from collections.abc import Callable
 from torch import nn
 
 from caveat.models.enet import enet
+from caveat.models.gradient_cnn import gradient_cnn
 from caveat.models.lenet import lenet
 from caveat.models.mlp import mlp
 from caveat.models.normalized import Normalized
@@ -20,6 +21,7 @@ __all__ = [
     "MODELS",
     "Normalized",
     "enet",
+    "gradient_cnn",
     "lenet",
     "mlp",
     "pspnet",
@@ -32,6 +34,7 @@ __all__ = [
 
 # All take `classes`, `channels`, `size` and `generator`, by keyword.
 MODELS: dict[str, Callable[..., nn.Module]] = {
+    "gradient_cnn": gradient_cnn,
     "lenet": lenet,
     "mlp": mlp,
     "resnet18": resnet18,

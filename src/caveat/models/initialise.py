@@ -8,7 +8,7 @@ from torch import nn
 
 from caveat.errors import OptionError
 
-__all__ = ["built", "check_sizes"]
+__all__ = ["built", "check_sizes", "glorot"]
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -24,6 +24,19 @@ def built(make: Callable[[], M], generator: torch.Generator | None) -> M:
     for module in model.modules():
         if isinstance(module, nn.Conv2d | nn.Linear):
             nn.init.kaiming_normal_(module.weight, nonlinearity="relu", generator=generator)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+    return model
+
+
+def glorot(model: M, generator: torch.Generator) -> M:
+    """`model` with uniform weights of variance 2/(n_in + n_out) and biases 0 (Glorot and Bengio, AISTATS 2010).
+
+    What Keras starts from: half as large as He's weights, so that learning rates of papers that used it do not diverge.
+    """
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            nn.init.xavier_uniform_(module.weight, generator=generator)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
     return model

@@ -19,6 +19,7 @@ class Study(Protocol):
 
 
 STUDIES: dict[str, str] = {
+    "gradient-uncertainty": "gradient_uncertainty",
     "tradi-mnist": "tradi_mnist",
 }
 """Name of a study and its module in this package; imported when it is run."""

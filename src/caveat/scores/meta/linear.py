@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from caveat.errors import CaveatWarning, OptionError
-from caveat.scores.meta.preparation import Preparation, check, drawn_seed, prepare
+from caveat.scores.meta.preparation import Preparation, check, drawn_seed, one_thread, prepare
 from caveat.types import Score
 
 __all__ = ["STRENGTHS", "Linear", "Path", "elastic_net", "glm", "lasso", "path", "ridge"]
@@ -243,7 +243,7 @@ def _fitted(z: Tensor, wrong: Tensor, *, strength: float, l1_ratio: float, seed:
     model: Any = LogisticRegression(
         C=1 / strength if strength else float("inf"), l1_ratio=l1_ratio, max_iter=STEPS, random_state=seed, **chosen
     )
-    with warnings.catch_warnings(record=True) as raised:
+    with one_thread(), warnings.catch_warnings(record=True) as raised:
         warnings.simplefilter("always")
         model.fit(z.cpu().numpy(), wrong.cpu().numpy())
     if not strength and any(issubclass(found.category, ConvergenceWarning) for found in raised):

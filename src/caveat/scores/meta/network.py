@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from caveat.errors import OptionError
-from caveat.scores.meta.preparation import Preparation, check, drawn_seed, prepare
+from caveat.scores.meta.preparation import Preparation, check, drawn_seed, one_thread, prepare
 from caveat.types import Score
 
 __all__ = ["Network", "network"]
@@ -87,7 +87,8 @@ def network(
     model: Any = MLPClassifier(
         (units,), solver="lbfgs", alpha=2 * decay * len(columns), max_iter=STEPS, random_state=drawn_seed(generator)
     )
-    with warnings.catch_warnings():  # it is stopped early on purpose: the penalty decides, not the last digit
+    # it may stop early: the penalty decides, not the last digit
+    with one_thread(), warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         model.fit(preparation(columns).cpu().numpy(), wrong.cpu().numpy())
     (hidden, weight), (hidden_bias, bias) = (

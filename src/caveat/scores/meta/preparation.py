@@ -1,6 +1,8 @@
 """Columns of very different size, made comparable; nothing is extrapolated beyond what was seen in fitting."""
 
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
@@ -8,7 +10,7 @@ from torch import Tensor
 
 from caveat.errors import DataError
 
-__all__ = ["Preparation", "check", "drawn_seed", "prepare"]
+__all__ = ["Preparation", "check", "drawn_seed", "one_thread", "prepare"]
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,13 @@ def check(columns: Float[Tensor, "n k"], wrong: Bool[Tensor, " n"], names: tuple
             f"wrong: expected right answers and wrong or unknown ones, all {len(wrong)} are {kind}; add some inputs "
             "that are known to be unknown, such as noise"
         )
+
+
+def one_thread() -> AbstractContextManager[Any]:
+    """For products of small matrices: on a busy CPU several threads of BLAS take thirty times as long."""
+    from threadpoolctl import threadpool_limits
+
+    return threadpool_limits(1, user_api="blas")
 
 
 def drawn_seed(generator: torch.Generator | None) -> int:

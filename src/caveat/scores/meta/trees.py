@@ -30,8 +30,7 @@ class Trees:
 
     def log_odds(self, columns: Float[Tensor, "n k"]) -> Float[Tensor, " n"]:
         """Log odds of wrong or unknown."""
-        most = torch.finfo(torch.float32).max
-        rows = columns.clamp(-most, most).float().to(self.threshold.dtype)  # as in fitting
+        rows = _rounded(columns).to(self.threshold.dtype)
         tree = torch.arange(len(self.feature), device=columns.device)
         node = tree.new_zeros(len(columns), len(tree))
         for _ in range(self.depth):
@@ -91,13 +90,18 @@ def trees(
         n_estimators=count, max_depth=depth, learning_rate=rate, subsample=0.5, max_features="sqrt",
         random_state=drawn_seed(generator),
     )  # fmt: skip
-    model.fit(columns.float().cpu().numpy(), wrong.cpu().numpy())
+    model.fit(_rounded(columns).cpu().numpy(), wrong.cpu().numpy())
     made = [estimator.tree_ for estimator in model.estimators_[:, 0]]
     size = max(tree.node_count for tree in made)
     parts = zip(*(_nodes(tree, size) for tree in made), strict=True)
     feature, threshold, children, value = (torch.stack(part).to(columns.device) for part in parts)
     bias = (share.log() - (1 - share).log()).to(columns.device)  # the log odds that boosting starts from
     return Trees(feature, threshold, children, rate * value, bias, depth, names)
+
+
+def _rounded(columns: Tensor) -> Tensor:
+    """As scikit-learn's trees see numbers: in float32, and well within its range."""
+    return columns.clamp(-1e30, 1e30).float()
 
 
 def _nodes(tree: Any, size: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
