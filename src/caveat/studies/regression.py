@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -88,7 +89,14 @@ class Recipe:
         return model.eval(), trackers
 
     def answers(self, inputs: Tensor, labels: Tensor, seed: int, *, place: Path | None = None) -> dict[str, Answer]:
-        """Every method's answers; networks are kept in `place`."""
+        """Every method's Gaussians; networks are kept in `place`."""
+        found = self.outputs(inputs, labels, seed, place=place)
+        return {name: partial(_gaussians, answer) for name, answer in found.items()}
+
+    def outputs(
+        self, inputs: Tensor, labels: Tensor, seed: int, *, place: Path | None = None
+    ) -> dict[str, Callable[[Tensor], Tensor]]:
+        """Every method's plain outputs `(s, n, 2)`: two classes' logits, say."""
 
         def kept(name: str) -> Path | None:
             return None if place is None else place / f"{name}.safetensors"
@@ -117,11 +125,15 @@ class Recipe:
             SWAG: self._answer(sampled(averaged.posterior()), model),
         }
 
-    def _answer(self, posterior: Ensemble | Dropout, model: nn.Module) -> Answer:
+    def _answer(self, posterior: Ensemble | Dropout, model: nn.Module) -> Callable[[Tensor], Tensor]:
         count = self.draws if isinstance(posterior, Dropout) else None
 
-        def answer(inputs: Tensor) -> Gaussians:
+        def answer(inputs: Tensor) -> Tensor:
             generator = torch.Generator().manual_seed(0)
-            return from_gaussians(posteriors.predict(posterior, model, inputs, generator=generator, draws=count))
+            return posteriors.predict(posterior, model, inputs, generator=generator, draws=count)
 
         return answer
+
+
+def _gaussians(answer: Callable[[Tensor], Tensor], inputs: Tensor) -> Gaussians:
+    return from_gaussians(answer(inputs))
