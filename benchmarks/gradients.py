@@ -17,7 +17,6 @@ import statistics
 import subprocess
 import sys
 import time
-from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
 
@@ -31,22 +30,9 @@ from torch.nn.functional import cross_entropy
 from caveat import models
 from caveat.scores import gradients
 
-
-def paper_cnn(*, generator: torch.Generator) -> nn.Sequential:
-    """Three 3x3 convolutions of 16 filters; LeakyReLU and pooling after the first two; a dense head; 12,650 weights."""
-    net = nn.Sequential(OrderedDict[str, nn.Module](
-        conv1=nn.Conv2d(1, 16, 3, padding=1), relu1=nn.LeakyReLU(0.1), pool1=nn.MaxPool2d(2),
-        conv2=nn.Conv2d(16, 16, 3, padding=1), relu2=nn.LeakyReLU(0.1), pool2=nn.MaxPool2d(2),
-        conv3=nn.Conv2d(16, 16, 3, padding=1), flatten=nn.Flatten(), head=nn.Linear(784, 10),
-    ))  # fmt: skip
-    for parameter in net.parameters():
-        parameter.data.copy_(torch.randn(parameter.shape, generator=generator) * 0.1)
-    return net
-
-
 # share: pictures of this network to those asked for; its passes cost a hundred times more
 NETS: dict[str, tuple[Callable[..., nn.Module], tuple[int, ...], float]] = {
-    "paper_cnn": (paper_cnn, (1, 28, 28), 1.0),
+    "paper_cnn": (models.gradient_cnn, (1, 28, 28), 1.0),
     "lenet": (models.lenet, (1, 28, 28), 0.25),
     "resnet18": (models.resnet18, (3, 32, 32), 0.064),
 }

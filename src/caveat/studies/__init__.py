@@ -3,13 +3,14 @@
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from caveat.audits.findings import Findings, Scale
 
 __all__ = ["STUDIES", "Study", "study"]
 
 
+@runtime_checkable
 class Study(Protocol):
     """What a study's `run` is."""
 
