@@ -44,6 +44,7 @@ def _metrics() -> tuple[list[str], list[tuple[str, ...]]]:
 
     tables = [
         metrics.OF_LOGITS, metrics.OF_PROBABILITIES, metrics.OF_BINS, metrics.OF_RANKING, metrics.OF_SELECTIVE,
+        metrics.OF_REGRESSION,
     ]  # fmt: skip
     return ["name", "what it is"], [(name, _first_line(f)) for table in tables for name, f in table.items()]
 
@@ -54,26 +55,35 @@ def _calibrations() -> tuple[list[str], list[tuple[str, ...]]]:
     from caveat import calibration
 
     return ["name", "what it is"], [
-        (name, _first_line(import_module(f.__module__))) for name, f in calibration.FROM_LOGITS.items()
-    ]
+        (name, _first_line(import_module(f.__module__)))
+        for table in (calibration.FROM_LOGITS, calibration.CONFORMAL_INTERVALS) for name, f in table.items()
+    ]  # fmt: skip
 
 
 def _data() -> tuple[list[str], list[tuple[str, ...]]]:
     from caveat import data
 
-    return ["name", "what it is"], [(name, _first_line(f)) for name, f in data.NAMES.items()]
+    from caveat.data import segmentation
+
+    found = data.NAMES | segmentation.SETS
+    return ["name", "what it is"], [(name, _first_line(f)) for name, f in found.items()]
 
 
 def _models() -> tuple[list[str], list[tuple[str, ...]]]:
     from caveat import models
 
-    return ["name", "what it is"], [(name, _first_line(f)) for name, f in models.MODELS.items()]
+    return ["name", "what it is"], [(name, _first_line(f)) for name, f in (models.MODELS | models.DENSE).items()]
 
 
 def _objectives() -> tuple[list[str], list[tuple[str, ...]]]:
     from caveat import objectives
 
-    return ["name", "what it is"], [(name, _first_line(f)) for name, f in objectives.OBJECTIVES.items()]
+    tables = {
+        "classes": objectives.OBJECTIVES, "regression": objectives.FOR_REGRESSION, "pixels": objectives.FOR_PIXELS,
+    }  # fmt: skip
+    return ["name", "for", "what it is"], [
+        (name, kind, _first_line(f)) for kind, table in tables.items() for name, f in table.items()
+    ]
 
 
 def _posteriors() -> tuple[list[str], list[tuple[str, ...]]]:

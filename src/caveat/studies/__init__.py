@@ -21,7 +21,10 @@ class Study(Protocol):
 
 STUDIES: dict[str, str] = {
     "gradient-uncertainty": "gradient_uncertainty",
+    "tradi-camvid": "tradi_camvid",
     "tradi-mnist": "tradi_mnist",
+    "tradi-uci": "tradi_uci",
+    "two-uncertainties": "two_uncertainties",
 }
 """Name of a study and its module in this package; imported when it is run."""
 
