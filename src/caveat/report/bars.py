@@ -1,11 +1,12 @@
 """Bars that need no script: parts of a whole, as the rectangles of an SVG one unit wide."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from caveat.audits.record import Conformal, Operating, Record
 from caveat.report.shown import shown
 
-__all__ = ["Bar", "guard_bar", "set_sizes", "size_legend"]
+__all__ = ["Bar", "guard_bar", "set_sizes", "size_legend", "violin"]
 
 SIZES: list[tuple[int, str]] = [
     (0, "no class"),
@@ -51,6 +52,16 @@ def guard_bar(record: Record, guard: Operating, name: str) -> list[Bar]:
         return _bars([("right", share - wrong, "answered and right"), ("wrong", wrong, "answered, but wrong")])
     style = "wrong" if role == "unknown" else "plain"
     return _bars([(style, share, "answered")])
+
+
+def violin(bins: Sequence[float]) -> str:
+    """Outline of a shape as wide as 1 and as high as its bins, upwards and downwards: the path of an SVG."""
+    if not bins:
+        return ""
+    step = 1 / len(bins)
+    upper = "".join(f"V{-height:.3g}H{(place + 1) * step:.4g}" for place, height in enumerate(bins))
+    lower = "".join(f"V{height:.3g}H{place * step:.4g}" for place, height in reversed(list(enumerate(bins))))
+    return f"M0 0{upper}{lower}Z"
 
 
 def _bars(parts: list[tuple[str, float, str]]) -> list[Bar]:

@@ -170,5 +170,6 @@ HELPERS: dict[str, Any] = {
     "scene_png": _source,
     "set_sizes": bars.set_sizes,
     "size_legend": bars.size_legend,
+    "violin": bars.violin,
 }
 """What the template may call, beside what every template may."""

@@ -45,7 +45,7 @@ def findings(
             "decay": 1e-3, "dropout": 0.33, "weights": "Glorot", "known unknowns of each kind": 200,
             **names, "accuracy in %": round(sum(accuracy) / len(accuracy), 2),
         },
-        reduced=_reduced(scale, size, names),
+        reduced=_reduced(found, scale, size, names),
         claims=[] if smoke else _claims(found),
         tables=[*_tables(found, "Single metrics", "single", list(found[0]["single"])),
                 *_tables(found, "Linear meta classifiers", "meta",
@@ -63,7 +63,7 @@ def findings(
     )  # fmt: skip
 
 
-def _reduced(scale: Scale, size: Mapping[str, int], names: Mapping[str, str]) -> list[str]:
+def _reduced(found: Found, scale: Scale, size: Mapping[str, int], names: Mapping[str, str]) -> list[str]:
     here = [] if names["known"].startswith("EMNIST") else [
         "MNIST's 70,000 digits stand in for EMNIST's 280,000, and notMNIST, KMNIST and Omniglot for its letters "
         "(put emnist_digits and emnist_letters under CAVEAT_DATA to change that)."
@@ -73,6 +73,10 @@ def _reduced(scale: Scale, size: Mapping[str, int], names: Mapping[str, str]) ->
             f"{size['nets']} CNNs instead of 10, each with {size['train']:,} digits for training, {size['held_out']:,} "
             f"for validation and {size['test']:,} for the test instead of 60,000, 20,000 and 200,000; {size['epochs']} "
             f"epochs; {size['unknown']:,} pictures of each unknown set."
+        )
+    if restarted := sum(one["restarts"] > 0 for one in found):
+        here.append(
+            f"{restarted} of the CNNs diverged at the paper's rate and were trained again at half of it or less."
         )
     return [
         *here,

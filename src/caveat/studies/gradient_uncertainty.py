@@ -1,29 +1,24 @@
 """Gradient uncertainty and meta classification: which answers on digits are wrong, and what is no digit?"""
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
-from safetensors.torch import save as to_bytes
-from torch import Tensor, nn
+from torch import Tensor
 
 from caveat import data
-from caveat.audits.files import write_atomically, write_bytes
+from caveat.audits.files import write_atomically
 from caveat.audits.findings import Findings, Scale
 from caveat.data import outliers
 from caveat.data.named import under_root
-from caveat.models.gradient_cnn import gradient_cnn
-from caveat.models.initialise import glorot
-from caveat.objectives import cross_entropy
 from caveat.observations import Observations, observe
 from caveat.scores import activations, gradients, meta
 from caveat.scores.logits import entropy, msp
 from caveat.studies import common, gradient_findings
-from caveat.training import fit
+from caveat.studies.gradient_nets import SIZES, WHOLE, Size, trained
 
 __all__ = ["run"]
 
@@ -32,30 +27,6 @@ FEW = 200
 """Known unknowns of each kind, as in the paper."""
 Columns = Mapping[str, Tensor]
 """Of one set, by kind: `paper` (29 columns), `all`, `activations`, `both`."""
-
-
-@dataclass(frozen=True)
-class Size:
-    """How large the experiment is."""
-
-    nets: int
-    train: int
-    held_out: int
-    test: int
-    unknown: int
-    """Pictures of each unknown set that are judged."""
-    epochs: int
-    batch: int = 256
-    rate: float = 0.1
-
-
-SIZES: dict[Scale, Size] = {
-    "smoke": Size(nets=1, train=700, held_out=500, test=500, unknown=150, epochs=6, batch=64, rate=0.03),
-    "small": Size(nets=4, train=10_000, held_out=5_000, test=10_000, unknown=2_000, epochs=10),
-    "full": Size(nets=10, train=30_000, held_out=10_000, test=30_000, unknown=4_000, epochs=30),
-}
-WHOLE = Size(nets=10, train=60_000, held_out=20_000, test=200_000, unknown=10_000, epochs=30)
-"""The paper's, for those who have EMNIST's 280,000 digits."""
 
 
 @dataclass(frozen=True)
@@ -120,7 +91,8 @@ def _one(sets: Sets, size: Size, seed: int, place: Path, say: Callable[[str], No
     order = torch.randperm(len(sets.images), generator=torch.Generator().manual_seed(seed))
     parts = order.split([size.train, size.held_out, size.test, len(order) - size.train - size.held_out - size.test])
     say(f"CNN {seed}: training")
-    net = _trained(sets, size, seed, place / "cnn.safetensors", parts)
+    training, validation = (data.from_tensors(sets.images[part], sets.labels[part]) for part in parts[:2])
+    net, restarts = trained(training, validation, size, seed, place / "cnn.safetensors")
     say(f"CNN {seed}: statistics of gradients")
     probes = {
         "gradients": gradients.probe(net, sets.few["uniform"]),
@@ -139,6 +111,7 @@ def _one(sets: Sets, size: Size, seed: int, place: Path, say: Callable[[str], No
     correct = test.part((~wrong).nonzero().flatten())
     others = {"wrong": test.part(wrong.nonzero().flatten()), **unknown}
     figures: dict[str, Any] = {
+        "restarts": restarts,
         "accuracy": 100 * float((~wrong).double().mean()),
         "single": _judged(_single(held_out), correct, others),
         "meta": _judged(_classifiers(held_out, few, seed), correct, others),
@@ -147,39 +120,6 @@ def _one(sets: Sets, size: Size, seed: int, place: Path, say: Callable[[str], No
         figures |= _drawn(held_out, few, correct, others, seed)
     write_atomically(done, json.dumps(figures))
     return figures
-
-
-def _trained(sets: Sets, size: Size, seed: int, path: Path, parts: Sequence[Tensor]) -> nn.Module:
-    """The paper's recipe; the rate falls by ten where the validation accuracy has not risen for two epochs."""
-    generator = torch.Generator().manual_seed(seed)
-    net = glorot(gradient_cnn(generator=generator), generator)
-    if path.exists():
-        net.load_state_dict(load_file(path))
-        return net.eval()
-    batches = data.shuffled(
-        data.from_tensors(sets.images[parts[0]], sets.labels[parts[0]]), batch=size.batch,
-        generator=torch.Generator().manual_seed(seed + 1),
-    )  # fmt: skip
-    held_out = data.from_tensors(sets.images[parts[1]], sets.labels[parts[1]])
-    kernels = [value for name, value in net.named_parameters() if name.endswith("weight")]
-    biases = [value for name, value in net.named_parameters() if name.endswith("bias")]
-    # Keras adds 1e-3 |w|^2 to the loss, torch's decay is half its gradient
-    groups: list[dict[str, Any]] = [{"params": kernels, "weight_decay": 2e-3}, {"params": biases}]
-    optimizer = torch.optim.SGD(groups, lr=size.rate, momentum=0.9)
-    reached: list[float] = []
-
-    def after(_: int, model: nn.Module) -> None:
-        model.eval()
-        seen = observe(model, held_out, features=False)
-        reached.append(float((seen.logits.argmax(dim=1) == seen.labels).double().mean()))
-        if len(reached) > 2 and max(reached[-2:]) < max(reached[:-2]) + 1e-3:
-            for group in optimizer.param_groups:
-                group["lr"] = max(1e-3, group["lr"] / 10)
-            reached[:] = [max(reached)]
-
-    fit(net, batches, cross_entropy, optimizer=optimizer, epochs=size.epochs, generator=generator, after_epoch=after)
-    write_bytes(path, to_bytes({name: value.contiguous() for name, value in net.state_dict().items()}))
-    return net.eval()
 
 
 Score = Callable[[Observations], Tensor]

@@ -1,0 +1,101 @@
+"""What the gradients of each set look like, and which of their statistics the meta classifiers live on."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from caveat.audits import catalog
+from caveat.audits.strips import Learned, Strip
+from caveat.observations import Observations
+from caveat.scores import gradients, meta
+
+__all__ = ["learned", "strips"]
+
+BINS = 32
+SIGNED = ("mean", "skewness")
+SHOWN = 12
+"""Coefficients and groups kept of each meta classifier."""
+JUDGE = 4000
+"""Samples of each set at most that importances are measured on."""
+
+
+def strips(known: Observations, wrong: Tensor, unknown: Mapping[str, Observations]) -> list[Strip]:
+    """How the seven statistics over all parameters are spread; empty if no gradients were observed."""
+    if "gradients" not in known.probed:
+        return []
+    parts = {"correct": known.part((~wrong).nonzero().flatten()), "wrong": known.part(wrong.nonzero().flatten())}
+    rows = {name: seen.probed["gradients"].double() for name, seen in {**parts, **unknown}.items() if len(seen)}
+    return [_strip(statistic, {name: found[:, place - 7] for name, found in rows.items()})
+            for place, statistic in enumerate(gradients.STATISTICS)]  # fmt: skip
+
+
+def _strip(statistic: str, columns: Mapping[str, Tensor]) -> Strip:
+    logarithmic = statistic not in SIGNED
+    seen = {name: column.abs().clamp_min(1e-37).log10() if logarithmic else column for name, column in columns.items()}
+    low = min(float(_quantile(column, 0.01)) for column in seen.values())
+    high = max(float(_quantile(column, 0.99)) for column in seen.values())
+    high = high if high > low else low + 1
+    inner = torch.linspace(low, high, BINS + 1, dtype=torch.float64)[1:-1]
+    bins: dict[str, list[float]] = {}
+    for name, column in seen.items():
+        counts = torch.bincount(torch.bucketize(column, inner), minlength=BINS).double()
+        bins[name] = [_short(share) for share in (counts / counts.max()).tolist()]
+    ends = [10**low, 10**high] if logarithmic else [low, high]
+    return Strip(
+        statistic=statistic, logarithmic=logarithmic, low=_short(ends[0]), high=_short(ends[1]),
+        median={name: _short(float(column.median())) for name, column in columns.items()}, bins=bins,
+    )  # fmt: skip
+
+
+def learned(
+    fitted: Mapping[str, catalog.FittedScore],
+    known: Observations,
+    wrong: Tensor,
+    unknown: Mapping[str, Observations],
+    *,
+    seed: int,
+) -> list[Learned]:
+    """Coefficients and permutation importances of the meta classifiers, on data that they were not fitted on."""
+    found: list[Learned] = []
+    parts = [_thin(seen) for seen in (known, *unknown.values())]
+    truth = torch.cat([wrong, *(wrong.new_ones(len(seen)) for seen in unknown.values())])
+    truth = torch.cat([_thin_rows(part) for part in truth.split([len(known), *(len(s) for s in unknown.values())])])
+    for name, score in fitted.items():
+        if score.family != "meta" or score.fitted is None:
+            continue
+        columns = torch.cat([catalog.columns(seen.probed["gradients"], seen.logits) for seen in parts])
+        names = getattr(score.fitted, "names", ())
+        shuffled = meta.importances(
+            score.fitted, columns, truth, meta.groups(names), generator=torch.Generator().manual_seed(seed), repeats=2
+        )
+        linear = score.fitted if isinstance(score.fitted, meta.Linear) else None
+        weights = {} if linear is None else dict(zip(names, linear.weight.tolist(), strict=True))
+        found.append(
+            Learned(
+                score=name, strength=None if linear is None else linear.strength, weights=_largest(weights),
+                importances=_largest(shuffled),
+            )
+        )  # fmt: skip
+    return found
+
+
+def _largest(values: Mapping[str, float]) -> dict[str, float]:
+    kept = sorted(values, key=lambda name: -abs(values[name]))[:SHOWN]
+    return {name: _short(values[name]) for name in kept}
+
+
+def _thin_rows(values: Tensor) -> Tensor:
+    return values if len(values) <= JUDGE else values[torch.linspace(0, len(values) - 1, JUDGE).long()]
+
+
+def _thin(seen: Observations) -> Observations:
+    return seen if len(seen) <= JUDGE else seen.part(torch.linspace(0, len(seen) - 1, JUDGE).long())
+
+
+def _quantile(column: Tensor, level: float) -> Tensor:
+    return column.sort().values[round(level * (len(column) - 1))]
+
+
+def _short(value: float) -> float:
+    return float(f"{value:.4g}")

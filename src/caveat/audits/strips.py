@@ -1,0 +1,36 @@
+"""Statistics of gradients over the sets, and what meta classifiers live on. Part of the record; no torch."""
+
+from pydantic import BaseModel, ConfigDict
+
+__all__ = ["Learned", "Strip"]
+
+
+class Strip(BaseModel):
+    """How one statistic of the gradient of all parameters is spread over the sets."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    statistic: str
+    logarithmic: bool
+    """Whether the bins are of equal width in the logarithm of the absolute value."""
+    low: float
+    high: float
+    """Where the first bin begins and the last one ends; what lies beyond counts there."""
+    median: dict[str, float]
+    """Per set. Known data are split: `correct` and `wrong`."""
+    bins: dict[str, list[float]]
+    """Per set, the samples in each bin over those in its fullest bin."""
+
+
+class Learned(BaseModel):
+    """What a meta classifier looks at."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    score: str
+    strength: float | None
+    """Of a linear one's penalty, as it was chosen; 0 without one."""
+    weights: dict[str, float]
+    """The largest coefficients of a linear one, of standardised columns `layer/statistic`."""
+    importances: dict[str, float]
+    """By how much the log loss grows, in nats, when the columns of a layer or of a statistic are shuffled together."""
