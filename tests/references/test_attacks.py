@@ -81,7 +81,7 @@ def test_pgd_equals_foolbox(foolbox, case, norm, radius):
     assert last.float().mean() > 0.8
     same(ours[last], moved[last], share=0.99)
     assert ((model(ours).argmax(1) != labels) >= success).all()
-    assert (losses.log_odds(model(ours), labels) > losses.log_odds(model(inputs), labels) + 0.5).float().mean() > 0.8
+    assert (losses.log_odds(model(ours), labels) > losses.log_odds(model(inputs), labels) + 0.1).float().mean() > 0.8
 
 
 def test_pgd_is_as_strong_as_both(foolbox, torchattacks, case):

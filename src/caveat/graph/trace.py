@@ -1,0 +1,141 @@
+"""From a module to its list of operations, by torch.export."""
+
+import operator
+import warnings
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, fx, nn
+
+from caveat.errors import DataError, ModelError
+from caveat.graph.graph import Graph
+from caveat.graph.lowering import LOWER
+from caveat.graph.value import Adds, Unsuited, Value
+
+__all__ = ["trace"]
+
+PARTS = {"PARAMETER", "BUFFER", "CONSTANT_TENSOR"}
+
+
+def trace(model: nn.Module, inputs: Float[Tensor, "n ..."]) -> Graph:
+    """The model as a list of elementary operations, from one run on an example.
+
+    Any module whose path does not depend on the values of its input, made of linear maps, convolutions, ReLU and its
+    leaky kin, max and average pooling, batch normalisation in eval mode, arithmetic with constants, sums,
+    concatenation, padding, slices and reshapes, however it is written (modules, functions, methods). It takes seconds.
+    The list is run on the example, in another order and number than traced, and must give what the model gives.
+
+    Parameters
+    ----------
+    inputs
+        At least one sample of the shape that will be looked at.
+
+    Raises
+    ------
+    ModelError
+        If the model is in training mode, uses another operation (the message says which, and where), ties samples
+        together, or is not reproduced.
+    DataError
+        If there is no input.
+    """
+    training = [name or "the model itself" for name, module in model.named_modules() if module.training]
+    if training:
+        raise ModelError(f"model: expected it in eval mode, but {training[0]} is in training mode: call model.eval()")
+    if not len(inputs) or not inputs.is_floating_point():
+        raise DataError(f"inputs: expected at least one floating sample, got {inputs.dtype} of {tuple(inputs.shape)}")
+    pair = inputs.detach()[:2] if len(inputs) > 1 else torch.cat([inputs.detach()] * 2)
+    graph = _lowered(_exported(model, pair), pair)
+    _assert_same(graph, model, pair[[1, 0, 1]])
+    return graph
+
+
+def _exported(model: nn.Module, pair: Tensor) -> Any:
+    from torch.export import export  # takes a second to import
+
+    with warnings.catch_warnings(), torch.no_grad(), torch.random.fork_rng(devices=[]):
+        warnings.simplefilter("ignore")  # of torch about itself
+        try:
+            return export(model, (pair,), strict=False).run_decompositions({})
+        except Exception as error:
+            reason = str(error).strip().splitlines()
+            raise ModelError(
+                "model: torch.export cannot follow it (a path that depends on the input's values?): "
+                f"{reason[0] if reason else type(error).__name__}"
+            ) from error
+
+
+def _lowered(program: Any, pair: Tensor) -> Graph:
+    known: dict[str, Any] = {}
+    for spec in program.graph_signature.input_specs:
+        if spec.kind.name == "USER_INPUT":
+            known[spec.arg.name] = Value(0, tuple(pair.shape[1:]))
+        elif spec.kind.name in PARTS:
+            held = program.state_dict.get(spec.target)
+            held = program.constants[spec.target] if held is None else held
+            known[spec.arg.name] = held.detach().clone()
+    lowering = Adds(len(pair))
+    for node in program.graph.nodes:
+        if node.op == "call_function":
+            known[node.name] = _call(lowering, node, known)
+    (output,) = next(node for node in program.graph.nodes if node.op == "output").args
+    if len(output) != 1 or not isinstance(output[0], fx.Node) or not isinstance(known[output[0].name], Value):
+        raise ModelError(
+            "model: expected one tensor that depends on the input, got something else; return logits alone"
+        )
+    return Graph(tuple(lowering.nodes), known[output[0].name].place, tuple(pair.shape[1:]))
+
+
+def _call(lowering: Adds, node: fx.Node, known: dict[str, Any]) -> Any:
+    def resolved(argument: fx.Node) -> Any:
+        return known[argument.name]
+
+    args, kwargs = fx.map_arg(node.args, resolved), fx.map_arg(node.kwargs, resolved)
+    target: Any = node.target
+    if target is operator.getitem or not _depends((args, list(kwargs.values()))):
+        with torch.no_grad():
+            return target(*args, **kwargs)  # constants of the model among themselves
+    where = _place(node)
+    lower = LOWER.get(target)
+    if lower is None:
+        raise ModelError(
+            f"model: {target} (in {where}) is none of the operations a piecewise affine network is made of"
+        )
+    names = [argument.name for argument in target._schema.arguments]
+    defaults = {a.name: a.default_value for a in target._schema.arguments if a.has_default_value()}
+    given = defaults | dict(zip(names, args, strict=False)) | kwargs
+    shapes = [tuple(v.shape) for v in _tensors(node.meta["val"])]
+    if any(not shape or shape[0] != lowering.batch for shape in shapes):
+        raise ModelError(f"model: {target} (in {where}) ties samples together or drops the batch: shape {shapes[0]}")
+    try:
+        return lower(lowering, given, [shape[1:] for shape in shapes], where)
+    except Unsuited as reason:
+        raise ModelError(f"model: {target} (in {where}): {reason}") from None
+
+
+def _depends(arguments: Any) -> bool:
+    if isinstance(arguments, tuple | list):
+        return any(_depends(argument) for argument in arguments)
+    return isinstance(arguments, Value)
+
+
+def _tensors(value: Any) -> list[Tensor]:
+    """The results of a node; batch normalisation has empty ones besides."""
+    return [value] if isinstance(value, Tensor) else [v for v in value if isinstance(v, Tensor) and v.numel()]
+
+
+def _place(node: fx.Node) -> str:
+    stack = list((node.meta.get("nn_module_stack") or {}).values())
+    return str(stack[-1][0] or "the model's forward") if stack else "the model's forward"
+
+
+def _assert_same(graph: Graph, model: nn.Module, inputs: Tensor) -> None:
+    with torch.no_grad():
+        expected, found = model(inputs), graph(inputs)
+    eps = torch.finfo(inputs.dtype).eps
+    scale = float(expected.abs().max()) + torch.finfo(inputs.dtype).tiny
+    if expected.shape != found.shape or not float((expected - found).abs().max()) <= 1e4 * eps * scale:
+        raise ModelError(
+            "model: its list of operations does not give its own output; it draws random numbers, changes itself, ties "
+            "samples together, or does something the list cannot say"
+        )
