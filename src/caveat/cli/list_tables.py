@@ -12,6 +12,7 @@ def run(
 ) -> None:
     """Print what there is: scores, metrics, calibrations, data, models, objectives, posteriors, studies."""
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     from caveat.audits.catalog import known_name
@@ -20,7 +21,7 @@ def run(
     columns, rows = LISTS[table]()
     shown = Table(*columns, title=table)
     for row in rows:
-        shown.add_row(*row)
+        shown.add_row(*map(escape, row))
     console = Console()
     console.print(shown)
     if table == "scores":
@@ -62,7 +63,6 @@ def _calibrations() -> tuple[list[str], list[tuple[str, ...]]]:
 
 def _data() -> tuple[list[str], list[tuple[str, ...]]]:
     from caveat import data
-
     from caveat.data import segmentation
 
     found = data.NAMES | segmentation.SETS

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
 from caveat.data.named import under_root
@@ -33,7 +33,8 @@ class Rows:
     """Rows in a new order every pass: batches for training."""
 
     inputs: Float[Tensor, "n d"]
-    labels: Float[Tensor, " n"]
+    labels: Shaped[Tensor, " n"]
+    """Real, or whole for classes."""
     batch: int
     generator: torch.Generator
 

@@ -150,7 +150,7 @@ def study_of(
     for name, posterior in methods.items():
         say(f"{recipe.name}: {name}")
         found[name] = measure(_answer(model, posterior, recipe), test, per_image=recipe.per_image)
-        cost = {MANY: len(numbers), OURS: spent["tracked network"] / spent["one network"]}
+        cost = {MANY: float(len(numbers)), OURS: spent["tracked network"] / spent["one network"]}
         found[name]["training, x plain"] = cost.get(name, cost[OURS] if name == SWAG else 1.0)
     say(f"{recipe.name}: scenes")
     return found, spent, _shots(recipe, model, {ONE: None, MANY: many, OURS: drawn}, test)

@@ -1,0 +1,69 @@
+"""`caveat audit-pixels` from the command line."""
+
+import pytest
+from typer.testing import CliRunner
+
+from caveat import posteriors
+from caveat.audits.record import Record
+from caveat.cli.main import app
+from caveat.errors import CaveatError
+from caveat.models import enet
+from caveat.studies.toy_scenes import write_toy_camvid
+
+MODEL = "caveat.models:enet(classes=8)"
+UNKNOWN = [text for kind in ("pedestrian", "bicyclist", "car") for text in ("--unknown", kind)]
+
+
+@pytest.fixture
+def root(tmp_path):
+    write_toy_camvid(tmp_path / "CamVid")
+    return tmp_path / "CamVid"
+
+
+def call(*arguments: object):
+    return CliRunner().invoke(app, ["audit-pixels", *map(str, arguments)])
+
+
+def test_record_and_report(root, tmp_path):
+    folder = tmp_path / "out"
+    result = call("--model", MODEL, "--test", "camvid", "--root", root, *UNKNOWN, "--replicas", 2, "--scenes", 2,
+                  "--score", "msp", "--size", "16x24", "-o", folder)  # fmt: skip
+    assert result.exit_code == 0, result.output
+    record = Record.load(folder / "record.json")
+    assert record.sets[0].name == "test"
+    assert record.sets[0].shape == [3, 16, 24]
+    assert [s.name for s in record.scores] == ["msp"]
+    assert record.classes == ["sky", "building", "pole", "road", "pavement", "tree", "sign", "fence"]
+    assert "Uncertainty of picture" in (folder / "report.html").read_text()
+
+
+def test_a_posterior_is_asked_for_its_draws(root, tmp_path):
+    posteriors.save(posteriors.ensemble.of([enet(classes=8)] * 2), tmp_path / "two.safetensors")
+    for name, options in (("a", ["--draws", 2]), ("b", ["--posterior", tmp_path / "two.safetensors"])):
+        result = call("--model", MODEL, "--test", "camvid:val", "--root", root, *UNKNOWN, "--replicas", 2,
+                      "--scenes", 0, "--score", "mutual_information", "-o", tmp_path / name, *options)  # fmt: skip
+        assert result.exit_code == 0, result.output
+        record = Record.load(tmp_path / name / "record.json")
+        assert [s.family for s in record.scores] == ["draws"]
+        assert record.sets[0].count == 2
+
+
+def test_classes_are_told(root, tmp_path):
+    result = call("--model", MODEL, "--test", "camvid", "--root", root, "--unknown", "car", "--classes", "-o", tmp_path)
+    assert result.output.strip() == "sky, building, pole, road, pavement, tree, sign, fence, pedestrian, bicyclist"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--test", "camvit"], "--test: there is no 'camvit'"),
+        (["--test", "camvid:all"], "no split 'all'"),
+        (["--test", "camvid", "--size", "12"], "--size: expected HEIGHTxWIDTH"),
+        (["--test", "camvid", "--score", "knn"], "scores: there is no 'knn'"),
+        (["--test", "camvid", "--score", "mutual_information"], "scores: there is no 'mutual_information'"),
+    ],
+)
+def test_mistakes_are_told(root, tmp_path, options, message):
+    result = call("--model", MODEL, "--root", root, "-o", tmp_path / "out", *options)
+    assert isinstance(result.exception, CaveatError)
+    assert message in str(result.exception)
