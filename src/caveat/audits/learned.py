@@ -32,7 +32,10 @@ def strips(known: Observations, wrong: Tensor, unknown: Mapping[str, Observation
 
 def _strip(statistic: str, columns: Mapping[str, Tensor]) -> Strip:
     logarithmic = statistic not in SIGNED
-    seen = {name: column.abs().clamp_min(1e-37).log10() if logarithmic else column for name, column in columns.items()}
+    seen = {
+        name: (column.abs().clamp_min(1e-37).log10() if logarithmic else column).contiguous()
+        for name, column in columns.items()
+    }
     low = min(float(_quantile(column, 0.01)) for column in seen.values())
     high = max(float(_quantile(column, 0.99)) for column in seen.values())
     high = high if high > low else low + 1
@@ -70,7 +73,7 @@ def learned(
             score.fitted, columns, truth, meta.groups(names), generator=torch.Generator().manual_seed(seed), repeats=2
         )
         linear = score.fitted if isinstance(score.fitted, meta.Linear) else None
-        weights = {} if linear is None else dict(zip(names, linear.weight.tolist(), strict=True))
+        weights: dict[str, float] = {} if linear is None else dict(zip(names, linear.weight.tolist(), strict=True))
         found.append(
             Learned(
                 score=name, strength=None if linear is None else linear.strength, weights=_largest(weights),
