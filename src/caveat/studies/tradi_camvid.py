@@ -18,7 +18,7 @@ from caveat.data.segmentation import open_bdd_anomaly, open_camvid, open_street_
 from caveat.mixture import log_mean
 from caveat.models import enet, pspnet
 from caveat.objectives import pixel_cross_entropy
-from caveat.posteriors import Dropout, Ensemble, dropout, perturbation, swag, tradi
+from caveat.posteriors import Dropout, Ensemble, dropout, ensemble, perturbation, swag, tradi
 from caveat.studies import common, plots
 from caveat.studies.camvid_tables import MANY, MASKS, NOISE, ONE, OURS, SWAG, claims, tables
 from caveat.studies.pixels import Answer, measure
@@ -119,13 +119,15 @@ def study_of(
     batches = sets.shuffled_scenes(train, batch=recipe.batch, generator=torch.Generator())
     say(f"{recipe.name}: one network, tracked by TRADI and SWAG")
     model, trackers = recipe.trained(batches, classes, seed, place / "base.safetensors", tracked=True)
-    say(f"{recipe.name}: {recipe.members} networks for the deep ensemble")
+    say(f"{recipe.name}: {recipe.members - 1} more networks for the deep ensemble")
 
     def member(number: int, checkpoint: Path) -> nn.Module:
         return recipe.trained(batches, classes, number, checkpoint)[0]
 
-    numbers = [seed, *(1000 * (seed + 1) + k for k in range(1, recipe.members))]
-    many = members(member, seeds=numbers, folder=place / "members")
+    # trackers only watch: the tracked network is a member like the others
+    numbers = [1000 * (seed + 1) + k for k in range(1, recipe.members)]
+    others = members(member, seeds=numbers, folder=place / "members")
+    many = ensemble.stack([ensemble.state(model), *(others.member(k) for k in range(len(others)))])
     say(f"{recipe.name}: draws")
     draw = torch.Generator().manual_seed(seed)
     renewing = list(replace(batches, generator=torch.Generator().manual_seed(seed)))[:40]
@@ -150,7 +152,7 @@ def study_of(
     for name, posterior in methods.items():
         say(f"{recipe.name}: {name}")
         found[name] = measure(_answer(model, posterior, recipe), test, per_image=recipe.per_image)
-        cost = {MANY: float(len(numbers)), OURS: spent["tracked network"] / spent["one network"]}
+        cost = {MANY: float(recipe.members), OURS: spent["tracked network"] / spent["one network"]}
         found[name]["training, x plain"] = cost.get(name, cost[OURS] if name == SWAG else 1.0)
     say(f"{recipe.name}: scenes")
     return found, spent, _shots(recipe, model, {ONE: None, MANY: many, OURS: drawn}, test)
