@@ -117,7 +117,7 @@ def along(
         tie=tied.sum(1) > 1,
         limit_confidence=limit.softmax(1).amax(1),
         class_from=class_from,
-        first=first,
+        first=torch.minimum(first, stays),  # both are rounded
         stays=stays,
         exact=first_exact & stays_exact & class_exact,
         row_distance=row_distances(graph, points) if rows else None,

@@ -1,0 +1,66 @@
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from caveat import bounds
+from caveat.errors import ModelError, OptionError
+
+
+def reader(weight=1.0, bias=-3.0, d=2):
+    """Class 1 has the log-odds weight sum(x) + bias."""
+    model = nn.Linear(d, 2).double().eval()
+    with torch.no_grad():
+        model.weight.zero_()
+        model.weight[1] = weight
+        model.bias.copy_(torch.tensor([0.0, bias]))
+    return model
+
+
+def test_every_alpha_is_a_power_of_the_factor_and_the_first_one():
+    """Sum 1: log-odds alpha - 3 passes log 999 = 6.907 at 9.907, so the first power of 1.1 is 1.1^25 = 10.83."""
+    inputs = torch.tensor([[0.4, 0.6], [8.0, 3.0], [0.0, 0.0]]).double()
+    found = bounds.reached(reader(), inputs)
+    assert found[0].item() == pytest.approx(1.1**25)
+    assert found[1].item() == 1.0
+    assert found[2].item() == math.inf  # confidence 0.95 at every alpha
+    assert bounds.reached(reader(), inputs, largest=5.0)[0].item() == math.inf
+    exact = bounds.along(reader(), inputs[:1]).first
+    assert exact.item() == pytest.approx(9.907, abs=1e-3)
+    assert exact.item() <= found[0].item() <= exact.item() * 1.1
+
+
+def test_the_clipped_path_counts_if_it_is_sure_anywhere():
+    """Class 1 where one value is large and the other small: sure in the middle of the path, not at its white end."""
+    model = nn.Linear(2, 2).double().eval()
+    with torch.no_grad():
+        model.weight.copy_(torch.tensor([[0.0, 0.0], [20.0, -20.0]]))
+        model.bias.copy_(torch.tensor([0.0, -5.0]))
+    inputs = torch.tensor([[0.4, 0.02], [0.3, 0.3]]).double()
+    white = model(torch.ones(1, 2).double()).softmax(1).amax()
+    assert bounds.overconfident(model, inputs, threshold=0.9999).tolist() == [True, False]
+    assert white < 0.9999
+
+
+def test_the_path_is_followed_until_every_value_is_white():
+    inputs = torch.tensor([[1e-6, 0.5]]).double()
+    model = reader(weight=20.0, bias=-36.0)  # sure of class 1 only where both are nearly 1, of class 0 before
+    assert bounds.overconfident(model, inputs, threshold=0.95).item()
+    with torch.no_grad():
+        model.bias[1] = -22.0  # at (0, 0.5) log-odds -12, at (0, 1) -2, white 18
+        model.weight[1] = torch.tensor([20.0, 20.0])
+    assert bounds.overconfident(model, inputs, threshold=1 - 1e-7).item()
+
+
+def test_batches_change_nothing():
+    inputs = torch.rand(23, 2, generator=torch.Generator().manual_seed(0)).double()
+    for function in (bounds.reached, bounds.overconfident):
+        assert torch.equal(function(reader(), inputs, batch_size=5), function(reader(), inputs))
+
+
+def test_errors_teach():
+    with pytest.raises(ModelError, match="eval mode"):
+        bounds.reached(reader().train(), torch.rand(1, 2).double())
+    with pytest.raises(OptionError, match="factor"):
+        bounds.reached(reader(), torch.rand(1, 2).double(), factor=1.0)
