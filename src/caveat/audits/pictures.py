@@ -14,7 +14,7 @@ from caveat.audits import record
 from caveat.observations import Observations
 from caveat.types import Batches
 
-__all__ = ["choose", "take"]
+__all__ = ["choose", "encoded", "take"]
 
 Kind = Literal["trusted mistake", "doubted correct", "passing unknown"]
 SIDE = 64
@@ -56,7 +56,7 @@ def choose(
                 continue
             confidence = seen.logits[rows].softmax(dim=1).amax(dim=1)
             for i, row in enumerate(rows.tolist()):
-                png = _png(images[i])
+                png = encoded(images[i])
                 if png is None:
                     return []
                 chosen.append(
@@ -92,7 +92,7 @@ def take(batches: Batches, indices: Tensor) -> Tensor | None:
     return torch.stack([found[i] for i in indices.tolist()]) if found else torch.empty(0)
 
 
-def _png(image: Tensor) -> str | None:
+def encoded(image: Tensor) -> str | None:
     """Base64 PNG of at most `SIDE` pixels a side, or None for what is no picture."""
     if image.ndim != 3 or image.shape[0] not in (1, 3) or not image.is_floating_point():
         return None

@@ -1,0 +1,155 @@
+"""Accuracy under attack: how small a change of the input is enough to change a right answer."""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from caveat.attacks import Ball, pgd
+from caveat.audits.pictures import encoded, take
+from caveat.audits.under_attack import Attacked, AttackedPicture, AttackedRadius
+from caveat.errors import OptionError
+from caveat.types import Batches
+
+__all__ = ["attacked"]
+
+NORMS: dict[float, Literal["1", "2", "inf"]] = {1: "1", 2: "2", math.inf: "inf"}
+QUANTILE = 1.959964  # of the normal distribution: 97.5 %
+
+
+def attacked(  # noqa: PLR0913  # the signature is the configuration
+    model: nn.Module,
+    batches: Batches,
+    rows: Tensor,
+    labels: Tensor,
+    *,
+    radii: Sequence[float],
+    generator: torch.Generator,
+    norm: int | float = math.inf,
+    samples: int = 200,
+    steps: int = 40,
+    low: float | None = 0.0,
+    high: float | None = 1.0,
+    classes: Sequence[str] | None = None,
+    pictures: int = 12,
+    batch_size: int = 128,
+    say: Callable[[str], None] | None = None,
+) -> Attacked:
+    """Attack a random part of `rows` of a set by PGD at each radius.
+
+    An answer that a smaller radius has broken counts as broken at a larger one, so accuracy never rises with the radius
+    and only what still stands is attacked further. What is found is an upper bound: another attack may break more.
+
+    Parameters
+    ----------
+    rows
+        Positions in the set from which inputs are drawn: those the audit judges on.
+    labels
+        Of the whole set.
+    radii
+        In units of the inputs, each > 0; norm 1, 2 or inf over all values of an input.
+    low, high
+        The box of valid inputs.
+
+    Raises
+    ------
+    OptionError
+        If a radius is not positive, there are none, or the set's order cannot be known again (a shuffled loader).
+    DataError
+        If inputs lie outside of the box.
+    ModelError
+        If the model has no gradient with respect to its inputs.
+    """
+    radii = sorted({float(radius) for radius in radii})
+    if not radii or not 0 < radii[0] <= radii[-1] < math.inf:
+        raise OptionError(f"attack_radii: expected positive, finite radii, got {radii}")
+    if samples < 1:
+        raise OptionError(f"attack_samples: expected at least 1, got {samples}")
+    chosen = rows[torch.randperm(len(rows), generator=generator)[:samples]].sort().values
+    clean = take(batches, chosen)
+    if clean is None:
+        raise OptionError("attack_radii: the loader of test is shuffled; give one that keeps its order")
+    anchor = next(model.parameters(), None)
+    clean = clean if anchor is None else clean.to(anchor.device, anchor.dtype)
+    truth = labels[chosen].to(clean.device)
+    found, broken_at = clean.clone(), torch.full((len(clean),), math.inf, dtype=torch.float64, device=clean.device)
+    broken_at[~_right(model, clean, truth, batch_size)] = 0.0
+    for radius in radii:
+        if say is not None:
+            say(f"attacking within {radius:g}")
+        ball = Ball(norm, radius, low, high)
+        standing = torch.isinf(broken_at).nonzero().squeeze(1)
+        for part in standing.split(batch_size):
+            found[part] = pgd(model, clean[part], truth[part], ball, generator=generator, steps=steps)
+        broken_at[standing[~_right(model, found[standing], truth[standing], batch_size)]] = radius
+    order = _worst(model, found, broken_at)[:pictures]
+    names = classes if classes is not None else [str(k) for k in range(int(truth.max()) + 1)]
+    return Attacked(
+        attack=f"PGD, {steps} steps, random start",
+        norm=NORMS[norm],
+        samples=len(clean),
+        radii=[_share(radius, broken_at) for radius in (0.0, *radii)],
+        pictures=_shown(model, clean, found, broken_at, order, chosen, truth, names),
+    )
+
+
+def _right(model: nn.Module, inputs: Tensor, labels: Tensor, batch_size: int) -> Tensor:
+    with torch.no_grad():
+        parts = zip(inputs.split(batch_size), labels.split(batch_size), strict=True)
+        return torch.cat([model(x).argmax(1) == y for x, y in parts]) if len(labels) else labels.bool()
+
+
+def _share(radius: float, broken_at: Tensor) -> AttackedRadius:
+    """The share that stands, with Wilson's interval."""
+    n, share = len(broken_at), float((broken_at > radius).double().mean())
+    z2 = QUANTILE**2 / n
+    middle = (share + z2 / 2) / (1 + z2)
+    half = QUANTILE / (1 + z2) * math.sqrt(share * (1 - share) / n + z2 / (4 * n))
+    return AttackedRadius(radius=radius, accuracy=share, low=max(0.0, middle - half), high=min(1.0, middle + half))
+
+
+def _worst(model: nn.Module, found: Tensor, broken_at: Tensor) -> list[int]:
+    """Broken by the attack, at the smallest radius first, then the surest mistakes."""
+    broken = ((broken_at > 0) & torch.isfinite(broken_at)).nonzero().squeeze(1).tolist()
+    if not broken:
+        return []
+    with torch.no_grad():
+        sure = dict(zip(broken, model(found[broken]).softmax(1).amax(1).tolist(), strict=True))
+    return sorted(broken, key=lambda row: (float(broken_at[row]), -sure[row], row))
+
+
+def _shown(
+    model: nn.Module,
+    clean: Tensor,
+    found: Tensor,
+    broken_at: Tensor,
+    order: Sequence[int],
+    places: Tensor,
+    truth: Tensor,
+    names: Sequence[str],
+) -> list[AttackedPicture]:
+    shown: list[AttackedPicture] = []
+    for row in order:
+        with torch.no_grad():
+            probs = model(found[row : row + 1]).softmax(1)[0]
+        change = found[row] - clean[row]
+        largest = change.abs().amax().clamp_min(torch.finfo(change.dtype).tiny)
+        pngs = [encoded(picture) for picture in (clean[row], found[row], 0.5 + 0.5 * change / largest)]
+        before, after, difference = pngs
+        if before is None or after is None or difference is None:
+            return []  # no pictures: a table's rows, say
+        predicted, label = int(probs.argmax()), int(truth[row])
+        shown.append(
+            AttackedPicture(
+                index=int(places[row]), radius=float(broken_at[row]), label=_name(names, label),
+                predicted=_name(names, predicted), confidence=float(probs[predicted]),
+                before=before, after=after, change=difference,
+            )
+        )  # fmt: skip
+    return shown
+
+
+def _name(names: Sequence[str], k: int) -> str:
+    return names[k] if k < len(names) else str(k)
