@@ -15,12 +15,12 @@ from caveat import __version__, calibration
 from caveat import scores as tables
 from caveat.audits import catalog, judge, record
 from caveat.audits.looking import FROM_LOGITS, Plan, answers
-from caveat.audits.pixels import Counts, Drawing, Reservoir, Sums
+from caveat.audits.pixels import Counts, Reservoir, Sums
 from caveat.audits.views import Views
 from caveat.errors import DataError
 from caveat.metrics.tally import quantile_edges
 from caveat.observations import check_eval
-from caveat.types import Batches
+from caveat.types import Batches, Drawing
 
 __all__ = ["audit_dense", "confusion_iou"]
 
@@ -191,11 +191,7 @@ def _sets(plan: Plan, counts: Counts, images: int, shape: list[int], confidence:
 
 
 def _score(name: str, counts: Counts) -> record.Score:
-    if name in tables.FROM_DRAWS:
-        text = (tables.FROM_DRAWS[name].__doc__ or "").strip()
-        summary, source = text.split("\n")[0], " ".join(text.partition("Source:")[2].split("\n\n")[0].split())
-    else:
-        summary, source = catalog.describe(name)
+    summary, source = catalog.describe(name)
     family = "draws" if name in tables.FROM_DRAWS else "logits"
     return record.Score.model_validate(
         {"name": name, "family": family, "summary": summary, "source": source, "seconds_fit": 0.0,

@@ -7,11 +7,11 @@ import torch
 from torch import Tensor, nn
 
 from caveat import scores as tables
-from caveat.audits.pixels import Drawing, groups
+from caveat.audits.pixels import groups
 from caveat.errors import DataError, ModelError
 from caveat.mixture import log_mean
 from caveat.observations import glance
-from caveat.types import Batches
+from caveat.types import Batches, Drawing
 
 __all__ = ["FROM_LOGITS", "Answer", "Plan", "answers"]
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -14,16 +13,7 @@ from caveat.metrics import proper, ranking
 from caveat.metrics.interval import interval_of_ece
 from caveat.metrics.tally import Tally
 
-__all__ = ["Counts", "Drawing", "Reservoir", "Sums", "groups"]
-
-
-@runtime_checkable
-class Drawing(Protocol):
-    """A network that is many: it tells what each draw says."""
-
-    def draws(self, inputs: Tensor) -> Tensor:
-        """Logits `(s, n, c, h, w)`."""
-        ...
+__all__ = ["Counts", "Reservoir", "Sums", "groups"]
 
 
 def groups(labels: Tensor, predicted: Tensor, void: int | None, kinds: Sequence[Tensor]) -> Tensor:
