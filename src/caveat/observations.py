@@ -4,9 +4,10 @@
 memory-mapped safetensors file, so that memory does not grow with the number of samples.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -16,9 +17,13 @@ from torch import Tensor, nn
 from caveat import heads, storage
 from caveat.calls import recorded
 from caveat.errors import DataError, ModelError
-from caveat.types import Batches, Features, Look, Probe
+from caveat.mixture import log_mean
+from caveat.types import Batches, Drawing, Features, Look, Probe
 
-__all__ = ["Observations", "load", "observe"]
+__all__ = ["DRAWS", "Observations", "load", "observe"]
+
+DRAWS = "draws"
+"""Name of a posterior's draws among what probes found."""
 
 PROBED = "probe:"
 """Prefix of a probe's name in a file of observations."""
@@ -32,8 +37,8 @@ class Observations:
     labels: Int[Tensor, "n *pixels"]
     features: Features | None = None
     """Input of the head; None where it was not asked for, or the model is dense."""
-    probed: Mapping[str, Float[Tensor, "n k"]] = field(default_factory=dict)
-    """What each probe found, by name."""
+    probed: Mapping[str, Float[Tensor, "n *k"]] = field(default_factory=dict)
+    """What each probe found, by name; of a posterior, its draws `(n, s, c)` under the name `draws`."""
 
     def __len__(self) -> int:
         """Number of samples."""
@@ -100,13 +105,15 @@ def observe(
     ModelError
         If the model is in training mode, gives no logits, gives NaN, or (with `features`) has no head.
 
-    The model is left as it was: no hook stays, no mode or gradient changes.
+    The model is left as it was: no hook stays, no mode or gradient changes. If it is many networks
+    (`posteriors.Predictive`), their draws are kept too.
     """
     check_eval(model)
     anchor = next(model.parameters(), None)
     sink = storage.File(Path(path)) if path is not None else storage.Memory()
     probes = probes or {}
     layer = head if isinstance(head, heads.HeadLayer) else None
+    features = features and not isinstance(model, Drawing)  # which has as many heads as networks
     with sink:
         for number, (inputs, labels) in enumerate(batches):
             check_inputs(inputs, labels, name)
@@ -134,6 +141,8 @@ def glance(
     model: nn.Module, inputs: Tensor, head: heads.HeadLayer | None, probes: Mapping[str, Probe], where: str
 ) -> tuple[Tensor, Tensor | None, dict[str, Tensor]]:
     """One forward pass over one batch: logits, features (with a head) and what the probes find; all detached."""
+    if isinstance(model, Drawing):
+        return _many(model, inputs, probes, where)
     graph = any(probe.graph for probe in probes.values())
     wanted = {layer for probe in probes.values() for layer in probe.layers}
     if graph and inputs.is_floating_point():
@@ -149,6 +158,19 @@ def glance(
         look = Look(model, inputs, logits, activations, calls)
         probed = {name: probe(look).detach() for name, probe in probes.items()}
     return logits.detach(), features, probed
+
+
+def _many(
+    model: Drawing, inputs: Tensor, probes: Mapping[str, Probe], where: str
+) -> tuple[Tensor, None, dict[str, Tensor]]:
+    """The same of a model that is many networks: their mean, and what each of them says."""
+    if probes:
+        raise ModelError(
+            f"model: it is many networks; {', '.join(probes)} needs one: observe its `model`, or use scores from draws"
+        )
+    with torch.inference_mode():
+        draws = _answered(model.draws, inputs, where)
+    return log_mean(draws), None, {DRAWS: draws.transpose(0, 1)}
 
 
 def _observations(signals: dict[str, Tensor], where: str) -> Observations:
@@ -182,8 +204,12 @@ def check_inputs(inputs: Tensor, labels: Tensor, name: str) -> None:
 
 def run(model: nn.Module, inputs: Tensor, where: str) -> Tensor:
     """One forward pass whose failure says `where` and with which shape it was."""
+    return _answered(partial(heads.forward, model), inputs, where)
+
+
+def _answered(function: Callable[[Tensor], Tensor], inputs: Tensor, where: str) -> Tensor:
     try:
-        logits = heads.forward(model, inputs)
+        logits = function(inputs)
     except RuntimeError as error:
         reason = str(error).splitlines()[0]
         raise DataError(f"{where}: the model fails on inputs of shape {tuple(inputs.shape)}: {reason}") from error

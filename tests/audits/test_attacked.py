@@ -11,7 +11,9 @@ from PIL import Image
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
+from caveat.audits.assess import split
 from caveat.audits.attacked import attacked
+from caveat.audits.run import audit
 from caveat.errors import OptionError
 
 
@@ -106,3 +108,21 @@ def test_errors_teach():
     shuffled = DataLoader(TensorDataset(pixels(SUMS), LABELS), shuffle=True)
     with pytest.raises(OptionError, match="shuffled"):
         attacked(brightness(), shuffled, torch.arange(4), LABELS, radii=[0.1], generator=torch.Generator())
+
+
+def test_the_audit_attacks_what_it_judges_on():
+    generator = torch.Generator().manual_seed(0)
+    inputs = torch.rand(60, 1, 2, 2, generator=generator)
+    labels = (inputs.sum((1, 2, 3)) > 2).long()
+    record = audit(
+        brightness(), [(inputs, labels)], scores=["msp"], calibrations=[], replicas=2, attack_radii=[0.05, 0.5],
+        attack_norm=2, attack_samples=30,
+    )  # fmt: skip
+    (found,) = record.attacked
+    assert (found.norm, found.samples) == ("2", 30)
+    assert found.radii[0].accuracy == 1
+    assert 0 < found.radii[1].accuracy < 1
+    judged = set(split(60, 0.2, 0)[1].tolist())
+    assert {picture.index for picture in found.pictures} <= judged
+    assert record.seconds["attack"] > 0
+    assert audit(brightness(), [(inputs, labels)], scores=["msp"], calibrations=[], replicas=2).attacked == []

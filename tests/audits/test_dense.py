@@ -124,13 +124,20 @@ def test_the_draws_are_scored_pixel_by_pixel(many, scenes):
     mean = draws.softmax(2).mean(0)
     right = (mean.argmax(1) == labels)[labels < 4].double().mean()
     assert record.calibrations[0].summary.accuracy.value == pytest.approx(right.item(), rel=1e-5)
-    note = next(n for n in record.notes if n.startswith("Mean uncertainty of pixels of strange"))
-    own = labels == STRANGE
-    total, aleatoric, epistemic = (
-        FROM_DRAWS[name](draws)[own].mean().item()
-        for name in ("predictive_entropy", "expected_entropy", "mutual_information")
-    )
-    assert f"total {total:.3f} nats = aleatoric {aleatoric:.3f} + epistemic {epistemic:.3f}" in note
+    assert record.draws is not None
+    assert record.draws.count == 4
+    means = {part.set: part for part in record.draws.sets}
+    groups = {"correct": (mean.argmax(1) == labels) & (labels < 4), "strange": labels == STRANGE}
+    for where, own in groups.items():
+        part = means[where]
+        for value, name in (
+            (part.total, "predictive_entropy"), (part.aleatoric, "expected_entropy"),
+            (part.epistemic, "mutual_information"), (1 - part.agreement, "variation_ratio"),
+        ):  # fmt: skip
+            assert value == pytest.approx(FROM_DRAWS[name](draws)[own].mean().item(), rel=1e-4, abs=1e-6), (where, name)
+        assert part.total == pytest.approx(part.aleatoric + part.epistemic, rel=1e-4)
+    assert record.draws.gain[0].auroc["strange"] > 0
+    assert "agree" in render(record)
     assert record.scenes is not None
     assert record.scenes.score == "mutual_information"
 
@@ -143,7 +150,8 @@ def test_identical_draws_add_nothing(net, scenes):
     for name in ("msp", "entropy"):
         one, two = (next(d for d in r.detections if d.score == name) for r in (plain, same))
         assert one.auroc.value == pytest.approx(two.auroc.value, abs=2e-3)
-    assert "epistemic 0.000" in "".join(same.notes)
+    assert all(part.epistemic < 1e-6 and part.agreement == 1 for part in same.draws.sets)
+    assert plain.draws is None
 
 
 def test_unknown_kinds_void_and_classes_come_from_the_set(net, scenes):
@@ -226,5 +234,5 @@ def test_counts_are_tallies():
     assert counts.tally("wrong").positive.tolist() == [0, 1, 0, 0]
     assert counts.tally("odd").negative.tolist() == [1, 1, 1, 0]
     assert counts.tally("odd").positive.tolist() == [0, 1, 0, 1]
-    assert counts.mean("known") == pytest.approx(0.7 / 3)
+    assert counts.mean("correct") == pytest.approx(0.25)
     assert counts.mean("odd") == pytest.approx(0.45)

@@ -321,7 +321,7 @@ class TestFromColumns:
 
 
 def test_every_module_is_in_a_table():
-    helpers = {"__init__", "moments", "logits", "pooled", "activations"}
+    helpers = {"__init__", "moments", "logits", "draws", "regression", "evidential", "pooled", "activations"}
     modules = {path.stem for path in Path(caveat.scores.__file__).parent.glob("*.py")} - helpers
     functions = [*(FROM_KNOWN_LOGITS | FROM_MOMENTS | FROM_FEATURES | FROM_HEAD | FROM_MODEL).values()]
     functions += [fit for _, fit in (FROM_LAYERS | FROM_MAPS).values()]

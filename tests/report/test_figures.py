@@ -9,6 +9,9 @@ from jsonschema.exceptions import ValidationError
 from caveat.report.figures import FIGURES
 
 FIELDS = {
+    "attacked": {"radius", "accuracy", "low", "high"},
+    "doubt": {"set", "part", "value"},
+    "gain": {"draws", "value", "set"},
     "histogram": {"edge", "share", "group", "at"},
     "precision_recall": {"x", "y", "i"},
     "quantiles": {"set", "role", "q5", "q25", "q50", "q75", "q95"},
@@ -17,6 +20,9 @@ FIELDS = {
     "roc": {"x", "y", "i"},
 }
 DATA = {
+    "attacked": {"radii"},
+    "doubt": {"parts"},
+    "gain": {"curves"},
     "histogram": {"bins", "threshold"},
     "precision_recall": {"curve", "chance"},
     "quantiles": {"ranges"},
@@ -65,4 +71,4 @@ def test_axes_are_labelled(name: str) -> None:
     encodings = [value for key, value in walk(FIGURES[name]()) if key == "encoding"]
     titles = {axis: {e[axis]["title"] for e in encodings if e.get(axis, {}).get("title")} for axis in "xy"}
     assert titles["x"]
-    assert titles["y"] or name == "quantiles"  # there the sets' names are the axis
+    assert titles["y"] or name in ("quantiles", "doubt")  # there the sets' names are the axis

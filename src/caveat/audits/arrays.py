@@ -12,7 +12,8 @@ from caveat.audits.assess import Observed
 from caveat.audits.catalog import known_name
 from caveat.errors import DataError
 from caveat.heads import HeadLayer
-from caveat.observations import Observations
+from caveat.mixture import log_mean
+from caveat.observations import DRAWS, Observations
 
 __all__ = ["observed"]
 
@@ -58,6 +59,9 @@ def observed(path: str | Path) -> Observed:
     head = _head(own, known)
     fit = _observations(groups.pop("fit"), "fit") if "fit" in groups else None
     unknown = {name: _observations(group, name, like=known) for name, group in groups.items()}
+    several = [name for name, seen in unknown.items() if (DRAWS in seen.probed) != (DRAWS in known.probed)]
+    if several:
+        raise DataError(f"--logits: draws are needed of every set or of none: the known data and {several[0]} differ")
     if known.features is not None and any(seen.features is None for seen in unknown.values()):
         raise DataError("--logits: the known data have features; every unknown set needs them too")
     names = own.get("classes")
@@ -74,9 +78,10 @@ def observed(path: str | Path) -> Observed:
 
 
 def _observations(group: dict[str, np.ndarray], name: str, like: Observations | None = None) -> Observations:
+    probed: dict[str, Tensor] = {}
     if "draws" in group:
         draws = _tensor(group["draws"], name, "draws", 3)
-        logits = draws.log_softmax(dim=2).logsumexp(dim=0) - float(np.log(len(draws)))
+        logits, probed = log_mean(draws), {DRAWS: draws.transpose(0, 1)}
     elif "logits" in group:
         logits = _tensor(group["logits"], name, "logits", 2)
     else:
@@ -96,7 +101,7 @@ def _observations(group: dict[str, np.ndarray], name: str, like: Observations | 
     for what, count in (("labels", len(labels)), ("features", len(logits if features is None else features))):
         if count != len(logits):
             raise DataError(f"--logits: {name} has {len(logits)} logits but {count} {what}")
-    return Observations(logits, labels, features)
+    return Observations(logits, labels, features, probed)
 
 
 def _head(own: dict[str, np.ndarray], known: Observations) -> HeadLayer | None:

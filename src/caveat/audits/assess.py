@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from caveat import __version__, calibration, heads
-from caveat.audits import catalog, judge, pictures, record
+from caveat.audits import catalog, judge, learned, many, pictures, record
 from caveat.audits.choose import choose
 from caveat.audits.operate import conformal, operating
 from caveat.errors import DataError, OptionError
@@ -138,6 +138,7 @@ def assess(
         conformal=conformal(list(calibration.CONFORMAL), known.part(tuning), evaluation, observed.unknown),
         choice=choice,
         operating=preview,
+        draws=many.draws(evaluation, observed.unknown),
         pictures=[
             picture
             for name in dict.fromkeys([shown, chosen, best] if observed.batches else [])
@@ -147,6 +148,8 @@ def assess(
         ],
         notes=notes,
         seconds=dict(seconds),
+        strips=learned.strips(evaluation, wrong, observed.unknown),
+        learned=learned.learned(fitted, evaluation, wrong, observed.unknown, seed=seed),
     )  # fmt: skip
 
 

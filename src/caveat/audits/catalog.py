@@ -12,7 +12,7 @@ from torch import Tensor
 
 from caveat import scores
 from caveat.errors import OptionError
-from caveat.observations import Observations
+from caveat.observations import DRAWS, Observations
 from caveat.types import Head, Probe
 
 __all__ = [
@@ -31,7 +31,7 @@ __all__ = [
     "signal",
 ]
 
-Family = Literal["logits", "features", "head", "layers", "model", "gradients", "meta"]
+Family = Literal["logits", "draws", "features", "head", "layers", "model", "gradients", "meta"]
 CHUNK = 4096
 
 
@@ -53,6 +53,8 @@ class FittedScore:
         assert self.fitted is not None
         if self.family == "gradients":
             return self.fitted(_there(probed))
+        if self.family == "draws":
+            return self.fitted(_there(probed).transpose(0, 1))
         if self.family == "meta":
             return self.fitted(columns(_there(probed), logits))
         if self.family == "layers":
@@ -81,7 +83,9 @@ def _there(signal: Tensor | None) -> Tensor:
 
 
 def signal(name: str) -> str:
-    """Name of the probe that a score takes its numbers from; those from gradients share one."""
+    """Name of the probe that a score takes its numbers from; those from gradients share one, those from draws too."""
+    if name in scores.FROM_DRAWS:
+        return DRAWS
     return "gradients" if name in scores.FROM_GRADIENTS or name in scores.FROM_COLUMNS else name
 
 
@@ -94,6 +98,7 @@ def families() -> dict[str, Family]:
     """Name and family of every score, in the order of the tables."""
     tables: list[tuple[Family, Iterable[str]]] = [
         ("logits", [*scores.FROM_LOGITS, *scores.FROM_RAW_LOGITS, *scores.FROM_KNOWN_LOGITS]),
+        ("draws", scores.FROM_DRAWS),
         ("features", [*scores.FROM_MOMENTS, *scores.FROM_FEATURES]),
         ("head", scores.FROM_HEAD),
         ("layers", [*scores.FROM_LAYERS, *scores.FROM_MAPS]),
@@ -104,8 +109,10 @@ def families() -> dict[str, Family]:
     return {name: family for family, names in tables for name in names}
 
 
-def resolve(names: Iterable[str] | None) -> list[str]:
+def resolve(names: Iterable[str] | None, *, draws: bool = False) -> list[str]:
     """The scores that are meant: None is all that share one plain pass, `all` is really all.
+
+    With `draws`, of a model that is many networks: there are scores from their draws, and none that need one network.
 
     Raises
     ------
@@ -113,11 +120,21 @@ def resolve(names: Iterable[str] | None) -> list[str]:
         If a name is in no table.
     """
     found = families()
+    possible = [
+        name for name, family in found.items() if (family in ("logits", "draws") if draws else family != "draws")
+    ]
     if names is None:
-        return [name for name, family in found.items() if family in ("logits", "features", "head")]
+        return [name for name in possible if found[name] in ("logits", "draws", "features", "head")]
     chosen: list[str] = []
     for name in names:
-        chosen += found if name == "all" else [known_name("scores", name, [*found, "all"])]
+        chosen += possible if name == "all" else [known_name("scores", name, [*found, "all"])]
+    for name in chosen:
+        if name not in possible:
+            raise OptionError(
+                f"scores: {name} needs the {found[name]} of one network, and the model is many: use those from draws"
+                if draws
+                else f"scores: {name} needs the draws of many networks: audit a posterior (posteriors.Predictive)"
+            )
     return list(dict.fromkeys(chosen))
 
 
@@ -139,7 +156,7 @@ def known_name(option: str, name: str, names: Iterable[str]) -> str:
 
 def describe(name: str) -> tuple[str, str]:
     """First line and source of a score, from its docstring."""
-    own = scores.FROM_LOGITS | scores.FROM_RAW_LOGITS | scores.FROM_GRADIENTS
+    own = scores.FROM_LOGITS | scores.FROM_RAW_LOGITS | scores.FROM_GRADIENTS | scores.FROM_DRAWS
     pairs = {key: fit for key, (_, fit) in (scores.FROM_LAYERS | scores.FROM_MAPS).items()}
     fits = scores.FROM_KNOWN_LOGITS | scores.FROM_MOMENTS | scores.FROM_FEATURES | scores.FROM_HEAD
     fits |= scores.FROM_COLUMNS
@@ -218,7 +235,7 @@ def _fit_meta(
 
 def plain(name: str) -> Callable[..., Tensor] | None:
     """The function itself, for scores that need no fitting; else None."""
-    return (scores.FROM_LOGITS | scores.FROM_RAW_LOGITS | scores.FROM_GRADIENTS).get(name)
+    return (scores.FROM_LOGITS | scores.FROM_RAW_LOGITS | scores.FROM_GRADIENTS | scores.FROM_DRAWS).get(name)
 
 
 def kind(name: str) -> type | None:

@@ -8,7 +8,8 @@ from torch import Tensor
 from caveat.audits import catalog, record
 from caveat.metrics.ranking import auroc
 from caveat.metrics.tally import tally, tally_sets
-from caveat.observations import Observations
+from caveat.mixture import log_mean
+from caveat.observations import DRAWS, Observations
 from caveat.types import Head
 
 __all__ = ["choose"]
@@ -30,7 +31,7 @@ def choose(names: Sequence[str], fit: Observations, tuning: Observations, head: 
     second alone where too few answers are wrong. The network has seen the class it is made to forget, so the figures
     are optimistic; they serve to compare. None if there is nothing to choose from.
     """
-    candidates = [name for name in names if catalog.families()[name] in ("logits", "features", "head")]
+    candidates = [name for name in names if catalog.families()[name] in ("logits", "draws", "features", "head")]
     fit, tuning = _thin(fit, FIT), _thin(tuning, JUDGE)
     classes = tuning.labels.unique()
     if not candidates or len(classes) < 3 or tuning.logits.shape[1] < 3:
@@ -78,8 +79,10 @@ def _without(observed: Observations, label: int, *, rows: bool) -> Observations:
         observed = observed.part((observed.labels != label).nonzero().flatten())
     columns = [k for k in range(observed.logits.shape[1]) if k != label]
     labels = torch.where(observed.labels > label, observed.labels - 1, observed.labels)
+    probed = {DRAWS: observed.probed[DRAWS][:, :, columns]} if DRAWS in observed.probed else {}
+    logits = log_mean(probed[DRAWS].transpose(0, 1)) if probed else observed.logits[:, columns]
     # a sample of the class itself keeps some label: none of the scores that are applied looks at it
-    return Observations(observed.logits[:, columns], labels.clamp_max(len(columns) - 1), observed.features)
+    return Observations(logits, labels.clamp_max(len(columns) - 1), observed.features, probed)
 
 
 def _head_without(head: Head | None, label: int) -> tuple[Tensor, Tensor] | None:

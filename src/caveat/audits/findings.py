@@ -3,10 +3,10 @@
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from caveat.audits.files import read_json, write_atomically
-from caveat.audits.record import Number
+from caveat.audits.parts import Number, Part
 from caveat.errors import DataError
 
 __all__ = ["Cell", "Claim", "Figure", "Findings", "Row", "Scale", "Shot", "Table", "cell"]
@@ -17,11 +17,7 @@ Scale = Literal["smoke", "small", "full"]
 that the study's text says can be run."""
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class Cell(_Part):
+class Cell(Part):
     """One figure: ours, its spread over seeds, and the published one where it is known."""
 
     value: Number | None = None
@@ -34,14 +30,14 @@ class Cell(_Part):
     """Shown instead of `value`."""
 
 
-class Row(_Part):
+class Row(Part):
     """One method, set or setting."""
 
     label: str
     cells: list[Cell]
 
 
-class Table(_Part):
+class Table(Part):
     """A table as the source has it: our figure over the published one in every cell."""
 
     title: str
@@ -54,7 +50,7 @@ class Table(_Part):
     note: str = ""
 
 
-class Figure(_Part):
+class Figure(Part):
     """A plot, as a Vega-Lite specification."""
 
     title: str
@@ -62,7 +58,7 @@ class Figure(_Part):
     caption: str = ""
 
 
-class Shot(_Part):
+class Shot(Part):
     """A picture made by the study."""
 
     title: str
@@ -71,7 +67,7 @@ class Shot(_Part):
     caption: str = ""
 
 
-class Claim(_Part):
+class Claim(Part):
     """What the source says, and what we saw."""
 
     claim: str
@@ -80,7 +76,7 @@ class Claim(_Part):
     """In words, with the figures."""
 
 
-class Findings(_Part):
+class Findings(Part):
     """One published experiment, reproduced."""
 
     schema_version: Literal[1] = SCHEMA

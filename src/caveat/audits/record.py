@@ -4,12 +4,28 @@ A record holds plain numbers, strings and small pictures. It imports no torch, s
 """
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from caveat.audits.files import read_json, write_atomically
+from caveat.audits.parts import (
+    Check,
+    Choice,
+    Conformal,
+    Curve,
+    Draws,
+    DrawsGain,
+    DrawsOf,
+    Estimate,
+    Number,
+    Operating,
+    Part,
+    Picture,
+)
 from caveat.audits.scene import Scenes
+from caveat.audits.strips import Learned, Strip
+from caveat.audits.under_attack import Attacked
 from caveat.errors import DataError
 
 __all__ = [
@@ -19,6 +35,9 @@ __all__ = [
     "Conformal",
     "Curve",
     "Detection",
+    "Draws",
+    "DrawsGain",
+    "DrawsOf",
     "Estimate",
     "KnownSummary",
     "Operating",
@@ -34,34 +53,7 @@ __all__ = [
 SCHEMA = 1
 
 
-def _six_digits(value: float) -> float:
-    return float(f"{value:.6g}")
-
-
-Number = Annotated[float, BeforeValidator(_six_digits)]
-"""A finite number kept to six significant digits: enough for any reader, and it keeps the page small."""
-
-
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class Estimate(_Part):
-    """A value with its 95 % bootstrap interval."""
-
-    value: Number
-    low: Number
-    high: Number
-
-
-class Curve(_Part):
-    """A curve of at most a few hundred points."""
-
-    x: list[Number]
-    y: list[Number]
-
-
-class SetSummary(_Part):
+class SetSummary(Part):
     """One set of inputs. `role`: what the audit used it for."""
 
     name: str
@@ -77,7 +69,7 @@ class SetSummary(_Part):
     """Mean calibrated confidence: the accuracy to expect if the inputs are of the known kind (known, unlabelled)."""
 
 
-class Reliability(_Part):
+class Reliability(Part):
     """Equal-width bins of confidence; empty bins are left out."""
 
     confidence: list[Number]
@@ -87,7 +79,7 @@ class Reliability(_Part):
     """Share of the samples in the bin; sums to 1."""
 
 
-class KnownSummary(_Part):
+class KnownSummary(Part):
     """How right and how well calibrated the network is on known data; all judged on the evaluation part."""
 
     accuracy: Estimate
@@ -105,7 +97,7 @@ class KnownSummary(_Part):
     brier_uncertainty: Number
 
 
-class Calibration(_Part):
+class Calibration(Part):
     """A calibration fitted on the tuning part and judged on the evaluation part; `none` is the network as it is."""
 
     name: str
@@ -114,7 +106,7 @@ class Calibration(_Part):
     reliability: Reliability
 
 
-class Score(_Part):
+class Score(Part):
     """What a score is; the texts come from its docstring."""
 
     name: str
@@ -132,7 +124,7 @@ class Score(_Part):
     """Per set, the share of its samples in each bin; sums to 1. Known data are split: `correct` and `wrong`."""
 
 
-class Detection(_Part):
+class Detection(Part):
     """How well one score tells one unknown set from the known one (unknown = positive)."""
 
     score: str
@@ -153,7 +145,7 @@ class Detection(_Part):
     """x: recall of the unknowns; y: precision."""
 
 
-class Selective(_Part):
+class Selective(Part):
     """Misclassification detection on known data: reject the least trusted first."""
 
     score: str
@@ -166,7 +158,7 @@ class Selective(_Part):
     """x: coverage; y: share of wrong answers among those kept."""
 
 
-class Sweep(_Part):
+class Sweep(Part):
     """What each threshold of a score does; the slider moves through it."""
 
     score: str
@@ -180,72 +172,7 @@ class Sweep(_Part):
     """Per unknown set, the share that is accepted."""
 
 
-class Conformal(_Part):
-    """Sets of classes that hold the right one with a promised rate; fitted on the tuning part."""
-
-    name: str
-    error: Number
-    """Promised rate of sets without the right class, at most."""
-    coverage: Estimate
-    """Share of sets that hold the right class, with its binomial 95 % interval."""
-    mean_size: dict[str, Number]
-    """Per set (`test` and the unknown ones), the mean number of classes."""
-    size_shares: dict[str, list[Number]]
-    """Per set, the share of its inputs whose set has 0, 1, 2, ... classes."""
-
-
-class Operating(_Part):
-    """What a guard with this score and threshold does with every set."""
-
-    score: str
-    calibration: str
-    keep: Number
-    """Share of known inputs that was asked for."""
-    threshold: Number
-    accepted: dict[str, Number]
-    """Per set, the share that is answered."""
-    error: Number
-    """Share of wrong answers among the known that are answered."""
-    error_of_all: Number
-    """Share of wrong answers if all are answered."""
-
-
-class Choice(_Part):
-    """The score that is best by what can be known without unknown data."""
-
-    score: str
-    why: str
-    """In words, with the figures it rests on."""
-    figures: dict[str, Number]
-    """Per score, its figure of merit in [0, 1]; higher is better."""
-
-
-class Check(_Part):
-    """A condition that the audit was asked to fail on."""
-
-    condition: str
-    value: Number
-    failed: bool
-
-
-class Picture(_Part):
-    """One input worth looking at."""
-
-    kind: Literal["trusted mistake", "doubted correct", "passing unknown"]
-    score: str
-    value: Number
-    set: str
-    index: int
-    """Position in its set."""
-    predicted: str
-    label: str | None
-    """None for unknowns."""
-    confidence: Number
-    png: str
-    """Base64 of a PNG of at most 64 pixels a side."""
-
-
-class Record(_Part):
+class Record(Part):
     """One model, its data, many questions, and their answers."""
 
     schema_version: Literal[1] = SCHEMA
@@ -271,9 +198,17 @@ class Record(_Part):
     choice: Choice | None = None
     operating: list[Operating] = Field(default_factory=list)
     checks: list[Check] = Field(default_factory=list)
+    draws: Draws | None = None
+    """Only of a posterior."""
     pictures: list[Picture]
+    strips: list[Strip] = Field(default_factory=list[Strip])
+    """Statistics of gradients per set, where gradients were observed."""
+    learned: list[Learned] = Field(default_factory=list[Learned])
+    """What the meta classifiers look at."""
     scenes: Scenes | None = None
     """Of dense prediction."""
+    attacked: list[Attacked] = Field(default_factory=list[Attacked])
+    """Accuracy under attack, where it was asked for."""
     notes: list[str] = Field(default_factory=list)
     """What the reader must know: what was left out, and why."""
     seconds: dict[str, Number]

@@ -1,5 +1,6 @@
 """`audit`: observe once, then answer every question from what was observed."""
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -10,10 +11,11 @@ from torch import nn
 from caveat import calibration, fitted, heads
 from caveat.audits import arrays, catalog, kept, noise, pictures, probing
 from caveat.audits.assess import Observed, Options, assess, split
+from caveat.audits.attacked import attacked
 from caveat.audits.record import Record
 from caveat.errors import DataError, OptionError
-from caveat.observations import Observations, check_eval, check_inputs, run
-from caveat.types import Batches, Probe
+from caveat.observations import DRAWS, Observations, check_eval, check_inputs, run
+from caveat.types import Batches, Drawing, Probe
 
 __all__ = ["audit", "audit_arrays"]
 
@@ -29,6 +31,9 @@ def audit(  # noqa: PLR0913  # the signature is the configuration
     scores: Sequence[str] | None = None,
     calibrations: Sequence[str] | None = None,
     head: str | None = None,
+    attack_radii: Sequence[float] = (),
+    attack_norm: int | float = math.inf,
+    attack_samples: int = 200,
     tune: float = 0.2,
     replicas: int = 200,
     seed: int = 0,
@@ -41,7 +46,8 @@ def audit(  # noqa: PLR0913  # the signature is the configuration
     Parameters
     ----------
     model
-        Any classifier in evaluation mode that maps inputs `(n, ...)` to logits `(n, c)`.
+        Any classifier in evaluation mode that maps inputs `(n, ...)` to logits `(n, c)`; or a posterior with its model
+        (`posteriors.Predictive`): then the record tells apart what more data would remove and what stays.
     test
         Known data the model was not trained on; labels in [0, c).
     fit
@@ -57,6 +63,8 @@ def audit(  # noqa: PLR0913  # the signature is the configuration
         adds those that look at several layers or at gradients, ask the network again, or learn from its mistakes.
     head
         Name of the layer that produces the logits; found by itself if None.
+    attack_radii, attack_norm, attack_samples
+        Attack as many known inputs (in [0, 1]) within each radius of norm 1, 2 or inf; none by default.
     tune
         Share of `test` that is set aside to fit calibrations (and scores, without `fit`); never judged on.
     replicas
@@ -79,7 +87,7 @@ def audit(  # noqa: PLR0913  # the signature is the configuration
     """
     say = say or _silent
     families = catalog.families()
-    names = catalog.resolve(scores)
+    names = catalog.resolve(scores, draws=isinstance(model, Drawing))
     calibration_names = list(calibration.FROM_LOGITS) if calibrations is None else list(calibrations)
     for name in calibration_names:
         catalog.known_name("calibrations", name, calibration.FROM_LOGITS)
@@ -93,7 +101,7 @@ def audit(  # noqa: PLR0913  # the signature is the configuration
     check_eval(model)
 
     started = time.perf_counter()
-    layer = _head(model, test, head, needed=any(families[name] != "logits" for name in names))
+    layer = _head(model, test, head, needed=any(families[name] not in ("logits", "draws") for name in names))
     sets = {"test": test} | ({"fit": fit} if fit is not None else {}) | unknown | unlabelled
     _same_shape(sets)
     options = Options(tuple(names), tuple(calibration_names), head, tune, replicas, seed)
@@ -134,6 +142,15 @@ def audit(  # noqa: PLR0913  # the signature is the configuration
         outliers=seen.get("outliers"),
     )
     judged = assess(observed, options, seconds=seconds, say=say)
+    if attack_radii:
+        before = time.perf_counter()
+        known, generator = seen["test"], torch.Generator().manual_seed(seed)
+        found = attacked(
+            model, test, split(len(known), tune, seed)[1], known.labels, radii=attack_radii, norm=attack_norm,
+            samples=attack_samples, generator=generator, classes=classes, say=say,
+        )  # fmt: skip
+        judged = judged.model_copy(update={"attacked": [found]})
+        judged.seconds["attack"] = float(f"{time.perf_counter() - before:.6g}")
     judged.seconds["all"] = float(f"{time.perf_counter() - started:.6g}")
     return judged
 
@@ -158,7 +175,9 @@ def audit_arrays(
     families = catalog.families()
     allowed = {"logits"} | ({"features"} if observed.known.features is not None else set())
     allowed |= {"head"} if observed.head is not None else set()
-    names = catalog.resolve(scores)
+    drawn = DRAWS in observed.known.probed
+    allowed |= {"draws"} if drawn else set()
+    names = catalog.resolve(scores, draws=drawn)
     missing = [name for name in names if families[name] not in allowed]
     if scores is not None and missing:
         raise OptionError(f"scores: {missing[0]} needs {families[missing[0]]}, which {path} does not hold")
@@ -197,7 +216,7 @@ def _probes(
 ) -> tuple[dict[str, Probe], torch.Tensor]:
     """The probes, and some known inputs: options are chosen on training data, or on what nothing is judged on."""
     families = catalog.families()
-    if all(families[name] in ("logits", "features", "head") for name in names):
+    if all(families[name] in ("logits", "draws", "features", "head") for name in names):
         return {}, torch.empty(0)
     if fit is not None:
         inputs, labels = next(iter(fit))

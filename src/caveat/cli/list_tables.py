@@ -91,14 +91,8 @@ def _posteriors() -> tuple[list[str], list[tuple[str, ...]]]:
 
     from caveat import posteriors
 
-    tables = {
-        "training": posteriors.FROM_TRAINING,
-        "a trained network": posteriors.FROM_MODEL,
-        "trained networks": posteriors.FROM_MODELS,
-        "observations": posteriors.FROM_HEAD,
-    }
     return ["name", "from", "what it is"], [
-        (name, source, _first_line(import_module(f.__module__))) for source, table in tables.items()
+        (name, source, _first_line(import_module(f.__module__))) for source, table in posteriors.SOURCES.items()
         for name, f in table.items()
     ]  # fmt: skip
 

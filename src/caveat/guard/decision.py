@@ -15,7 +15,7 @@ from caveat.audits.choose import choose
 from caveat.errors import OptionError
 from caveat.guard.threshold import Promise, promise
 from caveat.heads import HeadLayer
-from caveat.observations import Observations
+from caveat.observations import DRAWS, Observations
 from caveat.types import Probe
 
 __all__ = ["Decision", "as_it_is", "fit", "mapped"]
@@ -96,7 +96,9 @@ def fit(  # noqa: PLR0913  # the signature is the configuration
     DataError
         If a set is empty or a signal is missing.
     """
-    names = catalog.resolve(None) if score == "auto" else [catalog.known_name("score", score, catalog.families())]
+    drawn = DRAWS in known.probed
+    names = [catalog.known_name("score", score, catalog.families())] if score != "auto" else None
+    names = catalog.resolve(names, draws=drawn)
     catalog.known_name("calibration", calibration, ["none", *calibrations.FROM_LOGITS])
     if known.features is None:
         names = [name for name in names if catalog.families()[name] not in ("features", "head")]

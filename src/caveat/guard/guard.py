@@ -5,14 +5,14 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from caveat import heads
+from caveat import heads, scores
 from caveat.audits import catalog, noise, probing
 from caveat.errors import ModelError, OptionError
 from caveat.guard import decision
 from caveat.guard.decision import Decision
 from caveat.guard.verdict import ACCEPTED, INVALID, UNTRUSTED, Verdict
-from caveat.observations import check_eval, glance, observe
-from caveat.types import Batches
+from caveat.observations import DRAWS, check_eval, glance, observe
+from caveat.types import Batches, Drawing
 
 __all__ = ["Guard"]
 
@@ -67,14 +67,14 @@ class Guard(nn.Module):
         """
         check_eval(model)
         families = catalog.families()
-        names = catalog.resolve(None if score == "auto" else [score])
+        names = catalog.resolve(None if score == "auto" else [score], draws=isinstance(model, Drawing))
         first_inputs, first_labels = next(iter(fit or known), (torch.empty(0), torch.empty(0)))
         layer = None
-        if len(first_inputs) and any(families[name] != "logits" for name in names):
+        if len(first_inputs) and any(families[name] not in ("logits", "draws") for name in names):
             anchor = next(model.parameters(), torch.empty(0))
             layer = heads.find(model, first_inputs[:2].to(anchor.device, anchor.dtype), name=head)
         probes = {}
-        if len(names) == 1 and families[names[0]] not in ("logits", "features", "head"):
+        if len(names) == 1 and families[names[0]] not in ("logits", "draws", "features", "head"):
             probes = probing.probes(names, model, first_inputs, first_labels, layer)
         seen = observe(model, known, features=layer is not None, head=layer, probes=probes, name="known")
         training = None
@@ -112,9 +112,9 @@ class Guard(nn.Module):
         probes = {source: self.decision.probe} if self.decision.probe is not None else {}
         logits, features, probed = glance(self.model, safe, self._head, probes, "inputs")
         score = self.decision.score.apply(logits, features, probed.get(source))
-        return self._judge(logits, score, bad)
+        return self._judge(logits, score, bad, probed.get(DRAWS))
 
-    def _judge(self, logits: Tensor, score: Tensor, bad: Tensor) -> Verdict:
+    def _judge(self, logits: Tensor, score: Tensor, bad: Tensor, draws: Tensor | None) -> Verdict:
         chosen = self.decision
         log_probs = chosen.calibrated(logits).double().log_softmax(dim=1)
         probs = log_probs.exp()
@@ -126,6 +126,11 @@ class Guard(nn.Module):
         above = len(reference) - torch.searchsorted(reference, wide.nan_to_num(torch.inf))
         reason = torch.where(accepted, ACCEPTED, UNTRUSTED)
         finite_log = log_probs.clamp_min(torch.finfo(torch.float64).min)
+        aleatoric, epistemic = -(probs * finite_log).sum(dim=1), None
+        if draws is not None:
+            many = draws.transpose(0, 1).double()
+            aleatoric = scores.draws.expected_entropy(many)
+            epistemic = _blank(scores.draws.mutual_information(many), invalid)
         return Verdict(
             label=torch.where(accepted, predicted, -1),
             accepted=accepted,
@@ -135,8 +140,8 @@ class Guard(nn.Module):
             score=_blank(wide, invalid),
             p_value=_blank((1 + above).double() / (1 + len(reference)), invalid),
             reason=torch.where(invalid, INVALID, reason),
-            aleatoric=_blank(-(probs * finite_log).sum(dim=1), invalid),
-            epistemic=None,
+            aleatoric=_blank(aleatoric, invalid),
+            epistemic=epistemic,
             threshold=chosen.promise.threshold,
             score_name=chosen.score.name,
             classes=chosen.classes,

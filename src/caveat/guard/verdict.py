@@ -31,9 +31,11 @@ class Verdict:
     reason: Int[Tensor, " n"]
     """Index into `REASONS`."""
     aleatoric: Float[Tensor, " n"]
-    """Entropy of the calibrated probabilities, in nats: doubt between the known classes."""
+    """Doubt between the known classes, in nats: entropy of the calibrated probabilities; of a posterior, the expected
+    entropy of its draws as they are."""
     epistemic: Float[Tensor, " n"] | None
-    """Doubt about the network itself; None, since a single network has no source for it."""
+    """Doubt about the network itself, in nats: mutual information of a posterior's draws; None for a single network,
+    which has no source for it."""
     threshold: float
     score_name: str
     classes: tuple[str, ...]

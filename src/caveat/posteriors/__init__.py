@@ -30,6 +30,7 @@ __all__ = [
     "FROM_MODELS",
     "FROM_TRAINING",
     "KINDS",
+    "SOURCES",
     "Dropout",
     "Ensemble",
     "Posterior",
@@ -67,3 +68,11 @@ FROM_MODELS: dict[str, Callable[..., Any]] = {"ensemble": ensemble.of}
 
 FROM_HEAD: dict[str, Callable[..., Any]] = {"laplace": laplace.fit}
 """`fit(features, labels, head, layer=...)`: from observations of the training data."""
+
+SOURCES: dict[str, dict[str, Callable[..., Any]]] = {
+    "training": FROM_TRAINING,
+    "a trained network": FROM_MODEL,
+    "trained networks": FROM_MODELS,
+    "observations": FROM_HEAD,
+}
+"""All of them, by what they are made from."""

@@ -40,7 +40,8 @@ function draw(element, rows) {
     charts.set(element, { figure: element.dataset.chart, view: null, rows, seen: false });
     // The room is kept before the chart is there, so that nothing moves under the reader.
     const { height } = DATA.figures[element.dataset.chart];
-    element.style.minHeight = `${AXIS + (height.step ? height.step * DATA.ranges.length : height)}px`;
+    const lines = new Set(Object.values(rows)[0].map((row) => row.set)).size;
+    element.style.minHeight = `${AXIS + (height.step ? height.step * lines : height)}px`;
     watcher.observe(element);
   } else {
     charts.get(element).rows = rows;

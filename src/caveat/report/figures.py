@@ -8,7 +8,18 @@ from typing import Any
 
 import altair as alt
 
-__all__ = ["FIGURES", "histogram", "precision_recall", "quantiles", "reliability", "risk_coverage", "roc"]
+__all__ = [
+    "FIGURES",
+    "attacked",
+    "doubt",
+    "gain",
+    "histogram",
+    "precision_recall",
+    "quantiles",
+    "reliability",
+    "risk_coverage",
+    "roc",
+]
 
 Spec = dict[str, Any]
 Chart = alt.LayerChart | alt.FacetChart  # what alt.layer says it gives
@@ -207,7 +218,71 @@ def risk_coverage() -> Spec:
     return _finish(alt.layer(other, ideal, picked, spots), height=260, description="Risk-coverage curves")
 
 
+def doubt() -> Spec:
+    """Aleatoric and epistemic doubt per set, one on the other: total length = predictive entropy.
+
+    Data set `parts`: rows `set`, `part` (`aleatoric` or `epistemic`), `value` in nats.
+    """
+    bars = (
+        alt.Chart(_data("parts"))
+        .mark_bar(height=15)
+        .encode(
+            y=alt.Y("set:N", sort=None, title=None, axis=alt.Axis(labelLimit=110, labelColor=INK, grid=False)),
+            x=alt.X("value:Q", title="Entropy in nats"),
+            color=alt.Color(
+                "part:N", legend=None, scale=alt.Scale(domain=["aleatoric", "epistemic"], range=[MUTED, WARN])
+            ),
+            order=alt.Order("part:N"),
+            tooltip=[
+                alt.Tooltip("set:N", title="Set"),
+                alt.Tooltip("part:N", title="Part"),
+                _tip("value", "Nats", ".4~g"),
+            ],
+        )
+    )
+    spec = _finish(alt.layer(bars), height=0, description="Aleatoric and epistemic doubt per set")
+    spec["height"] = {"step": 26}
+    return spec
+
+
+def gain() -> Spec:
+    """A figure of merit over the number of draws, per unknown set.
+
+    Data set `curves`: rows `draws`, `value`, `set`.
+    """
+    base = alt.Chart(_data("curves")).encode(
+        x=alt.X("draws:Q", title="Networks", scale=alt.Scale(type="log", nice=False), axis=alt.Axis(format="d")),
+        y=alt.Y("value:Q", title="AUROC", scale=alt.Scale(zero=False), axis=alt.Axis(format=FINE, tickCount=5)),
+        detail="set:N",
+        tooltip=[
+            alt.Tooltip("set:N", title="Set"),
+            _tip("draws", "Networks", "d"),
+            _tip("value", "AUROC"),
+        ],
+    )
+    chart = alt.layer(base.mark_line(stroke=ACCENT, strokeWidth=2), base.mark_circle(fill=ACCENT, size=50))
+    return _finish(chart, height=230, description="AUROC by number of draws")
+
+
+def attacked() -> Spec:
+    """Accuracy under attack over the radius; higher is better.
+
+    Data set `radii`: rows `radius`, `accuracy`, `low`, `high`.
+    """
+    base = alt.Chart(_data("radii")).encode(x=alt.X("radius:Q", title="Radius", axis=alt.Axis(tickCount=6)))
+    band = base.mark_area(fill=ACCENT, fillOpacity=0.15).encode(
+        y=alt.Y("low:Q", title="Accuracy", scale=UNIT, axis=alt.Axis(format=SHARE, values=TICKS)), y2="high:Q"
+    )
+    line = base.mark_line(stroke=ACCENT, strokeWidth=2, point=alt.OverlayMarkDef(fill=ACCENT, size=50)).encode(
+        y=_share_up("accuracy", "Accuracy"), tooltip=[_tip("radius", "Radius", ".4~g"), _tip("accuracy", "Accuracy")]
+    )
+    return _finish(alt.layer(band, line), height=230, description="Accuracy under attack by radius")
+
+
 FIGURES: dict[str, Callable[[], Spec]] = {
+    "attacked": attacked,
+    "doubt": doubt,
+    "gain": gain,
     "histogram": histogram,
     "precision_recall": precision_recall,
     "quantiles": quantiles,

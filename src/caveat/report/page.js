@@ -201,6 +201,9 @@ function begin() {
     const { confidence, accuracy, share } = DATA.reliability[chart.dataset.at];
     draw(chart, { bins: confidence.map((value, i) => ({ confidence: value, accuracy: accuracy[i], share: share[i] })) });
   }
+  draw(one("[data-chart=doubt]"), { parts: DATA.doubt });
+  draw(one("[data-chart=gain]"), { curves: DATA.gain });
+  for (const chart of all("[data-chart=attacked]")) draw(chart, { radii: DATA.attacked[chart.dataset.at] });
   one("#slider")?.addEventListener("input", showThreshold);
   for (const button of all("[data-mark]")) {
     button.addEventListener("click", () => { one("#slider").value = String(DATA.sweeps[state.score].marks[button.dataset.mark]); showThreshold(); });

@@ -17,6 +17,7 @@ FEWEST, MOST = 24, 200
 PICTURE_BYTES = 800_000
 PARTS = (["correct", "known"], ["wrong", "fit"])
 """The known set's parts, and whose colour each wears."""
+KNOWN = {"correct": "right", "wrong": "wrong"}
 ROUNDING = 1e-5
 """The record rounds to six digits, so that shares which add up to 0.95 may come to a little less."""
 KEPT = (0.90, 0.95, 0.99)
@@ -47,8 +48,29 @@ def payload(record: Record) -> Json:
         "detections": [[_detection(detection(record, s, u.name), limit) for u in unknown] for s in scores],
         "selective": [_curve(selective[s].risk_coverage, limit) if s in selective else None for s in scores],
         "sweeps": [_sweep(sweeps.get(s), [u.name for u in unknown], limit) for s in scores],
+        "doubt": _doubt(record),
+        "gain": _gain(record),
+        "attacked": [[radius.model_dump() for radius in item.radii] for item in record.attacked],
         "figures": {name: make() for name, make in FIGURES.items()},
     }
+
+
+def _doubt(record: Record) -> list[Json]:
+    """Where doubt comes from, per set; empty for a single network."""
+    parts = dict(PARTS)
+    return [
+        {"set": f"known, {KNOWN[item.set]}" if item.set in parts else item.set, "part": part, "value": value}
+        for item in (record.draws.sets if record.draws else [])
+        for part, value in (("aleatoric", item.aleatoric), ("epistemic", item.epistemic))
+    ]
+
+
+def _gain(record: Record) -> list[Json]:
+    return [
+        {"draws": item.draws, "value": value, "set": name}
+        for item in (record.draws.gain if record.draws else [])
+        for name, value in item.auroc.items()
+    ]
 
 
 def _ranges(record: Record) -> list[str]:

@@ -40,6 +40,18 @@ TERMS: dict[str, str] = {
     "coverage": "Share of known inputs whose set holds the right class. It should be no less than promised.",
     "set_size": "Mean number of classes in a set. Smaller is more useful on known inputs; "
     "on unknown ones a large or an empty set is a warning.",
+    "total": "Predictive entropy: entropy of the networks' mean answer, in nats. Aleatoric + epistemic.",
+    "aleatoric": "Expected entropy: how unsure each network is for itself, on the mean. More data would not remove it.",
+    "epistemic": "Mutual information of answer and network: how far the networks disagree. More data would remove it.",
+    "agreement": "Share of the networks that vote for the most voted class.",
+    "gradients": "Of the loss of the network's own answer, by its parameters: sums, extremes, mean, skewness and "
+    "kurtosis of its entries. Norms are small where the network is sure.",
+    "importance": "By how much the log loss grows when these columns are shuffled over the inputs; "
+    "near 0: not needed, perhaps because others say the same.",
+    "coefficient": "Of columns brought to mean 0 and deviation 1, so that their sizes compare. "
+    "Positive: higher means less trustworthy.",
+    "robust": "Share of the attacked inputs that no change found within the radius made the network answer wrongly. "
+    "An upper bound: another attack may find more.",
     "guard": "The network with a calibration, a score and a threshold: it answers or abstains.",
     "answered_error": "Share of wrong answers among the known inputs that the guard answers.",
     "score": "A number per input: higher means less trustworthy. An answer is accepted when it is at or below the "

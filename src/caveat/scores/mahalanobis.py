@@ -56,4 +56,5 @@ def from_moments(moments: Moments, *, ridge: float = 1e-6, dtype: torch.dtype = 
     identity = torch.eye(len(factor), dtype=factor.dtype, device=factor.device)
     whiten = torch.linalg.solve_triangular(factor, identity, upper=False)
     means = (moments.means - moments.mean) @ whiten.T
-    return Mahalanobis(whiten.to(dtype), moments.mean.to(dtype), means.to(dtype))
+    # contiguous, as a file gives it back: products round alike
+    return Mahalanobis(whiten.to(dtype).contiguous(), moments.mean.to(dtype), means.to(dtype).contiguous())

@@ -62,7 +62,7 @@ def from_moments(moments: Moments, *, ridge: float = 1e-6, dtype: torch.dtype = 
     class_precision = torch.cholesky_solve(means.T, factor).T
     return RelativeMahalanobis(
         centre=moments.mean.to(dtype),
-        directions=directions.to(dtype),
-        slopes=(-2 * class_precision).to(dtype),
+        directions=directions.to(dtype).contiguous(),  # as a file gives it back: products round alike
+        slopes=(-2 * class_precision).to(dtype).contiguous(),
         offsets=(class_precision * means).sum(dim=1).to(dtype),
     )

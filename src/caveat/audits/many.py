@@ -1,0 +1,72 @@
+"""What many networks say together: where their doubt comes from, whether they agree, what another one buys."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from caveat.audits import record
+from caveat.metrics import calibration, proper, ranking
+from caveat.metrics.tally import tally_sets
+from caveat.mixture import log_mean
+from caveat.observations import DRAWS, Observations
+from caveat.scores import draws as scores
+
+__all__ = ["draws"]
+
+COUNTS = (1, 2, 3, 5, 8, 10, 15, 20, 30, 50, 100)
+ROWS = 20_000
+"""Samples of a set that the curve over draws looks at, at most."""
+
+
+def draws(evaluation: Observations, unknown: Mapping[str, Observations]) -> record.Draws | None:
+    """The part of a record on draws; None for a single network."""
+    if DRAWS not in evaluation.probed:
+        return None
+    wrong = evaluation.logits.argmax(dim=1) != evaluation.labels
+    parts = {
+        "correct": evaluation.part((~wrong).nonzero().flatten()),
+        "wrong": evaluation.part(wrong.nonzero().flatten()),
+    }
+    sets = [_of(name, seen) for name, seen in {**parts, **unknown}.items() if len(seen)]
+    known = _thin(evaluation)
+    others = {name: _thin(seen) for name, seen in unknown.items()}
+    count = evaluation.probed[DRAWS].shape[1]
+    counts = [k for k in COUNTS if k < count] + [count]
+    return record.Draws(count=count, sets=sets, gain=[_with(k, known, others) for k in counts])
+
+
+def _of(name: str, seen: Observations) -> record.DrawsOf:
+    many = _many(seen)
+    return record.DrawsOf(
+        set=name,
+        total=float(scores.predictive_entropy(many).mean()),
+        aleatoric=float(scores.expected_entropy(many).mean()),
+        epistemic=float(scores.mutual_information(many).mean()),
+        agreement=float(1 - scores.variation_ratio(many).mean()),
+    )
+
+
+def _with(count: int, known: Observations, unknown: Mapping[str, Observations]) -> record.DrawsGain:
+    """The figures of the first `count` draws."""
+    many = _many(known)[:count]
+    mean = log_mean(many)
+    value = scores.predictive_entropy(many)
+    return record.DrawsGain(
+        draws=count,
+        accuracy=float(proper.accuracy(mean.softmax(dim=1), known.labels)),
+        nll=float(proper.nll(mean, known.labels)),
+        ece=float(calibration.ece(calibration.confidence_bins(mean.softmax(dim=1), known.labels))),
+        auroc={
+            name: float(ranking.auroc(tally_sets(value, scores.predictive_entropy(_many(seen)[:count]))))
+            for name, seen in unknown.items()
+        },
+    )
+
+
+def _many(seen: Observations) -> Tensor:
+    return seen.probed[DRAWS].transpose(0, 1).double()
+
+
+def _thin(seen: Observations) -> Observations:
+    return seen if len(seen) <= ROWS else seen.part(torch.linspace(0, len(seen) - 1, ROWS).long())
