@@ -222,7 +222,7 @@ def _all(each: Any) -> Verdict:
 
 
 def _listed(gains: Mapping[str, float]) -> str:
-    return ", ".join(f"{name} {gain:+.1f}" for name, gain in gains.items())
+    return ", ".join(f"{name} {round(gain, 1) + 0.0:+.1f}" for name, gain in gains.items())
 
 
 def _average(values: Mapping[str, float]) -> float:
