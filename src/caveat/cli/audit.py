@@ -37,6 +37,11 @@ def run(
     ),
     calibration: list[str] = typer.Option([], help="Only this calibration; likewise."),
     head: str | None = typer.Option(None, help="Layer that produces the logits; found by itself by default."),
+    attack_radius: list[float] = typer.Option(
+        [], help="Attack known inputs (in [0, 1]) within this radius and report the accuracy left; any number of times."
+    ),
+    attack_norm: str = typer.Option("inf", help="Norm of the radius: 1, 2 or inf."),
+    attack_samples: int = typer.Option(200, help="Known inputs that are attacked."),
     tune: float = typer.Option(0.2, help="Share of the test set that is set aside to fit calibrations."),
     replicas: int = typer.Option(200, help="Bootstrap replicas behind every interval."),
     seed: int = typer.Option(0, help="Seed of every random choice."),
@@ -84,6 +89,9 @@ def run(
                 scores=score or None,
                 calibrations=calibration or None,
                 head=head,
+                attack_radii=attack_radius,
+                attack_norm=_norm(attack_norm),
+                attack_samples=attack_samples,
                 tune=tune,
                 replicas=replicas,
                 seed=seed,
@@ -115,6 +123,12 @@ def _sets(
     if len(named["unknown"]) + len(named["unlabelled"]) < len(unknown) + len(unlabelled):
         raise OptionError("--unknown, --unlabelled: expected every name once")
     return known, {"fit": {} if fit is None else {"fit": data.load(fit, batch=batch, seed=seed)}, **named}
+
+
+def _norm(text: str) -> float:
+    if text not in ("1", "2", "inf"):
+        raise OptionError(f"--attack-norm: expected 1, 2 or inf, got {text!r}")
+    return float(text)
 
 
 def _named(text: str) -> tuple[str, str]:
