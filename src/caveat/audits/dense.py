@@ -18,6 +18,7 @@ from caveat.audits.looking import FROM_LOGITS, Plan, answers
 from caveat.audits.pixels import Counts, Reservoir, Sums
 from caveat.audits.views import Views
 from caveat.errors import DataError
+from caveat.metrics import ranking
 from caveat.metrics.tally import quantile_edges
 from caveat.observations import check_eval
 from caveat.types import Batches, Drawing
@@ -29,6 +30,7 @@ PIXELS = 20_000
 CELLS = 1024
 SPLIT = ("predictive_entropy", "expected_entropy", "mutual_information")
 """Total, aleatoric, epistemic."""
+AGREEMENT = "variation_ratio"
 
 
 def audit_dense(  # noqa: PLR0913  # the signature is the configuration
@@ -80,10 +82,11 @@ def audit_dense(  # noqa: PLR0913  # the signature is the configuration
     counts = {name: Counts(edges[name], tuple(plan.kinds)) for name in plan.names}
     sums = {"none": Sums(), "temperature": Sums()}
     leading = _leading(plan)
-    views, confusion, images, shape = Views(scenes), torch.zeros(sample.shape[1], sample.shape[1]).double(), 0, [0]
+    views, confusion = Views(scenes), torch.zeros(sample.shape[1], sample.shape[1]).double()
+    images, drawn, shape = 0, 0, [0]
     say("second pass: counting")
     for answer in answers(plan):
-        images, shape = images + 1, list(answer.picture.shape)
+        images, shape, drawn = images + 1, list(answer.picture.shape), 0 if answer.draws is None else len(answer.draws)
         group, values = plan.group(answer), plan.scored(answer)
         known = (group == 0) | (group == 1)
         logits, labels = answer.logits[known], answer.labels[known]
@@ -127,8 +130,9 @@ def audit_dense(  # noqa: PLR0913  # the signature is the configuration
         ],
         sweeps=[counts[name].sweep(name) for name in plan.names],
         pictures=[],
+        draws=_draws(counts, drawn, calibrations[0].summary, list(plan.kinds)),
         scenes=shown,
-        notes=_notes(plan, counts, confusion, kept),
+        notes=_notes(confusion, kept),
         seconds={"all": time.perf_counter() - started},
     )  # fmt: skip
 
@@ -199,22 +203,35 @@ def _score(name: str, counts: Counts) -> record.Score:
     )  # fmt: skip
 
 
-def _notes(plan: Plan, counts: Mapping[str, Counts], confusion: Tensor, kept: int) -> list[str]:
+def _notes(confusion: Tensor, kept: int) -> list[str]:
     iou = confusion_iou(confusion)
-    notes = [
+    return [
         "Neighbouring pixels are alike: intervals, which count them as independent, are too narrow.",
         f"Mean intersection over union of the known classes: {float(iou.nanmean()):.3f}.",
         f"What was kept of all pixels: {kept / 1e6:.2f} MB.",
     ]
-    if set(SPLIT) <= set(counts):
-        for where, name in (("known pixels", "known"), *((f"pixels of {kind}", kind) for kind in plan.kinds)):
-            means = [counts[part].mean(name) for part in SPLIT]
-            if all(value is not None for value in means):
-                total, aleatoric, epistemic = (f"{value:.3f}" for value in means)
-                notes.append(
-                    f"Mean uncertainty of {where}: total {total} nats = aleatoric {aleatoric} + epistemic {epistemic}."
-                )
-    return notes
+
+
+def _draws(
+    counts: Mapping[str, Counts], count: int, summary: record.KnownSummary, kinds: Sequence[str]
+) -> record.Draws | None:
+    """What the draws say of right, wrong and unknown pixels; None if not all of their scores were asked for."""
+    if not {*SPLIT, AGREEMENT} <= set(counts):
+        return None
+    sides = ("correct", "wrong", *kinds)
+    sets: list[record.DrawsOf] = []
+    for side in sides:
+        means = [counts[name].mean(side) for name in (*SPLIT, AGREEMENT)]
+        if all(mean is not None for mean in means):
+            total, aleatoric, epistemic, ratio = (mean or 0.0 for mean in means)
+            sets.append(
+                record.DrawsOf(set=side, total=total, aleatoric=aleatoric, epistemic=epistemic, agreement=1 - ratio)
+            )
+    found = {kind: float(ranking.auroc(t)) for kind, t in counts[SPLIT[0]].present().items() if kind != "wrong"}
+    gain = record.DrawsGain(
+        draws=count, accuracy=summary.accuracy.value, nll=summary.nll.value, ece=summary.ece.value, auroc=found
+    )
+    return record.Draws(count=count, sets=sets, gain=[gain])
 
 
 def _confusion(predicted: Tensor, labels: Tensor, classes: int) -> Tensor:

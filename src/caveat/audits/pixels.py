@@ -145,11 +145,11 @@ class Counts:
         tallies = {name: self.tally(name) for name in ("wrong", *self.kinds)}
         return {name: t for name, t in tallies.items() if float(t.negative.sum()) and float(t.positive.sum())}
 
-    def mean(self, name: str) -> float | None:
-        """Mean score of the known pixels (`known`) or of a kind; None if there are none."""
-        rows = slice(0, 2) if name == "known" else slice(2 + self.kinds.index(name), 3 + self.kinds.index(name))
-        count = float(self.table[rows].sum())
-        return float(self.total[rows].sum()) / count if count else None
+    def mean(self, side: str) -> float | None:
+        """Mean score of the `correct` or `wrong` pixels or of a kind; None if there are none."""
+        row = ("correct", "wrong", *self.kinds).index(side)
+        count = float(self.table[row].sum())
+        return float(self.total[row]) / count if count else None
 
     def nbytes(self) -> int:
         """Size of what is kept."""

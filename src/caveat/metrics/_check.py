@@ -1,5 +1,7 @@
 """What the metrics ask of their arguments: one place, so that the messages agree."""
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
@@ -28,7 +30,7 @@ def pair(name: str, tensor: Tensor, other_name: str, other: Tensor) -> None:
         )
 
 
-def numbers(*, infinite: tuple[str, ...] = (), **tensors: Tensor) -> None:
+def numbers(tensors: Mapping[str, Tensor], *, infinite: tuple[str, ...] = ()) -> None:
     """Raise a DataError unless all have the shape of the first, and only finite values (but those in `infinite`)."""
     (first_name, first), *others = tensors.items()
     for name, tensor in others:

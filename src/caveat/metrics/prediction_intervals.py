@@ -27,7 +27,7 @@ One = Float64[Tensor, ""]
 
 def covered(lower: Values, upper: Values, labels: Values) -> Bool[Tensor, " n"]:
     """Where the label lies in [lower, upper]. See `interval_coverage`."""
-    _check.numbers(lower=lower, upper=upper, labels=labels, infinite=("lower", "upper"))
+    _check.numbers({"lower": lower, "upper": upper, "labels": labels}, infinite=("lower", "upper"))
     _ordered(lower, upper)
     return (lower <= labels) & (labels <= upper)
 
@@ -50,7 +50,7 @@ def interval_coverage(lower: Values, upper: Values, labels: Values) -> One:
 
 def interval_width(lower: Values, upper: Values) -> One:
     """Mean width of the intervals, in the labels' units; of two with the right coverage the narrower is better."""
-    _check.numbers(lower=lower, upper=upper, infinite=("lower", "upper"))
+    _check.numbers({"lower": lower, "upper": upper}, infinite=("lower", "upper"))
     if not lower.numel():
         raise DataError("lower, upper: expected at least one interval, got none")
     _ordered(lower, upper)
@@ -61,7 +61,7 @@ def interval_score_of_each(lower: Values, upper: Values, labels: Values, *, erro
     """Interval score of each sample. See `interval_score`."""
     if not 0 < error < 1:
         raise OptionError(f"error: expected a share in (0, 1), got {error}")
-    _check.numbers(lower=lower, upper=upper, labels=labels)
+    _check.numbers({"lower": lower, "upper": upper, "labels": labels})
     _ordered(lower, upper)
     low, high, y = lower.double(), upper.double(), labels.double()
     return (high - low) + (2 / error) * ((low - y).clamp_min(0) + (y - high).clamp_min(0))

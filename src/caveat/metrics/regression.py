@@ -44,19 +44,19 @@ def rmse(mean: Values, labels: Values) -> One:
     >>> rmse(torch.tensor([1.0, 2.0]), torch.tensor([4.0, 6.0]))  # sqrt((9 + 16) / 2)
     tensor(3.5355, dtype=torch.float64)
     """
-    _check.numbers(mean=mean, labels=labels)
+    _check.numbers({"mean": mean, "labels": labels})
     return ((mean.double() - labels.double()) ** 2).mean().sqrt()
 
 
 def mae(mean: Values, labels: Values) -> One:
     """Mean absolute error, in the labels' units. Arguments and errors as `rmse`."""
-    _check.numbers(mean=mean, labels=labels)
+    _check.numbers({"mean": mean, "labels": labels})
     return (mean.double() - labels.double()).abs().mean()
 
 
 def gaussian_nll_of_each(mean: Values, variance: Values, labels: Values) -> Each:
     """-log N(label; mean, variance) of each sample, in nats. See `gaussian_nll`."""
-    _check.numbers(mean=mean, variance=variance, labels=labels)
+    _check.numbers({"mean": mean, "variance": variance, "labels": labels})
     _positive(variance)
     m, v, y = mean.double(), variance.double(), labels.double()
     return 0.5 * ((y - m) ** 2 / v + v.log() + math.log(2 * math.pi))
@@ -103,7 +103,7 @@ def mixture_nll(means: Parts, variances: Parts, labels: Values, *, weights: Part
 
 def gaussian_crps_of_each(mean: Values, variance: Values, labels: Values) -> Each:
     """Continuous ranked probability score of each sample. See `gaussian_crps`."""
-    _check.numbers(mean=mean, variance=variance, labels=labels)
+    _check.numbers({"mean": mean, "variance": variance, "labels": labels})
     _positive(variance)
     scale = variance.double().sqrt()
     z = (labels.double() - mean.double()) / scale
@@ -176,13 +176,13 @@ def _mixture(
             f"means: expected (k, {len(labels)}), components first, got {tuple(means.shape)} for "
             f"{tuple(labels.shape)} labels"
         )
-    _check.numbers(means=means, variances=variances)
+    _check.numbers({"means": means, "variances": variances})
     _check.finite("labels", labels)
     _positive(variances)
     if weights is None:
         weights = torch.full_like(means, 1 / len(means), dtype=torch.float64)
     else:
-        _check.numbers(means=means, weights=weights)
+        _check.numbers({"means": means, "weights": weights})
         if bool((weights < 0).any()) or not torch.allclose(weights.double().sum(0), labels.double() * 0 + 1, atol=1e-4):
             raise DataError("weights: expected shares that add up to 1 over the components (the first axis)")
     return means.double(), variances.double(), weights.double(), labels.double()
