@@ -149,8 +149,8 @@ def test_the_record_shows_the_statistics_and_what_is_learned(model, known, unkno
     assert max(map(abs, lasso.weights.values())) == abs(next(iter(lasso.weights.values()))) > 0
     assert trees.strength is None
     assert not trees.weights
-    assert len(lasso.importances) == 11  # two layers and all of them, seven statistics, the entropy
-    assert max(lasso.importances.values()) > 0.05
+    assert len(lasso.importances) == 8  # of 11: two layers and all of them, seven statistics, the entropy
+    assert 0.5 > max(lasso.importances.values()) > 0.02
     plain = caveat.audit(model, known, scores=["msp"], replicas=2)
     assert not plain.strips
     assert not plain.learned

@@ -41,7 +41,7 @@ def test_every_number_is_in_the_record(record: Record) -> None:
         assert text == shown(value, kind)  # pyright: ignore[reportArgumentType]  (a kind)
     seen = {float(attributes["value"] or "nan") for attributes, _ in values}
     assert {0.0123, 45.6, 0.789, 1.789, 3.25, -1.37, 0.217} <= seen
-    assert page.count('<svg class="violin right"') == 2
+    assert page.count('<svg class="violin sure"') == 2
     assert page.count('<svg class="violin own"') == 2
     assert '<a href="#gradients">' in page
     assert_alone(page)

@@ -189,6 +189,10 @@ def test_importances_find_what_matters_and_groups_stand_in_for_each_other():
     assert found["a/*"] > 0.1 > 0.02 > abs(found["entropy"])
     single = meta.importances(score, fresh, truth, {"first": [0], "both": [0, 2]}, generator=draw)
     assert single["both"] > single["first"]
+    lost = meta.importances(
+        score, fresh, truth, {"first": [0, 2]}, generator=draw, loss=lambda p, w: float(-p[w].mean())
+    )
+    assert lost["first"] > 0.1
     untouched = meta.importances(score, fresh, truth, {"none": []}, generator=draw)
     assert untouched["none"] == pytest.approx(0, abs=1e-12)
 

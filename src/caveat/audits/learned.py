@@ -7,6 +7,8 @@ from torch import Tensor
 
 from caveat.audits import catalog
 from caveat.audits.strips import Learned, Strip
+from caveat.metrics.ranking import auroc
+from caveat.metrics.tally import tally
 from caveat.observations import Observations
 from caveat.scores import gradients, meta
 
@@ -14,7 +16,7 @@ __all__ = ["learned", "strips"]
 
 BINS = 32
 SIGNED = ("mean", "skewness")
-SHOWN = 12
+SHOWN = 8
 """Coefficients and groups kept of each meta classifier."""
 JUDGE = 4000
 """Samples of each set at most that importances are measured on."""
@@ -45,8 +47,9 @@ def _strip(statistic: str, columns: Mapping[str, Tensor]) -> Strip:
         counts = torch.bincount(torch.bucketize(column, inner), minlength=BINS).double()
         bins[name] = [_short(share) for share in (counts / counts.max()).tolist()]
     ends = [10**low, 10**high] if logarithmic else [low, high]
+    ends = [float(f"{end:.4g}") for end in ends]
     return Strip(
-        statistic=statistic, logarithmic=logarithmic, low=_short(ends[0]), high=_short(ends[1]),
+        statistic=statistic, logarithmic=logarithmic, low=ends[0], high=ends[1],
         median={name: _short(float(column.median())) for name, column in columns.items()}, bins=bins,
     )  # fmt: skip
 
@@ -61,16 +64,26 @@ def learned(
 ) -> list[Learned]:
     """Coefficients and permutation importances of the meta classifiers, on data that they were not fitted on."""
     found: list[Learned] = []
+    if not any(score.family == "meta" for score in fitted.values()):
+        return found
     parts = [_thin(seen) for seen in (known, *unknown.values())]
     truth = torch.cat([wrong, *(wrong.new_ones(len(seen)) for seen in unknown.values())])
     truth = torch.cat([_thin_rows(part) for part in truth.split([len(known), *(len(s) for s in unknown.values())])])
+    if not bool(truth.any()) or bool(truth.all()):
+        return found
     for name, score in fitted.items():
         if score.family != "meta" or score.fitted is None:
             continue
         columns = torch.cat([catalog.columns(seen.probed["gradients"], seen.logits) for seen in parts])
         names = getattr(score.fitted, "names", ())
         shuffled = meta.importances(
-            score.fitted, columns, truth, meta.groups(names), generator=torch.Generator().manual_seed(seed), repeats=2
+            score.fitted,
+            columns,
+            truth,
+            meta.groups(names),
+            generator=torch.Generator().manual_seed(seed),
+            repeats=2,
+            loss=_disorder,
         )
         linear = score.fitted if isinstance(score.fitted, meta.Linear) else None
         weights: dict[str, float] = {} if linear is None else dict(zip(names, linear.weight.tolist(), strict=True))
@@ -81,6 +94,10 @@ def learned(
             )
         )  # fmt: skip
     return found
+
+
+def _disorder(probs: Tensor, wrong: Tensor) -> float:
+    return 1 - float(auroc(tally(probs, wrong)))
 
 
 def _largest(values: Mapping[str, float]) -> dict[str, float]:

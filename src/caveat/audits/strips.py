@@ -33,4 +33,4 @@ class Learned(BaseModel):
     weights: dict[str, float]
     """The largest coefficients of a linear one, of standardised columns `layer/statistic`."""
     importances: dict[str, float]
-    """By how much the log loss grows, in nats, when the columns of a layer or of a statistic are shuffled together."""
+    """AUROC lost, wrong and unknown against correct, when the columns of a layer or of a statistic are shuffled."""

@@ -46,8 +46,8 @@ TERMS: dict[str, str] = {
     "agreement": "Share of the networks that vote for the most voted class.",
     "gradients": "Of the loss of the network's own answer, by its parameters: sums, extremes, mean, skewness and "
     "kurtosis of its entries. Norms are small where the network is sure.",
-    "importance": "By how much the log loss grows when these columns are shuffled over the inputs; "
-    "near 0: not needed, perhaps because others say the same.",
+    "importance": "AUROC (wrong and unknown against right) that is lost when these columns are shuffled over the "
+    "inputs. Near 0: not needed, perhaps because others say the same.",
     "coefficient": "Of columns brought to mean 0 and deviation 1, so that their sizes compare. "
     "Positive: higher means less trustworthy.",
     "robust": "Share of the attacked inputs that no change found within the radius made the network answer wrongly. "

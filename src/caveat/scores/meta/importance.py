@@ -39,11 +39,16 @@ def importances(
     *,
     generator: torch.Generator,
     repeats: int = 5,
+    loss: Callable[[Score, Bool[Tensor, " n"]], float] | None = None,
 ) -> dict[str, float]:
-    """By how much the log loss grows when some columns are shuffled together over the samples, in nats.
+    """By how much a loss grows when some columns are shuffled together over the samples.
 
     `score` gives probabilities of `wrong`; use data that it was not fitted on. Near 0: not needed, perhaps because
     others say the same. Costs `repeats` evaluations a group.
+
+    loss
+        Of scores and what is wrong; by default the log loss, in nats. One of their order alone (1 - AUROC) does not
+        mind that there are more unknown inputs than in fitting.
 
     Raises
     ------
@@ -55,7 +60,8 @@ def importances(
     if repeats < 1:
         raise OptionError(f"repeats: expected at least 1, got {repeats}")
     columns = columns.double()
-    plain = _loss(score(columns), wrong)
+    loss = loss or _log_loss
+    plain = loss(score(columns), wrong)
     found: dict[str, float] = {}
     for name, places in of.items():
         losses: list[float] = []
@@ -63,11 +69,11 @@ def importances(
             order = torch.randperm(len(columns), generator=generator)
             mixed = columns.clone()
             mixed[:, list(places)] = columns[order][:, list(places)]
-            losses.append(_loss(score(mixed), wrong))
+            losses.append(loss(score(mixed), wrong))
         found[name] = sum(losses) / repeats - plain
     return found
 
 
-def _loss(probs: Score, wrong: Tensor) -> float:
+def _log_loss(probs: Score, wrong: Tensor) -> float:
     chosen = torch.where(wrong, probs, 1 - probs).double()
     return float(-chosen.clamp_min(1e-12).log().mean())
