@@ -39,7 +39,7 @@ def test_record_and_report(root, tmp_path):
 
 def test_a_posterior_is_asked_for_its_draws(root, tmp_path):
     posteriors.save(posteriors.ensemble.of([enet(classes=8)] * 2), tmp_path / "two.safetensors")
-    for name, options in (("a", ["--draws", 2]), ("b", ["--posterior", tmp_path / "two.safetensors"])):
+    for name, options in (("a", ["--dropout", "--draws", 2]), ("b", ["--posterior", tmp_path / "two.safetensors"])):
         result = call("--model", MODEL, "--test", "camvid:val", "--root", root, *UNKNOWN, "--replicas", 2,
                       "--scenes", 0, "--score", "mutual_information", "-o", tmp_path / name, *options)  # fmt: skip
         assert result.exit_code == 0, result.output

@@ -22,6 +22,11 @@ def run(
     test: str | None = typer.Option(None, help=f"Known data the model was not trained on: {DATA}"),
     output: Path = typer.Option(..., "-o", "--output", help="Folder for report, record and observations."),
     weights: Path | None = typer.Option(None, help="Weights of the model, as safetensors."),
+    posterior: Path | None = typer.Option(
+        None, help="Posterior over the model's weights (caveat train --track, --members): audit many networks."
+    ),
+    dropout: bool = typer.Option(False, help="Audit many networks: the model's own dropout stays on."),
+    draws: int | None = typer.Option(None, help="How many networks; 20 by default, an ensemble's members."),
     logits: Path | None = typer.Option(
         None, help="Instead of a model and data: an npz of logits, labels, perhaps features; NAME/logits of unknowns."
     ),
@@ -80,10 +85,18 @@ def run(
             if model is None or test is None:
                 raise OptionError("--model, --test: both are needed (or --logits, an npz of what a network said)")
             known, others = _sets(test, fit, unknown, unlabelled, batch, seed)
+            training = others["fit"].get("fit")
             record = audit(
-                models.load(model, weights),
+                models.many(
+                    models.load(model, weights),
+                    posterior=posterior,
+                    dropout=dropout,
+                    draws=draws,
+                    seed=seed,
+                    training=training,
+                ),
                 known,
-                fit=others["fit"].get("fit"),
+                fit=training,
                 unknown=others["unknown"],
                 unlabelled=others["unlabelled"],
                 scores=score or None,

@@ -2,14 +2,10 @@
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import typer
 
 from caveat.errors import OptionError
-
-if TYPE_CHECKING:
-    from torch import nn
 
 NAME = "audit-pixels"
 
@@ -27,9 +23,8 @@ def run(
     ),
     size: str | None = typer.Option(None, help="HEIGHTxWIDTH that pictures and maps are brought to."),
     posterior: Path | None = typer.Option(None, help="Ensemble or dropout, as caveat.posteriors.save wrote it."),
-    draws: int | None = typer.Option(
-        None, help="Networks asked: members of the posterior; without one, passes with the model's own dropout on."
-    ),
+    dropout: bool = typer.Option(False, help="Audit many networks: the model's own dropout stays on."),
+    draws: int | None = typer.Option(None, help="How many networks; 20 by default, an ensemble's members."),
     score: list[str] = typer.Option([], help="Only this score; any number of times."),
     scenes: int = typer.Option(4, help="Pictures shown with their maps."),
     replicas: int = typer.Option(200, help="Bootstrap replicas behind every interval."),
@@ -56,7 +51,9 @@ def run(
     if classes:
         typer.echo(", ".join(set_.classes))
         return
-    network = _many(models.load(model, weights), posterior, draws, seed)
+    network = models.many(
+        models.load(model, weights), posterior=posterior, dropout=dropout, draws=draws, seed=seed, training=None
+    )
     with steps() as say:
         record = audit_dense(network, set_, scores=score or None, scenes=scenes, replicas=replicas, seed=seed, say=say)
         say("writing the report")
@@ -71,13 +68,3 @@ def _size(text: str | None) -> tuple[int, int] | None:
     if match is None:
         raise OptionError(f"--size: expected HEIGHTxWIDTH like 180x240, got {text!r}")
     return int(match[1]), int(match[2])
-
-
-def _many(network: "nn.Module", posterior: Path | None, draws: int | None, seed: int) -> "nn.Module":
-    """The network itself, or a posterior around it."""
-    if posterior is None and draws is None:
-        return network
-    from caveat.posteriors import Predictive, dropout, load
-
-    found = dropout.of(network) if posterior is None else load(posterior)
-    return Predictive(network, found, draws=draws, seed=seed).eval()

@@ -7,12 +7,14 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from caveat.errors import MissingExtraError, ModelError
+from caveat.errors import MissingExtraError, ModelError, OptionError
 
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["load"]
+    from caveat.data.source import Source
+
+__all__ = ["load", "many"]
 
 
 def load(spec: str, weights: Path | None = None, *, seed: int = 0) -> "nn.Module":
@@ -36,6 +38,42 @@ def load(spec: str, weights: Path | None = None, *, seed: int = 0) -> "nn.Module
     if weights is not None:
         _load_weights(model, weights)
     return model.eval()
+
+
+def many(
+    model: "nn.Module",
+    *,
+    posterior: Path | None,
+    dropout: bool,
+    draws: int | None,
+    seed: int,
+    training: "Source | None",
+) -> "nn.Module":
+    """The model as many networks: with the posterior in a file, or with its dropout on; as it is without either.
+
+    Raises
+    ------
+    OptionError
+        If both are asked for, or drawn weights need batch-norm statistics and there are no training data to renew them.
+    DataError
+        If the file is no posterior.
+    """
+    if posterior is None and not dropout:
+        if draws is not None:
+            raise OptionError("--draws: expected --posterior or --dropout beside it")
+        return model
+    if posterior is not None and dropout:
+        raise OptionError("--dropout: expected it or --posterior, got both")
+    import torch
+
+    from caveat import posteriors
+
+    found = posteriors.dropout.of(model) if posterior is None else posteriors.load(posterior)
+    if not isinstance(found, posteriors.Ensemble | posteriors.Dropout):
+        generator = torch.Generator().manual_seed(seed)
+        count = 20 if draws is None else draws
+        found = posteriors.sample(found, model, draws=count, generator=generator, batches=training)
+    return posteriors.Predictive(model, found, draws=draws, seed=seed)
 
 
 def _from_code(spec: str, seed: int) -> "nn.Module":

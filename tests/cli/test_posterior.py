@@ -1,0 +1,81 @@
+"""Many networks from the command line: trained, tracked, audited."""
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from caveat import posteriors
+from caveat.audits.record import Record
+from caveat.cli.main import app
+from caveat.errors import OptionError
+
+MODEL = "caveat.models:tradi_mlp(size=8, hidden=50)"
+
+
+def run(*arguments: object) -> str:
+    result = CliRunner().invoke(app, [str(a) for a in arguments], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    place = tmp_path_factory.mktemp("run")
+    out = run(
+        "train", "--model", MODEL, "--data", "digits:train", "--epochs", 10, "--batch", 32, "--rate", 5e-3, "--track", "tradi", "--track", "swag",
+        "--members", 3, "-o", place,
+    )  # fmt: skip
+    assert "--posterior" in out
+    return place
+
+
+@pytest.mark.parametrize("name", ["ensemble", "tradi", "swag"])
+def test_what_training_leaves_is_audited(folder: Path, tmp_path: Path, name: str) -> None:
+    run(
+        "audit", "--model", MODEL, "--weights", folder / "model.safetensors", "--test", "digits:test", "--fit",
+        "digits:train", "--posterior", folder / f"{name}.safetensors", "--score", "msp", "--score",
+        "mutual_information", "--replicas", 5, "-o", tmp_path, *([] if name == "ensemble" else ["--draws", 4]),
+    )  # fmt: skip
+    record = Record.load(tmp_path / "record.json")
+    assert record.draws is not None
+    assert record.draws.count == (3 if name == "ensemble" else 4)
+    assert next(s.epistemic for s in record.draws.sets if s.set == "correct") > 1e-6
+    assert record.calibrations[0].summary.accuracy.value > 0.5
+    assert json.loads((tmp_path / "record.json").read_text())["draws"]["count"] == record.draws.count
+
+
+def test_dropout_is_a_flag_away(folder: Path, tmp_path: Path) -> None:
+    run(
+        "audit", "--model", MODEL, "--weights", folder / "model.safetensors", "--test", "digits:test", "--dropout",
+        "--draws", 3, "--score", "variation_ratio", "--replicas", 5, "-o", tmp_path,
+    )  # fmt: skip
+    assert Record.load(tmp_path / "record.json").draws is not None
+
+
+def test_training_again_trains_nothing_and_gives_the_same(folder: Path) -> None:
+    before = {name: posteriors.load(folder / f"{name}.safetensors") for name in ("ensemble", "tradi")}
+    run(
+        "train", "--model", MODEL, "--data", "digits:train", "--epochs", 10, "--batch", 32, "--rate", 5e-3, "--track", "tradi", "--track", "swag",
+        "--members", 3, "-o", folder,
+    )  # fmt: skip
+    after = {name: posteriors.load(folder / f"{name}.safetensors") for name in ("ensemble", "tradi")}
+    assert all((value == after["ensemble"].weights[key]).all() for key, value in before["ensemble"].weights.items())
+    assert all((value == after["tradi"].variance[key]).all() for key, value in before["tradi"].variance.items())
+
+
+def test_misuse_is_told(folder: Path, tmp_path: Path) -> None:
+    plain = ["audit", "--model", MODEL, "--test", "digits:test", "-o", str(tmp_path)]
+    for options, text in (
+        (["--draws", "3"], "--posterior or --dropout"),
+        (["--dropout", "--posterior", str(folder / "tradi.safetensors")], "got both"),
+        (["--posterior", str(folder / "tradi.safetensors")], "batch norm"),
+    ):
+        with pytest.raises(OptionError, match=text):
+            CliRunner().invoke(app, [*plain, *options], catch_exceptions=False)
+    with pytest.raises(OptionError, match="did you mean 'tradi'"):
+        CliRunner().invoke(
+            app, ["train", "--model", MODEL, "--data", "digits", "--track", "trady", "-o", str(tmp_path)],
+            catch_exceptions=False,
+        )  # fmt: skip
