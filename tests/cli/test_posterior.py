@@ -12,6 +12,10 @@ from caveat.cli.main import app
 from caveat.errors import OptionError
 
 MODEL = "caveat.models:tradi_mlp(size=8, hidden=50)"
+TRAIN = [
+    "train", "--model", MODEL, "--data", "digits:train", "--epochs", 10, "--batch", 32, "--rate", 5e-3,
+    "--track", "tradi", "--track", "swag", "--members", 3,
+]  # fmt: skip
 
 
 def run(*arguments: object) -> str:
@@ -23,10 +27,7 @@ def run(*arguments: object) -> str:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("run")
-    out = run(
-        "train", "--model", MODEL, "--data", "digits:train", "--epochs", 10, "--batch", 32, "--rate", 5e-3, "--track", "tradi", "--track", "swag",
-        "--members", 3, "-o", place,
-    )  # fmt: skip
+    out = run(*TRAIN, "-o", place)
     assert "--posterior" in out
     return place
 
@@ -56,10 +57,7 @@ def test_dropout_is_a_flag_away(folder: Path, tmp_path: Path) -> None:
 
 def test_training_again_trains_nothing_and_gives_the_same(folder: Path) -> None:
     before = {name: posteriors.load(folder / f"{name}.safetensors") for name in ("ensemble", "tradi")}
-    run(
-        "train", "--model", MODEL, "--data", "digits:train", "--epochs", 10, "--batch", 32, "--rate", 5e-3, "--track", "tradi", "--track", "swag",
-        "--members", 3, "-o", folder,
-    )  # fmt: skip
+    run(*TRAIN, "-o", folder)
     after = {name: posteriors.load(folder / f"{name}.safetensors") for name in ("ensemble", "tradi")}
     assert all((value == after["ensemble"].weights[key]).all() for key, value in before["ensemble"].weights.items())
     assert all((value == after["tradi"].variance[key]).all() for key, value in before["tradi"].variance.items())

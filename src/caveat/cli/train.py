@@ -106,8 +106,8 @@ def train(  # what varies independently is a separate argument
 ) -> "tuple[History, dict[str, Any]]":
     """Cross-entropy with one cycle of the learning rate; the progress bar is on standard error.
 
-    Gives the history, and per name of `track` the posterior that was tracked: SWAG and snapshots with 20 copies over the
-    last quarter of the run, TRADI from the second epoch on.
+    Gives the history, and per name of `track` the posterior that was tracked: SWAG and snapshots with 20 copies over
+    the last quarter of the run, TRADI from the second epoch on.
     """
     import torch
 
