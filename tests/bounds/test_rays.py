@@ -125,7 +125,7 @@ def on_a_grid(model, inputs, threshold, limit_class, start):
 @pytest.mark.parametrize("seed", [0, 2, 3, 4])
 @pytest.mark.parametrize("pieces", [64, 0])
 def test_alphas_equal_those_of_a_fine_grid(seed, pieces):
-    """With `pieces` = 0 all is bracketed: then alphas may be up to 2 % off where an excursion is short."""
+    """With `pieces` = 0 all is bracketed: then alphas may be off where an excursion is short."""
     unit = nn.ReLU() if seed % 2 else nn.LeakyReLU(0.1)
     model = nn.Sequential(nn.Linear(4, 7), unit, nn.Linear(7, 6), nn.ReLU(), nn.Linear(6, 3)).double().eval()
     generator = torch.Generator().manual_seed(seed)
@@ -133,13 +133,13 @@ def test_alphas_equal_those_of_a_fine_grid(seed, pieces):
         for parameter in model.parameters():
             parameter.copy_(torch.randn(parameter.shape, generator=generator, dtype=torch.float64))
     inputs = torch.randn(20, 4, generator=generator, dtype=torch.float64)
-    rays = bounds.along(model, inputs, threshold=0.9, start=0.1, pieces=pieces, rows=False)
+    rays = bounds.along(model, inputs, threshold=0.9, start=0.1, pieces=pieces, factor=1.02, rows=False)
     assert bool(rays.exact.all()) == (pieces > 0)
     expected = on_a_grid(model, inputs, 0.9, rays.limit_class, 0.1)
     found = (rays.first, rays.stays, rays.class_from)
     step = (1e7 / 0.1) ** (1 / 20_000)
     for a, b in zip(found, expected, strict=True):
-        near = (a <= b * (1 + 1e-9)) & (b <= a * step * (1 + 1e-9)) | (torch.isinf(a) & torch.isinf(b))
+        near = (a <= b * (1 + 2e-7)) & (b <= a * step * (1 + 2e-7)) | (torch.isinf(a) & torch.isinf(b))
         assert near.all() if pieces else near.double().mean() >= 0.95
     assert (rays.first <= rays.stays).all()
     assert rays.class_from.unique().numel() + rays.stays.unique().numel() > 10

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional
 
@@ -50,8 +50,15 @@ class Piece:
     """logits(alpha x) = slopes alpha + offsets within the piece."""
     end: Float[Tensor, " n"]
     """Where it ends: to the right the next breakpoint, or inf; to the left the one before, or -inf."""
+    ahead: Int[Tensor, " n"]
+    """How many units would change on that side, were all as in this piece: about the number of pieces there."""
     last: Float[Tensor, " n"]
     """The largest alpha at which a unit would change, were all as in this piece: of the outermost piece, its start."""
+
+    def of(self, rows: Tensor) -> "Piece":
+        """Those of some of the rays."""
+        parts = (self.slopes, self.offsets, self.end, self.ahead, self.last)
+        return Piece(*(part[rows] for part in parts))
 
 
 @dataclass
@@ -62,6 +69,7 @@ class _Walk:
     """(n,); inf for the outermost piece."""
     side: Side
     end: Tensor
+    ahead: Tensor
     last: Tensor
 
     def rows(self, like: Tensor) -> Tensor:
@@ -72,11 +80,12 @@ class _Walk:
         """Note where units change; NaN where they never do."""
         flat, at = crossings.flatten(1), self.at[:, None]
         if self.side == "right":
-            found = torch.where(flat > at, flat, math.inf).amin(1)
-            self.end = torch.minimum(self.end, found)
+            beyond = flat > at
+            self.end = torch.minimum(self.end, torch.where(beyond, flat, math.inf).amin(1))
         else:
-            found = torch.where(flat < at, flat, -math.inf).amax(1)
-            self.end = torch.maximum(self.end, found)
+            beyond = flat < at
+            self.end = torch.maximum(self.end, torch.where(beyond, flat, -math.inf).amax(1))
+        self.ahead = self.ahead + beyond.sum(1)
         self.last = torch.maximum(self.last, flat.nan_to_num(-math.inf, math.inf, -math.inf).amax(1))
 
 
@@ -85,13 +94,12 @@ def piece(graph: Graph, inputs: Float[Tensor, "n ..."], at: Float[Tensor, " n"],
 
     Costs about two forward passes. Graph and inputs should be of float64: what is computed are differences.
     """
-    walk = _Walk(
-        at, side, torch.full_like(at, math.inf if side == "right" else -math.inf), torch.full_like(at, -math.inf)
-    )
+    none = torch.full_like(at, math.inf if side == "right" else -math.inf)
+    walk = _Walk(at, side, none, torch.zeros_like(at, dtype=torch.int64), torch.full_like(at, -math.inf))
     bound: Rules = {kind: functools.partial(rule, walk) for kind, rule in RULES.items()}
     logits: Tensor = graph.walk(bound, torch.cat([inputs, torch.zeros_like(inputs)]))
     slopes, offsets = logits.chunk(2)
-    return Piece(slopes, offsets, walk.end, walk.last)
+    return Piece(slopes, offsets, walk.end, walk.ahead, walk.last)
 
 
 def _plain(walk: _Walk, op: Any, *values: Tensor) -> Tensor:

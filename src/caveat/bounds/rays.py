@@ -16,7 +16,7 @@ from caveat.graph import Graph, trace
 __all__ = ["Rays", "along", "row_distances"]
 
 TIE = 1e-9  # two slopes that differ by less than this share of the largest tie
-RESOLUTION = 1.02  # factor between the alphas that are looked at where there are too many pieces
+CLOSE = 1e-7  # of alpha: how far bisection goes
 
 
 @dataclass(frozen=True)
@@ -41,8 +41,8 @@ class Rays:
     stays: Float[Tensor, " n"]
     """The smallest alpha from which on the confidence is at least the threshold."""
     exact: Bool[Tensor, " n"]
-    """Whether all three were solved piece by piece. Otherwise at least one was bracketed (alphas 2 % apart, inside of
-    which a shorter excursion is not seen) and bisected."""
+    """Whether all three were solved piece by piece. Otherwise at least one was bracketed (by alphas `factor` apart,
+    between which a shorter excursion is not seen) and bisected."""
     row_distance: Float[Tensor, " n"] | None
     """Least distance of two rows of the outermost region's matrix, over the longest row; 0 breaks the theorem's
     condition. None if it was not asked for."""
@@ -53,8 +53,9 @@ def along(
     inputs: Float[Tensor, "n ..."],
     *,
     threshold: float = 0.999,
-    start: float = 1.0,
+    start: int | float = 1.0,
     pieces: int = 64,
+    factor: float = 1.1,
     rows: bool = True,
 ) -> Rays:
     """Follow the network along alpha x from alpha = `start` to infinity, for each input x.
@@ -62,8 +63,8 @@ def along(
     A network of linear maps, ReLU, max pooling and the like is affine on each of finitely many pieces of a ray, and on
     the outermost one for good: unless slopes tie, one class's confidence tends to 1, for noise as for a training
     image. All in float64. The limit costs one pass of pairs (two forward passes); `rows` one backward pass a class; the
-    alphas one pass of pairs for each piece until they are found, at most `pieces` from either end, and then a forward
-    pass for each 2 % of alpha (`exact` says where).
+    alphas one pass of pairs for each piece until they are found. A network of thousands of units has as many pieces:
+    where more than `pieces` are ahead, alphas are bracketed by one forward pass for each `factor` (`exact` says where).
 
     Parameters
     ----------
@@ -72,7 +73,9 @@ def along(
     threshold
         A confidence between a half and 1.
     pieces
-        How many pieces to walk on each side before alphas are bracketed instead.
+        How many pieces to walk on each side at most; 0 to bracket at once.
+    factor
+        Between the alphas that are looked at instead; 1.1 is that of the published table.
     rows
         Check the theorem's condition too.
 
@@ -81,7 +84,7 @@ def along(
     ModelError
         If the model is in training mode or not piecewise affine.
     OptionError
-        If the threshold is not in (0.5, 1), or `start` or `pieces` is negative.
+        If the threshold is not in (0.5, 1), `start` or `pieces` is negative, or the factor is not above 1.
 
     Source: Hein, Andriushchenko and Bitterwolf, Why ReLU networks yield high-confidence predictions far away from the
     training data, CVPR 2019 (arXiv 1812.05720), lemma 3.1 and theorem 3.1; the propagation of pairs is ours.
@@ -96,8 +99,8 @@ def along(
     """
     if not 0.5 < threshold < 1:
         raise OptionError(f"threshold: expected a confidence between 0.5 and 1, got {threshold}")
-    if start < 0 or pieces < 0:
-        raise OptionError(f"start, pieces: expected numbers >= 0, got {start} and {pieces}")
+    if start < 0 or pieces < 0 or not factor > 1:
+        raise OptionError(f"start, pieces, factor: expected >= 0, >= 0 and > 1, got {start}, {pieces} and {factor}")
     graph = (model if isinstance(model, Graph) else trace(model, inputs)).to(torch.float64, inputs.device)
     points = inputs.detach().double()
     with torch.no_grad():
@@ -105,7 +108,7 @@ def along(
         last = far.last.clamp_min(0)
         slopes, tied = _tied(far.slopes)
         limit = far.offsets.masked_fill(~tied, -math.inf)
-        search = _Search(graph, points, slopes, far.offsets, last, start, threshold, pieces, limit.argmax(1))
+        search = _Search(graph, points, slopes, far.offsets, last, start, threshold, pieces, factor, limit.argmax(1))
         first, first_exact = search.first()
         stays, stays_exact = search.settled(search.confidence_lost, search.unsure)
         class_from, class_exact = search.settled(search.class_lost, search.another)
@@ -162,9 +165,10 @@ class _Search:
     slopes: Tensor
     offsets: Tensor
     last: Tensor
-    start: float
+    start: int | float
     threshold: float
     pieces: int
+    factor: float
     limit_class: Tensor
 
     def first(self) -> tuple[Tensor, Tensor]:
@@ -172,14 +176,18 @@ class _Search:
         at = torch.full_like(self.last, self.start)
         found, exact = torch.full_like(at, math.inf), torch.ones_like(at, dtype=torch.bool)
         rows = (at < self.last).nonzero().squeeze(1)
+        left = torch.empty_like(rows[:0])  # rays with too many pieces
         for _ in range(self.pieces):
             if not len(rows):
                 break
             now = piece(self.graph, self.points[rows], at[rows])
+            few = now.ahead <= self.pieces
+            left, rows, now = torch.cat([left, rows[~few]]), rows[few], now.of(few)
             end = torch.minimum(now.end, self.last[rows])
             found[rows] = confidence_reached(now.slopes, now.offsets, at[rows], end, self.threshold)
             at[rows] = end
             rows = rows[torch.isinf(found[rows]) & (end < self.last[rows])]
+        rows = torch.cat([left, rows])
         exact[rows] = False
         self._bracket_first(rows, at, found)
         rows = torch.isinf(found)
@@ -189,10 +197,10 @@ class _Search:
         return found, exact
 
     def _bracket_first(self, rows: Tensor, at: Tensor, found: Tensor) -> None:
-        """Go outwards by 2 % until the confidence is there, then bisect."""
+        """Go outwards by the factor until the confidence is there, then bisect."""
         low = at[rows]
         while len(rows):
-            high = torch.minimum(low * RESOLUTION + 1e-3 * (low == 0), self.last[rows])
+            high = torch.minimum(low * self.factor + 1e-3 * (low == 0), self.last[rows])
             there = ~self.unsure(rows, high)
             found[rows[there]] = self._bisected(rows[there], low[there], high[there], self.unsure)
             going = ~there & (high < self.last[rows])
@@ -206,18 +214,22 @@ class _Search:
         found = lost(everything, self.slopes, self.offsets, at, outer)
         exact = torch.ones_like(found, dtype=torch.bool)
         rows = (torch.isneginf(found) & (at > self.start)).nonzero().squeeze(1)
+        left = torch.empty_like(rows[:0])
         for _ in range(self.pieces):
             if not len(rows):
                 break
             now = piece(self.graph, self.points[rows], at[rows], side="left")
+            few = now.ahead <= self.pieces
+            left, rows, now = torch.cat([left, rows[~few]]), rows[few], now.of(few)
             begin = now.end.clamp_min(self.start)
             found[rows] = lost(rows, now.slopes, now.offsets, begin, at[rows])
             at[rows] = begin
             rows = rows[torch.isneginf(found[rows]) & (begin > self.start)]
+        rows = torch.cat([left, rows])
         exact[rows] = False
         high = at[rows]
         while len(rows):
-            low = (high / RESOLUTION - 1e-3 * (high < 0.05)).clamp_min(self.start)
+            low = (high / self.factor - 1e-3 * (high < 0.05)).clamp_min(self.start)
             fails = failing(rows, low)
             found[rows[fails]] = self._bisected(rows[fails], low[fails], high[fails], failing)
             going = ~fails & (low > self.start)
@@ -249,8 +261,8 @@ class _Search:
         return self.graph(points * at.reshape(-1, *[1] * (points.ndim - 1)))
 
     def _bisected(self, rows: Tensor, low: Tensor, high: Tensor, failing: Failing) -> Tensor:
-        """Between a point where it fails and one where it does not, to 1e-9 of alpha."""
-        while len(rows) and bool((high - low > 1e-9 * high).any()):
+        """Between a point where it fails and one where it does not, to 1e-7 of alpha."""
+        while len(rows) and bool((high - low > CLOSE * high).any()):
             middle = (low + high) / 2
             fails = failing(rows, middle)
             low, high = torch.where(fails, middle, low), torch.where(fails, high, middle)
