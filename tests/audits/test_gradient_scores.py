@@ -154,3 +154,11 @@ def test_the_record_shows_the_statistics_and_what_is_learned(model, known, unkno
     plain = caveat.audit(model, known, scores=["msp"], replicas=2)
     assert not plain.strips
     assert not plain.learned
+
+
+def test_gradients_need_no_fit_set_even_of_a_shuffled_loader(model, generator):
+    from torch.utils.data import DataLoader, TensorDataset
+
+    loader = DataLoader(TensorDataset(*known_set(generator, 300)), batch_size=64, shuffle=True)
+    record = caveat.audit(model, loader, scores=["grad_l2", "meta_ridge"], replicas=2)
+    assert [score.family for score in record.scores] == ["gradients", "meta"]

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.conftest import shapes_unchecked
 from torch import nn
-from torch.nn.functional import cross_entropy, linear, max_pool2d, one_hot
+from torch.nn.functional import cross_entropy, linear, max_pool2d, one_hot, scaled_dot_product_attention
 from torch.nn.utils.parametrizations import weight_norm
 
 from caveat import fitted, heads, stages
@@ -111,6 +111,21 @@ class Attention(nn.Module):
         return self.head(self.encoder(x + inputs.mean(dim=(2, 3)).repeat(1, 3)[:, None])[:, 0])
 
 
+class Projections(nn.Module):
+    """Attention whose projections are linear layers, as in most transformers: each has a rule."""
+
+    def __init__(self):
+        super().__init__()
+        self.q, self.k, self.v, self.out = (nn.Linear(6, 6, bias=bias) for bias in (True, False, True, True))
+        self.norm, self.head = nn.LayerNorm(6), nn.Linear(6, 3)
+
+    def forward(self, inputs):
+        x = inputs.flatten(1, 2)  # twelve tokens of six
+        q, k, v = (layer(x).unflatten(2, (2, 3)).transpose(1, 2) for layer in (self.q, self.k, self.v))
+        mixed = scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+        return self.head(self.norm(x + self.out(mixed)).mean(dim=1))
+
+
 class Odd(nn.Module):
     """Windows become rows, tokens come first, and a weight is used outside of its layer too."""
 
@@ -147,6 +162,7 @@ NETS = {
     "conv3d": lambda: sequence(nn.Unflatten(1, (1, 2)), nn.Conv3d(1, 4, (2, 3, 1), stride=(1, 2, 2), padding=1)),
     "residual": Residual,
     "shared": Shared,
+    "projections": Projections,
 }
 SLOW = {
     "attention": (Attention, {"token", "encoder.self_attn.in_proj_weight", "encoder.self_attn.out_proj.weight"}),

@@ -218,8 +218,8 @@ def _probes(
     families = catalog.families()
     if all(families[name] in ("logits", "draws", "features", "head") for name in names):
         return {}, torch.empty(0)
-    if fit is not None:
-        inputs, labels = next(iter(fit))
+    if fit is not None or not any(families[name] in ("layers", "model") for name in names):
+        inputs, labels = next(iter(test if fit is None else fit))  # that of gradients has no options
         return probing.probes(names, model, inputs, labels, head), inputs
     all_labels = torch.cat([labels for _, labels in test])
     rows = split(len(all_labels), options.tune, options.seed)[0][:512]
