@@ -37,6 +37,9 @@ def run(
     unlabelled: list[str] = typer.Option(
         [], metavar="NAME=SOURCE", help="Inputs of the known kind without labels: their accuracy is estimated."
     ),
+    outliers: str | None = typer.Option(
+        None, help="Inputs known to be unknown, for the meta classifiers; by default 200 of uniform noise."
+    ),
     score: list[str] = typer.Option(
         [], help="Only this score; any number of times. By default all that share one pass; all: really all."
     ),
@@ -84,7 +87,7 @@ def run(
         else:
             if model is None or test is None:
                 raise OptionError("--model, --test: both are needed (or --logits, an npz of what a network said)")
-            known, others = _sets(test, fit, unknown, unlabelled, batch, seed)
+            known, others = _sets(test, fit, unknown, unlabelled, batch, seed, outliers=outliers)
             training = others["fit"].get("fit")
             record = audit(
                 models.many(
@@ -99,6 +102,7 @@ def run(
                 fit=training,
                 unknown=others["unknown"],
                 unlabelled=others["unlabelled"],
+                outliers=others["outliers"].get("outliers"),
                 scores=score or None,
                 calibrations=calibration or None,
                 head=head,
@@ -123,7 +127,14 @@ def run(
 
 
 def _sets(
-    test: str, fit: str | None, unknown: list[str], unlabelled: list[str], batch: int, seed: int
+    test: str,
+    fit: str | None,
+    unknown: list[str],
+    unlabelled: list[str],
+    batch: int,
+    seed: int,
+    *,
+    outliers: str | None = None,
 ) -> tuple["Source", dict[str, dict[str, "Source"]]]:
     """The known set, and the others by the name of `audit`'s parameter."""
     from caveat import data
@@ -135,6 +146,9 @@ def _sets(
     }
     if len(named["unknown"]) + len(named["unlabelled"]) < len(unknown) + len(unlabelled):
         raise OptionError("--unknown, --unlabelled: expected every name once")
+    named["outliers"] = (
+        {} if outliers is None else {"outliers": data.load(outliers, batch=batch, seed=seed, like=known)}
+    )
     return known, {"fit": {} if fit is None else {"fit": data.load(fit, batch=batch, seed=seed)}, **named}
 
 
