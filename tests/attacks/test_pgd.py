@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from caveat.attacks import Ball, fgsm, from_inputs, losses, pgd, uniform
+from caveat.errors import OptionError
 
 
 def network(seed=0, *, d=8, c=4):
@@ -95,6 +96,26 @@ def test_momentum_schedule_and_start_are_used():
     plain = run()
     for options in ({"momentum": 0.9}, {"schedule": lambda share: 0.1}, {"start": from_inputs}, {"step": 0.01}):
         assert not torch.equal(run(**options), plain)
+
+
+def test_the_last_point_costs_two_forward_passes_less():
+    model, inputs, labels = network()
+    ball, shown = Ball(2, 0.3), []
+    handle = model.register_forward_pre_hook(lambda _, arguments: shown.append(torch.is_grad_enabled()))
+    options = {"steps": 5, "step": 0.2}
+    best = pgd(model, inputs, labels, ball, generator=torch.Generator().manual_seed(1), **options)
+    assert (shown.count(True), shown.count(False)) == (5, 2)
+    shown.clear()
+    last = pgd(model, inputs, labels, ball, generator=torch.Generator().manual_seed(1), best=False, **options)
+    handle.remove()
+    assert (shown.count(True), shown.count(False)) == (5, 0)
+    assert (ball.distance(last, inputs) <= 0.3 + 1e-12).all()
+    harm = [losses.log_odds(model(x), labels) for x in (best, last)]
+    assert (harm[0] >= harm[1]).all()
+    assert torch.equal(best, last) == torch.equal(*harm)
+    for wrong in ({"restarts": 2}, {"skip_broken": True}):
+        with pytest.raises(OptionError, match=next(iter(wrong))):
+            pgd(model, inputs, labels, ball, generator=torch.Generator(), best=False, **wrong)
 
 
 def test_fgsm_with_random_start():

@@ -85,8 +85,9 @@ class TestInBall:
     @pytest.mark.parametrize("norm", NORMS)
     def test_a_linear_network_is_broken_exactly(self, name, norm):
         """Two classes: the margin is linear, so its largest rise is the radius times the dual norm of its weights."""
-        generator = seeded(3)
-        model = nn.Linear(7, 2).double().eval()
+        generator, model = seeded(3), nn.Linear(7, 2).double().eval()
+        with torch.no_grad():
+            model.weight.copy_(torch.randn(2, 7, generator=generator, dtype=torch.float64))
         inputs = torch.randn(6, 7, generator=generator, dtype=torch.float64)
         labels = torch.randint(2, (6,), generator=generator)
         ball = Ball(norm, 0.3, None, None)
@@ -99,8 +100,10 @@ class TestInBall:
     @pytest.mark.parametrize("norm", NORMS)
     def test_a_linear_network_in_a_box(self, name, norm):
         """The optimum there is the ball's own furthest point (tested against a linear programme and its projection)."""
-        model = nn.Linear(7, 2).double().eval()
-        inputs, labels = torch.rand(6, 7, generator=seeded(), dtype=torch.float64), torch.tensor([0, 1] * 3)
+        generator, model = seeded(), nn.Linear(7, 2).double().eval()
+        with torch.no_grad():
+            model.weight.copy_(torch.randn(2, 7, generator=generator, dtype=torch.float64))
+        inputs, labels = torch.rand(6, 7, generator=generator, dtype=torch.float64), torch.tensor([0, 1] * 3)
         ball = Ball(norm, 0.6)
         weight = (model.weight[1] - model.weight[0]) * (1 - 2 * labels[:, None])
         best = losses.margin(model(ball.furthest(inputs, weight.detach())), labels)
@@ -109,7 +112,8 @@ class TestInBall:
         )
         gain = best - losses.margin(model(inputs), labels)
         assert (found <= best + 1e-12).all()
-        assert (best - found <= 1e-9 * gain).all()
+        # one step is exact; many of fixed length come as near as weights of nearly the same size allow
+        assert (best - found <= (1e-3 if name == "pgd" else 1e-9) * gain).all()
 
     def test_deterministic_by_seed_and_blind_to_the_global_state(self, name):
         model, inputs, labels = case((1, 6, 6))

@@ -91,6 +91,7 @@ def ascend(  # noqa: PLR0913 -- each is one independent choice
     momentum: int | float = 0.0,
     schedule: Schedule = constant,
     start: Start = shrunk,
+    best: bool = True,
 ) -> Summit:
     """Maximise `function` in the ball around each input, by steps of steepest ascent and projection.
 
@@ -102,8 +103,8 @@ def ascend(  # noqa: PLR0913 -- each is one independent choice
     A step costs one forward and one backward pass of `function` to the inputs (gradients of parameters are neither made
     nor touched); besides, a restart costs one forward pass for its last point, and the inputs
     one unless they are the start.
-    Formula: m <- momentum m + g / mean|g|;  x <- P(x + argmax over |d| <= step of <m, d>), P the projection on ball and
-    box (d is step sign(m) for inf, along m for 2, the largest in turn for 1: `Ball.step`).
+    Formula: m <- momentum m + g / mean|g|;  x <- P(x + step d), P the projection on ball and box, d = sign(m) for inf,
+    m / |m| for 2, m / max|m| for 1 (`Ball.step`).
 
     Parameters
     ----------
@@ -111,14 +112,17 @@ def ascend(  # noqa: PLR0913 -- each is one independent choice
         One number a sample is drawn from it; or the samples' own noise.
     step
         Length of a step in the ball's norm. Without one: radius / steps for inf, as in ACET; 2.5 radius / steps for the
-        others, at least radius / 10 for 1, where one step moves few values. With inf a step goes to the point of the
-        ball that is furthest along the gradient.
+        others, at least radius / 10 for 1, where it is that of the value that moves most. With inf a step goes to the
+        point of the ball that is furthest along the gradient.
     momentum
         0 for none; 1 adds up all gradients (Dong et al., CVPR 2018).
     schedule
         `constant` or `cosine`, or any function of the share of steps done.
     start
         `shrunk` as in ACET, `uniform` as usual for PGD, or `from_inputs`.
+    best
+        False for the last point, whatever it is worth, as often in adversarial training: two forward passes less, and
+        none of the promises above. Its value is not computed (NaN), and there can be one start only.
 
     Raises
     ------
@@ -133,29 +137,34 @@ def ascend(  # noqa: PLR0913 -- each is one independent choice
     takes two forward passes a step.
     """
     _check(steps, step, restarts, momentum)
+    if not best and restarts > 1:
+        raise OptionError(f"restarts: expected 1 where the last point is wanted, not the best, got {restarts}")
     ball.check(inputs)
     # inputs made under inference_mode cannot be differentiated; a copy made here can
     with torch.inference_mode(False), torch.enable_grad():
         centres = inputs.detach().clone()
         noise = generator if isinstance(generator, Noise) else drawn(len(centres), generator, centres.device)
         length = _length(ball, steps) if step is None else step
-        best = None
+        found = None
         for restart in range(restarts if steps and ball.radius and len(centres) else 0):
             points, velocity = start(ball, centres, noise, restart), None
-            if best is None and not torch.equal(points, centres):
-                best = _at(function, centres)
+            if best and found is None and not torch.equal(points, centres):
+                found = _at(function, centres)
             for index in range(steps):
                 values, gradient = _evaluated(function, points)
-                best = best.better(points, values) if best else _first(points, values)
+                if best:
+                    found = found.better(points, values) if found else _first(points, values)
                 velocity = _velocity(velocity, gradient, momentum)
                 if length == math.inf:
                     points = ball.furthest(centres, velocity)
                 else:
                     points = ball.project(ball.step(points, velocity, length * schedule(index / steps)), centres)
+            if not best:
+                return Summit(points, torch.full_like(points.flatten(1)[:, 0], math.nan))
             with torch.no_grad():
                 values = _checked(function(points), points)
-            best = best.better(points, values) if best else _first(points, values)
-        return best or _at(function, centres)
+            found = found.better(points, values) if found else _first(points, values)
+        return found or _at(function, centres)
 
 
 def _at(function: Function, centres: Tensor) -> Summit:

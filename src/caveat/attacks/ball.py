@@ -102,21 +102,18 @@ class Ball:
     def step(
         self, points: Float[Tensor, "n ..."], gradient: Float[Tensor, "n ..."], length: int | float
     ) -> Float[Tensor, "n ..."]:
-        """A step of steepest ascent of this length in the norm, to be projected: it may leave ball and box.
+        """A step uphill, to be projected: it may leave ball and box. The best point of a linear function stays there.
 
-        For inf along the gradient's sign; for 2 along the gradient; for 1 the values of largest gradient in turn, as
-        far as the box allows. What the step would have at an end of the box overshoots it, so that the projection does
-        not take it back from there: the best point of a linear function stays where it is, for all norms.
+        For inf along the gradient's sign; for 2 along the gradient, `length` long; for 1 along the gradient too, but so
+        that the value of largest gradient moves by `length`: the projection then takes the small moves back.
         """
         if self.norm == math.inf:
             return points + length * gradient.sign()
-        size, sign, room = self._seen(gradient, points)
+        flat = gradient.flatten(1)
+        unit = flat / flat.abs().amax(1, keepdim=True).clamp_min(torch.finfo(flat.dtype).tiny)
         if self.norm == 2:
-            unit = size / size.amax(1, keepdim=True).clamp_min(torch.finfo(size.dtype).tiny)
-            share = length * unit / torch.linalg.vector_norm(unit, dim=1, keepdim=True).clamp_min(1)
-        else:
-            share = _greedy(size, room, length, beyond=length)
-        return points + (sign * share).reshape(points.shape)
+            unit = unit / torch.linalg.vector_norm(unit, dim=1, keepdim=True).clamp_min(1)
+        return points + (length * unit).reshape(points.shape)
 
     def sample(self, centres: Float[Tensor, "n ..."], generator: torch.Generator) -> Float[Tensor, "n ..."]:
         """A point of the ball for each centre, uniform; what leaves the box is projected back."""
@@ -212,15 +209,9 @@ def _thresholded(size: Tensor, room: Tensor, radius: int | float) -> Tensor:
     return share(torch.where(inside, 0, large))
 
 
-def _greedy(size: Tensor, room: Tensor, radius: int | float, *, beyond: int | float = 0) -> Tensor:
-    """The room of the largest in turn, until the radius is spent; `beyond` on top of each that is used up."""
-    allowed = torch.where(size > 0, room.clamp_max(radius), 0)
+def _greedy(size: Tensor, room: Tensor, radius: int | float) -> Tensor:
+    """The room of the largest in turn, until the radius is spent."""
     order = size.argsort(dim=1, descending=True, stable=True)
-    ordered = allowed.gather(1, order)
+    ordered = torch.where(size > 0, room.clamp_max(radius), 0).gather(1, order)
     left = radius - (ordered.cumsum(1) - ordered)
-    spent = torch.minimum(left.clamp_min(0), ordered)
-    share = torch.zeros_like(room).scatter(1, order, spent)
-    if not beyond:
-        return share
-    reached = torch.zeros_like(size, dtype=torch.bool).scatter(1, order, left > 0)
-    return torch.where(reached & (size > 0) & (room <= share), share + beyond, share)
+    return torch.zeros_like(room).scatter(1, order, torch.minimum(left.clamp_min(0), ordered))

@@ -9,6 +9,7 @@ from caveat.attacks.ball import Ball
 from caveat.attacks.losses import Loss, log_odds, towards
 from caveat.attacks.network import broken, checked, harm
 from caveat.attacks.noise import Noise, drawn
+from caveat.errors import OptionError
 from caveat.types import Labels
 
 __all__ = ["pgd"]
@@ -29,6 +30,7 @@ def pgd(  # noqa: PLR0913 -- each is one independent choice
     momentum: int | float = 0.0,
     schedule: Schedule = constant,
     start: Start = uniform,
+    best: bool = True,
     skip_broken: bool = False,
 ) -> Float[Tensor, "n ..."]:
     """The most harmful input found in the ball around each input.
@@ -46,7 +48,7 @@ def pgd(  # noqa: PLR0913 -- each is one independent choice
         like cross-entropy and is not stopped by a network that is sure.
     step
         Length of a step. Without one 2.5 radius / steps (for norm 1 at least radius / 10).
-    momentum, schedule, start, restarts
+    momentum, schedule, start, restarts, best
         As in `attacks.ascent.ascend`.
     skip_broken
         Leave samples alone once a restart has changed their answer (or they were wrong before): cheaper, and the same
@@ -65,6 +67,8 @@ def pgd(  # noqa: PLR0913 -- each is one independent choice
     """
     checked(model, inputs, labels)
     climbed = towards(loss) if targeted else loss
+    if skip_broken and not best:
+        raise OptionError("skip_broken: expected best=True with it: what is broken must be known")
     if step is None and ball.radius and steps:
         step = max(2.5 * ball.radius / steps, ball.radius / 10 if ball.norm == 1 else 0.0)
     noise = drawn(len(inputs), generator, inputs.device)
@@ -75,13 +79,13 @@ def pgd(  # noqa: PLR0913 -- each is one independent choice
 
         return ascend(
             harm(model, labels[rows], climbed), inputs[rows], ball, generator=noise.of(rows), steps=steps, step=step,
-            restarts=times, momentum=momentum, schedule=schedule, start=begin,
+            restarts=times, momentum=momentum, schedule=schedule, start=begin, best=best,
         )  # fmt: skip
 
-    best = climb(torch.arange(len(inputs), device=inputs.device), first=0, times=1 if skip_broken else restarts)
+    found = climb(torch.arange(len(inputs), device=inputs.device), first=0, times=1 if skip_broken else restarts)
     for restart in range(1, restarts if skip_broken else 0):
-        rows = (~broken(model, best.inputs, labels, targeted=targeted)).nonzero().squeeze(1)
+        rows = (~broken(model, found.inputs, labels, targeted=targeted)).nonzero().squeeze(1)
         if not len(rows):
             break
-        best = best.improved(climb(rows, first=restart, times=1), rows)
-    return best.inputs
+        found = found.improved(climb(rows, first=restart, times=1), rows)
+    return found.inputs
