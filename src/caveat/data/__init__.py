@@ -5,7 +5,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from caveat.data import augment, generated, grammar, hub, modifiers, outliers
+from caveat.data import augment, fonts, generated, grammar, hub, modifiers, outliers
 from caveat.data.digits import open_digits, open_mnist5k
 from caveat.data.folder import open_folder
 from caveat.data.named import Builtin, Hosted, open_fashion_mnist, open_hosted
@@ -30,6 +30,7 @@ __all__ = [
     "Shuffled",
     "Source",
     "augment",
+    "fonts",
     "from_tensors",
     "in_memory",
     "load",
@@ -54,6 +55,8 @@ def load(spec: str, *, batch: int = 256, like: Source | None = None, seed: int =
     `noise:normal`         noise around grey, likewise
     `permuted`             the pictures of `like`, their pixels in a random order
     `blobs`                amorphous shapes, as many as `like` has and of its shape
+    `noise:acet`           ACET's noise: permuted pictures of `like` and uniform noise, low-passed and stretched
+    `letters`              letters rendered from a font
     `+grey` `+rgb`         one channel, three channels
     `+28x28`               height x width, bilinear, antialiased
     `+invert`              light for dark
@@ -176,6 +179,8 @@ NAMES: dict[str, Builtin | Hosted] = {
 KINDS: dict[str, _Kind] = {"folder": _folder, "hf": _hub, "npz": _npz, "parquet": _parquet}
 GENERATED: dict[str, generated.Maker] = {
     "blobs": generated.blobs,
+    "noise:acet": generated.acet,
+    "letters": generated.letters,
     "noise:normal": generated.normal,
     "noise:uniform": generated.uniform,
     "permuted": generated.permuted,

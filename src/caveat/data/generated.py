@@ -6,10 +6,10 @@ from typing import TypeAlias
 import numpy as np
 import torch
 
-from caveat.data import outliers
+from caveat.data import fonts, outliers
 from caveat.data.source import Images, Indices, Source
 
-__all__ = ["BLOCK", "Maker", "blobs", "generated", "normal", "permuted", "uniform"]
+__all__ = ["BLOCK", "Maker", "acet", "blobs", "generated", "letters", "normal", "permuted", "uniform"]
 
 BLOCK = 256
 """Pictures are made in blocks of this many, each from its own seed: the batch size changes no pixel."""
@@ -61,6 +61,16 @@ def permuted(like: Source, indices: Indices, generator: torch.Generator) -> Imag
 def blobs(like: Source, indices: Indices, generator: torch.Generator) -> Images:
     """Amorphous shapes."""
     return outliers.blobs((len(indices), *like.shape), generator)
+
+
+def acet(like: Source, indices: Indices, generator: torch.Generator) -> Images:
+    """The noise of ACET: permuted pictures and uniform noise, low-passed and stretched."""
+    return outliers.permuted_then_blurred(like.take(indices)[0], generator)
+
+
+def letters(like: Source, indices: Indices, generator: torch.Generator) -> Images:
+    """Letters rendered from a font."""
+    return fonts.letters((len(indices), *like.shape), generator)
 
 
 def _generator(seed: int, block: int) -> torch.Generator:

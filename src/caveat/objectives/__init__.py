@@ -6,19 +6,37 @@ from typing import TypeAlias
 import torch
 from torch import Tensor, nn
 
+from caveat.objectives.acet import Acet
+from caveat.objectives.adversarial import Adversarial
 from caveat.objectives.beta_nll import beta_nll
+from caveat.objectives.confidence import Ceda
 from caveat.objectives.cross_entropy import cross_entropy
 from caveat.objectives.evidential import evidential
 from caveat.objectives.heteroscedastic import heteroscedastic
 from caveat.objectives.mixture_density import mixture_density
+from caveat.objectives.outlier_exposure import OutlierExposure
 from caveat.objectives.pixel_cross_entropy import pixel_cross_entropy
 from caveat.objectives.quantile import quantile
+from caveat.objectives.reversed_focal import ReversedFocal
+from caveat.objectives.softened import EntropyRegularisation, Focal, LabelSmoothing, LogitNorm, Mixup
+from caveat.objectives.trades import Trades
 
 __all__ = [
     "FOR_PIXELS",
     "FOR_REGRESSION",
     "OBJECTIVES",
+    "Acet",
+    "Adversarial",
+    "Ceda",
+    "EntropyRegularisation",
+    "Focal",
+    "LabelSmoothing",
+    "LogitNorm",
+    "Mixup",
     "Objective",
+    "OutlierExposure",
+    "ReversedFocal",
+    "Trades",
     "beta_nll",
     "cross_entropy",
     "evidential",
@@ -31,7 +49,23 @@ __all__ = [
 Objective: TypeAlias = Callable[[nn.Module, Tensor, Tensor, torch.Generator], Tensor]
 """Of the model, a batch of inputs, its labels and the source of all randomness, the value to minimise."""
 
-OBJECTIVES: dict[str, Objective] = {"cross_entropy": cross_entropy}
+OBJECTIVES: dict[str, Objective] = {
+    "cross_entropy": cross_entropy,
+    "ceda": Ceda(),
+    "acet": Acet(),
+    "outlier_exposure": OutlierExposure(),
+    "label_smoothing": LabelSmoothing(),
+    "focal": Focal(),
+    "reversed_focal": ReversedFocal(),
+    "entropy_regularisation": EntropyRegularisation(),
+    "logit_norm": LogitNorm(),
+    "mixup": Mixup(),
+    "adversarial": Adversarial(),
+    "fast_adversarial": Adversarial(steps=1, step=0.375),
+    "trades": Trades(),
+}
+"""Labels are classes `(n,)`, outputs logits `(n, c)`. Those with options are frozen dataclasses: other values by
+`dataclasses.replace(OBJECTIVES["acet"], radius=0.1)` or `Acet(radius=0.1)`."""
 
 FOR_REGRESSION: dict[str, Objective] = {
     "heteroscedastic": heteroscedastic,
