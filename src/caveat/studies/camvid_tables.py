@@ -45,7 +45,7 @@ def tables(name: str, methods: dict[str, dict[str, float]], scale: Scale) -> Seq
         Table(
             title=f"{name}: unknown pixels", first="method",
             columns=["AUC", "AUPR", "FPR95 (95 % of unknowns found)", "ECE, known + unknown", "training, x one"],
-            rows=common.rows([methods], [*COLUMNS, "training, x plain"], published), digits=2,
+            rows=common.rows([methods], [*COLUMNS, "training, x plain"], published), digits=3,
             note=f"AUC, AUPR, FPR95 in %, unknown = positive: {share:.1f} % of the pixels, which is what AUPR is for a "
             "useless score. Score: one minus the largest mean probability.",
         ),

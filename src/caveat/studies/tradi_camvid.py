@@ -100,8 +100,7 @@ def run(folder: Path, *, scale: Scale, seed: int, say: Callable[[str], None]) ->
                   "rate": recipes[0].rate, "batch": recipes[0].batch, "size": str(recipes[0].test().size)},
         reduced=_reduced(recipes[0], scale),
         claims=[] if scale == "smoke" else claims(found["CamVid"]),
-        notes=left_out + (["Smoke: drawn scenes, to see that all works; the figures mean nothing."]
-                          if scale == "smoke" else []),
+        notes=_notes(scale, left_out),
         tables=[table for name, methods in found.items() for table in tables(name, methods, scale)],
         figures=figures,
         shots=shots,
@@ -242,6 +241,13 @@ def _recipes(folder: Path, scale: Scale) -> tuple[list[Recipe], list[str]]:
         else:
             missing.append(f"{name} is not under CAVEAT_DATA; with it and a GPU, full runs it too, with PSPNet.")
     return recipes, missing
+
+
+def _notes(scale: Scale, left_out: list[str]) -> list[str]:
+    notes = ["Training times are of wall clock: their ratios mean something on an idle machine only.", *left_out]
+    return (
+        [*notes, "Smoke: drawn scenes, to see that all works; the figures mean nothing."] if scale == "smoke" else notes
+    )
 
 
 def _reduced(recipe: Recipe, scale: Scale) -> list[str]:
