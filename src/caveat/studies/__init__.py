@@ -22,6 +22,7 @@ class Study(Protocol):
 STUDIES: dict[str, str] = {
     "gradient-uncertainty": "gradient_uncertainty",
     "tradi-camvid": "tradi_camvid",
+    "relu-overconfidence": "relu_overconfidence",
     "tradi-mnist": "tradi_mnist",
     "tradi-uci": "tradi_uci",
     "two-uncertainties": "two_uncertainties",
