@@ -171,7 +171,7 @@ REFUSED = {
     "square": (Written(lambda self, x: x * x), r"aten\.mul\.Tensor \(in the model's forward\): the product of two"),
     "reciprocal": (Written(lambda self, x: 1 / x), "piecewise affine"),
     "batch mean": (Written(lambda self, x: x - x.mean(0)), "ties samples together|over the batch"),
-    "batch norm by the batch": (nn.BatchNorm1d(4, track_running_stats=False), "running statistics|ties samples together"),
+    "batch norm by the batch": (nn.BatchNorm1d(4, track_running_stats=False), r"running stat|ties samples together"),
     "control flow": (Written(lambda self, x: x if x.sum() > 0 else -x), "torch.export cannot follow it"),
     "attention": (Written(lambda self, x: x @ x.transpose(1, 2)), "times a constant matrix"),
     "two outputs": (Written(lambda self, x: (x, -x)), "logits alone"),

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from caveat import bounds
+from caveat import bounds, models
 from caveat.errors import ModelError, OptionError
 
 
@@ -64,3 +64,18 @@ def test_errors_teach():
         bounds.reached(reader().train(), torch.rand(1, 2).double())
     with pytest.raises(OptionError, match="factor"):
         bounds.reached(reader(), torch.rand(1, 2).double(), factor=1.0)
+
+
+def test_a_network_of_many_pieces_is_bracketed_and_agrees_with_the_grid():
+    """The grid's alpha is the first power of 1.1 at or after the exact first crossing, unless an excursion is short."""
+    model = models.small_cnn(size=8, generator=torch.Generator().manual_seed(0)).double().eval()
+    generator = torch.Generator().manual_seed(1)
+    for name, value in model.state_dict().items():
+        if "bias" in name or "mean" in name:  # without them the network is linear on every ray
+            value.copy_(torch.randn(value.shape, generator=generator))
+    inputs = torch.rand(30, 1, 8, 8, generator=generator).double()
+    rays = bounds.along(model, inputs, threshold=0.9, pieces=4, rows=False)
+    ratio = bounds.reached(model, inputs, threshold=0.9) / rays.first
+    assert not rays.exact.all()
+    assert torch.isfinite(rays.first).all()
+    assert ((ratio >= 1 - 1e-6) & (ratio <= 1.1 + 1e-6)).double().mean() > 0.95
