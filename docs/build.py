@@ -41,7 +41,11 @@ def methods() -> str:
         (f"`{name}`", first_line(import_module(fit.__module__)))
         for name, fit in calibration.CONFORMAL_INTERVALS.items()
     ]
-    aims = {"regression": objectives.FOR_REGRESSION, "pixels": objectives.FOR_PIXELS}
+    aims = {
+        "classes, with an autoencoder": objectives.FOR_RECONSTRUCTION,
+        "regression": objectives.FOR_REGRESSION,
+        "pixels": objectives.FOR_PIXELS,
+    }
     goals = [(f"`{name}`", "classes", first_line(f)) for name, f in objectives.OBJECTIVES.items()]
     goals += [(f"`{name}`", kind, first_line(f)) for kind, found in aims.items() for name, f in found.items()]
     many = [

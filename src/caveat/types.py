@@ -26,6 +26,7 @@ __all__ = [
     "Mask",
     "Probe",
     "Probs",
+    "Reconstructing",
     "Score",
     "ScoreFromFeatures",
     "ScoreFromLogits",
@@ -64,6 +65,15 @@ class Drawing(Protocol):
 
     def draws(self, inputs: Tensor) -> Draws:
         """The logits of every network; the model's own are the log of their mean probabilities."""
+        ...
+
+
+@runtime_checkable
+class Reconstructing(Protocol):
+    """A model that also has an autoencoder."""
+
+    def reconstruct(self, inputs: Tensor) -> Tensor:
+        """The inputs as the autoencoder gives them back, of the same shape."""
         ...
 
 

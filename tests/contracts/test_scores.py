@@ -24,6 +24,7 @@ from caveat.scores import (
     FROM_MODEL,
     FROM_MOMENTS,
     FROM_RAW_LOGITS,
+    FROM_RECONSTRUCTION,
     gradients,
     moments,
 )
@@ -324,6 +325,7 @@ def test_every_module_is_in_a_table():
     helpers = {"__init__", "moments", "logits", "draws", "regression", "evidential", "pooled", "activations"}
     modules = {path.stem for path in Path(caveat.scores.__file__).parent.glob("*.py")} - helpers
     functions = [*(FROM_KNOWN_LOGITS | FROM_MOMENTS | FROM_FEATURES | FROM_HEAD | FROM_MODEL).values()]
+    functions += FROM_RECONSTRUCTION.values()
     functions += [fit for _, fit in (FROM_LAYERS | FROM_MAPS).values()]
     named = {function.__module__.split(".")[2] for function in functions}
     assert {name for name in modules if not name.startswith(("_", "gradient"))} == named - {"gradients"}
@@ -340,6 +342,7 @@ def test_every_module_is_in_a_table():
         FROM_HEAD,
         FROM_GRADIENTS,
         FROM_COLUMNS,
+        FROM_RECONSTRUCTION,
     ],
 )
 def test_every_method_says_what_it_is_and_where_it_is_from(table):

@@ -198,7 +198,7 @@ def test_auto_says_what_it_used(model, generator):
         ({"score": "entrpy"}, "there is no 'entrpy'; did you mean 'entropy'"),
         ({"calibration": "temp"}, "calibration: there is no 'temp'"),
         ({"keep": 1.5}, "keep: expected a share"),
-        ({"keep": 0.9, "max_error": 0.1}, "expected one of the two"),
+        ({"keep": 0.9, "max_error": 0.1}, "expected one of them"),
         ({"max_error": 0.0}, "max_error: expected a share"),
         ({"keep": 0.9999}, "keep: 0.9999 can't be promised from 200 held-out samples; give at least 9999"),
     ],

@@ -33,6 +33,8 @@ __all__ = [
 
 Family = Literal["logits", "draws", "features", "head", "layers", "model", "gradients", "meta"]
 CHUNK = 4096
+PROBED = scores.FROM_MODEL | scores.FROM_RECONSTRUCTION
+"""Scores that are their probe's numbers."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +104,7 @@ def families() -> dict[str, Family]:
         ("features", [*scores.FROM_MOMENTS, *scores.FROM_FEATURES]),
         ("head", scores.FROM_HEAD),
         ("layers", [*scores.FROM_LAYERS, *scores.FROM_MAPS]),
-        ("model", scores.FROM_MODEL),
+        ("model", [*scores.FROM_MODEL, *scores.FROM_RECONSTRUCTION]),
         ("gradients", scores.FROM_GRADIENTS),
         ("meta", scores.FROM_COLUMNS),
     ]
@@ -110,7 +112,9 @@ def families() -> dict[str, Family]:
 
 
 def resolve(names: Iterable[str] | None, *, draws: bool = False) -> list[str]:
-    """The scores that are meant: None is all that share one plain pass, `all` is really all.
+    """The scores that are meant: None is all that share one plain pass, `all` is all that any network has.
+
+    Those that need an autoencoder must be named.
 
     With `draws`, of a model that is many networks: there are scores from their draws, and none that need one network.
 
@@ -127,7 +131,8 @@ def resolve(names: Iterable[str] | None, *, draws: bool = False) -> list[str]:
         return [name for name in possible if found[name] in ("logits", "draws", "features", "head")]
     chosen: list[str] = []
     for name in names:
-        chosen += possible if name == "all" else [known_name("scores", name, [*found, "all"])]
+        everywhere = [name for name in possible if name not in scores.FROM_RECONSTRUCTION]
+        chosen += everywhere if name == "all" else [known_name("scores", name, [*found, "all"])]
     for name in chosen:
         if name not in possible:
             raise OptionError(
@@ -160,12 +165,12 @@ def describe(name: str) -> tuple[str, str]:
     pairs = {key: fit for key, (_, fit) in (scores.FROM_LAYERS | scores.FROM_MAPS).items()}
     fits = scores.FROM_KNOWN_LOGITS | scores.FROM_MOMENTS | scores.FROM_FEATURES | scores.FROM_HEAD
     fits |= scores.FROM_COLUMNS
-    function = (own | fits | pairs | scores.FROM_MODEL)[name]
+    function = (own | fits | pairs | PROBED)[name]
     module = import_module(function.__module__)
     # a variant that is a function of its own says itself what it is; else the module's first line does
     plain = name in own or function.__name__ not in ("fit", "from_moments", "choose")
     summary = ((function.__doc__ if plain else module.__doc__) or "").strip().split("\n")[0]
-    main = function if name in own | scores.FROM_MODEL | scores.FROM_COLUMNS else module.fit
+    main = function if name in own | PROBED | scores.FROM_COLUMNS else module.fit
     source = (main.__doc__ or "").partition("Source:")[2].partition("\n\n")[0].partition(">>>")[0]
     return summary, " ".join(source.split())
 
@@ -201,7 +206,7 @@ def fit(
 def _fit(
     name: str, known: Observations, head: Head | None, probe: Probe | None, moments: list[scores.moments.Moments]
 ) -> Callable[..., Tensor] | None:
-    if name in scores.FROM_MODEL:
+    if name in PROBED:
         return None
     if (function := plain(name)) is not None:
         return function
@@ -240,7 +245,7 @@ def plain(name: str) -> Callable[..., Tensor] | None:
 
 def kind(name: str) -> type | None:
     """The class that fitting this score gives; None if nothing is fitted."""
-    if name in scores.FROM_MODEL or plain(name) is not None:
+    if name in PROBED or plain(name) is not None:
         return None
     fits = scores.FROM_KNOWN_LOGITS | scores.FROM_MOMENTS | scores.FROM_FEATURES | scores.FROM_HEAD
     fits |= {key: fit for key, (_, fit) in (scores.FROM_LAYERS | scores.FROM_MAPS).items()} | scores.FROM_COLUMNS
@@ -251,8 +256,8 @@ def probe_kind(name: str) -> type:
     """The class of the probe this score needs."""
     if signal(name) == "gradients":
         return get_type_hints(scores.gradients.probe)["return"]
-    if name in scores.FROM_MODEL:
-        return get_type_hints(scores.FROM_MODEL[name])["return"]
+    if name in PROBED:
+        return get_type_hints(PROBED[name])["return"]
     return get_type_hints((scores.FROM_LAYERS | scores.FROM_MAPS)[name][0])["return"]
 
 

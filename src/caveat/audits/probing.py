@@ -27,7 +27,8 @@ def probes(
     """
     check_eval(model)
     names = list(names)
-    wanted = [name for name in names if name in scores.FROM_LAYERS | scores.FROM_MAPS | scores.FROM_MODEL]
+    layered = scores.FROM_LAYERS | scores.FROM_MAPS
+    wanted = [name for name in names if name in layered | scores.FROM_MODEL | scores.FROM_RECONSTRUCTION]
     gradients = [name for name in names if name in scores.FROM_GRADIENTS | scores.FROM_COLUMNS]
     if not wanted and not gradients:
         return {}
@@ -35,7 +36,7 @@ def probes(
     if anchor is not None:
         inputs = inputs.to(anchor.device, anchor.dtype)
     stages = activations(model, inputs[:2]) if wanted else {}
-    if wanted and not stages and any(name not in scores.FROM_MODEL for name in wanted):
+    if wanted and not stages and any(name in layered for name in wanted):
         raise OptionError(f"scores: {wanted[0]} needs layers before the logits; the model has none that give tensors")
     made: dict[str, Probe] = {"gradients": scores.gradients.probe(model, inputs[:2])} if gradients else {}
     for name in wanted:
@@ -47,6 +48,8 @@ def probes(
             with torch.no_grad(), heads.capture(model, head) as seen:
                 model(inputs[:2])
             made[name] = scores.FROM_MAPS[name][0](stages, seen[0])
+        elif name in scores.FROM_RECONSTRUCTION:
+            made[name] = scores.FROM_RECONSTRUCTION[name](model, inputs, labels)
         else:
             found = scores.FROM_MODEL[name](model, inputs, labels)
             inside = bool(((inputs >= 0) & (inputs <= 1)).all())

@@ -79,8 +79,11 @@ def _objectives() -> tuple[list[str], list[tuple[str, ...]]]:
     from caveat import objectives
 
     tables = {
-        "classes": objectives.OBJECTIVES, "regression": objectives.FOR_REGRESSION, "pixels": objectives.FOR_PIXELS,
-    }  # fmt: skip
+        "classes": objectives.OBJECTIVES,
+        "classes, with an autoencoder": objectives.FOR_RECONSTRUCTION,
+        "regression": objectives.FOR_REGRESSION,
+        "pixels": objectives.FOR_PIXELS,
+    }
     return ["name", "for", "what it is"], [
         (name, kind, _first_line(f)) for kind, table in tables.items() for name, f in table.items()
     ]

@@ -42,7 +42,7 @@ class _File(_Strict):
 
 
 class _Operating(_Strict):
-    kind: Literal["keep", "max_error"]
+    kind: Literal["keep", "max_error", "against"]
     level: float
     threshold: float
     kept: float

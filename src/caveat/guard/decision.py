@@ -70,6 +70,7 @@ def fit(  # noqa: PLR0913  # the signature is the configuration
     shape: tuple[int, ...] = (),
     seed: int = 0,
     outliers: Observations | None = None,
+    against: Observations | None = None,
 ) -> Decision:
     """Fit score, calibration and threshold from observations of known, held-out data.
 
@@ -88,6 +89,9 @@ def fit(  # noqa: PLR0913  # the signature is the configuration
         Or: at most this share of wrong answers among the accepted ones, with 95 % confidence.
     outliers
         Inputs known to be unknown, which a meta classifier is fitted on beside the first half of `known`.
+    against
+        Or, instead of a promise: inputs that stand for unknown ones (`guard.pseudo_unknown`), from which the threshold
+        best tells the known; see `threshold.promise`.
 
     Raises
     ------
@@ -123,7 +127,8 @@ def fit(  # noqa: PLR0913  # the signature is the configuration
     wrong = calibrated(second.logits).argmax(dim=1) != second.labels
     rank = scores.argsort(stable=True)
     rank = rank[torch.linspace(0, len(rank) - 1, min(len(rank), REFERENCE)).long()]
-    held = promise(scores[rank], wrong[rank], keep=keep, max_error=max_error)
+    foreign = None if against is None else scored(against).double()
+    held = promise(scores[rank], wrong[rank], keep=keep, max_error=max_error, against=foreign)
     return Decision(
         scored, probe, calibration, calibrated, held, scores[rank], wrong[rank], head.name if head else "",
         head.pooled if head else False, classes or tuple(map(str, range(known.logits.shape[1]))), shape, why,

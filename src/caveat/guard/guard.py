@@ -58,10 +58,13 @@ class Guard(nn.Module):
         head: str | None = None,
         seed: int = 0,
         outliers: Batches | None = None,
+        against: Batches | None = None,
     ) -> "Guard":
         """Fit a guard on known data that the model was not trained on; `fit` may hold training data for the score.
 
         `outliers`: inputs known to be unknown, for a meta classifier; by default 200 of uniform noise.
+
+        `against`: instead of a promise, inputs that stand for unknown ones, as `guard.pseudo_unknown` makes them.
 
         See `guard.decision.fit` for the options, what is promised and what is raised.
         """
@@ -84,10 +87,14 @@ class Guard(nn.Module):
         if len(names) == 1 and families[names[0]] == "meta":
             drawn = noise.like(first_inputs, torch.Generator().manual_seed(seed)) if outliers is None else outliers
             foreign = observe(model, drawn, features=False, probes=probes, name="outliers")
+        stand_in = None
+        if against is not None:
+            stand_in = observe(model, against, features=layer is not None, head=layer, probes=probes, name="against")
         made = decision.fit(
             seen, training, layer, score=score, calibration=calibration, keep=keep, max_error=max_error,
             probe=next(iter(probes.values()), None), classes=tuple(getattr(known, "classes", None) or ()),
             shape=tuple(first_inputs.shape[1:]), seed=seed, outliers=foreign,
+            against=stand_in,
         )  # fmt: skip
         return cls(model, made)
 

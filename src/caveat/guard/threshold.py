@@ -8,6 +8,8 @@ from torch import Tensor
 
 from caveat.audits.operate import keeping_threshold
 from caveat.errors import OptionError
+from caveat.metrics.ranking import youden_threshold
+from caveat.metrics.tally import tally_sets
 
 __all__ = ["Promise", "error_bound", "promise"]
 
@@ -20,8 +22,9 @@ CANDIDATES = 12
 class Promise:
     """A threshold and what it promises."""
 
-    kind: Literal["keep", "max_error"]
+    kind: Literal["keep", "max_error", "against"]
     level: float
+    """Asked for; of `against`, the share of the pseudo-unknown inputs that is refused, which nobody asked for."""
     threshold: float
     kept: float
     """Share of the reference data that is accepted."""
@@ -30,25 +33,36 @@ class Promise:
 
 
 def promise(
-    scores: Float[Tensor, " m"], wrong: Bool[Tensor, " m"], *, keep: float | None = None, max_error: float | None = None
+    scores: Float[Tensor, " m"],
+    wrong: Bool[Tensor, " m"],
+    *,
+    keep: float | None = None,
+    max_error: float | None = None,
+    against: Float[Tensor, " u"] | None = None,
 ) -> Promise:
     """The threshold for a promise; `scores` of known data that nothing was fitted on, and which answers were wrong.
 
     `keep`: the ceil((m + 1) keep)-th smallest score, so that a fresh known input is accepted with probability at least
     `keep` (split conformal prediction). `max_error`: of thresholds that accept m, 0.8 m, 0.64 m, ... the largest at
     which the exact binomial upper bound on the error among the accepted is at most `max_error`, at 95 % confidence for
-    all of them together (Bonferroni).
+    all of them together (Bonferroni). `against`: scores of inputs that stand for unknown ones; the threshold that best
+    tells known from pseudo-unknown inputs, both sides counting alike. It promises nothing: how many truly unknown
+    inputs are refused depends on how well those stand for them.
 
     Raises
     ------
     OptionError
-        If not exactly one is given (both missing means keep = 0.95), it is not in (0, 1), or it can't be promised.
+        If not exactly one is given (all missing means keep = 0.95), it is not in (0, 1), it can't be promised, or the
+        pseudo-unknown inputs score no higher than known ones.
 
     Source: Papadopoulos et al., Inductive Confidence Machines, ECML 2002 (keep); Geifman and El-Yaniv, Selective
     Classification for Deep Neural Networks, NeurIPS 2017 (arXiv 1705.08500), algorithm 1 (max_error).
     """
-    if keep is not None and max_error is not None:
-        raise OptionError(f"keep, max_error: expected one of the two, got keep={keep} and max_error={max_error}")
+    if sum(option is not None for option in (keep, max_error, against)) > 1:
+        given = f"keep={keep}, max_error={max_error}" + (" and a set for against" if against is not None else "")
+        raise OptionError(f"keep, max_error, against: expected one of them, got {given}")
+    if against is not None:
+        return _against(scores, wrong, against)
     if max_error is not None:
         if not 0 < max_error < 1:
             raise OptionError(f"max_error: expected a share in (0, 1), got {max_error}")
@@ -61,6 +75,17 @@ def promise(
         need = int(-(-(level / (1 - level) - 1e-6) // 1))
         raise OptionError(f"keep: {level} can't be promised from {len(scores)} held-out samples; give at least {need}")
     return _made("keep", level, threshold, scores, wrong)
+
+
+def _against(scores: Tensor, wrong: Tensor, unknown: Tensor) -> Promise:
+    threshold = float(youden_threshold(tally_sets(scores, unknown)))
+    refused = float((unknown > threshold).double().mean())
+    if not refused:
+        raise OptionError(
+            f"against: the {len(unknown)} pseudo-unknown inputs score no higher than known ones; make others, or "
+            "choose another score"
+        )
+    return _made("against", refused, threshold, scores, wrong)
 
 
 def _with_error(scores: Tensor, wrong: Tensor, level: float) -> Promise:
@@ -89,7 +114,9 @@ def error_bound(errors: int, count: int, alpha: float) -> float:
     return 1.0 if errors >= count else float(beta.ppf(1 - alpha, errors + 1, count - errors))
 
 
-def _made(kind: Literal["keep", "max_error"], level: float, threshold: float, scores: Tensor, wrong: Tensor) -> Promise:
+def _made(
+    kind: Literal["keep", "max_error", "against"], level: float, threshold: float, scores: Tensor, wrong: Tensor
+) -> Promise:
     accepted = scores <= threshold
     error = float(wrong[accepted].double().mean()) if accepted.any() else 0.0
     return Promise(kind, level, threshold, float(accepted.double().mean()), error)

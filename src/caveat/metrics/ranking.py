@@ -22,6 +22,7 @@ __all__ = [
     "quantile_threshold",
     "roc_curve",
     "shares_accepted",
+    "youden_threshold",
 ]
 
 _SLACK = 1e-12
@@ -136,6 +137,33 @@ def quantile_threshold(counted: Tally, keep: float = 0.95) -> Float64[Tensor, "*
     """
     _check.both_sides(counted.negative, counted.negative, "quantile_threshold")
     return counted.values[_threshold_cell(counted, keep, "keep").squeeze(-1)]
+
+
+def youden_threshold(counted: Tally) -> Float64[Tensor, "*replicas"]:
+    """The score that, as a threshold, best tells the negatives from the positives: balanced accuracy at its largest.
+
+    The smallest tau that maximises J = P(s- <= tau) - P(s+ <= tau), which is 1 - 2 `detection_error`; the point of the
+    ROC curve that lies highest above the diagonal. Of scores that rank no better than chance it is the highest of all,
+    which accepts everything.
+
+    Raises
+    ------
+    DataError
+        If one side is empty.
+
+    References
+    ----------
+    W. J. Youden, Index for rating diagnostic tests, Cancer 3 (1950).
+
+    Examples
+    --------
+    >>> from caveat.metrics.tally import tally_sets
+    >>> youden_threshold(tally_sets(torch.tensor([0.1, 0.2, 0.7]), torch.tensor([0.5, 0.6, 0.9]))).item()
+    0.2
+    """
+    _check.both_sides(counted.negative, counted.positive, "youden_threshold")
+    height = _cumulative(counted.negative) - _cumulative(counted.positive)
+    return counted.values[height.argmax(-1)]
 
 
 def shares_accepted(

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from torch import nn
 
+from caveat.models.denoising_classifier import denoising_classifier
 from caveat.models.enet import enet
 from caveat.models.gradient_cnn import gradient_cnn
 from caveat.models.lenet import lenet
@@ -15,11 +16,14 @@ from caveat.models.resnet18 import resnet18
 from caveat.models.resnet20 import resnet20
 from caveat.models.small_cnn import small_cnn
 from caveat.models.tradi_mlp import tradi_mlp
+from caveat.models.with_autoencoder import WithAutoencoder
 
 __all__ = [
     "DENSE",
     "MODELS",
     "Normalized",
+    "WithAutoencoder",
+    "denoising_classifier",
     "enet",
     "gradient_cnn",
     "lenet",
@@ -34,6 +38,7 @@ __all__ = [
 
 # All take `classes`, `channels`, `size` and `generator`, by keyword.
 MODELS: dict[str, Callable[..., nn.Module]] = {
+    "denoising_classifier": denoising_classifier,
     "gradient_cnn": gradient_cnn,
     "lenet": lenet,
     "mlp": mlp,

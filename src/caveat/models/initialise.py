@@ -42,14 +42,15 @@ def glorot(model: M, generator: torch.Generator) -> M:
     return model
 
 
-def check_sizes(*, classes: int, channels: int, size: int, smallest: int) -> None:
+def check_sizes(*, classes: int, channels: int, size: int, smallest: int, width: int = 1) -> None:
     """Refuse numbers no network can be built with.
 
     Raises
     ------
     OptionError
-        If there are fewer than two classes, no channels, or pictures smaller than `smallest`.
+        If there are fewer than two classes, no channels, no width, or pictures smaller than `smallest`.
     """
-    for name, value, least in (("classes", classes, 2), ("channels", channels, 1), ("size", size, smallest)):
+    wanted = (("classes", classes, 2), ("channels", channels, 1), ("size", size, smallest), ("width", width, 1))
+    for name, value, least in wanted:
         if value < least:
             raise OptionError(f"{name}: expected at least {least}, got {value}")

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from caveat.models.initialise import built, check_sizes
 from caveat.types import Logits
 
-__all__ = ["ResNet18", "resnet18"]
+__all__ = ["Block", "ResNet18", "resnet18"]
 
 
 def resnet18(
@@ -27,7 +27,7 @@ def resnet18(
     return built(lambda: ResNet18(classes, channels, size), generator)
 
 
-class _Block(nn.Module):
+class Block(nn.Module):
     """Convolution, norm, ReLU, convolution, norm; plus the input; ReLU."""
 
     def __init__(self, inward: int, outward: int, stride: int) -> None:
@@ -44,6 +44,7 @@ class _Block(nn.Module):
             self.shortcut.append(nn.BatchNorm2d(outward))
 
     def forward(self, inputs: Float[Tensor, "n a h w"]) -> Float[Tensor, "n b i j"]:
+        """Maps of `outward` channels."""
         inner = self.norm2(self.conv2(self.relu1(self.norm1(self.conv1(inputs)))))
         return self.relu2(inner + self.shortcut(inputs))
 
@@ -54,10 +55,10 @@ class ResNet18(nn.Module):
     def __init__(self, classes: int, channels: int, size: int) -> None:
         super().__init__()
         self.stem = nn.Sequential(nn.Conv2d(channels, 64, 3, padding=1, bias=False), nn.BatchNorm2d(64), nn.ReLU())
-        self.stage1 = nn.Sequential(_Block(64, 64, 1), _Block(64, 64, 1))
-        self.stage2 = nn.Sequential(_Block(64, 128, 2), _Block(128, 128, 1))
-        self.stage3 = nn.Sequential(_Block(128, 256, 2), _Block(256, 256, 1))
-        self.stage4 = nn.Sequential(_Block(256, 512, 2), _Block(512, 512, 1))
+        self.stage1 = nn.Sequential(Block(64, 64, 1), Block(64, 64, 1))
+        self.stage2 = nn.Sequential(Block(64, 128, 2), Block(128, 128, 1))
+        self.stage3 = nn.Sequential(Block(128, 256, 2), Block(256, 256, 1))
+        self.stage4 = nn.Sequential(Block(256, 512, 2), Block(512, 512, 1))
         self.pool = nn.AvgPool2d((size + 7) // 8)  # of the whole map: three halvings, each rounded up
         self.flatten = nn.Flatten()
         self.head = nn.Linear(512, classes)

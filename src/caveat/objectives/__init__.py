@@ -11,6 +11,7 @@ from caveat.objectives.adversarial import Adversarial
 from caveat.objectives.beta_nll import beta_nll
 from caveat.objectives.confidence import Ceda
 from caveat.objectives.cross_entropy import cross_entropy
+from caveat.objectives.denoising import Denoising
 from caveat.objectives.evidential import evidential
 from caveat.objectives.heteroscedastic import heteroscedastic
 from caveat.objectives.mixture_density import mixture_density
@@ -23,11 +24,13 @@ from caveat.objectives.trades import Trades
 
 __all__ = [
     "FOR_PIXELS",
+    "FOR_RECONSTRUCTION",
     "FOR_REGRESSION",
     "OBJECTIVES",
     "Acet",
     "Adversarial",
     "Ceda",
+    "Denoising",
     "EntropyRegularisation",
     "Focal",
     "LabelSmoothing",
@@ -66,6 +69,9 @@ OBJECTIVES: dict[str, Objective] = {
 }
 """Labels are classes `(n,)`, outputs logits `(n, c)`. Those with options are frozen dataclasses: other values by
 `dataclasses.replace(OBJECTIVES["acet"], radius=0.1)` or `Acet(radius=0.1)`."""
+
+FOR_RECONSTRUCTION: dict[str, Objective] = {"denoising": Denoising()}
+"""As `OBJECTIVES`, for models that reconstruct their inputs too."""
 
 FOR_REGRESSION: dict[str, Objective] = {
     "heteroscedastic": heteroscedastic,

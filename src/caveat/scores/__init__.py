@@ -36,6 +36,7 @@ from caveat.scores import (
     pooled,
     rankfeat,
     react,
+    reconstruction,
     regression,
     relative_mahalanobis,
     residual,
@@ -60,6 +61,7 @@ __all__ = [
     "FROM_MODEL",
     "FROM_MOMENTS",
     "FROM_RAW_LOGITS",
+    "FROM_RECONSTRUCTION",
     "activations",
     "ash",
     "cosine",
@@ -88,6 +90,7 @@ __all__ = [
     "pooled",
     "rankfeat",
     "react",
+    "reconstruction",
     "regression",
     "relative_mahalanobis",
     "residual",
@@ -180,6 +183,11 @@ FROM_MODEL: dict[str, Callable[..., Any]] = {
     "odin": odin.choose,
 }
 """`choose(model, inputs, labels) -> probe`, whose numbers are the score."""
+
+FROM_RECONSTRUCTION: dict[str, Callable[..., Any]] = {
+    "reconstruction": reconstruction.choose,
+}
+"""As `FROM_MODEL`, for models that reconstruct their inputs too."""
 
 FROM_GRADIENTS: dict[str, Callable[..., Any]] = {
     "grad_l1": gradients.l1,
