@@ -140,16 +140,16 @@ def _sets(
     from caveat import data
 
     known = data.load(test, batch=batch, seed=seed)
-    named = {
-        option: {name: data.load(spec, batch=batch, seed=seed, like=known) for name, spec in map(_named, given)}
+    given_sets = {
+        option: {name: data.load(spec, batch=batch, seed=seed, like=known) for name, spec in map(named, given)}
         for option, given in (("unknown", unknown), ("unlabelled", unlabelled))
     }
-    if len(named["unknown"]) + len(named["unlabelled"]) < len(unknown) + len(unlabelled):
+    if len(given_sets["unknown"]) + len(given_sets["unlabelled"]) < len(unknown) + len(unlabelled):
         raise OptionError("--unknown, --unlabelled: expected every name once")
-    named["outliers"] = (
+    given_sets["outliers"] = (
         {} if outliers is None else {"outliers": data.load(outliers, batch=batch, seed=seed, like=known)}
     )
-    return known, {"fit": {} if fit is None else {"fit": data.load(fit, batch=batch, seed=seed)}, **named}
+    return known, {"fit": {} if fit is None else {"fit": data.load(fit, batch=batch, seed=seed)}, **given_sets}
 
 
 def _norm(text: str) -> float:
@@ -158,7 +158,8 @@ def _norm(text: str) -> float:
     return float(text)
 
 
-def _named(text: str) -> tuple[str, str]:
+def named(text: str) -> tuple[str, str]:
+    """Name and source of `NAME=SOURCE`."""
     name, equals, source = text.partition("=")
     if not (name and equals and source):
         raise OptionError(f"--unknown: expected NAME=SOURCE, got {text!r}")

@@ -20,7 +20,7 @@ def run(
     from caveat.audits.run import audit
     from caveat.cli.audit import show, write
     from caveat.cli.progress import steps
-    from caveat.cli.train import save_weights, train
+    from caveat.cli.recipe import save_weights, train
 
     known = data.load("mnist5k:test+without=9")
     training = data.load("mnist5k:train+without=9")

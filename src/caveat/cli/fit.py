@@ -15,6 +15,9 @@ def run(
     calibration: str = typer.Option("temperature", help="A calibration, or none."),
     keep: float | None = typer.Option(None, help="Accept a fresh known input at least this often (default 0.95)."),
     max_error: float | None = typer.Option(None, help="Or: at most this share of wrong answers among the accepted."),
+    against: str | None = typer.Option(
+        None, help="Or: the threshold that best tells known inputs from this unknown set of the audit (its NAME)."
+    ),
     seed: int = typer.Option(0, help="Seed of the split of the known data."),
 ) -> None:
     """Fit a guard that answers or abstains, from the observations an audit has kept."""
@@ -32,7 +35,7 @@ def run(
     made = decision.fit(
         known, fit, head, score=score, calibration=calibration, keep=keep, max_error=max_error, probe=probe,
         classes=tuple(about["classes"]), shape=tuple(about["shape"]), seed=seed,
-        outliers=kept.outliers(folder),
+        outliers=kept.outliers(folder), against=None if against is None else kept.unknown(folder, against),
     )  # fmt: skip
     weights = folder / "model.safetensors"
     if not weights.exists():
@@ -49,6 +52,7 @@ def show(made: Any) -> None:
     promised = {
         "keep": f"accepts a fresh known input with probability {made.operating.level:.1%} or more",
         "max_error": f"at most {made.operating.level:.1%} of the accepted answers are wrong (95 % confidence)",
+        "against": f"none; its threshold refuses {made.operating.level:.1%} of the pseudo-unknown inputs",
     }[made.operating.kind]
     typer.echo(
         f"Guard: score {made.score} ({made.why}), calibration {made.calibration}. Promise: {promised}. "

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from caveat.data.source import Source
 
-__all__ = ["load", "many"]
+__all__ = ["load", "many", "named_call"]
 
 
 def load(spec: str, weights: Path | None = None, *, seed: int = 0) -> "nn.Module":
@@ -89,7 +89,7 @@ def _from_code(spec: str, seed: int) -> "nn.Module":
         module = importlib.import_module(module_name)
     except ImportError as error:
         raise ModelError(f"--model: cannot import {module_name!r} ({error})") from error
-    name, options = _call(call)
+    name, options = named_call(call, "--model")
     factory = getattr(module, name, None)
     if not callable(factory):
         from caveat.audits.catalog import known_name
@@ -107,8 +107,14 @@ def _from_code(spec: str, seed: int) -> "nn.Module":
     return model
 
 
-def _call(text: str) -> tuple[str, dict[str, Any]]:
-    """Name and literal keyword arguments of `name` or `name(key=value)`."""
+def named_call(text: str, option: str) -> tuple[str, dict[str, Any]]:
+    """Name and literal keyword arguments of `name` or `name(key=value)`.
+
+    Raises
+    ------
+    OptionError
+        If the text is neither; the message begins with `option`.
+    """
     try:
         node = ast.parse(text, mode="eval").body
         if isinstance(node, ast.Name):
@@ -117,7 +123,7 @@ def _call(text: str) -> tuple[str, dict[str, Any]]:
             return node.func.id, {str(k.arg): ast.literal_eval(k.value) for k in node.keywords if k.arg}
     except (SyntaxError, ValueError):
         pass
-    raise ModelError(f"--model: expected callable or callable(key=literal), got {text!r}")
+    raise OptionError(f"{option}: expected callable or callable(key=literal), got {text!r}")
 
 
 def _from_hub(name: str) -> "nn.Module":

@@ -80,6 +80,7 @@ def fit(  # noqa: PLR0913 -- one loop; all that varies in it is an argument
     checkpoint_every: int | None = None,
     progress: bool = True,
     after_epoch: Callable[[int, nn.Module], None] | None = None,
+    log: Callable[[History], None] | None = None,
 ) -> History:
     """Minimise `objective` over `batches`, which are gone through once an epoch; `model` is changed in place.
 
@@ -102,6 +103,8 @@ def fit(  # noqa: PLR0913 -- one loop; all that varies in it is an argument
         Show a bar, if standard error is a terminal.
     after_epoch
         Called with the epoch's number, from 1, and the model, once the checkpoint is written. Draws nothing.
+    log
+        Called with the history after every epoch, that of the epochs before an interruption included.
 
     Raises
     ------
@@ -137,6 +140,8 @@ def fit(  # noqa: PLR0913 -- one loop; all that varies in it is an argument
         for epoch in range(len(history.loss), epochs):
             history = _epoch(run, epoch, history, state, report)
             state = None
+            if log:
+                log(history)
             if after_epoch:
                 after_epoch(epoch + 1, model)
     return history

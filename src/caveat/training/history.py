@@ -27,6 +27,10 @@ class History:
             seconds=(*self.seconds, totals.seconds),
         )
 
+    def followed_by(self, later: "History") -> "History":
+        """With the epochs of another run after those of this one."""
+        return History(self.loss + later.loss, self.accuracy + later.accuracy, self.seconds + later.seconds)
+
 
 @dataclass(frozen=True)
 class Totals:

@@ -1,0 +1,181 @@
+"""How `caveat train` and `caveat demo` train: optimizer, schedule, objective, what is tracked and logged."""
+
+import csv
+import io
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import is_dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from caveat.audits.files import write_atomically
+from caveat.errors import OptionError
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from caveat.data.source import Source
+    from caveat.objectives import Objective
+    from caveat.training import History
+
+__all__ = ["logged", "objective", "save_weights", "train"]
+
+WARM = 0.001
+"""Weight of an objective's second term while it warms up."""
+
+
+def objective(text: str, *, outliers: "Source | None" = None) -> "Objective":
+    """The objective that `NAME` or `NAME(option=value, ...)` means; outliers by the name of a recipe, or from a set.
+
+    Raises
+    ------
+    OptionError
+        If the name or an option does not exist, a value is out of range, or `outliers` are given and of no use.
+    """
+    from caveat import data, objectives
+    from caveat.audits.catalog import known_name
+    from caveat.cli.model import named_call
+
+    name, options = named_call(text, "--objective")
+    known = objectives.OBJECTIVES | objectives.FOR_RECONSTRUCTION
+    known_name("--objective", name, known)
+    found = known[name]
+    if isinstance(recipe := options.get("outliers"), str):
+        known_name("--objective: outliers", recipe, data.outliers.FROM_IMAGES)
+        options["outliers"] = data.outliers.FROM_IMAGES[recipe]
+    if outliers is not None:
+        import torch
+
+        options["outliers"] = data.outliers.taken_from(torch.cat([inputs for inputs, _ in outliers]))
+    if not options:
+        return found
+    fields = found.__dataclass_fields__ if is_dataclass(found) else {}
+    for option in options:
+        known_name(f"--objective: {name}", option, fields) if fields else _no_options(name, option)
+    return replace(found, **options)  # pyright: ignore[reportArgumentType]  # a dataclass, as just checked
+
+
+def _no_options(name: str, option: str) -> None:
+    raise OptionError(f"--objective: {name} has no options, got {option!r}")
+
+
+def train(  # what varies independently is a separate argument
+    network: "nn.Module",
+    training: "Source",
+    *,
+    epochs: int,
+    rate: float,
+    batch: int,
+    generator: "torch.Generator",
+    optimizer: str = "adam",
+    decay: float = 0.0,
+    augment: bool = False,
+    checkpoint: Path | None = None,
+    track: "Sequence[str]" = (),
+    goal: "Objective | None" = None,
+    warm: int = 0,
+    log: "Callable[[History], None] | None" = None,
+) -> "tuple[History, dict[str, Any]]":
+    """Minimise an objective (cross-entropy) with one cycle of the learning rate; the bar is on standard error.
+
+    In the first `warm` epochs the objective's `weight` is 0.001: noise at full weight can keep a network from learning.
+    Gives the history, and per name of `track` the posterior that was tracked: SWAG and snapshots with 20 copies over
+    the last quarter of the run, TRADI from the second epoch on.
+    """
+    import torch
+
+    from caveat import data, posteriors
+    from caveat.objectives import cross_entropy
+    from caveat.training import History, fit
+
+    batches = data.shuffled(
+        training, batch=batch, generator=generator, augment=data.augment.crop_and_flip if augment else None
+    )
+    if optimizer == "adam":
+        steps = torch.optim.Adam(network.parameters(), lr=rate, weight_decay=decay)
+    elif optimizer == "sgd":
+        steps = torch.optim.SGD(network.parameters(), lr=rate, momentum=0.9, nesterov=True, weight_decay=decay)
+    else:
+        raise OptionError(f"--optimizer: expected adam or sgd, got {optimizer!r}")
+    total = max(1, epochs * len(batches))
+    schedule: torch.optim.lr_scheduler.LRScheduler
+    if track:  # weights that no longer move have no spread to track: the last quarter goes on at a tenth of the rate
+        schedule = torch.optim.lr_scheduler.LambdaLR(steps, partial(_falling, total=total))
+    else:
+        schedule = torch.optim.lr_scheduler.OneCycleLR(steps, max_lr=rate, total_steps=total, cycle_momentum=False)
+    last, every = 3 * total // 4, max(1, total // 80)
+    makers = {
+        "tradi": lambda: posteriors.tradi.start(network, steps, burn_in=min(len(batches), total - 1)),
+        "swag": lambda: posteriors.swag.start(network, burn_in=last, every=every),
+        "snapshots": lambda: posteriors.snapshots.start(network, burn_in=last, every=every),
+    }
+    trackers = {name: makers[name]() for name in track}
+    goal = cross_entropy if goal is None else goal
+    phases = [(goal, epochs, checkpoint)]
+    if warm:
+        if not 0 < warm < epochs or not hasattr(goal, "weight"):
+            raise OptionError("--warm-up: expected fewer epochs than all, and an objective with a weight")
+        early = checkpoint and checkpoint.with_name(f"warm-{checkpoint.name}")
+        phases = [(replace(goal, weight=WARM), warm, early), (goal, epochs - warm, checkpoint)]  # pyright: ignore[reportArgumentType]  # has a weight
+    history: History | None = None
+    for aim, count, place in phases:
+        before = history
+
+        def told(now: "History", before: "History | None" = before) -> None:
+            if log:
+                log(now if before is None else before.followed_by(now))
+
+        made = fit(
+            network, batches, aim, optimizer=steps, schedule=schedule, epochs=count, generator=generator,
+            checkpoint=place, trackers=list(trackers.values()), log=told,
+            checkpoint_every=None if place is None else 200,
+        )  # fmt: skip
+        history = made if history is None else history.followed_by(made)
+    assert history is not None
+    return history, {name: tracker.posterior() for name, tracker in trackers.items()}
+
+
+def _falling(step: int, *, total: int) -> float:
+    """Part of the rate: rises over a tenth of the run, falls to a tenth by three quarters of it, and stays there."""
+    done = step / total
+    if done < 0.1:
+        return max(0.04, done / 0.1)
+    fallen = min(1.0, (done - 0.1) / 0.65)
+    return 0.1 + 0.9 * (1 + math.cos(math.pi * fallen)) / 2
+
+
+def logged(folder: Path) -> "Callable[[History], None]":
+    """Write the history to `history.csv` after every epoch, and to TensorBoard where it is installed."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+
+        board: Any = SummaryWriter(str(folder / "tensorboard"))
+    except ImportError:
+        board = None
+
+    def log(history: "History") -> None:
+        text = io.StringIO()
+        rows = csv.writer(text)
+        rows.writerow(["epoch", "loss", "accuracy", "seconds"])
+        for epoch, row in enumerate(zip(history.loss, history.accuracy, history.seconds, strict=True), start=1):
+            rows.writerow([epoch, *("" if value is None else f"{value:.6g}" for value in row)])
+        write_atomically(folder / "history.csv", text.getvalue())
+        if board is not None:
+            for name in ("loss", "accuracy", "seconds"):
+                if (value := getattr(history, name)[-1]) is not None:
+                    board.add_scalar(name, value, len(history.loss))
+            board.flush()
+
+    return log
+
+
+def save_weights(network: "nn.Module", path: Path) -> None:
+    """Write all parameters and buffers as safetensors, under a temporary name first."""
+    from safetensors.torch import save
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_bytes(save({k: v.contiguous() for k, v in network.state_dict().items()}))
+    temporary.replace(path)

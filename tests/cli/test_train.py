@@ -1,0 +1,94 @@
+"""caveat train: every objective, resumed after SIGKILL to the same weights, logged, and audited at its end."""
+
+import csv
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from typer.testing import CliRunner
+
+from caveat import objectives
+from caveat.audits.record import Record
+from caveat.cli.main import app
+from caveat.errors import OptionError
+
+MODEL = "caveat.models:small_cnn(size=8)"
+
+
+def arguments(output: Path, *more: object) -> list[str]:
+    given = ["train", "--model", MODEL, "--data", "digits:train+first=300", "--epochs", 2, "-o", output, *more]
+    return [str(a) for a in given]
+
+
+@pytest.mark.parametrize("name", list(objectives.OBJECTIVES))
+def test_every_objective_trains(name: str, tmp_path: Path) -> None:
+    steps = "(steps=2)" if name in ("acet", "adversarial", "trades") else ""
+    result = CliRunner().invoke(app, arguments(tmp_path, "--objective", name + steps, "--no-audit"))
+    assert result.exit_code == 0, result.output
+    assert "Next: caveat audit" in result.output
+    with (tmp_path / "history.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["epoch"] for row in rows] == ["1", "2"]
+    assert float(rows[1]["loss"]) < float(rows[0]["loss"])
+
+
+def test_options_outliers_and_warm_up(tmp_path: Path) -> None:
+    more = ["--objective", "outlier_exposure(weight=1.0)", "--outliers", "letters", "--no-audit"]
+    assert CliRunner().invoke(app, arguments(tmp_path / "a", *more)).exit_code == 0
+    more = ["--objective", "ceda(outliers='uniform')", "--warm-up", 1, "--no-audit"]
+    assert CliRunner().invoke(app, arguments(tmp_path / "b", *more)).exit_code == 0
+    with (tmp_path / "b" / "history.csv").open() as file:
+        assert len(list(csv.DictReader(file))) == 2
+
+
+def test_it_ends_with_the_audit_of_what_it_trained(tmp_path: Path) -> None:
+    result = CliRunner().invoke(app, arguments(tmp_path, "--unknown", "noise=noise:uniform"), catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    record = Record.load(tmp_path / "audit" / "record.json")
+    assert [item.name for item in record.sets] == ["test", "fit", "noise"]
+    assert record.sets[0].source == "digits:test"
+    assert (tmp_path / "audit" / "report.html").exists()
+
+
+@pytest.mark.parametrize("attempt", range(3))
+def test_killed_at_a_random_moment_it_ends_in_the_same_weights(attempt: int, tmp_path: Path) -> None:
+    more = ["--objective", "acet(steps=2)", "--warm-up", 1, "--epochs", 4, "--batch", 16, "--no-audit"]
+    assert CliRunner().invoke(app, arguments(tmp_path / "whole", *more)).exit_code == 0
+    command = [sys.executable, "-m", "caveat", *arguments(tmp_path / "killed", *more)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    checkpoints = [tmp_path / "killed" / name for name in ("warm-checkpoint.safetensors", "checkpoint.safetensors")]
+    run = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while run.poll() is None and not checkpoints[attempt % 2].exists():
+        time.sleep(0.02)
+    time.sleep(random.Random(attempt).uniform(0, 0.3))
+    run.send_signal(signal.SIGKILL)
+    run.wait()
+    assert CliRunner().invoke(app, arguments(tmp_path / "killed", *more)).exit_code == 0
+    whole, again = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "killed"))
+    assert all(torch.equal(value, again[name]) for name, value in whole.items())
+
+
+@pytest.mark.parametrize(
+    ("more", "text"),
+    [
+        (["--objective", "acett"], "did you mean 'acet'"),
+        (["--objective", "acet(step=2)"], "did you mean 'steps'"),
+        (["--objective", "acet(steps=0)"], "steps >= 1"),
+        (["--objective", "cross_entropy(weight=2)"], "has no options"),
+        (["--objective", "ceda(outliers='fog')"], "expected one of"),
+        (["--objective", "focal", "--outliers", "letters"], "there is no 'outliers'"),
+        (["--warm-up", "1"], "an objective with a weight"),
+        (["--objective", "acet", "--warm-up", "2"], "fewer epochs"),
+        (["--optimizer", "lion"], "adam or sgd"),
+    ],
+)
+def test_misuse_is_told(more: list[str], text: str, tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match=text):
+        CliRunner().invoke(app, arguments(tmp_path, *more), catch_exceptions=False)
