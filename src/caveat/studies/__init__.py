@@ -20,9 +20,11 @@ class Study(Protocol):
 
 
 STUDIES: dict[str, str] = {
+    "denoising-mnist": "denoising_mnist",
     "gradient-uncertainty": "gradient_uncertainty",
     "tradi-camvid": "tradi_camvid",
     "relu-overconfidence": "relu_overconfidence",
+    "tradi-cifar": "tradi_cifar",
     "tradi-mnist": "tradi_mnist",
     "tradi-uci": "tradi_uci",
     "two-uncertainties": "two_uncertainties",

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from caveat import __version__
-from caveat.audits.findings import Cell, Findings, Row, Scale, cell
+from caveat.audits.findings import Cell, Claim, Figure, Findings, Row, Scale, Shot, Table, cell
 from caveat.metrics import calibration, ranking
 from caveat.metrics.tally import mirror, tally_sets
 
@@ -63,7 +63,22 @@ def rows(
     return made
 
 
-def findings(*, study: str, title: str, source: str, scale: Scale, seeds: Sequence[int], **parts: Any) -> Findings:
+def findings(  # noqa: PLR0913  # what a study found has so many parts
+    *,
+    study: str,
+    title: str,
+    source: str,
+    scale: Scale,
+    seeds: Sequence[int],
+    settings: Mapping[str, str | int | float | bool | None],
+    reduced: Sequence[str] = (),
+    claims: Sequence[Claim] = (),
+    tables: Sequence[Table] = (),
+    figures: Sequence[Figure] = (),
+    shots: Sequence[Shot] = (),
+    notes: Sequence[str] = (),
+    seconds: Mapping[str, float] | None = None,
+) -> Findings:
     """Findings of today, by this version."""
     return Findings(
         caveat_version=__version__,
@@ -73,5 +88,12 @@ def findings(*, study: str, title: str, source: str, scale: Scale, seeds: Sequen
         source=source,
         scale=scale,
         seeds=list(seeds),
-        **parts,
+        settings=dict(settings),
+        reduced=list(reduced),
+        claims=list(claims),
+        tables=list(tables),
+        figures=list(figures),
+        shots=list(shots),
+        notes=list(notes),
+        seconds=dict(seconds or {}),
     )

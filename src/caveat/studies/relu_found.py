@@ -119,7 +119,7 @@ def _far(judged: list[Judged]) -> Table:
         rows=rows,
         digits=2,
         note="Median alpha: smallest alpha of 1, 1.1, 1.1^2 ... with a confidence of 99.9 % at alpha x, x uniform "
-        "noise. Exact: by following the network's pieces, in float64; inf = never. % overconfident: more than 95 % sure at "
+        "noise. Exact: by following the network's pieces, in float64; inf = never. % overconfident: over 95 % sure at "
         "some point of the path clip(alpha x). Where the largest slopes tie the confidence tends to less than 1.",
     )  # fmt: skip
 

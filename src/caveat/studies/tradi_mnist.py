@@ -11,16 +11,11 @@ from torch import Tensor, nn
 from caveat import data, posteriors
 from caveat.audits.findings import Findings, Scale
 from caveat.data import Source
-from caveat.metrics import calibration, proper
-from caveat.mixture import log_mean
 from caveat.models.tradi_mlp import tradi_mlp
 from caveat.objectives import cross_entropy
-from caveat.observations import observe
-from caveat.posteriors import Dropout, Ensemble, dropout, laplace, perturbation, swag, tradi
-from caveat.scores.logits import msp
-from caveat.studies import common
+from caveat.posteriors import Ensemble, dropout, swag, tradi
+from caveat.studies import common, networks
 from caveat.studies.tradi_mnist_found import Size, told
-from caveat.training import checkpoint as files
 from caveat.training import fit, members
 
 __all__ = ["run"]
@@ -38,10 +33,6 @@ class _Sets:
     tune: Source
     test: tuple[Tensor, Tensor]
     unknown: Tensor
-
-
-Method = Callable[[Tensor], Tensor]
-"""From inputs to the logits of a mixture."""
 
 
 def run(folder: Path, *, scale: Scale, seed: int, say: Callable[[str], None]) -> Findings:
@@ -134,28 +125,31 @@ def _one_seed(
     assert isinstance(tracked, tradi.Tracker)
     assert isinstance(averaged, swag.Tracker)
 
+    def judged(method: networks.Method) -> dict[str, float]:
+        return networks.measure(method, sets.test, sets.unknown)
+
     def sampled(posterior: posteriors.Posterior) -> Ensemble:
         return posteriors.sample(posterior, model, draws=size.draws, generator=draw, batches=renewing)
 
-    noisy = sampled(_perturbed(model, sets, renewing, draw))
+    noisy = sampled(networks.perturbed(model, sets.tune, renewing, draw))
     shared = sampled(tracked.posterior())
-    layer = _laplace(model, sets)
-    methods: dict[str, Method] = {
+    layer = networks.last_layer(model, sets.train)
+    methods: dict[str, networks.Method] = {
         "MCP (one network)": model,
-        "Gaussian perturbation": _mixture(noisy, model, size),
-        "MC dropout": _mixture(dropout.of(model), model, size),
-        "Deep ensemble": _mixture(ensemble, model, size),
-        "TRADI": _mixture(shared, model, size),
-        "SWAG": _mixture(sampled(averaged.posterior()), model, size),
-        "Laplace, last layer": _mixture(
-            posteriors.sample(layer, model, draws=size.draws, generator=draw), model, size
+        "Gaussian perturbation": networks.mixture(noisy, model, draws=size.draws),
+        "MC dropout": networks.mixture(dropout.of(model), model, draws=size.draws),
+        "Deep ensemble": networks.mixture(ensemble, model, draws=size.draws),
+        "TRADI": networks.mixture(shared, model, draws=size.draws),
+        "SWAG": networks.mixture(sampled(averaged.posterior()), model, draws=size.draws),
+        "Laplace, last layer": networks.mixture(
+            posteriors.sample(layer, model, draws=size.draws, generator=draw), model, draws=size.draws
         ),
     }  # fmt: skip
-    spent = {"tracked network": _seconds(place / "base.safetensors")}
+    spent = {"tracked network": networks.seconds(place / "base.safetensors")}
     spent["plain networks"] = sum(
-        _seconds(place / "members" / f"member-{number}.checkpoint.safetensors") for number in numbers
+        networks.seconds(place / "members" / f"member-{number}.checkpoint.safetensors") for number in numbers
     )
-    found = {name: _measure(method, sets) for name, method in methods.items()}
+    found = {name: judged(method) for name, method in methods.items()}
     plain = spent["plain networks"] / size.members
     for name, figures in found.items():
         figures["training, x plain"] = {
@@ -165,22 +159,24 @@ def _one_seed(
     say(f"seed {seed}: variants of TRADI")
     variants = {
         "one phase per feature, probabilities averaged (TRADI)": found["TRADI"],
-        "one phase per feature, logits averaged": _measure(_mixture(shared, model, size, logits=True), sets),
-        "a phase per weight (the public code), probabilities": _measure(
-            _mixture(sampled(tracked.posterior(covariance="per_weight")), model, size), sets
+        "one phase per feature, logits averaged": judged(
+            networks.mixture(shared, model, draws=size.draws, logits=True)
         ),
-        "a phase per weight, logits (the public code)": _measure(
-            _mixture(sampled(tracked.posterior(covariance="per_weight")), model, size, logits=True), sets
+        "a phase per weight (the public code), probabilities": judged(
+            networks.mixture(sampled(tracked.posterior(covariance="per_weight")), model, draws=size.draws)
         ),
-        "independent weights, probabilities": _measure(
-            _mixture(sampled(tracked.posterior(covariance="diagonal")), model, size), sets
+        "a phase per weight, logits (the public code)": judged(
+            networks.mixture(sampled(tracked.posterior(covariance="per_weight")), model, draws=size.draws, logits=True)
+        ),
+        "independent weights, probabilities": judged(
+            networks.mixture(sampled(tracked.posterior(covariance="diagonal")), model, draws=size.draws)
         ),
     }
     curve: list[dict[str, float | str | None]] = []
     if seed == 0 or size.seeds == 1:
         for name, drawn in (("TRADI", shared), ("Deep ensemble", ensemble)):
             for count in [k for k in (1, 2, 3, 5, 8, 10, 15, 20) if k <= len(drawn)]:
-                auc = _measure(_mixture(drawn.first(count), model, size), sets)["AUC"]
+                auc = judged(networks.mixture(drawn.first(count), model, draws=size.draws))["AUC"]
                 curve.append({"draws": count, "AUC": auc, "method": name})
     return found, variants, curve, spent
 
@@ -198,59 +194,8 @@ def _later(sets: _Sets, size: Size, seed: int, place: Path, say: Callable[[str],
     drawn = posteriors.sample(
         tracked.posterior(), model, draws=size.draws, generator=torch.Generator().manual_seed(seed), batches=renewing
     )
-    return {"MCP (one network)": _measure(model, sets), "TRADI": _measure(_mixture(drawn, model, size), sets)}
 
+    def judged(method: networks.Method) -> dict[str, float]:
+        return networks.measure(method, sets.test, sets.unknown)
 
-def _perturbed(
-    model: nn.Module, sets: _Sets, renewing: list[tuple[Tensor, Tensor]], draw: torch.Generator
-) -> perturbation.Perturbation:
-    """The size of the noise is the one of the lowest NLL on validation data, of five."""
-    inputs, labels = common.pictures(sets.tune)
-
-    def loss(scale: float) -> float:
-        drawn = posteriors.sample(
-            perturbation.fit(model, scale=scale), model, draws=5, generator=draw, batches=renewing[:4]
-        )
-        mixed = log_mean(posteriors.predict(drawn, model, inputs, generator=draw))
-        return float(proper.nll(mixed, labels))
-
-    return perturbation.fit(model, scale=min((0.05, 0.1, 0.2, 0.5, 1.0), key=loss))
-
-
-def _laplace(model: nn.Module, sets: _Sets) -> laplace.Laplace:
-    seen = observe(model, sets.train, name="train")
-    assert seen.features is not None
-    weight, bias = model.get_parameter("head.weight"), model.get_parameter("head.bias")
-    return laplace.fit(seen.features, seen.labels, (weight.detach(), bias.detach()), layer="head")
-
-
-def _mixture(posterior: Ensemble | Dropout, model: nn.Module, size: Size, *, logits: bool = False) -> Method:
-    count = size.draws if isinstance(posterior, Dropout) else None
-
-    def answer(inputs: Tensor) -> Tensor:
-        generator = torch.Generator().manual_seed(0)
-        draws = posteriors.predict(posterior, model, inputs, generator=generator, draws=count)
-        return draws.mean(dim=0) if logits else log_mean(draws)
-
-    return answer
-
-
-def _measure(method: Method, sets: _Sets) -> dict[str, float]:
-    inputs, labels = sets.test
-    with torch.no_grad():
-        known, unknown = method(inputs), method(sets.unknown)
-    figures = common.detection(msp(known), msp(unknown))
-    return {
-        "AUC": figures["auroc"],
-        "AUPR": figures["aupr_out"],
-        "FPR95": figures["fpr_out"],
-        "FPR at 95 % TPR": figures["fpr_in"],
-        "ECE known + unknown": common.together(known, labels, unknown),
-        "NLL": float(proper.nll(known, labels)),
-        "accuracy": 100 * float((known.argmax(dim=1) == labels).double().mean()),
-        "ECE": float(calibration.ece(calibration.confidence_bins(known.double().softmax(1), labels))),
-    }
-
-
-def _seconds(checkpoint: Path) -> float:
-    return sum(files.load(checkpoint)["history"]["seconds"])
+    return {"MCP (one network)": judged(model), "TRADI": judged(networks.mixture(drawn, model, draws=size.draws))}

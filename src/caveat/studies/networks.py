@@ -1,0 +1,81 @@
+"""Ways to many networks, as the studies compare them: made from one trained network, run, and judged."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from caveat import posteriors
+from caveat.data import Source
+from caveat.metrics import calibration, proper
+from caveat.mixture import log_mean
+from caveat.observations import observe
+from caveat.posteriors import Dropout, Ensemble, laplace, perturbation
+from caveat.scores.logits import msp
+from caveat.studies import common
+from caveat.training import checkpoint as files
+
+__all__ = ["Method", "last_layer", "measure", "mixture", "perturbed", "seconds"]
+
+Method = Callable[[Tensor], Tensor]
+"""From inputs to the logits of a mixture."""
+
+
+def perturbed(
+    model: nn.Module, tune: Source, renewing: list[tuple[Tensor, Tensor]], draw: torch.Generator
+) -> perturbation.Perturbation:
+    """Gaussian noise around the trained weights; its size is the one of the lowest NLL on validation data, of five."""
+    inputs, labels = common.pictures(tune)
+
+    def loss(scale: float) -> float:
+        drawn = posteriors.sample(
+            perturbation.fit(model, scale=scale), model, draws=5, generator=draw, batches=renewing[:4]
+        )
+        mixed = log_mean(posteriors.predict(drawn, model, inputs, generator=draw))
+        return float(proper.nll(mixed, labels))
+
+    return perturbation.fit(model, scale=min((0.05, 0.1, 0.2, 0.5, 1.0), key=loss))
+
+
+def last_layer(model: nn.Module, train: Source) -> laplace.Laplace:
+    """Laplace approximation of the layer called `head`."""
+    seen = observe(model, train, name="train")
+    assert seen.features is not None
+    weight, bias = model.get_parameter("head.weight"), model.get_parameter("head.bias")
+    return laplace.fit(seen.features, seen.labels, (weight.detach(), bias.detach()), layer="head")
+
+
+def mixture(posterior: Ensemble | Dropout, model: nn.Module, *, draws: int, logits: bool = False) -> Method:
+    """The mean of the draws' probabilities, or of their `logits`; `draws` passes with dropout, all members else."""
+    count = draws if isinstance(posterior, Dropout) else None
+
+    def answer(inputs: Tensor) -> Tensor:
+        generator = torch.Generator().manual_seed(0)
+        found = posteriors.predict(posterior, model, inputs, generator=generator, draws=count)
+        return found.mean(dim=0) if logits else log_mean(found)
+
+    return answer
+
+
+def measure(method: Method, test: tuple[Tensor, Tensor], unknown: Tensor) -> dict[str, float]:
+    """What a method is worth on known and unknown inputs; AUC, AUPR, FPR95 and accuracy in %, unknown = positive."""
+    inputs, labels = test
+    with torch.no_grad():
+        known, foreign = method(inputs), method(unknown)
+    figures = common.detection(msp(known), msp(foreign))
+    return {
+        "AUC": figures["auroc"],
+        "AUPR": figures["aupr_out"],
+        "FPR95": figures["fpr_out"],
+        "FPR at 95 % TPR": figures["fpr_in"],
+        "ECE known + unknown": common.together(known, labels, foreign),
+        "NLL": float(proper.nll(known, labels)),
+        "accuracy": 100 * float((known.argmax(dim=1) == labels).double().mean()),
+        "ECE": float(calibration.ece(calibration.confidence_bins(known.double().softmax(1), labels))),
+    }
+
+
+def seconds(checkpoint: Path) -> float:
+    """How long the training took that left this checkpoint."""
+    return sum(files.load(checkpoint)["history"]["seconds"])
