@@ -16,8 +16,8 @@ def pictures(source: data.Source) -> torch.Tensor:
 
 @pytest.fixture
 def like() -> data.Source:
-    """More than two blocks of coloured pictures."""
-    images = torch.randint(0, 256, (2 * BLOCK + 30, 3, 8, 9), generator=torch.Generator().manual_seed(0))
+    """More than two blocks of coloured pictures, square so that they can be turned."""
+    images = torch.randint(0, 256, (2 * BLOCK + 30, 3, 9, 9), generator=torch.Generator().manual_seed(0))
     return data.from_tensors(images.to(torch.uint8), batch=100)
 
 
@@ -68,7 +68,7 @@ def test_blobs_are_black_or_bright_and_connected(generator: torch.Generator):
 def test_the_same_pixels_on_every_pass_and_with_every_batch_size(spec: str, like: data.Source):
     whole = pictures(data.load(spec, like=like, seed=5))
     source = data.load(spec, like=like, seed=5, batch=37)
-    assert whole.shape == (2 * BLOCK + 30, 3, 8, 9)
+    assert whole.shape == (2 * BLOCK + 30, 3, 9, 9)
     assert whole.dtype == torch.float32
     assert torch.equal(pictures(source), whole)
     assert torch.equal(pictures(source), whole)

@@ -16,11 +16,11 @@ from torch import nn
 
 from caveat import heads, observations, storage
 from caveat.audits.files import write_atomically, write_bytes
-from caveat.errors import CaveatError, DataError
+from caveat.errors import CaveatError, DataError, OptionError
 from caveat.observations import Observations
 from caveat.types import Batches, Probe
 
-__all__ = ["fingerprint", "folder", "keep_model", "load", "manifest", "observe", "outliers"]
+__all__ = ["file_name", "fingerprint", "folder", "keep_model", "load", "manifest", "observe", "outliers", "unknown"]
 
 MANIFEST = "manifest.json"
 
@@ -119,6 +119,30 @@ def outliers(place: Path) -> Observations | None:
     """Observations of the inputs known to be unknown, if the audit had any."""
     about = manifest(place).get("about", {})
     return observations.load(place / "outliers.safetensors") if about.get("outliers") else None
+
+
+def unknown(place: Path, name: str) -> Observations:
+    """Observations of one of the audit's unknown (or unlabelled) sets.
+
+    Raises
+    ------
+    OptionError
+        If the audit had no set of that name.
+    """
+    about = manifest(place)
+    own = about["test"]["model"]  # an earlier audit of another network may have left its sets there
+    seen = [file for file in about if file not in ("about", "test", "fit", "outliers") and about[file]["model"] == own]
+    if file_name(name) not in seen:
+        raise OptionError(
+            f"against: this audit saw no set {name!r}; it saw {', '.join(seen) or 'no unknown set'}: audit again, for "
+            "example with --unknown turned=quarter-turned"
+        )
+    return observations.load(place / f"{file_name(name)}.safetensors")
+
+
+def file_name(name: str) -> str:
+    """A set's name as a file name: what is not a letter, digit, - or _ becomes its code."""
+    return "".join(ch if ch.isalnum() or ch in "-_" else f"%{ord(ch):x}" for ch in name)
 
 
 def _set(batches: Batches, name: str) -> str:

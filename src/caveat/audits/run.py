@@ -117,7 +117,9 @@ def audit(  # noqa: PLR0913  # the signature is the configuration
         before = time.perf_counter()
         # nothing is fitted on the gradients of training data, so no time is spent on them
         own = {key: probe for key, probe in made.items() if (name, key) != ("fit", "gradients")}
-        seen[name] = kept.observe(model, batches, folder=keep, file=_file(name), head=layer, name=name, probes=own)
+        seen[name] = kept.observe(
+            model, batches, folder=keep, file=kept.file_name(name), head=layer, name=name, probes=own
+        )
         seconds[f"observe {name}"] = time.perf_counter() - before
     classes = _classes(test, seen["test"].logits.shape[1])
     if keep is not None:
@@ -254,11 +256,6 @@ def _classes(test: Batches, count: int) -> tuple[str, ...]:
     if names is None or len(names) < count:
         return tuple(map(str, range(count)))
     return tuple(names[:count])
-
-
-def _file(name: str) -> str:
-    """A set's name as a file name: what is not a letter, digit, - or _ becomes its code."""
-    return "".join(ch if ch.isalnum() or ch in "-_" else f"%{ord(ch):x}" for ch in name)
 
 
 def _silent(_: str) -> None: ...

@@ -72,7 +72,8 @@ def _data() -> tuple[list[str], list[tuple[str, ...]]]:
 def _models() -> tuple[list[str], list[tuple[str, ...]]]:
     from caveat import models
 
-    return ["name", "what it is"], [(name, _first_line(f)) for name, f in (models.MODELS | models.DENSE).items()]
+    found = models.MODELS | models.JOINT | models.DENSE
+    return ["name", "what it is"], [(name, _first_line(f)) for name, f in found.items()]
 
 
 def _objectives() -> tuple[list[str], list[tuple[str, ...]]]:

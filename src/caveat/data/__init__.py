@@ -54,6 +54,8 @@ def load(spec: str, *, batch: int = 256, like: Source | None = None, seed: int =
     `noise:uniform`        uniform noise, as many pictures as `like` has and of its shape
     `noise:normal`         noise around grey, likewise
     `permuted`             the pictures of `like`, their pixels in a random order
+    `quarter-turned`       the pictures of `like`, turned by 90 or 270 degrees
+    `occluded`             the pictures of `like`, largely hidden by a black square
     `blobs`                amorphous shapes, as many as `like` has and of its shape
     `noise:acet`           ACET's noise: permuted pictures of `like` and uniform noise, low-passed and stretched
     `letters`              letters rendered from a font
@@ -183,7 +185,9 @@ GENERATED: dict[str, generated.Maker] = {
     "letters": generated.letters,
     "noise:normal": generated.normal,
     "noise:uniform": generated.uniform,
+    "occluded": generated.occluded,
     "permuted": generated.permuted,
+    "quarter-turned": generated.quarter_turned,
 }
 PIXELS: dict[str, _Change] = {"grey": modifiers.grey, "invert": modifiers.invert, "rgb": modifiers.rgb}
 CHANNELS = {"grey": 1, "rgb": 3}

@@ -1,4 +1,4 @@
-"""Sets that are computed, not read: `noise:uniform`, `noise:normal`, `permuted`, `blobs`."""
+"""Sets that are computed, not read: noise, letters, and the pictures of another set made strange."""
 
 from collections.abc import Callable, Iterable, Iterator
 from typing import TypeAlias
@@ -9,7 +9,19 @@ import torch
 from caveat.data import fonts, outliers
 from caveat.data.source import Images, Indices, Source
 
-__all__ = ["BLOCK", "Maker", "acet", "blobs", "generated", "letters", "normal", "permuted", "uniform"]
+__all__ = [
+    "BLOCK",
+    "Maker",
+    "acet",
+    "blobs",
+    "generated",
+    "letters",
+    "normal",
+    "occluded",
+    "permuted",
+    "quarter_turned",
+    "uniform",
+]
 
 BLOCK = 256
 """Pictures are made in blocks of this many, each from its own seed: the batch size changes no pixel."""
@@ -66,6 +78,17 @@ def blobs(like: Source, indices: Indices, generator: torch.Generator) -> Images:
 def acet(like: Source, indices: Indices, generator: torch.Generator) -> Images:
     """The noise of ACET: permuted pictures and uniform noise, low-passed and stretched."""
     return outliers.permuted_then_blurred(like.take(indices)[0], generator)
+
+
+def quarter_turned(like: Source, indices: Indices, generator: torch.Generator) -> Images:
+    """The pictures of `like`, turned by 90 or 270 degrees."""
+    return outliers.quarter_turned(like.take(indices)[0], generator)
+
+
+def occluded(like: Source, indices: Indices, generator: torch.Generator) -> Images:
+    """The pictures of `like` under a black square of about 4/7 to 5/7 of their shorter side: 16 to 20 pixels of 28."""
+    side = min(like.shape[1:])
+    return outliers.occluded(like.take(indices)[0], generator, sides=(round(side * 4 / 7), round(side * 5 / 7)))
 
 
 def letters(like: Source, indices: Indices, generator: torch.Generator) -> Images:

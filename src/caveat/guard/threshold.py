@@ -1,8 +1,10 @@
 """Where the threshold goes: a promise that known, held-out data can hold."""
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
+import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
@@ -11,7 +13,7 @@ from caveat.errors import OptionError
 from caveat.metrics.ranking import youden_threshold
 from caveat.metrics.tally import tally_sets
 
-__all__ = ["Promise", "error_bound", "promise"]
+__all__ = ["Promise", "error_bound", "promise", "refusing"]
 
 CONFIDENCE = 0.95
 CANDIDATES = 12
@@ -105,6 +107,31 @@ def _with_error(scores: Tensor, wrong: Tensor, level: float) -> Promise:
         f"max_error: {level} can't be promised: the best of {CANDIDATES} thresholds accepts {best[1]} of {len(scores)} "
         f"held-out samples with an error of at most {best[0]:.4f} (95 % confidence); allow more, or give more data"
     )
+
+
+def refusing(scores: Float[Tensor, " u"], share: int | float) -> float:
+    """The highest threshold that refuses (score > threshold) at least `share` of these inputs, in float64.
+
+    For a second criterion from pseudo-unknown inputs: with share 1 everything is refused that scores as high as the
+    lowest of them, which is the rule of the report on unknown digits and rests on one sample; 0.95 leaves out the
+    lowest twentieth.
+
+    Raises
+    ------
+    OptionError
+        If `share` is not in (0, 1], or there are no scores.
+
+    Source: Y. Song, OOD in MNIST (report, Yonsei), section 3.4: "minimum reconstruction loss for OOD".
+
+    >>> scores = torch.tensor([1.0, 2.0, 3.0, 4.0])
+    >>> [bool(3.0 > refusing(scores, share)) for share in (1, 0.5, 0.25)], bool(1.0 > refusing(scores, 1))
+    ([True, True, False], True)
+    """
+    if not 0 < share <= 1 or not len(scores):
+        raise OptionError(f"share: expected one in (0, 1] of some scores, got {share} of {len(scores)}")
+    ordered = scores.double().sort(descending=True).values
+    last = ordered[math.ceil(share * len(ordered) - 1e-9) - 1]
+    return float(torch.nextafter(last, last.new_tensor(-torch.inf)))
 
 
 def error_bound(errors: int, count: int, alpha: float) -> float:

@@ -158,8 +158,8 @@ def youden_threshold(counted: Tally) -> Float64[Tensor, "*replicas"]:
     Examples
     --------
     >>> from caveat.metrics.tally import tally_sets
-    >>> youden_threshold(tally_sets(torch.tensor([0.1, 0.2, 0.7]), torch.tensor([0.5, 0.6, 0.9]))).item()
-    0.2
+    >>> youden_threshold(tally_sets(torch.tensor([0.125, 0.25, 0.75]), torch.tensor([0.5, 0.625, 1.0]))).item()
+    0.25
     """
     _check.both_sides(counted.negative, counted.positive, "youden_threshold")
     height = _cumulative(counted.negative) - _cumulative(counted.positive)

@@ -20,6 +20,7 @@ from caveat.models.with_autoencoder import WithAutoencoder
 
 __all__ = [
     "DENSE",
+    "JOINT",
     "MODELS",
     "Normalized",
     "WithAutoencoder",
@@ -38,7 +39,6 @@ __all__ = [
 
 # All take `classes`, `channels`, `size` and `generator`, by keyword.
 MODELS: dict[str, Callable[..., nn.Module]] = {
-    "denoising_classifier": denoising_classifier,
     "gradient_cnn": gradient_cnn,
     "lenet": lenet,
     "mlp": mlp,
@@ -50,3 +50,6 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
 
 # All take `classes`, `channels` and `generator`, by keyword, and give logits for every pixel.
 DENSE: dict[str, Callable[..., nn.Module]] = {"enet": enet, "pspnet": pspnet}
+
+# As `MODELS`, and they reconstruct their inputs too.
+JOINT: dict[str, Callable[..., nn.Module]] = {"denoising_classifier": denoising_classifier}

@@ -36,7 +36,7 @@ class Size:
 
 
 SIZES: dict[Scale, Size] = {
-    "smoke": Size(seeds=1, width=4, epochs=1, train=500, held=200, short=200, short_epochs=1),
+    "smoke": Size(seeds=1, width=4, epochs=2, train=1500, held=300, short=300, short_epochs=1),
     "small": Size(seeds=1, width=8, epochs=3, train=15_000, held=5000, short=5000, short_epochs=2),
     "full": Size(seeds=3, width=16, epochs=4, train=None, held=5000, short=12_000, short_epochs=3),
 }
