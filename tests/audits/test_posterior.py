@@ -81,6 +81,8 @@ def test_one_network_has_no_such_part() -> None:
 def test_what_needs_one_network_is_told(many: posteriors.Predictive) -> None:
     with pytest.raises(OptionError, match="needs the features of one network"):
         audit(many, pictures(80, 1), scores=["knn"])
+    with pytest.raises(OptionError, match="attack one of its networks"):
+        audit(many, pictures(80, 1), attack_radii=[0.1])
 
 
 def test_draws_of_any_framework(many: posteriors.Predictive, tmp_path: Path) -> None:

@@ -174,12 +174,17 @@ def _chunks(
         share = draws > 1 and len(inputs) * (draws - 1) > 16 and shareable(forward, inputs[:2], touches, act, restart)
         restart()
         for chunk in inputs.split(CHUNK):
-            if share:
-                outputs = runs(forward, chunk, range(draws), touches, act)
-            else:
-                outputs = [plain(forward, chunk, draw, act) for draw in range(draws)]
-            parts.append(torch.stack(outputs))
+            outputs = _shared(forward, chunk, draws, touches, act) if share else None
+            parts.append(torch.stack(outputs or [plain(forward, chunk, draw, act) for draw in range(draws)]))
     return torch.cat(parts, dim=1)
+
+
+def _shared(forward: Forward, chunk: Tensor, draws: int, touches: Touches, act: Act) -> list[Tensor] | None:
+    """All draws of one chunk, what they have in common once; None if the network makes other calls on these inputs."""
+    try:
+        return runs(forward, chunk, range(draws), touches, act)
+    except Exception:  # the plain run says what is wrong, if anything is
+        return None
 
 
 def _call(func: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:

@@ -36,7 +36,7 @@ class _Size:
 
 
 SIZES: dict[Scale, _Size] = {
-    "smoke": _Size(seeds=1, train=300, test=200, epochs=2, members=2, draws=3),
+    "smoke": _Size(seeds=1, train=256, test=60, epochs=2, members=2, draws=2),
     "small": _Size(seeds=1, train=10_000, test=2000, epochs=6, members=3, draws=10),
     "full": _Size(seeds=3, train=None, test=10_000, epochs=100, members=15, draws=20),
 }

@@ -177,7 +177,7 @@ def _one_seed(
         for name, drawn in (("TRADI", shared), ("Deep ensemble", ensemble)):
             for count in [k for k in (1, 2, 3, 5, 8, 10, 15, 20) if k <= len(drawn)]:
                 auc = judged(networks.mixture(drawn.first(count), model, draws=size.draws))["AUC"]
-                curve.append({"draws": count, "AUC": auc, "method": name})
+                curve.append({"draws": float(count), "AUC": auc, "method": name})
     return found, variants, curve, spent
 
 
