@@ -99,6 +99,8 @@ def audit(  # noqa: PLR0913  # the signature is the configuration
     if twice := set(unknown) & set(unlabelled):
         raise OptionError(f"unlabelled: the name {twice.pop()!r} is taken by an unknown set; choose another")
     check_eval(model)
+    if attack_radii and isinstance(model, Drawing):
+        raise OptionError("attack_radii: a posterior's mean has no gradient here; attack one of its networks")
 
     started = time.perf_counter()
     layer = _head(model, test, head, needed=any(families[name] not in ("logits", "draws") for name in names))
