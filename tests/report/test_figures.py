@@ -11,7 +11,7 @@ from caveat.report.figures import FIGURES
 FIELDS = {
     "attacked": {"radius", "accuracy", "low", "high"},
     "doubt": {"set", "part", "value"},
-    "gain": {"draws", "value", "set"},
+    "gain": {"draws", "value", "set", "label"},
     "histogram": {"edge", "share", "group", "at"},
     "precision_recall": {"x", "y", "i"},
     "quantiles": {"set", "role", "q5", "q25", "q50", "q75", "q95"},

@@ -248,7 +248,7 @@ def doubt() -> Spec:
 def gain() -> Spec:
     """A figure of merit over the number of draws, per unknown set.
 
-    Data set `curves`: rows `draws`, `value`, `set`.
+    Data set `curves`: rows `draws`, `value`, `set`, `label` (the set's name on the last row of each line).
     """
     base = alt.Chart(_data("curves")).encode(
         x=alt.X("draws:Q", title="Networks", scale=alt.Scale(type="log", nice=False), axis=alt.Axis(format="d")),
@@ -260,7 +260,8 @@ def gain() -> Spec:
             _tip("value", "AUROC"),
         ],
     )
-    chart = alt.layer(base.mark_line(stroke=ACCENT, strokeWidth=2), base.mark_circle(fill=ACCENT, size=50))
+    names = base.mark_text(align="right", dx=-4, dy=-9, fontSize=11, fill=INK).encode(text="label:N")
+    chart = alt.layer(base.mark_line(stroke=ACCENT, strokeWidth=2), base.mark_circle(fill=ACCENT, size=50), names)
     return _finish(chart, height=230, description="AUROC by number of draws")
 
 

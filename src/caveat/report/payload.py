@@ -66,8 +66,9 @@ def _doubt(record: Record) -> list[Json]:
 
 
 def _gain(record: Record) -> list[Json]:
+    last = record.draws.gain[-1].draws if record.draws else 0
     return [
-        {"draws": item.draws, "value": value, "set": name}
+        {"draws": item.draws, "value": value, "set": name, "label": name if item.draws == last else ""}
         for item in (record.draws.gain if record.draws else [])
         for name, value in item.auroc.items()
     ]

@@ -50,6 +50,7 @@ def render(findings: Findings) -> str:
         findings=findings,
         data=Markup(embed({"figures": figures})),
         verdicts=VERDICTS,
+        published=any(cell.published for table in findings.tables for row in table.rows for cell in row.cells),
         licence=assets.read("vendor/LICENSE-vega") if figures else "",
     )
 
