@@ -54,7 +54,8 @@ def _diagonal() -> alt.Chart:
     return line.encode(x="x:Q", y="y:Q")
 
 
-def _finish(chart: Chart, *, height: int, description: str) -> Spec:
+def finish(chart: Chart, *, height: int, description: str) -> Spec:
+    """A chart in the page's colours and fonts, as wide as its place."""
     finished = (
         chart.properties(width="container", height=height, description=description)
         .configure(
@@ -95,7 +96,7 @@ def reliability() -> Spec:
     )
     # The width of a gap and the area of a point are scales of their own.
     chart = alt.layer(_diagonal(), gap, points).resolve_scale(size="independent")
-    return _finish(chart, height=210, description="Reliability diagram: accuracy over confidence")
+    return finish(chart, height=210, description="Reliability diagram: accuracy over confidence")
 
 
 def histogram() -> Spec:
@@ -133,7 +134,7 @@ def histogram() -> Spec:
         .mark_rule(stroke=INK, strokeDash=[3, 3])
         .encode(x="at:Q", tooltip=[_tip("at", "Threshold that keeps 95 % of known", ".4~g")])
     )
-    return _finish(alt.layer(area, cut), height=230, description="Histogram of the score by group")
+    return finish(alt.layer(area, cut), height=230, description="Histogram of the score by group")
 
 
 def quantiles() -> Spec:
@@ -158,7 +159,7 @@ def quantiles() -> Spec:
     thick = base.mark_bar(height=9, cornerRadius=2, opacity=0.55).encode(x=alt.X("q25:Q", title=title), x2="q75:Q")
     middle = base.mark_tick(thickness=2.5, size=17).encode(x=alt.X("q50:Q", title=title))
     chart = alt.layer(thin, thick, middle)
-    spec = _finish(chart, height=0, description="Spread of the score per set")
+    spec = finish(chart, height=0, description="Spread of the score per set")
     spec["height"] = {"step": 26}
     return spec
 
@@ -176,7 +177,7 @@ def roc() -> Spec:
     )
     spots = _spots([_tip("x", "Known rejected"), _tip("y", "Unknown rejected")])
     at = alt.Chart(alt.Data(values=[{"x": 0.05}])).mark_rule(stroke=MUTED, strokeDash=[2, 3]).encode(x="x:Q")
-    return _finish(alt.layer(_diagonal(), at, curve, spots), height=230, description="ROC curve")
+    return finish(alt.layer(_diagonal(), at, curve, spots), height=230, description="ROC curve")
 
 
 def _spots(tips: list[alt.Tooltip]) -> alt.Chart:
@@ -198,7 +199,7 @@ def precision_recall() -> Spec:
     )
     spots = _spots([_tip("x", "Recall"), _tip("y", "Precision")])
     chance = alt.Chart(_data("chance")).mark_rule(stroke=MUTED, strokeDash=[4, 4]).encode(y="y:Q")
-    return _finish(alt.layer(chance, curve, spots), height=230, description="Precision and recall curve")
+    return finish(alt.layer(chance, curve, spots), height=230, description="Precision and recall curve")
 
 
 def risk_coverage() -> Spec:
@@ -215,7 +216,7 @@ def risk_coverage() -> Spec:
     picked = base.transform_filter("datum.role == 'picked'").mark_line(stroke=ACCENT, strokeWidth=2.5)
     tips = [alt.Tooltip("score:N", title="Score"), _tip("x", "Kept"), _tip("y", "Error", ".2%")]
     spots = base.transform_filter("datum.role == 'picked'").mark_circle(size=90, opacity=0).encode(tooltip=tips)
-    return _finish(alt.layer(other, ideal, picked, spots), height=260, description="Risk-coverage curves")
+    return finish(alt.layer(other, ideal, picked, spots), height=260, description="Risk-coverage curves")
 
 
 def doubt() -> Spec:
@@ -240,7 +241,7 @@ def doubt() -> Spec:
             ],
         )
     )
-    spec = _finish(alt.layer(bars), height=0, description="Aleatoric and epistemic doubt per set")
+    spec = finish(alt.layer(bars), height=0, description="Aleatoric and epistemic doubt per set")
     spec["height"] = {"step": 26}
     return spec
 
@@ -262,7 +263,7 @@ def gain() -> Spec:
     )
     names = base.mark_text(align="right", dx=-4, dy=-9, fontSize=11, fill=INK).encode(text="label:N")
     chart = alt.layer(base.mark_line(stroke=ACCENT, strokeWidth=2), base.mark_circle(fill=ACCENT, size=50), names)
-    return _finish(chart, height=230, description="AUROC by number of draws")
+    return finish(chart, height=230, description="AUROC by number of draws")
 
 
 def attacked() -> Spec:
@@ -277,7 +278,7 @@ def attacked() -> Spec:
     line = base.mark_line(stroke=ACCENT, strokeWidth=2, point=alt.OverlayMarkDef(fill=ACCENT, size=50)).encode(
         y=_share_up("accuracy", "Accuracy"), tooltip=[_tip("radius", "Radius", ".4~g"), _tip("accuracy", "Accuracy")]
     )
-    return _finish(alt.layer(band, line), height=230, description="Accuracy under attack by radius")
+    return finish(alt.layer(band, line), height=230, description="Accuracy under attack by radius")
 
 
 FIGURES: dict[str, Callable[[], Spec]] = {

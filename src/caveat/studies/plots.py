@@ -5,12 +5,14 @@ from typing import Any
 
 import altair as alt
 
+from caveat.report import figures
+
 __all__ = ["COLOURS", "band", "finish", "lines"]
 
 Rows = Sequence[Mapping[str, float | str | None]]
 COLOURS = ("var(--accent)", "var(--warn)", "var(--muted)", "#2a9d8f", "#8a63d2", "#c2185b", "#6d4c41", "#5c7a29")
 """One after the other for the values of a chart's colour field."""
-INK, LINE, MUTED = "var(--ink)", "var(--line)", "var(--muted)"
+INK, MUTED = "var(--ink)", "var(--muted)"
 
 
 def lines(
@@ -49,22 +51,9 @@ def band(
 
 
 def finish(chart: Any, *, description: str, height: int = 260) -> dict[str, Any]:
-    """A chart of altair with the report's colours and fonts, as wide as its place."""
-    finished = (
-        chart.properties(width="container", height=height, description=description)
-        .configure(
-            background="transparent",
-            font="system-ui, sans-serif",
-            autosize=alt.AutoSizeParams(type="fit-x", contains="padding"),
-        )
-        .configure_view(stroke=None)
-        .configure_axis(
-            domainColor=LINE, gridColor=LINE, tickColor=LINE, labelColor=MUTED, titleColor=INK,
-            titleFontWeight="normal", labelFontSize=11, titleFontSize=12, titlePadding=8,
-        )
-        .configure_legend(labelColor=INK, titleColor=MUTED, orient="bottom", columns=4)
-    )  # fmt: skip
-    return finished.to_dict()
+    """A chart of altair as the report's are, with its legend below."""
+    legend = chart.configure_legend(labelColor=INK, titleColor=MUTED, orient="bottom", columns=4)
+    return figures.finish(legend, height=height, description=description)
 
 
 def _colour(rows: Rows, field: str) -> alt.Color:
