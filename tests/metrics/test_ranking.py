@@ -20,6 +20,7 @@ from caveat.metrics.ranking import (
     quantile_threshold,
     roc_curve,
     shares_accepted,
+    youden_threshold,
 )
 from caveat.metrics.tally import Tally, histogram_tally, mirror, resample, tally, tally_sets
 
@@ -98,6 +99,7 @@ def test_goldens_by_hand() -> None:
     assert quantile_threshold(counted, 0.76).item() == 4
     # Best at 2: lose 1 of 4 known, let 1 of 3 unknown pass.
     assert detection_error(counted).item() == pytest.approx((1 / 4 + 1 / 3) / 2)
+    assert youden_threshold(counted).item() == 2
 
 
 def test_perfect_constant_and_worst() -> None:
@@ -109,6 +111,7 @@ def test_perfect_constant_and_worst() -> None:
     assert auroc(worst).item() == 0
     assert detection_error(worst).item() == 0.5
     assert fpr_at_tpr(worst).item() == 1
+    assert [youden_threshold(t).item() for t in (perfect, constant, worst)] == [1, 0, 4]  # the last accepts everything
 
 
 @pytest.mark.parametrize("n", [20, 60, 100, 140, 1000])

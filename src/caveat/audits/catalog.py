@@ -31,7 +31,7 @@ __all__ = [
     "signal",
 ]
 
-Family = Literal["logits", "draws", "features", "head", "layers", "model", "gradients", "meta"]
+Family = Literal["logits", "draws", "features", "head", "layers", "model", "reconstruction", "gradients", "meta"]
 CHUNK = 4096
 PROBED = scores.FROM_MODEL | scores.FROM_RECONSTRUCTION
 """Scores that are their probe's numbers."""
@@ -50,7 +50,7 @@ class FittedScore:
 
     def apply(self, logits: Tensor, features: Tensor | None, probed: Tensor | None) -> Tensor:
         """Score samples from the signals it needs."""
-        if self.family == "model":
+        if self.family in ("model", "reconstruction"):
             return _there(probed)[:, 0]
         assert self.fitted is not None
         if self.family == "gradients":
@@ -104,7 +104,8 @@ def families() -> dict[str, Family]:
         ("features", [*scores.FROM_MOMENTS, *scores.FROM_FEATURES]),
         ("head", scores.FROM_HEAD),
         ("layers", [*scores.FROM_LAYERS, *scores.FROM_MAPS]),
-        ("model", [*scores.FROM_MODEL, *scores.FROM_RECONSTRUCTION]),
+        ("model", scores.FROM_MODEL),
+        ("reconstruction", scores.FROM_RECONSTRUCTION),
         ("gradients", scores.FROM_GRADIENTS),
         ("meta", scores.FROM_COLUMNS),
     ]
@@ -130,8 +131,8 @@ def resolve(names: Iterable[str] | None, *, draws: bool = False) -> list[str]:
     if names is None:
         return [name for name in possible if found[name] in ("logits", "draws", "features", "head")]
     chosen: list[str] = []
+    everywhere = [name for name in possible if found[name] != "reconstruction"]
     for name in names:
-        everywhere = [name for name in possible if name not in scores.FROM_RECONSTRUCTION]
         chosen += everywhere if name == "all" else [known_name("scores", name, [*found, "all"])]
     for name in chosen:
         if name not in possible:

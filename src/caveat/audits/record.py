@@ -110,7 +110,7 @@ class Score(Part):
     """What a score is; the texts come from its docstring."""
 
     name: str
-    family: Literal["logits", "features", "head", "layers", "draws", "model", "gradients", "meta"]
+    family: Literal["logits", "features", "head", "layers", "draws", "model", "reconstruction", "gradients", "meta"]
     """What it needs."""
     summary: str
     source: str

@@ -82,7 +82,7 @@ def promise(
 def _against(scores: Tensor, wrong: Tensor, unknown: Tensor) -> Promise:
     threshold = float(youden_threshold(tally_sets(scores, unknown)))
     refused = float((unknown > threshold).double().mean())
-    if not refused:
+    if float((scores <= threshold).double().mean()) + refused <= 1 + 1e-12:
         raise OptionError(
             f"against: the {len(unknown)} pseudo-unknown inputs score no higher than known ones; make others, or "
             "choose another score"

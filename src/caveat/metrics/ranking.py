@@ -143,8 +143,8 @@ def youden_threshold(counted: Tally) -> Float64[Tensor, "*replicas"]:
     """The score that, as a threshold, best tells the negatives from the positives: balanced accuracy at its largest.
 
     The smallest tau that maximises J = P(s- <= tau) - P(s+ <= tau), which is 1 - 2 `detection_error`; the point of the
-    ROC curve that lies highest above the diagonal. Of scores that rank no better than chance it is the highest of all,
-    which accepts everything.
+    ROC curve that lies highest above the diagonal. Where no threshold is better than chance it is one that is as good
+    as accepting everything.
 
     Raises
     ------

