@@ -12,6 +12,7 @@ __all__ = [
     "FIGURES",
     "attacked",
     "doubt",
+    "finish",
     "gain",
     "histogram",
     "precision_recall",
