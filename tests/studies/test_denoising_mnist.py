@@ -10,7 +10,7 @@ from caveat.audits.findings import Findings
 from caveat.errors import MissingExtraError
 from caveat.report import study as page
 from caveat.studies import denoising_mnist, study
-from caveat.studies.denoising_mnist_found import CHOSEN, GRID, PUBLISHED
+from caveat.studies.denoising_mnist_claims import CHOSEN, GRID, PUBLISHED
 from caveat.studies.denoising_mnist_rules import (
     PIPELINE,
     SOFTMAX,

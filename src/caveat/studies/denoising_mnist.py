@@ -11,7 +11,8 @@ from caveat.guard.threshold import refusing
 from caveat.models.denoising_classifier import DenoisingClassifier
 from caveat.studies import common
 from caveat.studies import denoising_mnist_figures as figures
-from caveat.studies.denoising_mnist_found import DOUBT, ERROR, GRID, TOP, WORSE, Ablation, Judged, told
+from caveat.studies.denoising_mnist_claims import DOUBT, ERROR, GRID, TOP, WORSE, Ablation, Judged
+from caveat.studies.denoising_mnist_found import told
 from caveat.studies.denoising_mnist_rules import STRAIGHT, Looked, Rule, balanced, chosen, look, made, rules
 from caveat.studies.denoising_mnist_train import ABLATIONS, CROSS_ENTROPY, SIZES, Sets, ablated, sets, whole
 from caveat.training import checkpoint as files
