@@ -24,7 +24,7 @@ __all__ = ["run"]
 
 SIZES: dict[Scale, Size] = {
     "smoke": Size(sets=("digits",), train=400, epochs=2, warm=1, steps=2, width=4, hidden=16, rays=20, judged=60),
-    "small": Size(sets=("mnist",), train=20_000, epochs=10, warm=2, steps=10, width=16, hidden=128, rays=1000,
+    "small": Size(sets=("mnist",), train=20_000, epochs=10, warm=0, steps=10, width=16, hidden=128, rays=1000,
                   judged=2000),
     "full": Size(sets=("mnist", "fashion-mnist", "cifar10"), train=None, epochs=100, warm=0, steps=40, width=32,
                  hidden=1024, rays=10_000, judged=10_000),

@@ -31,6 +31,13 @@ PUBLISHED_KNOWN = {  # NLL, accuracy
 COLUMNS = ("AUC", "AUPR", "FPR95", "ECE known + unknown")
 
 
+SMOKE = "Smoke: other data, to see that all works; the figures mean nothing."
+TIMES = (
+    "Training times are those of the clock: on a machine that does other work at the same time their ratios are rough. "
+    "benchmarks/posteriors.py measures what tracking costs, in turns with the plain step."
+)
+
+
 @dataclass(frozen=True)
 class Size:
     """How large the experiment is."""
@@ -75,7 +82,7 @@ def told(
         },
         reduced=_reduced(size),
         claims=[] if scale == "smoke" else _claims(main, variants, late),
-        notes=["Smoke: other data, to see that all works; the figures mean nothing."] if scale == "smoke" else [],
+        notes=[SMOKE] if scale == "smoke" else [TIMES],
         tables=[
             Table(title="Letters among digits", first="method", columns=named, rows=made, digits=2,
                   note="AUC, AUPR, FPR95 in %, unknown = positive. Score: one minus the largest mean probability."),
