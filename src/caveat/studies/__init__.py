@@ -20,6 +20,7 @@ class Study(Protocol):
 
 
 STUDIES: dict[str, str] = {
+    "adversarial-mnist": "adversarial_mnist",
     "denoising-mnist": "denoising_mnist",
     "gradient-uncertainty": "gradient_uncertainty",
     "tradi-camvid": "tradi_camvid",

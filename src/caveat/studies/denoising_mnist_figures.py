@@ -74,9 +74,9 @@ def trade_off(
     names = list(curves)
     lines = (
         alt.Chart(alt.Data(values=rows))
-        .mark_line(strokeWidth=2)
+        .mark_line(strokeWidth=2, clip=True)
         .encode(
-            x=alt.X("others right:Q", title="others right, %", scale=alt.Scale(domain=[60, 100], clamp=True)),
+            x=alt.X("others right:Q", title="others right, %", scale=alt.Scale(domain=[70, 100])),
             y=alt.Y("zeros found:Q", title="zeros found, %", scale=alt.Scale(domain=[50, 100])),
             color=alt.Color(
                 "score:N", title=None, scale=alt.Scale(domain=names, range=list(plots.COLOURS[2:5][: len(names)]))
@@ -89,7 +89,7 @@ def trade_off(
     marks.append({"whose": "published", "rule": "the report", "zeros found": printed[0], "others right": printed[1]})
     dots = (
         alt.Chart(alt.Data(values=marks))
-        .mark_point(filled=True, size=80, opacity=1)
+        .mark_point(filled=True, size=80, opacity=1, clip=True)
         .encode(
             x="others right:Q",
             y="zeros found:Q",

@@ -185,7 +185,8 @@ def _figures(judged: Sequence[Judged], changed: Mapping[str, Ablation]) -> list[
         Figure(
             title="The published pair is one point of a trade-off",
             spec=figures.trade_off(curves, GRID, points, PUBLISHED),
-            caption="Lines: every threshold, mean over seeds. Points: the rules' thresholds, and the report's.",
+            caption="Lines: every threshold, mean over seeds. Points: the rules' thresholds, as far as they lie here, "
+            "and the report's.",
         ),
         Figure(
             title="Reconstruction error by digit",
