@@ -96,8 +96,8 @@ def _network(known: _Set, size: Size, seed: int) -> nn.Module:
 
 
 def _trained(known: _Set, size: Size, objective: Objective, seed: int, place: Path) -> tuple[nn.Module, float]:
-    """The published recipe, shortened. With `warm`, ACET's weight is small at first; a network that is sure of all noise
-    by then stays so, since its confidence has no slope left: here it learns with the full weight from the start."""
+    """The published recipe, shortened. With `warm`, ACET's weight is small at first; but a network that is sure of all
+    noise by then stays so, since its confidence has no slope left."""
     model = _network(known, size, seed)
     coloured = known.name == "cifar10"
     augment = data.augment.crop_and_flip if coloured else data.augment.crop
