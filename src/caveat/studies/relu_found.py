@@ -76,7 +76,7 @@ def told(scale: Scale, seed: int, size: Size, judged: list[Judged], shots: list[
             f"{size.rays} noise inputs (10,000), {size.judged} test pictures; the exact alphas on "
             f"{judged[0].rays} of them.",
             "ACET's full weight from the start. After two epochs at a weight of 0.001, as the authors' later code "
-            "warms up, this network was sure near all noise, where confidence has no slope, and stayed as the plain one.",
+            "warms up, this network was sure near all noise, where confidence has no slope, and stayed so.",
             "EMNIST is not to be had here: notMNIST and KMNIST stand in. The published per-set figures on MNIST could "
             "not be verified and are not printed.",
         ],
