@@ -145,7 +145,7 @@ def ascend(  # noqa: PLR0913 -- each is one independent choice
         centres = inputs.detach().clone()
         noise = generator if isinstance(generator, Noise) else drawn(len(centres), generator, centres.device)
         length = _length(ball, steps) if step is None else step
-        found = None
+        found, project = None, ball.projector(centres)
         for restart in range(restarts if steps and ball.radius and len(centres) else 0):
             points, velocity = start(ball, centres, noise, restart), None
             if best and found is None and not torch.equal(points, centres):
@@ -158,7 +158,7 @@ def ascend(  # noqa: PLR0913 -- each is one independent choice
                 if length == math.inf:
                     points = ball.furthest(centres, velocity)
                 else:
-                    points = ball.project(ball.step(points, velocity, length * schedule(index / steps)), centres)
+                    points = project(ball.step(points, velocity, length * schedule(index / steps)))
             if not best:
                 return Summit(points, torch.full_like(points.flatten(1)[:, 0], math.nan))
             with torch.no_grad():

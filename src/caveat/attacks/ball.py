@@ -1,6 +1,7 @@
 """The set an attack searches: all inputs within a radius of the given one that also lie in the box of valid inputs."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
@@ -72,9 +73,17 @@ class Ball:
         multiplier of the norm's constraint and is solved for. (Clipping first and projecting then, or the other way
         round, gives another point for 1 and 2.)
         """
-        if self.norm == math.inf:  # the commonest, without a detour
-            inside = torch.maximum(torch.minimum(points, centres + self.radius), centres - self.radius)
-            return self._boxed(inside, centres)
+        return self.projector(centres)(points)
+
+    def projector(self, centres: Float[Tensor, "n ..."]) -> Callable[[Tensor], Tensor]:
+        """The same as a function of the points alone, for many projections: for inf they are one operation each."""
+        if self.norm == math.inf:
+            low = self._boxed(centres - self.radius, centres)
+            high = self._boxed(centres + self.radius, centres)
+            return lambda points: points.clamp(low, high)
+        return lambda points: self._nearest(points, centres)
+
+    def _nearest(self, points: Tensor, centres: Tensor) -> Tensor:
         if self.radius == 0:
             return centres.clone()
         size, sign, room = self._seen(points - centres, centres)
@@ -108,7 +117,7 @@ class Ball:
         that the value of largest gradient moves by `length`: the projection then takes the small moves back.
         """
         if self.norm == math.inf:
-            return points + length * gradient.sign()
+            return points.add(gradient.sign(), alpha=length)
         flat = gradient.flatten(1)
         unit = flat / flat.abs().amax(1, keepdim=True).clamp_min(torch.finfo(flat.dtype).tiny)
         if self.norm == 2:
