@@ -22,8 +22,9 @@ def lenet(
 ) -> nn.Sequential:
     """The LeNet of the ACET experiments: two 5x5 convolutions with pooling and a hidden layer of 1,024 units.
 
-    `width` and `2 width` channels, `hidden` units; as published by default. 3.27 million parameters and 13.9 million multiplications a picture at 28x28; no normalisation, no dropout. Inputs
-    are `(n, channels, size, size)`. Hein, Andriushchenko and Bitterwolf, CVPR 2019, as in the authors' code.
+    `width` and `2 width` channels, `hidden` units; as published by default: 3.27 million parameters and 13.9 million
+    multiplications a picture at 28x28. No normalisation, no dropout. Inputs are `(n, channels, size, size)`. Hein,
+    Andriushchenko and Bitterwolf, CVPR 2019, as in the authors' code.
 
     Raises
     ------
