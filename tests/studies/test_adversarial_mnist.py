@@ -28,7 +28,7 @@ def test_from_pictures_to_findings(done):
     accuracies = {row.label: [cell.value for cell in row.cells] for row in found.tables[0].rows}
     for clean, _, fgsm, pgd in accuracies.values():
         assert clean >= fgsm >= pgd  # both attacks give back what they cannot harm
-    assert accuracies["plain"][0] > 80
+    assert min(accuracies[name][0] for name in ("plain", "plain, other seed", "MLP")) > 60  # by chance: 10
     assert accuracies["plain"][3] < accuracies["plain"][0] - 20
     assert all(not cell.published for row in found.tables[0].rows for cell in row.cells)  # digits are not MNIST
     sparse = {row.label: [cell.value for cell in row.cells] for row in found.tables[1].rows}

@@ -24,8 +24,8 @@ from caveat.training import fit
 __all__ = ["run"]
 
 SIZES: dict[Scale, Size] = {
-    "smoke": Size(set="digits", radius=0.1, train=None, epochs=8, warm=1, inner=2, width=8, hidden=32, steps=5,
-                  restarts=2, judged=40, few=4, priced=40, curve=10, radii=(0.0, 0.1)),
+    "smoke": Size(set="digits", radius=0.1, train=None, epochs=6, warm=1, inner=2, width=8, hidden=32, steps=5,
+                  restarts=2, judged=40, few=4, priced=30, curve=10, radii=(0.0, 0.1)),
     "small": Size(set="mnist", radius=0.3, train=15_000, epochs=5, warm=2, inner=7, width=16, hidden=128, steps=40,
                   restarts=5, judged=500, few=100, priced=100, curve=200, radii=(0.0, 0.05, 0.1, 0.2, 0.3, 0.4)),
     "full": Size(set="mnist", radius=0.3, train=None, epochs=25, warm=2, inner=40, width=32, hidden=1024, steps=40,
@@ -167,7 +167,7 @@ def _shot(name: str, model: nn.Module, inputs: Tensor, labels: Tensor, size: Siz
         own,
         attacks.fgsm(model, own, truth, ball, generator=generator),
         attacks.pgd(model, own, truth, ball, generator=generator, steps=size.steps),
-        attacks.sparse(model, own, (truth + 1) % 10).inputs,
+        attacks.sparse(model, own, (truth + 1) % 10, steps=size.priced).inputs,
     ]
     with torch.inference_mode():
         answers = [model(row).argmax(1) for row in shown]
