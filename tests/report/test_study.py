@@ -22,7 +22,7 @@ def findings(**changes: object) -> Findings:
         scale="small", seeds=[1, 2], settings={"epochs": 3, "<i>": "x"}, reduced=["less & less"],
         claims=[Claim(claim="it <works>", verdict="refuted", found="it does not")],
         tables=[
-            Table(title="T", first="method", columns=["AUC", "NLL"], digits=2, note="a note", rows=[
+            Table(title="T", first="method", columns=["AUC", "|d|"], digits=2, note="a note", rows=[
                 Row(label="ours <1>", cells=[cell([1.0, 3.0], "2.5"), Cell(text="inf", published="> 10")]),
                 Row(label="none", cells=[Cell(), Cell(value=-0.5)]),
             ])
@@ -65,6 +65,7 @@ def test_a_study_without_charts_needs_no_charts_library() -> None:
 def test_markdown_has_ours_and_the_published_figure() -> None:
     text = markdown(findings())
     assert "| ours <1> | 2.00 ± 1.41 (2.5) | inf (> 10) |" in text
+    assert "| method | AUC | \\|d\\| |" in text
     assert "| it <works> | not confirmed | it does not |" in text
     assert "- less & less" in text
 

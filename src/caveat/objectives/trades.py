@@ -59,7 +59,7 @@ class Trades:
                 return _divergence(clean, model(points).log_softmax(dim=1))
 
             worst = ascend(
-                apart, inputs, ball, generator=generator, steps=self.steps, step=length, start=uniform
+                apart, inputs, ball, generator=generator, steps=self.steps, step=length, start=uniform, best=False
             ).inputs
         known, moved = model(torch.cat([inputs, worst])).split(len(inputs))
         robust = _divergence(known.log_softmax(dim=1), moved.log_softmax(dim=1)).mean()

@@ -66,7 +66,7 @@ def markdown(findings: Findings) -> str:
     if findings.reduced:
         parts.append("What differs from the published experiment:\n\n" + "\n".join(f"- {x}" for x in findings.reduced))
     if findings.claims:
-        rows = [f"| {c.claim} | {VERDICTS[c.verdict]} | {c.found} |" for c in findings.claims]
+        rows = [f"| {_text(c.claim)} | {VERDICTS[c.verdict]} | {_text(c.found)} |" for c in findings.claims]
         parts.append("\n".join(["| claim | verdict | what we saw |", "|---|---|---|", *rows]))
     parts += [_table(table) for table in findings.tables]
     parts += [f"- {note}" for note in findings.notes]
@@ -74,13 +74,19 @@ def markdown(findings: Findings) -> str:
 
 
 def _table(table: Table) -> str:
-    head = "| " + " | ".join([table.first or " ", *table.columns]) + " |"
+    head = "| " + " | ".join([table.first or " ", *map(_text, table.columns)]) + " |"
     rule = "|" + "---|" * (len(table.columns) + 1)
     rows = [
-        "| " + " | ".join([row.label, *(_plain(cell, table.digits) for cell in row.cells)]) + " |" for row in table.rows
+        "| " + " | ".join([_text(row.label), *(_text(_plain(cell, table.digits)) for cell in row.cells)]) + " |"
+        for row in table.rows
     ]
     note = [f"\n{table.note}"] if table.note else []
     return "\n".join([f"## {table.title}\n", head, rule, *rows, *note])
+
+
+def _text(text: str) -> str:
+    """A text that may stand in a table of Markdown."""
+    return text.replace("|", "\\|").replace("\n", " ")
 
 
 def _plain(cell: Cell, digits: int) -> str:
