@@ -23,7 +23,7 @@ __all__ = [
 ]
 
 Spec = dict[str, Any]
-Chart = alt.LayerChart | alt.FacetChart  # what alt.layer says it gives
+Chart = alt.Chart | alt.LayerChart | alt.FacetChart  # the last is what alt.layer says it gives
 
 ACCENT, WARN, MUTED = "var(--accent)", "var(--warn)", "var(--muted)"
 INK, LINE = "var(--ink)", "var(--line)"
