@@ -51,6 +51,15 @@ def test_confidence_far_away(tmp_path: Path) -> None:
     assert {"blobs", "noise", "adversarial noise"} <= {row.label for row in found.tables[1].rows}
 
 
+def test_a_page_is_made_again_from_findings(tmp_path: Path) -> None:
+    made = common.findings(study="s", title="Once more", source="x", scale="smoke", seeds=[0], settings={})
+    made.save(tmp_path / "findings.json")
+    page = tmp_path / "again.html"
+    result = CliRunner().invoke(app, ["report", str(tmp_path / "findings.json"), "-o", str(page)])
+    assert result.exit_code == 0, result.output
+    assert "Once more" in page.read_text(encoding="utf-8")
+
+
 def test_the_table_of_studies() -> None:
     for name in STUDIES:
         assert isinstance(study(name), Study), name

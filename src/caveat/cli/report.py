@@ -1,4 +1,4 @@
-"""`caveat report`: a record to its page."""
+"""`caveat report`: a record, or what a study found, to its page."""
 
 from pathlib import Path
 
@@ -8,12 +8,17 @@ NAME = "report"
 
 
 def run(
-    record: Path = typer.Argument(..., help="The record.json of an audit."),
+    record: Path = typer.Argument(..., help="The record.json of an audit, or the findings.json of a study."),
     output: Path = typer.Option(Path("report.html"), "-o", "--output", help="Where to write the page."),
 ) -> None:
-    """Make the interactive page of an audit from its record."""
+    """Make the interactive page of an audit from its record, or of a study from its findings."""
+    from caveat.audits.files import read_json
+    from caveat.audits.findings import Findings
     from caveat.audits.record import Record
-    from caveat.report.page import write
+    from caveat.report import page, study
 
-    write(Record.load(record), output)
+    if "study" in read_json(record, name="record"):
+        study.write(Findings.load(record), output)
+    else:
+        page.write(Record.load(record), output)
     typer.echo(f"Open {output} in a browser.")

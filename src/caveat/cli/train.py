@@ -32,7 +32,9 @@ def run(
     outliers: str | None = typer.Option(
         None, help="Inputs of no class that the objective shows: for outlier_exposure."
     ),
-    warm_up: int = typer.Option(0, help="Epochs at weight 0.001 first: ACET may not learn without."),
+    warm_up: int = typer.Option(
+        0, help="Epochs at weight 0.001 first, for a network that learns nothing at the full weight."
+    ),
     test: str | None = typer.Option(None, help="Data to audit the network on at the end; by default the test split."),
     unknown: list[str] = typer.Option([], metavar="NAME=SOURCE", help="Inputs of no class, for the audit."),
     audit: bool = typer.Option(True, help="End with an audit of the network."),

@@ -25,7 +25,8 @@ class Acet:
     |u - z| <= radius of max_k log p_k(u). The maximum is found by `attacks.ascend` with the network in evaluation mode,
     from a random start, the best point kept.
 
-    A full weight from the start can keep a network from learning: train some epochs with a small one first.
+    If a network learns nothing at the full weight, train some epochs with a small one first, but few: once it is sure of
+    all noise nearby, its confidence there has no slope, and this term no effect (seen in the study relu-overconfidence).
 
     Raises
     ------
