@@ -17,7 +17,8 @@ def run(
     from caveat.audits.record import Record
     from caveat.report import page, study
 
-    if "study" in read_json(record, name="record"):
+    read = read_json(record, name="record")
+    if isinstance(read, dict) and "study" in read:
         study.write(Findings.load(record), output)
     else:
         page.write(Record.load(record), output)

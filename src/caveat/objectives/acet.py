@@ -25,8 +25,8 @@ class Acet:
     |u - z| <= radius of max_k log p_k(u). The maximum is found by `attacks.ascend` with the network in evaluation mode,
     from a random start, the best point kept.
 
-    If a network learns nothing at the full weight, train some epochs with a small one first, but few: once it is sure of
-    all noise nearby, its confidence there has no slope, and this term no effect (seen in the study relu-overconfidence).
+    If a network learns nothing at the full weight, train some epochs with a small one first, but few: once it is sure
+    of all noise nearby, its confidence there has no slope and this term no effect (study relu-overconfidence).
 
     Raises
     ------
