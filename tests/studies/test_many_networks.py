@@ -25,8 +25,8 @@ def run(name: str, folder: Path) -> Findings:
 def test_many_networks(name: str, tmp_path: Path) -> None:
     first = run(name, tmp_path)
     methods = [row.label for row in first.tables[0].rows]
-    assert methods[:2] == ["MCP (one network)", "Gaussian perturbation"]
-    assert {"MC dropout", "Deep ensemble", "TRADI", "SWAG"} <= set(methods)
+    assert methods[0] == "MCP (one network)"
+    assert {"Gaussian perturbation", "MC dropout", "Deep ensemble", "TRADI", "SWAG"} <= set(methods)
     values = [
         cell.value for table in first.tables for row in table.rows for cell in row.cells if cell.value is not None
     ]

@@ -11,12 +11,13 @@ from caveat import data, models, posteriors
 from caveat.audits.findings import Claim, Findings, Scale, Table
 from caveat.data import Source
 from caveat.objectives import cross_entropy
-from caveat.posteriors import Ensemble, dropout, swag, tradi
+from caveat.posteriors import Ensemble, dropout, perturbation, swag, tradi
 from caveat.studies import common, networks
 from caveat.training import fit, members
 
 __all__ = ["run"]
 
+RENEWED = "MCP, batch norm renewed"
 PUBLISHED = {  # NLL, accuracy
     "Deep ensemble": ("0.173", "95.67", ""),
     "MC dropout": ("0.205", "95.27", ""),
@@ -93,7 +94,9 @@ def run(folder: Path, *, scale: Scale, seed: int, say: Callable[[str], None]) ->
                 title="CIFAR-10: likelihood and accuracy", first="method",
                 columns=["NLL", "accuracy in %", "ECE", "AUC against CIFAR-100 in %"],
                 rows=common.rows(found, columns, {k: (*v, "") for k, v in PUBLISHED.items()}), digits=3,
-                note="JPEG pictures on all sides (cifar10 train and cifar10_jpeg test against cifar100 train).",
+                note="Batch norm renewed: the control for SWAG, TRADI and perturbation, whose draws have statistics of "
+                "their own; this network's running ones (momentum 0.01) lag behind in a short run. JPEG pictures on "
+                "all sides (cifar10 train and cifar10_jpeg test against cifar100 train).",
             )
         ],
         notes=["Smoke: other data, to see that all works; the figures mean nothing."] if scale == "smoke" else [],
@@ -167,8 +170,10 @@ def _judged(  # noqa: PLR0913  # all that one seed made
 
     layer = networks.last_layer(model, train)
     masks = dropout.of(model, after=("stage1", "stage2", "stage3"), rate=0.1)
+    still = sampled(perturbation.fit(model, scale=0.0)).first(1)
     methods: dict[str, networks.Method] = {
         "MCP (one network)": model,
+        RENEWED: mixed(still),
         "Gaussian perturbation": mixed(sampled(networks.perturbed(model, tune, renewing, draw))),
         "MC dropout": mixed(masks),
         "Deep ensemble": mixed(ensemble),
@@ -184,12 +189,15 @@ def _claims(found: list[dict[str, dict[str, float]]]) -> list[Claim]:
         return sum(one[method]["NLL"] for one in found) / len(found)
 
     order = sorted(PUBLISHED, key=nll)
+    plain = nll("MCP (one network)")
+    share = (plain - nll(RENEWED)) / (plain - nll(order[0]))
     return [
         Claim(
             claim="By NLL: SWAG 0.110, deep ensemble 0.173, TRADI and MC dropout 0.205",
             verdict="confirmed" if order[:2] == ["SWAG", "Deep ensemble"] else "partly"
             if set(order[:2]) & {"SWAG", "Deep ensemble"} else "refuted",
             found="; ".join(f"{name} {nll(name):.3f}" for name in order)
-            + f"; one network {nll('MCP (one network)'):.3f}.",
+            + f"; one network {plain:.3f}, with batch-norm statistics renewed as all draws have them {nll(RENEWED):.3f}: "
+            f"{share:.0%} of the best one's gain.",
         )
     ]  # fmt: skip
