@@ -197,7 +197,7 @@ def _claims(found: list[dict[str, dict[str, float]]]) -> list[Claim]:
             verdict="confirmed" if order[:2] == ["SWAG", "Deep ensemble"] else "partly"
             if set(order[:2]) & {"SWAG", "Deep ensemble"} else "refuted",
             found="; ".join(f"{name} {nll(name):.3f}" for name in order)
-            + f"; one network {plain:.3f}, with batch-norm statistics renewed as all draws have them {nll(RENEWED):.3f}: "
-            f"{share:.0%} of the best one's gain.",
+            + f"; one network {plain:.3f}, with batch-norm statistics renewed as all draws have them "
+            f"{nll(RENEWED):.3f}: {share:.0%} of the best one's gain.",
         )
     ]  # fmt: skip
