@@ -194,8 +194,8 @@ def _claims(found: list[dict[str, dict[str, float]]]) -> list[Claim]:
     return [
         Claim(
             claim="By NLL: SWAG 0.110, deep ensemble 0.173, TRADI and MC dropout 0.205",
-            verdict="confirmed" if order[:2] == ["SWAG", "Deep ensemble"] else "partly"
-            if set(order[:2]) & {"SWAG", "Deep ensemble"} else "refuted",
+            verdict="refuted" if not set(order[:2]) & {"SWAG", "Deep ensemble"} else "partly"
+            if share > 0.5 or order[:2] != ["SWAG", "Deep ensemble"] else "confirmed",
             found="; ".join(f"{name} {nll(name):.3f}" for name in order)
             + f"; one network {plain:.3f}, with batch-norm statistics renewed as all draws have them "
             f"{nll(RENEWED):.3f}: {share:.0%} of the best one's gain.",
