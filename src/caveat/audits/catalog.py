@@ -139,7 +139,7 @@ def resolve(names: Iterable[str] | None, *, draws: bool = False) -> list[str]:
             raise OptionError(
                 f"scores: {name} needs the {found[name]} of one network, and the model is many: use those from draws"
                 if draws
-                else f"scores: {name} needs the draws of many networks: audit a posterior (posteriors.Predictive)"
+                else f"scores: {name} needs the draws of many networks: audit a posterior (--posterior, --dropout)"
             )
     return list(dict.fromkeys(chosen))
 
