@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from caveat.audits.files import write_atomically
+from caveat.audits.files import write_atomically, write_bytes
 from caveat.errors import OptionError
 
 if TYPE_CHECKING:
@@ -119,21 +119,19 @@ def train(  # what varies independently is a separate argument
             raise OptionError("--warm-up: expected fewer epochs than all, and an objective with a weight")
         early = checkpoint and checkpoint.with_name(f"warm-{checkpoint.name}")
         phases = [(replace(goal, weight=WARM), warm, early), (goal, epochs - warm, checkpoint)]  # pyright: ignore[reportArgumentType]  # has a weight
-    history: History | None = None
+    history = History()
     for aim, count, place in phases:
-        before = history
 
-        def told(now: "History", before: "History | None" = before) -> None:
+        def told(now: "History", before: "History" = history) -> None:
             if log:
-                log(now if before is None else before.followed_by(now))
+                log(before.followed_by(now))
 
         made = fit(
             network, batches, aim, optimizer=steps, schedule=schedule, epochs=count, generator=generator,
             checkpoint=place, trackers=list(trackers.values()), log=told,
             checkpoint_every=None if place is None else 200,
         )  # fmt: skip
-        history = made if history is None else history.followed_by(made)
-    assert history is not None
+        history = history.followed_by(made)
     return history, {name: tracker.posterior() for name, tracker in trackers.items()}
 
 
@@ -175,7 +173,4 @@ def save_weights(network: "nn.Module", path: Path) -> None:
     """Write all parameters and buffers as safetensors, under a temporary name first."""
     from safetensors.torch import save
 
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_bytes(save({k: v.contiguous() for k, v in network.state_dict().items()}))
-    temporary.replace(path)
+    write_bytes(path, save({k: v.contiguous() for k, v in network.state_dict().items()}))
