@@ -137,16 +137,17 @@ def test_another_operating_point_needs_no_refit(guard, model, generator, tmp_pat
     assert strict(images).accepted.sum() < guard(images).accepted.sum() < loose(images).accepted.sum()
     assert torch.equal(strict(images).score, loose(images).score)
     artefact.save(guard.decision, model.state_dict(), tmp_path / "guard")
-    stamp = (tmp_path / "guard" / "guard.safetensors").read_bytes()
+    (fitted,) = (tmp_path / "guard").glob("guard-*.safetensors")
+    stamp = fitted.read_bytes()
     changed = artefact.tune(tmp_path / "guard", keep=0.5)
     assert changed.operating.threshold == strict.decision.promise.threshold
-    assert (tmp_path / "guard" / "guard.safetensors").read_bytes() == stamp
+    assert fitted.read_bytes() == stamp
 
 
-@pytest.mark.parametrize("name", ["guard.safetensors", "model.safetensors"])
-def test_a_tampered_file_is_refused(guard, model, name, tmp_path: Path):
+@pytest.mark.parametrize("role", ["guard", "model"])
+def test_a_tampered_file_is_refused(guard, model, role, tmp_path: Path):
     artefact.save(guard.decision, model.state_dict(), tmp_path / "guard")
-    path = tmp_path / "guard" / name
+    (path,) = (tmp_path / "guard").glob(f"{role}-*.safetensors")
     data = bytearray(path.read_bytes())
     data[-5] ^= 1
     path.write_bytes(data)
@@ -169,9 +170,54 @@ def test_a_tampered_or_foreign_manifest_is_refused(guard, model, tmp_path: Path)
     path.write_text("not json")
     with pytest.raises(DataError, match="is not JSON"):
         artefact.load(tmp_path / "guard", model)
-    (tmp_path / "other").mkdir()
-    with pytest.raises(DataError, match="exists and is not a guard"):
-        artefact.save(guard.decision, model.state_dict(), tmp_path / "other")
+
+
+def test_a_new_guard_replaces_the_old_one_and_leaves_nothing_else(guard, model, tmp_path: Path):
+    folder = tmp_path / "guard"
+    artefact.save(guard.decision, model.state_dict(), folder)
+    before = {path.name for path in folder.iterdir()}
+    artefact.save(guard.tuned(keep=0.5).decision, {n: t + 1 for n, t in model.state_dict().items()}, folder)
+    after = {path.name for path in folder.iterdir()}
+    assert len(before) == len(after) == 3
+    assert before & after == {"manifest.json", next(name for name in before if name.startswith("guard-"))}
+    assert artefact.load(folder, model).decision.promise.level == 0.5
+
+
+@pytest.mark.parametrize("kind", ["other manifest", "notes beside a guard", "subfolder", "altered guard", "file"])
+def test_what_is_not_a_guard_is_never_written_to(guard, model, kind, tmp_path: Path):
+    folder = tmp_path / "guard"
+    if kind == "other manifest":
+        folder.mkdir()
+        (folder / "manifest.json").write_text('{"name": "my web app"}')
+    elif kind == "file":
+        folder.write_text("three years of work")
+    else:
+        artefact.save(guard.decision, model.state_dict(), folder)
+    if kind == "notes beside a guard":
+        (folder / "notes.txt").write_text("three years of work")
+    elif kind == "subfolder":
+        (folder / "model-0123456789abcdef.safetensors").mkdir()
+    elif kind == "altered guard":
+        (path,) = folder.glob("model-*.safetensors")
+        path.write_bytes(path.read_bytes() + b"0")
+    before = {path: path.read_bytes() for path in [folder, *folder.rglob("*")] if path.is_file()}
+    with pytest.raises(DataError, match="exists and is not a guard, or holds more than one"):
+        artefact.save(guard.decision, model.state_dict(), folder)
+    assert {path: path.read_bytes() for path in [folder, *folder.rglob("*")] if path.is_file()} == before
+
+
+def test_a_killed_save_leaves_the_old_guard_and_can_be_repeated(guard, model, monkeypatch, tmp_path: Path):
+    folder = tmp_path / "guard"
+    artefact.save(guard.decision, model.state_dict(), folder)
+    other = {name: tensor + 1 for name, tensor in model.state_dict().items()}
+    with monkeypatch.context() as patched:
+        patched.setattr(artefact, "write_atomically", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            artefact.save(guard.decision, other, folder)
+    loaded = artefact.load(folder, model)
+    assert all(torch.equal(loaded.model.state_dict()[name], model.state_dict()[name]) for name in other)
+    artefact.save(guard.decision, other, folder)
+    assert len(list(folder.iterdir())) == 3
 
 
 def test_another_network_is_refused(guard, model, tmp_path: Path):

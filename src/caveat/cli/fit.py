@@ -28,6 +28,7 @@ def run(
     from caveat.errors import DataError
     from caveat.guard import artefact, decision
 
+    artefact.check_output(output)
     folder = kept.folder(audit)
     known, fit, head, about = kept.load(folder)
     values = about["probes"].get(catalog.signal(score))

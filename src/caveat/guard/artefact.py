@@ -1,15 +1,16 @@
 """A guard on disk: a folder of arrays and JSON. It names no code: whoever loads it brings the network.
 
-    manifest.json        what is promised, what was fitted, sizes and SHA-256 of the other files
-    guard.safetensors    the fitted tensors and the reference scores (no inputs)
-    model.safetensors    the network's weights
+    manifest.json                 what is promised, what was fitted, names, sizes and SHA-256 of the other files
+    guard-<hash>.safetensors      the fitted tensors and the reference scores (no inputs)
+    model-<hash>.safetensors      the network's weights
 
-Hashes detect damage and mix-ups; against somebody who may write the folder only a signature helps.
+Files of tensors are named after their content, and the manifest is renamed into place last: a process that is killed,
+or two that write at once, leave a whole guard. Hashes detect damage and mix-ups; against somebody who may write the folder only a signature helps.
 """
 
 import hashlib
 import json
-import shutil
+import re
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, get_type_hints
@@ -17,19 +18,22 @@ from typing import Any, Literal, get_type_hints
 import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load as from_bytes
 from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
 
 from caveat import __version__, calibration, fitted
 from caveat.audits import catalog
-from caveat.audits.files import read_json, write_atomically
+from caveat.audits.files import read_json, write_atomically, write_bytes
 from caveat.errors import DataError, ModelError
 from caveat.guard.decision import Decision, as_it_is
 from caveat.guard.guard import Guard
 from caveat.guard.threshold import Promise
 
-__all__ = ["Manifest", "load", "manifest", "save", "tune"]
+__all__ = ["Manifest", "check_output", "load", "manifest", "save", "tune"]
+
+_OWN_FILE = re.compile(r"(?:guard|model)-([0-9a-f]{16})\.safetensors")
+_OWN_TEMPORARY = re.compile(r"\.(?:manifest\.json|(?:guard|model)-[0-9a-f]{16}\.safetensors)\.\d+\.tmp")
 
 
 class _Strict(BaseModel):
@@ -37,6 +41,7 @@ class _Strict(BaseModel):
 
 
 class _File(_Strict):
+    name: str
     size: int
     sha256: str
 
@@ -52,7 +57,7 @@ class _Operating(_Strict):
 class Manifest(_Strict):
     """What a guard is and promises."""
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[2] = 2
     caveat_version: str
     created: str
     model: str
@@ -73,23 +78,42 @@ class Manifest(_Strict):
     """SHA-256 of this manifest without this field."""
 
 
-def save(decision: Decision, weights: dict[str, Tensor], folder: str | Path, *, model: str = "") -> None:
-    """Write a guard to `folder`; it appears only when it is whole.
+def check_output(folder: str | Path) -> None:
+    """Refuse a folder that a guard may not be written to: one that holds anything that is no guard of ours.
 
     Raises
     ------
     DataError
-        If the folder exists and is not a guard.
+        If the path is a file, or the folder holds a file that is not, byte for byte, what `save` wrote there.
     """
     folder = Path(folder)
-    if folder.exists() and not (folder / "manifest.json").exists():
-        raise DataError(f"output: {folder} exists and is not a guard; choose another folder")
+    if not folder.exists():
+        return
+    foreign = [path.name for path in sorted(folder.iterdir()) if not _own(path)] if folder.is_dir() else [folder.name]
+    if foreign:
+        raise DataError(
+            f"output: {folder} exists and is not a guard, or holds more than one ({', '.join(foreign[:3])}); "
+            "choose another folder: nothing in it was changed"
+        )
+
+
+def save(decision: Decision, weights: dict[str, Tensor], folder: str | Path, *, model: str = "") -> None:
+    """Write a guard to `folder`, which holds the old guard (or none) until the new one is whole.
+
+    Raises
+    ------
+    DataError
+        As `check_output`.
+    """
+    folder = Path(folder)
+    check_output(folder)
     score_tensors, score_values = _parts(decision.score.fitted)
     own_tensors, own_values = _parts(None if decision.calibration == "none" else decision.calibrated)
     tensors = {f"score.{name}": tensor for name, tensor in score_tensors.items()}
     tensors |= {f"calibration.{name}": tensor for name, tensor in own_tensors.items()}
     tensors |= {"reference": decision.reference, "reference_wrong": decision.reference_wrong}
-    files = {"guard.safetensors": _bytes(tensors), "model.safetensors": _bytes(weights)}
+    data = {"guard": _bytes(tensors), "model": _bytes(weights)}
+    files = {role: _described(role, content) for role, content in data.items()}
     made = Manifest(
         caveat_version=__version__,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -105,19 +129,43 @@ def save(decision: Decision, weights: dict[str, Tensor], folder: str | Path, *, 
         calibration_values=own_values,
         why=decision.why,
         operating=_Operating(**vars(decision.promise)),
-        files={n: _File(size=len(b), sha256=hashlib.sha256(b).hexdigest()) for n, b in files.items()},
+        files=files,
     )
-    temporary = folder.with_name(f".{folder.name}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    try:
-        for name, data in files.items():
-            (temporary / name).write_bytes(data)
-        (temporary / "manifest.json").write_text(_sealed(made), encoding="utf-8")
-        shutil.rmtree(folder, ignore_errors=True)
-        temporary.replace(folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    replaced = _named_by(folder)
+    for role, content in data.items():
+        write_bytes(folder / files[role].name, content)
+    write_atomically(folder / "manifest.json", _sealed(made))
+    for name in replaced - _named_by(folder):  # asked again: another process may have written here meanwhile
+        (folder / name).unlink(missing_ok=True)
+
+
+def _described(role: str, content: bytes) -> _File:
+    digest = hashlib.sha256(content).hexdigest()
+    return _File(name=f"{role}-{digest[:16]}.safetensors", size=len(content), sha256=digest)
+
+
+def _own(path: Path) -> bool:
+    """Whether a file is one that `save` wrote under this name: a valid manifest, or tensors with the hash they name."""
+    if path.is_symlink() or not path.is_file():
+        return False
+    if path.name == "manifest.json":
+        try:
+            manifest(path.parent)
+        except DataError:
+            return False
+        return True
+    named = _OWN_FILE.fullmatch(path.name)
+    if named:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest().startswith(named[1])
+    return _OWN_TEMPORARY.fullmatch(path.name) is not None  # of a process that was killed
+
+
+def _named_by(folder: Path) -> set[str]:
+    """The files of the guard that `folder` holds now, if any."""
+    if not (folder / "manifest.json").exists():
+        return set()
+    return {file.name for file in manifest(folder).files.values()}
 
 
 def manifest(folder: str | Path) -> Manifest:
@@ -153,8 +201,8 @@ def load(folder: str | Path, model: nn.Module) -> Guard:
     """
     folder = Path(folder)
     made = manifest(folder)
-    state = _checked(folder, "model.safetensors", made)
-    tensors = _checked(folder, "guard.safetensors", made)
+    state = _checked(folder, "model", made)
+    tensors = _checked(folder, "guard", made)
     own = model.state_dict()
     if set(own) != set(state) or any(own[name].shape != state[name].shape for name in own):
         wrong = sorted(set(own) ^ set(state)) or [n for n in own if own[n].shape != state[n].shape]
@@ -176,7 +224,7 @@ def tune(folder: str | Path, *, keep: float | None = None, max_error: float | No
     """
     folder = Path(folder)
     made = manifest(folder)
-    tuned = _decision(made, _checked(folder, "guard.safetensors", made)).tuned(keep=keep, max_error=max_error)
+    tuned = _decision(made, _checked(folder, "guard", made)).tuned(keep=keep, max_error=max_error)
     changed = made.model_copy(update={"operating": _Operating(**vars(tuned.promise))})
     write_atomically(folder / "manifest.json", _sealed(changed))
     return changed
@@ -195,7 +243,7 @@ def _decision(made: Manifest, tensors: dict[str, Tensor]) -> Decision:
         kind = get_type_hints(calibration.FROM_LOGITS[made.calibration])["return"]
         calibrated = _rebuilt(kind, tensors, made.calibration_values, "calibration.")
     if not {"reference", "reference_wrong"} <= set(tensors):
-        raise DataError("guard: guard.safetensors lacks the reference scores")
+        raise DataError("guard: its tensors lack the reference scores")
     return Decision(
         catalog.FittedScore(made.score, family, function), probe, made.calibration, calibrated,
         Promise(**made.operating.model_dump()), tensors["reference"], tensors["reference_wrong"], made.head,
@@ -227,12 +275,15 @@ def _sealed(made: Manifest) -> str:
     return json.dumps(plain | {"digest": hashlib.sha256(text.encode()).hexdigest()}, indent=1)
 
 
-def _checked(folder: Path, name: str, made: Manifest) -> dict[str, Tensor]:
-    expected = made.files.get(name)
+def _checked(folder: Path, role: str, made: Manifest) -> dict[str, Tensor]:
+    expected = made.files.get(role)
+    if expected is None or _OWN_FILE.fullmatch(expected.name) is None:
+        raise DataError(f"guard: {folder / 'manifest.json'} names no file of the {role}")
+    path = folder / expected.name
     try:
-        data = (folder / name).read_bytes()
-        if expected is None or len(data) != expected.size or hashlib.sha256(data).hexdigest() != expected.sha256:
-            raise DataError(f"guard: {folder / name} is not the file that was written (size or SHA-256 differs)")
-        return load_file(folder / name)
+        data = path.read_bytes()
+        if len(data) != expected.size or hashlib.sha256(data).hexdigest() != expected.sha256:
+            raise DataError(f"guard: {path} is not the file that was written (size or SHA-256 differs)")
+        return from_bytes(data)
     except (OSError, SafetensorError) as error:
-        raise DataError(f"guard: cannot read {folder / name} ({error})") from None
+        raise DataError(f"guard: cannot read {path} ({error})") from None
