@@ -107,6 +107,34 @@ def test_parquet_of_another_kind(tmp_path: Path, columns: dict, message: str):
         data.load(f"parquet:{tmp_path}/a.parquet")
 
 
+def class_names(names: str) -> dict[bytes, bytes]:
+    return {b"huggingface": json.dumps({"info": {"features": {"label": {"names": list(names)}}}}).encode()}
+
+
+@pytest.mark.parametrize(
+    ("columns", "names", "message"),
+    [
+        ({"image": ["/etc/passwd"] * 3, "label": [0, 1, 2]}, "abc", r"b\.parquet: no column image"),
+        ({"image": 3}, "abc", r"the columns of labels differ: label in a.parquet, None in b.parquet"),
+        (
+            {"img": 3, "label": [0, 1, 2]},
+            "abc",
+            r"the columns of pictures differ: image in a.parquet, img in b.parquet",
+        ),
+        ({"image": 3, "label": [0, 1, 2]}, "cba", r"the class names differ: \('a', 'b', 'c'\) in a.parquet, \('c'"),
+        ({"image": 3, "label": pa.array([2**63 + 1] * 3, pa.uint64())}, "abc", r"a label that is no class number"),
+    ],
+)
+def test_every_parquet_file_is_as_the_first(tmp_path: Path, columns: dict, names: str, message: str):
+    pictures = [png(np.zeros((2, 2), np.uint8))] * 3
+    first = pa.table({"image": pictures, "label": [0, 1, 2]}).replace_schema_metadata(class_names("abc"))
+    columns = {name: pictures if values == 3 else values for name, values in columns.items()}
+    pq.write_table(first, tmp_path / "a.parquet")
+    pq.write_table(pa.table(columns).replace_schema_metadata(class_names(names)), tmp_path / "b.parquet")
+    with pytest.raises(DataError, match=message):
+        data.load(f"parquet:{tmp_path}")
+
+
 def test_find(tmp_path: Path, arrays: np.ndarray, write_parquet: Callable[..., Path]):
     for split in ("test", "train"):
         for part in (0, 1):

@@ -12,6 +12,7 @@ import torch
 from sklearn.datasets import load_digits
 
 from caveat import data
+from caveat.data import hub
 from caveat.data.modifiers import grey, resize, rgb
 from caveat.data.split import stratified
 from caveat.errors import CaveatError, DataError, MissingExtraError, OptionError
@@ -115,7 +116,7 @@ def test_the_hub_is_the_last_resort(monkeypatch: pytest.MonkeyPatch, arrays: np.
         return Table(columns)
 
     module = types.ModuleType("datasets")
-    module.load_dataset, module.Image = load_dataset, Picture
+    module.load_dataset, module.Image, module.__version__ = load_dataset, Picture, "4.0.0"
     monkeypatch.setitem(sys.modules, "datasets", module)
     monkeypatch.setattr("caveat.data.hub.find_spec", lambda name: object())
     monkeypatch.delenv("CAVEAT_DATA", raising=False)
@@ -125,6 +126,21 @@ def test_the_hub_is_the_last_resort(monkeypatch: pytest.MonkeyPatch, arrays: np.
         assert np.array_equal((pictures(source) * 255).round().permute(0, 2, 3, 1).numpy(), arrays[:3])
     with pytest.raises(DataError, match=r"^hf:a/b: cannot load 'a/b', split 'test', from the hub \(no a/b\)$"):
         data.load("hf:a/b")
+    module.__version__ = "3.6.0"  # runs a repository's own loading script, if asked on standard input
+    with pytest.raises(DataError, match=r"datasets 3.6.0 may run code of a repository: expected version 4"):
+        data.load("hf:ylecun/mnist:train")
+
+
+def test_a_row_of_the_hub_names_no_file_outside_of_its_set(tmp_path: Path):
+    own, private = tmp_path / "set" / "a.png", tmp_path / "private.png"
+    own.parent.mkdir()
+    own.write_bytes(b"")
+    private.write_bytes(b"")
+    (own.parent / "link.png").symlink_to(private)
+    assert hub._inside(str(own.parent), str(own), "hf:set") == own
+    for path in (str(private), str(own.parent / "link.png"), str(own.parent / ".." / "private.png"), None):
+        with pytest.raises(DataError, match=r"^hf:set: a row .* names a file outside of the set"):
+            hub._inside(str(own.parent), path, "hf:set")
 
 
 @pytest.mark.skipif(importlib.util.find_spec("datasets") is not None, reason="the extra is installed")

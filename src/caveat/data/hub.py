@@ -24,19 +24,26 @@ def available() -> bool:
 def open_hub(repository: str, split: str = "test", *, name: str, batch: int = 256, form: Form | None = None) -> Source:
     """The set `repository` ("org/name") of the hub, downloaded once and cached by `datasets`, read batch by batch.
 
-    Code of the repository is never run.
+    Code of the repository is never run: `datasets` below version 4 could do so, and is refused. A row without the bytes
+    of its picture may name a file of the set's own folder, and no other file of this machine.
 
     Raises
     ------
     MissingExtraError
         If `datasets` is not installed.
     DataError
-        If there is no such set or split, or it holds no pictures.
+        If there is no such set or split, it holds no pictures, or a picture lies outside of the set (then: when it is
+        read).
     """
     if not available():
         raise MissingExtraError("datasets", "hf", f"the set {name!r}")
     import datasets  # pyright: ignore[reportMissingImports] # an extra
 
+    if int(str(datasets.__version__).split(".")[0]) < 4:
+        raise DataError(
+            f"{name}: datasets {datasets.__version__} may run code of a repository: expected version 4 or newer; "
+            "install it with  pip install 'datasets>=4'"
+        )
     try:
         table: Any = datasets.load_dataset(repository, split=split)
     except Exception as error:  # whatever the network, the hub and the files may raise
@@ -53,7 +60,10 @@ def open_hub(repository: str, split: str = "test", *, name: str, batch: int = 25
     def fetch(chunks: Iterable[Indices]) -> Iterator[tuple[list[int], list[bytes | Path]]]:
         for chunk in chunks:
             indices: list[int] = chunk.tolist()
-            yield indices, [item["bytes"] or Path(item["path"]) for item in encoded[indices][column]]
+            yield (
+                indices,
+                [item["bytes"] or _inside(repository, item["path"], name) for item in encoded[indices][column]],
+            )
 
     return from_encoded(
         fetch,
@@ -64,3 +74,19 @@ def open_hub(repository: str, split: str = "test", *, name: str, batch: int = 25
         form=form or Form(),
         place=lambda index: f"picture {index}",
     )
+
+
+def _home(repository: str) -> Path:
+    """The only folder of this machine whose files the set may name."""
+    if Path(repository).is_dir():
+        return Path(repository).resolve()
+    from huggingface_hub import constants  # pyright: ignore[reportMissingImports] # comes with datasets
+
+    return Path(constants.HF_HUB_CACHE).resolve() / f"datasets--{repository.replace('/', '--')}"
+
+
+def _inside(repository: str, path: object, name: str) -> Path:
+    place = Path(str(path)).resolve()
+    if path is None or not place.is_relative_to(_home(repository)):
+        raise DataError(f"{name}: a row holds no picture but names a file outside of the set ({str(path)!r})")
+    return place

@@ -63,7 +63,9 @@ def open_parquet(files: list[Path], *, name: str, batch: int = 256, form: Form |
     groups = [(file, group) for file in files for group in range(_open(file, name).num_row_groups)]
     schema = _open(files[0], name).schema_arrow
     column = _image_column(schema, name)
-    label = next((wanted for wanted in LABEL_COLUMNS if wanted in schema.names), None)
+    label = _label_column(schema)
+    for file in files[1:]:
+        _check_alike(schema, _open(file, name).schema_arrow, name, files[0].name, file.name)
     starts = np.cumsum([0, *(_open(file, name).metadata.row_group(group).num_rows for file, group in groups)])
     if starts[-1] == 0:
         raise DataError(f"{name}: no pictures: the file is empty")
@@ -114,6 +116,8 @@ class _Cursor:
         except (OSError, pa.ArrowException, StopIteration) as error:
             raise DataError(f"{self._name}: the Parquet file is broken ({_line(error)})") from None
         pictures = array.field("bytes") if pa.types.is_struct(array.type) else array
+        if not (pa.types.is_binary(pictures.type) or pa.types.is_large_binary(pictures.type)):
+            raise DataError(f"{self._name}: column {self._column!r} must hold bytes, it holds {pictures.type}")
         if pictures.null_count:
             raise DataError(f"{self._name}: column {self._column!r} has rows without the picture's bytes")
         return pictures.to_pylist()
@@ -138,6 +142,26 @@ def _image_column(schema: pa.Schema, name: str) -> str:
     raise DataError(f"{name}: no column {' or '.join(IMAGE_COLUMNS)} of encoded pictures; there are {schema.names}")
 
 
+def _label_column(schema: pa.Schema) -> str | None:
+    return next((wanted for wanted in LABEL_COLUMNS if wanted in schema.names), None)
+
+
+def _check_alike(first: pa.Schema, other: pa.Schema, name: str, first_file: str, file: str) -> None:
+    """Refuse a later file whose pictures, labels or classes are not those of the first.
+
+    A column of texts would be taken for paths of this machine, other class names would shift the labels.
+    """
+    label = _label_column(first)
+    facts = {
+        "the columns of pictures": (_image_column(first, name), _image_column(other, f"{name}: {file}")),
+        "the columns of labels": (label, _label_column(other)),
+        "the class names": (_classes(first, label), _classes(other, label)),
+    }
+    for fact, (expected, came) in facts.items():
+        if expected != came:
+            raise DataError(f"{name}: {fact} differ: {expected} in {first_file}, {came} in {file}")
+
+
 def _labels(files: list[Path], column: str, name: str) -> Labels:
     try:
         arrays = [pq.ParquetFile(file).read(columns=[column]).column(0) for file in files]
@@ -146,7 +170,10 @@ def _labels(files: list[Path], column: str, name: str) -> Labels:
     for array in arrays:
         if not pa.types.is_integer(array.type) or array.null_count:
             raise DataError(f"{name}: column {column!r} must hold whole numbers in every row, it is {array.type}")
-    return torch.from_numpy(np.concatenate([array.to_numpy() for array in arrays]).astype(np.int64))
+    try:
+        return torch.from_numpy(np.concatenate([array.cast(pa.int64()).to_numpy() for array in arrays]))
+    except pa.ArrowInvalid as error:
+        raise DataError(f"{name}: column {column!r} holds a label that is no class number ({_line(error)})") from None
 
 
 def _classes(schema: pa.Schema, label: str | None) -> tuple[str, ...] | None:
@@ -154,7 +181,7 @@ def _classes(schema: pa.Schema, label: str | None) -> tuple[str, ...] | None:
     try:
         features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
         return tuple(str(name) for name in features[label]["names"])
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, RecursionError):
         return None
 
 

@@ -5,7 +5,8 @@
     model-<hash>.safetensors      the network's weights
 
 Files of tensors are named after their content, and the manifest is renamed into place last: a process that is killed,
-or two that write at once, leave a whole guard. Hashes detect damage and mix-ups; against somebody who may write the folder only a signature helps.
+or two that write at once, leave a whole guard. Hashes detect damage and mix-ups; against somebody who may write the
+folder only a signature helps.
 """
 
 import hashlib
