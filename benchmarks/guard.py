@@ -17,7 +17,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from caveat.audits import kept
+from caveat.audits import cache
 from caveat.errors import OptionError
 from caveat.guard import decision
 from caveat.heads import HeadLayer
@@ -79,7 +79,7 @@ def main() -> None:
     found: dict[str, list[dict[str, float | str]]] = {}
     with tempfile.TemporaryDirectory() as temporary:
         for folder in chosen.audits or [demo(Path(temporary) / "mnist5k")]:
-            known, fit, head, _ = kept.load(kept.folder(folder))
+            known, fit, head, _ = cache.load(cache.folder(folder))
             for score in chosen.score:
                 name = f"{folder.name} {score}"
                 found[name] = [judge(known, fit, head, score, promise) for promise in PROMISES]

@@ -17,9 +17,9 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from caveat.audits.dense import audit_dense
-from caveat.audits.looking import Plan, answers
-from caveat.audits.pixels import Counts, Sums
+from caveat.audits.dense.audit import audit_dense
+from caveat.audits.dense.counts import Counts, Sums
+from caveat.audits.dense.pictures import Plan, answers
 from caveat.data import scenes as sets
 from caveat.data.segmentation import open_camvid
 from caveat.errors import DataError

@@ -1,6 +1,6 @@
 """Is the limit of a ray what the network itself says far away? And what the theorem's condition and ties look like.
 
-For LeNet, ResNet-18 with batch normalisation and a leaky-ReLU network: the class that `bounds.along` gives as the limit
+For LeNet, ResNet-18 with batch normalisation and a leaky-ReLU network: the class that `rays.along` gives as the limit
 of alpha x, for uniform noise x, against the network in float64 at alpha = 10^8; where the outermost piece begins, the
 number of ties and of violated conditions, and the time of the pass of pairs over one forward pass. The networks have
 random weights, biases and statistics (`--weights FILE` reads LeNet's from a safetensors file). The last line is JSON.
@@ -21,9 +21,10 @@ from rich.table import Table
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from caveat import bounds, models
-from caveat.bounds.pairs import piece
+from caveat import models
 from caveat.graph import trace
+from caveat.rays import row_distances
+from caveat.rays.pairs import piece
 
 ALPHA = 1e8
 
@@ -81,7 +82,7 @@ def measure(name: str, *, rays: int, batch: int, weights: Path | None) -> dict[s
             top = far.slopes.topk(2, dim=1).values
             ties += int((top[:, 0] - top[:, 1] <= 1e-9 * far.slopes.abs().amax(1)).sum())
     checked = inputs[: max(1, round(share * rays))]
-    apart = torch.cat([bounds.row_distances(graph, part) for part in checked.split(batch)])
+    apart = torch.cat([row_distances(graph, part) for part in checked.split(batch)])
     limit, last = torch.cat(limits), torch.cat(ends)
     return {
         "rays": rays,

@@ -20,8 +20,8 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from caveat import heads, models
-from caveat.audits import catalog
 from caveat.observations import observe
+from caveat.scoring import catalog
 
 sys.path.append(str(Path(__file__).parents[1]))
 from tests.references.peers import FOLDER, load_rival

@@ -16,8 +16,8 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from caveat import heads, models
-from caveat.audits import catalog
 from caveat.observations import Observations, observe
+from caveat.scoring import catalog
 
 NEIGHBOURS = {"knn", "nnguide"}
 

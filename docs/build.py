@@ -7,7 +7,7 @@ from importlib import import_module
 from pathlib import Path
 
 from caveat import calibration, metrics, objectives, posteriors
-from caveat.audits import catalog
+from caveat.scoring import catalog
 
 HERE = Path(__file__).parent
 SITE = HERE.parent / "site"

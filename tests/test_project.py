@@ -14,7 +14,7 @@ SOURCES = sorted((ROOT / "src" / "caveat").rglob("*.py"))
 @pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(ROOT)))
 def test_one_idea_one_file_and_its_size(path):
     text = path.read_text()
-    assert len(text.splitlines()) <= 300, "one idea, one file, under 300 lines"
+    assert len(text.splitlines()) <= 500, "one idea, one file, at most 500 lines"
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.FunctionDef):
             assert not node.args.kwarg, f"{node.name} takes **{node.args.kwarg}: the signature is the configuration"

@@ -7,10 +7,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from caveat.audits.record import Record
-    from caveat.audits.run import audit
+    from caveat.audits.audit import audit
     from caveat.guard.guard import Guard
     from caveat.observations import Observations, observe
+    from caveat.records.record import Record
 
 __all__ = ["Guard", "Observations", "Record", "audit", "observe"]
 __version__ = "0.1.0"
@@ -19,8 +19,8 @@ __version__ = "0.1.0"
 _HOME = {
     "Guard": "caveat.guard.guard",
     "Observations": "caveat.observations",
-    "Record": "caveat.audits.record",
-    "audit": "caveat.audits.run",
+    "Record": "caveat.records.record",
+    "audit": "caveat.audits.audit",
     "observe": "caveat.observations",
 }
 

@@ -1,6 +1,18 @@
 """One exception hierarchy: whatever the caller can mend raises a `CaveatError`."""
 
-__all__ = ["CaveatError", "CaveatWarning", "DataError", "MissingExtraError", "ModelError", "OptionError"]
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+__all__ = [
+    "CaveatError",
+    "CaveatWarning",
+    "DataError",
+    "MissingExtraError",
+    "ModelError",
+    "OptionError",
+    "known_name",
+    "nearest",
+]
 
 
 class CaveatError(ValueError):
@@ -28,3 +40,27 @@ class MissingExtraError(CaveatError):
 
 class CaveatWarning(UserWarning):
     """Something works, but slower or with less than the caller may expect."""
+
+
+def nearest(name: str, names: Iterable[str]) -> str:
+    """A hint at the most similar of `names`, or at all of them."""
+    names = list(names)
+    near = get_close_matches(name, names, n=1, cutoff=0.5)
+    if near:
+        return f"did you mean {near[0]!r}?"
+    return f"expected one of {', '.join(names)}" if names else "there are none"
+
+
+def known_name(option: str, name: str, names: Iterable[str]) -> str:
+    """Return `name` if it is one of `names`; else say which is nearest.
+
+    Raises
+    ------
+    OptionError
+        If it is not.
+    """
+    names = list(names)
+    if name in names:
+        return name
+    got = f"there is no {name!r}" if name else "no name was given"
+    raise OptionError(f"{option}: {got}; {nearest(name, names)}")

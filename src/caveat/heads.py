@@ -7,13 +7,12 @@ which layer's output is the model's output, so it works for any architecture; or
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from caveat.errors import ModelError
+from caveat.errors import ModelError, nearest
 from caveat.types import Head
 
 __all__ = ["HeadLayer", "capture", "find", "forward"]
@@ -58,10 +57,7 @@ def find(model: nn.Module, inputs: Tensor, *, name: str | None = None) -> HeadLa
     """
     modules = dict(model.named_modules())
     if name is not None and name not in modules:
-        near = get_close_matches(name, modules, n=3)
-        raise ModelError(
-            f"head: the model has no layer {name!r}" + (f"; did you mean {' or '.join(near)}?" if near else "")
-        )
+        raise ModelError(f"head: the model has no layer {name!r}; {nearest(name, modules)}")
     layers = {name: modules[name]} if name is not None else {k: m for k, m in modules.items() if _could_be_head(m)}
     outputs: dict[str, Tensor] = {}
 

@@ -9,7 +9,7 @@ from tests.audits.test_audit import numbers
 
 import caveat
 from caveat.audits import arrays
-from caveat.audits.run import audit_arrays
+from caveat.audits.audit import audit_arrays
 from caveat.errors import DataError, OptionError
 from caveat.observations import observe
 

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from caveat.audits.assess import split
 from caveat.audits.attacked import attacked
-from caveat.audits.run import audit
+from caveat.audits.audit import audit
 from caveat.errors import OptionError
 
 

@@ -11,9 +11,10 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from torch.utils.data import DataLoader, TensorDataset
 
 import caveat
-from caveat.audits import catalog, kept, pictures
-from caveat.audits.record import Record
+from caveat.audits import cache, pictures
 from caveat.errors import DataError, ModelError, OptionError
+from caveat.records.record import Record
+from caveat.scoring import catalog
 
 LOGIT_SCORES = ["msp", "entropy", "margin", "gen", "max_logit", "energy"]
 
@@ -160,11 +161,11 @@ def test_kept_observations_are_used_again_only_for_the_same_pass(model, known, u
 
 
 def test_fingerprint_sees_every_weight(model):
-    before = kept.fingerprint(model)
-    assert before == kept.fingerprint(model)
+    before = cache.fingerprint(model)
+    assert before == cache.fingerprint(model)
     with torch.no_grad():
         model[1].bias[3] += 1e-6
-    assert kept.fingerprint(model) != before
+    assert cache.fingerprint(model) != before
 
 
 def test_logit_scores_need_no_head(known, model):
@@ -299,6 +300,6 @@ def test_scores_over_layers_need_layers(model, known):
 
 def test_a_fit_set_of_an_earlier_audit_does_not_count(model, known, tmp_path: Path):
     caveat.audit(model, known, fit=known[:3], scores=["msp"], replicas=5, folder=tmp_path)
-    assert kept.load(kept.folder(tmp_path))[1] is not None
+    assert cache.load(cache.folder(tmp_path))[1] is not None
     caveat.audit(model, known, scores=["msp"], replicas=5, folder=tmp_path)
-    assert kept.load(kept.folder(tmp_path))[1] is None
+    assert cache.load(cache.folder(tmp_path))[1] is None

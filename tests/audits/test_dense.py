@@ -13,8 +13,8 @@ from PIL import Image
 from sklearn.metrics import average_precision_score, roc_auc_score
 from torch import nn
 
-from caveat.audits.dense import audit_dense
-from caveat.audits.pixels import Counts, Reservoir
+from caveat.audits.dense.audit import audit_dense
+from caveat.audits.dense.counts import Counts, Reservoir
 from caveat.errors import DataError, OptionError
 from caveat.posteriors import Predictive, ensemble
 from caveat.report import render

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from caveat.audits.gate import METRICS, check, junit
-from caveat.audits.record import Check, Record
 from caveat.errors import OptionError
+from caveat.records.gate import METRICS, check, junit
+from caveat.records.record import Check, Record
 
 from ..report.conftest import make_record
 
@@ -94,7 +94,7 @@ def test_a_malformed_condition_is_shown_how(text):
         ("auroc[notmist]<0.9", "there is no 'notmist'; did you mean 'notmnist'?"),
         ("auroc[notmnist,knm]<0.9", "there is no 'knm'; did you mean 'knn'?"),
         ("auroc[qqq]<0.9", "there is no 'qqq'; expected one of notmnist, fashion-mnist"),
-        ("auroc<0.9", "nothing is named in brackets; expected one of notmnist"),
+        ("auroc<0.9", "no name was given; expected one of notmnist"),
         ("fpr[mnist]<0.9", "did you mean 'notmnist'?"),  # the known set is not an unknown one
         ("aurc[mahalanobi]>0.1", "did you mean 'mahalanobis'?"),
         ("coverage[apps]<0.9", "did you mean 'aps'?"),
@@ -117,8 +117,8 @@ def test_a_record_without_the_optional_parts():
     for text, told in {
         "auroc[notmnist]<0.5": r"auroc\[notmnist\]: the record has no chosen score; name one, such as",
         "aurc>0.5": "no chosen score",
-        "coverage[aps]<0.9": "there is no 'aps'; the record has none",
-        "accepted[notmnist]>0.1": "the record has none",
+        "coverage[aps]<0.9": "there is no 'aps'; there are none",
+        "accepted[notmnist]>0.1": "there are none",
         "error>0.1": "no chosen score",
     }.items():
         with pytest.raises(OptionError, match=told):
@@ -186,5 +186,5 @@ def test_checks_go_into_the_record():
 
 
 def test_the_gate_needs_no_torch():
-    code = "import sys, caveat.audits.gate; sys.exit('torch' in sys.modules)"
+    code = "import sys, caveat.records.gate; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

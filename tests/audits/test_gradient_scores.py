@@ -10,11 +10,12 @@ from tests.audits.test_audit import conv_net, numbers
 
 import caveat
 from caveat import Guard
-from caveat.audits import catalog, kept, noise
+from caveat.audits import cache
 from caveat.cli.main import main
 from caveat.guard import artefact, decision
 from caveat.observations import observe
 from caveat.scores import FROM_COLUMNS, FROM_GRADIENTS, gradients
+from caveat.scoring import catalog, outliers
 
 
 def known_set(generator, n=800, *, noise_level=0.12):
@@ -90,13 +91,13 @@ def test_a_guard_from_kept_observations_is_that_of_fresh_ones(model, known, gene
     caveat.audit(model, known, scores=["meta_ridge", "grad_l2"], replicas=5, folder=tmp_path / "out")
     monkeypatch.chdir(tmp_path)
     for score in ("meta_ridge", "grad_l2"):
-        monkeypatch.setattr("sys.argv", ["caveat", "fit", "out", "-o", f"guard-{score}", "--score", score])
+        monkeypatch.setattr("sys.argv", ["caveat", "guard", "fit", "out", "-o", f"guard-{score}", "--score", score])
         with suppress(SystemExit):  # what it leaves is looked at below
             main()
-    place = kept.folder(tmp_path / "out")
-    whole, fit, head, _ = kept.load(place)
+    place = cache.folder(tmp_path / "out")
+    whole, fit, head, _ = cache.load(place)
     probe = gradients.probe(model, known[0][0])
-    made = decision.fit(whole, fit, head, score="meta_ridge", probe=probe, outliers=kept.outliers(place))
+    made = decision.fit(whole, fit, head, score="meta_ridge", probe=probe, outliers=cache.outliers(place))
     images = known_set(generator, 40)[0]
     expected = Guard(model, made)(images).score
     torch.testing.assert_close(artefact.load("guard-meta_ridge", model)(images).score, expected, rtol=1e-9, atol=0)
@@ -120,17 +121,17 @@ def test_columns_are_those_of_the_probe_and_the_entropy(model, known):
 
 def test_noise_has_the_range_of_each_channel(generator):
     inputs = torch.stack([torch.rand(50, 6, 6), 5 + 2 * torch.rand(50, 6, 6)], dim=1)
-    ((made, labels),) = noise.like(inputs, generator, count=300)
+    ((made, labels),) = outliers.like(inputs, generator, count=300)
     assert (labels == -1).all()
     assert made.shape == (300, 2, 6, 6)
     for channel in (0, 1):
         low, high = inputs[:, channel].aminmax()
         assert low <= made[:, channel].min() < low + 0.02 < high - 0.02 < made[:, channel].max() <= high
     tokens = torch.randint(3, 9, (40, 5), generator=generator)
-    ((made, _),) = noise.like(tokens, generator)
+    ((made, _),) = outliers.like(tokens, generator)
     assert made.dtype == torch.long
     assert set(made.flatten().tolist()) <= set(range(3, 9))
-    ((vectors, _),) = noise.like(torch.tensor([[0.0, -3.0], [1.0, -2.0]]), generator)
+    ((vectors, _),) = outliers.like(torch.tensor([[0.0, -3.0], [1.0, -2.0]]), generator)
     assert ((vectors[:, 0] >= 0) & (vectors[:, 1] <= -2) & (vectors[:, 1] >= -3)).all()
 
 

@@ -9,7 +9,7 @@ from torch import nn
 
 import caveat
 from caveat import data, posteriors
-from caveat.audits.run import audit, audit_arrays
+from caveat.audits.audit import audit, audit_arrays
 from caveat.errors import OptionError
 from caveat.observations import observe
 from caveat.report.page import render

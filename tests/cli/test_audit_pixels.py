@@ -4,10 +4,10 @@ import pytest
 from typer.testing import CliRunner
 
 from caveat import posteriors
-from caveat.audits.record import Record
 from caveat.cli.main import app
 from caveat.errors import CaveatError
 from caveat.models import enet
+from caveat.records.record import Record
 from caveat.studies.toy_scenes import write_toy_camvid
 
 MODEL = "caveat.models:enet(classes=8)"

@@ -13,8 +13,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from caveat.audits.record import Record
 from caveat.cli.main import main
+from caveat.records.record import Record
 
 NETS = """
 import torch
@@ -191,7 +191,7 @@ def test_help_does_not_wait_for_torch():
 
 
 def test_options_have_the_names_and_defaults_of_the_python_parameters():
-    from caveat.audits.run import audit
+    from caveat.audits.audit import audit
     from caveat.cli.audit import run as command
 
     python = {name: p.default for name, p in inspect.signature(audit).parameters.items()}
@@ -216,11 +216,11 @@ def test_training_is_resumed_and_then_audited(place, capsys, monkeypatch):
 
 def test_from_an_audit_to_a_guard_to_verdicts(place, capsys, monkeypatch):
     run(*AUDIT, "--unknown", "noise=noise:uniform", capsys=capsys, monkeypatch=monkeypatch)
-    options = ("fit", "out", "-o", "guard", "--score", "energy", "--keep", "0.9")
+    options = ("guard", "fit", "out", "-o", "guard", "--score", "energy", "--keep", "0.9")
     code, out, err = run(*options, capsys=capsys, monkeypatch=monkeypatch)
     assert code == 0, err
     assert "accepts a fresh known input with probability 90.0% or more" in out
-    score = ("score", "guard", "npz:known.npz", "-o", "v.parquet")
+    score = ("guard", "run", "guard", "npz:known.npz", "-o", "v.parquet")
     code, _, err = run(*score, capsys=capsys, monkeypatch=monkeypatch)
     assert code == 2
     assert "--model: a guard names no code that would be run" in err
@@ -233,11 +233,11 @@ def test_from_an_audit_to_a_guard_to_verdicts(place, capsys, monkeypatch):
     assert 0.8 < accepted / 240 < 1
     assert all((label is None) == (not ok) for label, ok in zip(table["label"], table["accepted"], strict=True))
     assert f"{accepted} answered" in out
-    code, out, _ = run("tune", "guard", "--keep", "0.5", capsys=capsys, monkeypatch=monkeypatch)
+    code, out, _ = run("guard", "tune", "guard", "--keep", "0.5", capsys=capsys, monkeypatch=monkeypatch)
     assert code == 0
     run(*score, "--model", "nets:linear", capsys=capsys, monkeypatch=monkeypatch)
     assert sum(pq.read_table("v.parquet").to_pydict()["accepted"]) < accepted
-    code, _, err = run("tune", "guard", "--max-error", "1e-6", capsys=capsys, monkeypatch=monkeypatch)
+    code, _, err = run("guard", "tune", "guard", "--max-error", "1e-6", capsys=capsys, monkeypatch=monkeypatch)
     assert code == 2
     assert "can't be promised" in err
 

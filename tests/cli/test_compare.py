@@ -7,9 +7,9 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from caveat.audits.record import Record
 from caveat.cli import compare
 from caveat.errors import DataError, OptionError
+from caveat.records.record import Record
 
 from ..report.conftest import make_record
 

@@ -7,9 +7,9 @@ import pytest
 from typer.testing import CliRunner
 
 from caveat import posteriors
-from caveat.audits.record import Record
 from caveat.cli.main import app
 from caveat.errors import OptionError
+from caveat.records.record import Record
 
 MODEL = "caveat.models:tradi_mlp(size=8, hidden=50)"
 TRAIN = [

@@ -15,9 +15,9 @@ from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from caveat import objectives
-from caveat.audits.record import Record
 from caveat.cli.main import app
 from caveat.errors import OptionError
+from caveat.records.record import Record
 
 MODEL = "caveat.models:small_cnn(size=8)"
 

@@ -10,9 +10,9 @@ import torch
 from tests.audits.conftest import CLASSES, in_batches, pictures
 
 from caveat import Guard
-from caveat.audits import catalog
 from caveat.errors import DataError, ModelError, OptionError
 from caveat.guard import artefact, threshold
+from caveat.scoring import catalog
 
 
 def known_set(generator, n=1200):

@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from caveat.audits.record import (
+from caveat.records.record import (
     Calibration,
     Check,
     Choice,

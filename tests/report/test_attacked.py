@@ -4,9 +4,9 @@ from collections.abc import Callable
 
 import pytest
 
-from caveat.audits.record import Record
-from caveat.audits.under_attack import Attacked, AttackedPicture, AttackedRadius
 from caveat.errors import DataError
+from caveat.records.attack import Attacked, AttackedPicture, AttackedRadius
+from caveat.records.record import Record
 from caveat.report import render
 from caveat.report.payload import payload
 from caveat.report.shown import shown

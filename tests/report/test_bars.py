@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from caveat.audits.record import Conformal, Estimate, Operating, Record
+from caveat.records.record import Conformal, Estimate, Operating, Record
 from caveat.report.bars import guard_bar, set_sizes, size_legend
 
 FLAT = Estimate(value=0.9, low=0.9, high=0.9)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from caveat.audits.record import Record
+from caveat.records.record import Record
 from caveat.report import compare, write
 from caveat.report.assets import PLACE
 from caveat.report.shown import shown

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from caveat.audits.record import Record
 from caveat.errors import DataError, OptionError
+from caveat.records.record import Record
 from caveat.report.compare import render, write
 from caveat.report.shown import shown, signed
 

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from caveat.audits.record import Estimate, Record
 from caveat.errors import OptionError
+from caveat.records.record import Estimate, Record
 from caveat.report.differences import (
     Row,
     apart,

@@ -3,8 +3,8 @@
 import re
 from collections.abc import Callable
 
-from caveat.audits.record import Record
-from caveat.audits.strips import Learned, Strip
+from caveat.records.gradients import Learned, Strip
+from caveat.records.record import Record
 from caveat.report import render
 from caveat.report.bars import violin
 from caveat.report.shown import shown

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from caveat.audits.record import Record
 from caveat.errors import DataError
+from caveat.records.record import Record
 from caveat.report import render, write
 from caveat.report.shown import shown
 

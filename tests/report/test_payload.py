@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from caveat.audits.record import Record
+from caveat.records.record import Record
 from caveat.report.payload import PICTURE_BYTES, embed, payload, pictures, thin
 
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from caveat.audits.record import Estimate
+from caveat.records.record import Estimate
 from caveat.report.shown import THIN, Name, Value, between, estimate, markup, shown
 
 CASES = [

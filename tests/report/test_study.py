@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from caveat.audits.findings import Cell, Claim, Figure, Findings, Row, Shot, Table, cell
 from caveat.errors import DataError
+from caveat.records.findings import Cell, Claim, Figure, Findings, Row, Shot, Table, cell
 from caveat.report.study import markdown, render, write
 from caveat.studies import plots
 

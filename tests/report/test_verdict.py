@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from caveat.audits.record import Estimate, Record, SetSummary
+from caveat.records.record import Estimate, Record, SetSummary
 from caveat.report.caveats import caveats
 from caveat.report.picks import best_score, helping_calibration, leading_score, mean_auroc, smallest_sets
 from caveat.report.shown import Part, Value, shown

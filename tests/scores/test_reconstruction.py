@@ -9,12 +9,12 @@ from torch import Tensor, nn
 
 import caveat
 from caveat import Guard
-from caveat.audits import catalog
 from caveat.errors import ModelError
 from caveat.guard import artefact
 from caveat.models import WithAutoencoder, denoising_classifier
 from caveat.observations import observe
 from caveat.scores import FROM_RECONSTRUCTION, reconstruction
+from caveat.scoring import catalog
 
 __all__ = ["known", "model", "unknown"]
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from caveat.audits.findings import Findings
+from caveat.records.findings import Findings
 from caveat.studies import adversarial_found, adversarial_mnist, study
 from caveat.studies.adversarial_shots import strip
 

@@ -6,8 +6,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from caveat.audits.findings import Findings
 from caveat.errors import MissingExtraError
+from caveat.records.findings import Findings
 from caveat.report import study as page
 from caveat.studies import denoising_mnist, study
 from caveat.studies.denoising_mnist_claims import CHOSEN, GRID, PUBLISHED

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from caveat.audits.findings import Findings
+from caveat.records.findings import Findings
 from caveat.studies import gradient_findings, study
 
 

@@ -7,9 +7,9 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from caveat.audits.findings import Findings
 from caveat.cli.main import app
 from caveat.errors import OptionError
+from caveat.records.findings import Findings
 from caveat.studies import STUDIES, Study, common, study
 
 

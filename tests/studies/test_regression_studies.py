@@ -6,8 +6,8 @@ import math
 import pytest
 import torch
 
-from caveat.audits.findings import Findings
 from caveat.data.tabular import Split
+from caveat.records.findings import Findings
 from caveat.scores.regression import Gaussians
 from caveat.studies import study, tradi_uci, two_uncertainties
 from caveat.studies.regression import DIAGONAL, MANY, MASKS, ONE, OURS, SWAG, Recipe

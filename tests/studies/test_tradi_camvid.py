@@ -9,9 +9,9 @@ import pytest
 import torch
 from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
-from caveat.audits.findings import Findings
 from caveat.data.segmentation import open_camvid
 from caveat.models import pspnet
+from caveat.records.findings import Findings
 from caveat.studies import study, tradi_camvid
 from caveat.studies.pixels import measure
 from caveat.studies.toy_scenes import write_toy_camvid

@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 
 from caveat.audits.assess import Observed
-from caveat.audits.catalog import known_name
-from caveat.errors import DataError
+from caveat.errors import DataError, known_name
 from caveat.heads import HeadLayer
 from caveat.mixture import log_mean
 from caveat.observations import DRAWS, Observations

@@ -8,11 +8,13 @@ import torch
 from torch import Tensor
 
 from caveat import __version__, calibration, heads
-from caveat.audits import catalog, judge, learned, many, pictures, record
-from caveat.audits.choose import choose
+from caveat.audits import judge, learned, many, pictures
 from caveat.audits.operate import conformal, operating
 from caveat.errors import DataError, OptionError
 from caveat.observations import Observations
+from caveat.records import record
+from caveat.scoring import catalog
+from caveat.scoring.choose import choose
 from caveat.types import Batches, Probe
 
 __all__ = ["Observed", "Options", "assess"]

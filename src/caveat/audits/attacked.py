@@ -9,14 +9,14 @@ from torch import Tensor, nn
 
 from caveat.attacks import Ball, pgd
 from caveat.audits.pictures import encoded, take
-from caveat.audits.under_attack import Attacked, AttackedPicture, AttackedRadius
 from caveat.errors import OptionError
+from caveat.metrics.interval import interval_of_share
+from caveat.records.attack import Attacked, AttackedPicture, AttackedRadius
 from caveat.types import Batches
 
 __all__ = ["attacked"]
 
 NORMS: dict[float, Literal["1", "2", "inf"]] = {1: "1", 2: "2", math.inf: "inf"}
-QUANTILE = 1.959964  # of the normal distribution: 97.5 %
 
 
 def attacked(  # noqa: PLR0913  # the signature is the configuration
@@ -102,12 +102,8 @@ def _right(model: nn.Module, inputs: Tensor, labels: Tensor, batch_size: int) ->
 
 
 def _share(radius: float, broken_at: Tensor) -> AttackedRadius:
-    """The share that stands, with Wilson's interval."""
-    n, share = len(broken_at), float((broken_at > radius).double().mean())
-    z2 = QUANTILE**2 / n
-    middle = (share + z2 / 2) / (1 + z2)
-    half = QUANTILE / (1 + z2) * math.sqrt(share * (1 - share) / n + z2 / (4 * n))
-    return AttackedRadius(radius=radius, accuracy=share, low=max(0.0, middle - half), high=min(1.0, middle + half))
+    found = interval_of_share(int((broken_at > radius).sum()), len(broken_at))
+    return AttackedRadius(radius=radius, accuracy=found.value, low=found.low, high=found.high)
 
 
 def _worst(model: nn.Module, found: Tensor, broken_at: Tensor) -> list[int]:

@@ -5,11 +5,11 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
-from caveat.audits import record
-from caveat.audits.record import Curve, Estimate
 from caveat.metrics import calibration, proper, ranking, selective
 from caveat.metrics.interval import Interval, interval_of_ece, interval_of_mean, intervals
 from caveat.metrics.tally import Tally, compress, tally, tally_sets
+from caveat.records import record
+from caveat.records.record import Curve, Estimate
 
 __all__ = [
     "BINS",

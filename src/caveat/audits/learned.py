@@ -5,12 +5,12 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from caveat.audits import catalog
-from caveat.audits.strips import Learned, Strip
 from caveat.metrics.ranking import auroc
 from caveat.metrics.tally import tally
 from caveat.observations import Observations
+from caveat.records.gradients import Learned, Strip
 from caveat.scores import gradients, meta
+from caveat.scoring import catalog
 
 __all__ = ["learned", "strips"]
 

@@ -5,11 +5,11 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from caveat.audits import record
 from caveat.metrics import calibration, proper, ranking
 from caveat.metrics.tally import tally_sets
 from caveat.mixture import log_mean
 from caveat.observations import DRAWS, Observations
+from caveat.records import record
 from caveat.scores import draws as scores
 
 __all__ = ["draws"]

@@ -6,24 +6,15 @@ import torch
 from torch import Tensor
 
 from caveat import calibration
-from caveat.audits import record
-from caveat.audits.record import Estimate
+from caveat.metrics.interval import interval_of_share
 from caveat.observations import Observations
+from caveat.records import record
+from caveat.records.record import Estimate
 
-__all__ = ["conformal", "keeping_threshold", "operating"]
+__all__ = ["conformal", "operating"]
 
 KEEP = 0.95
 ERROR = 0.1
-
-
-def keeping_threshold(scores: Tensor, keep: float) -> float:
-    """The smallest threshold that keeps a fresh known sample with probability at least `keep`.
-
-    Of n scores it is the ceil((n + 1) keep)-th smallest (split conformal prediction); infinite if n is too small.
-    """
-    rank = -int(-((len(scores) + 1) * keep) // 1)  # ceil
-    rank = max(1, rank)
-    return float(scores.kthvalue(rank).values) if rank <= len(scores) else float("inf")
 
 
 def operating(
@@ -37,7 +28,7 @@ def operating(
     calibrated_by: str = "temperature",
 ) -> record.Operating | None:
     """What a guard with this score does at the rate `keep`; None if there are too few samples for a threshold."""
-    threshold = keeping_threshold(tuning_scores, keep)
+    threshold = calibration.keeping_threshold(tuning_scores, keep)
     if threshold == float("inf"):
         return None
     kept = known_scores <= threshold
@@ -67,12 +58,12 @@ def conformal(
             sizes[set_name] = sets.sum(dim=1)
             if set_name == "test":
                 hit = sets.gather(1, seen.labels.unsqueeze(1)).squeeze(1)
-        classes = evaluation.logits.shape[1]
+        classes, share = evaluation.logits.shape[1], interval_of_share(int(hit.sum()), len(hit))
         results.append(
             record.Conformal(
                 name=name,
                 error=ERROR,
-                coverage=_share(int(hit.sum()), len(hit)),
+                coverage=Estimate(value=share.value, low=share.low, high=share.high),
                 mean_size={key: float(size.double().mean()) for key, size in sizes.items()},
                 size_shares={
                     key: (torch.bincount(size, minlength=classes + 1)[: classes + 1].double() / len(size)).tolist()
@@ -81,11 +72,3 @@ def conformal(
             )
         )
     return results
-
-
-def _share(hits: int, count: int, z: float = 1.959964) -> Estimate:
-    """A share with Wilson's 95 % interval."""
-    share = hits / count
-    centre = (share + z * z / (2 * count)) / (1 + z * z / count)
-    half = z / (1 + z * z / count) * (share * (1 - share) / count + z * z / (4 * count * count)) ** 0.5
-    return Estimate(value=share, low=max(0.0, centre - half), high=min(1.0, centre + half))

@@ -10,8 +10,8 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, SequentialSampler
 
-from caveat.audits import record
 from caveat.observations import Observations
+from caveat.records import record
 from caveat.types import Batches
 
 __all__ = ["choose", "encoded", "take"]

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from torch import Tensor
 
 from caveat.calibration import conformal, cqr, dirichlet, histogram, isotonic, matrix, temperature, vector
+from caveat.calibration._rank import conformal_quantile, exact_share, keeping_threshold
 
 __all__ = [
     "CONFORMAL",
@@ -18,10 +19,13 @@ __all__ = [
     "ONE_VERSUS_REST",
     "PARAMETRIC",
     "conformal",
+    "conformal_quantile",
     "cqr",
     "dirichlet",
+    "exact_share",
     "histogram",
     "isotonic",
+    "keeping_threshold",
     "matrix",
     "temperature",
     "vector",

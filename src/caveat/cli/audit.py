@@ -8,8 +8,8 @@ import typer
 from caveat.errors import OptionError
 
 if TYPE_CHECKING:
-    from caveat.audits.record import Record
     from caveat.data.source import Source
+    from caveat.records.record import Record
 
 NAME = "audit"
 DATA = "mnist, cifar10:test+grey+28x28, folder:path, parquet:path, npz:path, hf:org/name:split, noise:uniform, ..."
@@ -65,11 +65,11 @@ def run(
 
     Data are named as in  caveat list data , with modifiers: +grey +rgb +28x28 +invert +only=7 +without=9 +first=1000.
     """
-    from caveat.audits import gate
-    from caveat.audits.files import write_atomically
-    from caveat.audits.run import audit, audit_arrays
+    from caveat.audits.audit import audit, audit_arrays
     from caveat.cli import model as models
     from caveat.cli.progress import steps
+    from caveat.files import write_atomically
+    from caveat.records import gate
 
     with steps() as say:
         if logits is not None:
@@ -214,4 +214,4 @@ def show(record: "Record", folder: Path) -> None:
         f"Open [bold]{folder / 'report.html'}[/bold] in a browser; all numbers are in {folder / 'record.json'}."
     )
     if (folder / "observations").exists():
-        console.print(f"Next: a guard that answers or abstains:  caveat fit {folder} -o {folder / 'guard'}")
+        console.print(f"Next: a guard that answers or abstains:  caveat guard fit {folder} -o {folder / 'guard'}")

@@ -37,12 +37,12 @@ def run(
     Pixels are streamed: what is kept does not grow with the number of pictures. The model's classes are the set's,
     without the unknown ones, in the set's order.
     """
-    from caveat.audits.catalog import known_name
-    from caveat.audits.dense import audit_dense
+    from caveat.audits.dense.audit import audit_dense
     from caveat.cli import model as models
     from caveat.cli.audit import show, write
     from caveat.cli.progress import steps
     from caveat.data.segmentation import SETS
+    from caveat.errors import known_name
 
     name, _, split = test.partition(":")
     opener = SETS[known_name("--test", name, SETS)]

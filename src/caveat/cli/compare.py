@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import typer
 
 if TYPE_CHECKING:
-    from caveat.audits.record import Record
+    from caveat.records.record import Record
     from caveat.report import differences
 
 NAME = "compare"
@@ -18,7 +18,7 @@ def run(
     output: Path = typer.Option(Path("compare.html"), "-o", "--output", help="Where to write the page."),
 ) -> None:
     """Hold audits against each other: what differs, and is it more than noise? Writes one page."""
-    from caveat.audits.record import Record
+    from caveat.records.record import Record
     from caveat.report.compare import write
 
     loaded = {name: Record.load(path) for name, path in zip(names(records), records, strict=True)}

@@ -17,10 +17,10 @@ def run(
     import torch
 
     from caveat import data, models
-    from caveat.audits.run import audit
+    from caveat.audits.audit import audit
     from caveat.cli.audit import show, write
     from caveat.cli.progress import steps
-    from caveat.cli.recipe import save_weights, train
+    from caveat.training.recipe import save_weights, train
 
     known = data.load("mnist5k:test+without=9")
     training = data.load("mnist5k:train+without=9")

@@ -15,7 +15,7 @@ def run(
     from rich.markup import escape
     from rich.table import Table
 
-    from caveat.audits.catalog import known_name
+    from caveat.errors import known_name
 
     known_name("table", table, LISTS)
     columns, rows = LISTS[table]()
@@ -33,7 +33,7 @@ def _first_line(thing: object) -> str:
 
 
 def _scores() -> tuple[list[str], list[tuple[str, ...]]]:
-    from caveat.audits.catalog import describe, families
+    from caveat.scoring.catalog import describe, families
 
     return ["name", "needs", "what it is", "source"], [
         (name, family, *describe(name)) for name, family in families().items()

@@ -1,11 +1,10 @@
 """From the text of `--model` to a network in evaluation mode."""
 
-import ast
 import importlib
 import inspect
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from caveat.errors import MissingExtraError, ModelError, OptionError
 
@@ -14,7 +13,7 @@ if TYPE_CHECKING:
 
     from caveat.data.source import Source
 
-__all__ = ["load", "many", "named_call"]
+__all__ = ["load", "many"]
 
 
 def load(spec: str, weights: Path | None = None, *, seed: int = 0) -> "nn.Module":
@@ -89,10 +88,12 @@ def _from_code(spec: str, seed: int) -> "nn.Module":
         module = importlib.import_module(module_name)
     except ImportError as error:
         raise ModelError(f"--model: cannot import {module_name!r} ({error})") from error
+    from caveat.training.recipe import named_call
+
     name, options = named_call(call, "--model")
     factory = getattr(module, name, None)
     if not callable(factory):
-        from caveat.audits.catalog import known_name
+        from caveat.errors import known_name
 
         known_name(f"--model: {module_name}", name, [n for n in vars(module) if not n.startswith("_")])
         raise ModelError(f"--model: {module_name}:{name} is not callable")
@@ -105,25 +106,6 @@ def _from_code(spec: str, seed: int) -> "nn.Module":
     if not isinstance(model, nn.Module):
         raise ModelError(f"--model: {spec} must return an nn.Module, got {type(model).__name__}")
     return model
-
-
-def named_call(text: str, option: str) -> tuple[str, dict[str, Any]]:
-    """Name and literal keyword arguments of `name` or `name(key=value)`.
-
-    Raises
-    ------
-    OptionError
-        If the text is neither; the message begins with `option`.
-    """
-    try:
-        node = ast.parse(text, mode="eval").body
-        if isinstance(node, ast.Name):
-            return node.id, {}
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and not node.args:
-            return node.func.id, {str(k.arg): ast.literal_eval(k.value) for k in node.keywords if k.arg}
-    except (SyntaxError, ValueError):
-        pass
-    raise OptionError(f"{option}: expected callable or callable(key=literal), got {text!r}")
 
 
 def _from_hub(name: str) -> "nn.Module":

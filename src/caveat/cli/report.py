@@ -12,9 +12,9 @@ def run(
     output: Path = typer.Option(Path("report.html"), "-o", "--output", help="Where to write the page."),
 ) -> None:
     """Make the interactive page of an audit from its record, or of a study from its findings."""
-    from caveat.audits.files import read_json
-    from caveat.audits.findings import Findings
-    from caveat.audits.record import Record
+    from caveat.files import read_json
+    from caveat.records.findings import Findings
+    from caveat.records.record import Record
     from caveat.report import page, study
 
     read = read_json(record, name="record")

@@ -8,7 +8,7 @@ import typer
 from caveat.errors import OptionError
 
 if TYPE_CHECKING:
-    from caveat.audits.findings import Findings
+    from caveat.records.findings import Findings
 
 NAME = "study"
 
@@ -25,9 +25,9 @@ def run(
     """
     from typing import get_args
 
-    from caveat.audits.catalog import known_name
-    from caveat.audits.findings import Scale
     from caveat.cli.progress import steps
+    from caveat.errors import known_name
+    from caveat.records.findings import Scale
     from caveat.report import study as page
     from caveat.studies import STUDIES, study
 

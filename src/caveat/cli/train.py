@@ -52,13 +52,13 @@ def run(
 
     from caveat import data as sources
     from caveat import posteriors
-    from caveat.audits.catalog import known_name
-    from caveat.audits.run import audit as judge
+    from caveat.audits.audit import audit as judge
     from caveat.cli import model as models
-    from caveat.cli import recipe
     from caveat.cli.audit import named, show, write
     from caveat.cli.progress import steps
+    from caveat.errors import known_name
     from caveat.training import members as several
+    from caveat.training import recipe
 
     for name in track:
         known_name("--track", name, posteriors.FROM_TRAINING)

@@ -16,7 +16,7 @@ from caveat.data.shuffled import Shuffled, shuffled
 from caveat.data.source import Images, Source, mapped, subset
 from caveat.data.split import stratified
 from caveat.data.tensors import from_tensors, in_memory
-from caveat.errors import OptionError
+from caveat.errors import OptionError, nearest
 
 __all__ = [
     "CHANNELS",
@@ -109,7 +109,7 @@ def _open(parts: grammar.Spec, spec: str, batch: int, form: Form, like: Source |
         return KINDS[parts.head](parts.tail, spec, batch, form)
     if parts.head not in NAMES:
         known = [*NAMES, *GENERATED, *(f"{kind}:" for kind in KINDS)]
-        raise OptionError(f"{spec}: there is no set {written!r}: {grammar.nearest(written, known)}")
+        raise OptionError(f"{spec}: there is no set {written!r}: {nearest(written, sorted(known))}")
     named = NAMES[parts.head]
     split = parts.tail or named.splits[0]
     if split not in named.splits:
@@ -132,7 +132,7 @@ def _modifier(text: str, spec: str, seed: int) -> Callable[[Source], Source]:
     if equals and key in SEEDED:
         return partial(SEEDED[key], count=grammar.counted(argument, name=spec, modifier=key), seed=seed)
     known = [*PIXELS, "28x28", *(f"{name}=" for name in (*LABELS, *COUNTS, *SEEDED))]
-    raise OptionError(f"{spec}: there is no modifier +{text}: {grammar.nearest(text, known)}")
+    raise OptionError(f"{spec}: there is no modifier +{text}: {nearest(text, sorted(known))}")
 
 
 def _size(text: str) -> tuple[int, int] | None:

@@ -2,12 +2,11 @@
 
 import glob
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 
 from caveat.errors import OptionError
 
-__all__ = ["Spec", "counted", "nearest", "numbered", "parse"]
+__all__ = ["Spec", "counted", "numbered", "parse"]
 
 
 @dataclass(frozen=True)
@@ -42,12 +41,6 @@ def parse(spec: str, *, kinds: tuple[str, ...]) -> Spec:
     base, *modifiers = spec.split("+")
     head, _, tail = base.partition(":")
     return Spec(head.strip(), tail.strip(), tuple(part.strip() for part in modifiers))
-
-
-def nearest(wrong: str, names: list[str]) -> str:
-    """A hint at the most similar name, or all of them."""
-    match = get_close_matches(wrong, names, 1)
-    return f"did you mean {match[0]!r}?" if match else f"expected one of {', '.join(sorted(names))}"
 
 
 def counted(text: str, *, name: str, modifier: str) -> int:

@@ -24,12 +24,12 @@ from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
 
 from caveat import __version__, calibration, fitted
-from caveat.audits import catalog
-from caveat.audits.files import read_json, write_atomically, write_bytes
 from caveat.errors import DataError, ModelError
+from caveat.files import read_json, write_atomically, write_bytes
 from caveat.guard.decision import Decision, as_it_is
 from caveat.guard.guard import Guard
 from caveat.guard.threshold import Promise
+from caveat.scoring import catalog
 
 __all__ = ["Manifest", "check_output", "load", "manifest", "save", "tune"]
 

@@ -10,12 +10,12 @@ from torch import Tensor
 
 from caveat import calibration as calibrations
 from caveat import fitted
-from caveat.audits import catalog
-from caveat.audits.choose import choose
-from caveat.errors import OptionError
+from caveat.errors import OptionError, known_name
 from caveat.guard.threshold import Promise, promise
 from caveat.heads import HeadLayer
 from caveat.observations import DRAWS, Observations
+from caveat.scoring import catalog
+from caveat.scoring.choose import choose
 from caveat.types import Probe
 
 __all__ = ["Decision", "as_it_is", "fit", "mapped"]
@@ -101,9 +101,9 @@ def fit(  # noqa: PLR0913  # the signature is the configuration
         If a set is empty or a signal is missing.
     """
     drawn = DRAWS in known.probed
-    names = [catalog.known_name("score", score, catalog.families())] if score != "auto" else None
+    names = [known_name("score", score, catalog.families())] if score != "auto" else None
     names = catalog.resolve(names, draws=drawn)
-    catalog.known_name("calibration", calibration, ["none", *calibrations.FROM_LOGITS])
+    known_name("calibration", calibration, ["none", *calibrations.FROM_LOGITS])
     if known.features is None:
         names = [name for name in names if catalog.families()[name] not in ("features", "head")]
     if not names:

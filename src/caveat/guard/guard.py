@@ -6,12 +6,14 @@ import torch
 from torch import Tensor, nn
 
 from caveat import heads, scores
-from caveat.audits import catalog, noise, probing
 from caveat.errors import ModelError, OptionError
 from caveat.guard import decision
 from caveat.guard.decision import Decision
 from caveat.guard.verdict import ACCEPTED, INVALID, UNTRUSTED, Verdict
 from caveat.observations import DRAWS, check_eval, glance, observe
+from caveat.scoring import catalog
+from caveat.scoring import outliers as noise
+from caveat.scoring import probes as probing
 from caveat.types import Batches, Drawing
 
 __all__ = ["Guard"]

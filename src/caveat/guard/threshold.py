@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from caveat.audits.operate import keeping_threshold
+from caveat.calibration import exact_share, keeping_threshold
 from caveat.errors import OptionError
 from caveat.metrics.ranking import youden_threshold
 from caveat.metrics.tally import tally_sets
@@ -70,11 +70,10 @@ def promise(
             raise OptionError(f"max_error: expected a share in (0, 1), got {max_error}")
         return _with_error(scores, wrong, max_error)
     level = 0.95 if keep is None else keep
-    if not 0 < level < 1:
-        raise OptionError(f"keep: expected a share in (0, 1), got {level}")
     threshold = keeping_threshold(scores, level)
     if threshold == float("inf"):
-        need = int(-(-(level / (1 - level) - 1e-6) // 1))
+        exact = exact_share("keep", level)
+        need = math.ceil(exact / (1 - exact))
         raise OptionError(f"keep: {level} can't be promised from {len(scores)} held-out samples; give at least {need}")
     return _made("keep", level, threshold, scores, wrong)
 

@@ -4,6 +4,7 @@ All count the samples as independent. Pixels of one picture are not, so interval
 """
 
 from collections.abc import Callable, Mapping
+from statistics import NormalDist
 from typing import NamedTuple
 
 import torch
@@ -16,7 +17,7 @@ from caveat.metrics._resampling import multinomial
 from caveat.metrics.calibration import Bins, ece
 from caveat.metrics.tally import Tally, resample
 
-__all__ = ["Interval", "interval", "interval_of_ece", "interval_of_mean", "intervals"]
+__all__ = ["Interval", "interval", "interval_of_ece", "interval_of_mean", "interval_of_share", "intervals"]
 
 _DRAWS = 2**16
 """A mean of more samples than this is resampled with this many, and the spread is scaled by the root of the ratio."""
@@ -115,6 +116,32 @@ def interval_of_mean(
         ]
     )
     return _percentiles(value, value + (drawn - value) * (size / n) ** 0.5, level)
+
+
+def interval_of_share(hits: int, count: int, *, level: float = 0.95) -> Interval:
+    """Wilson's interval of a share of which `hits` of `count` were seen; never empty, also at 0 and 1.
+
+    Raises
+    ------
+    DataError
+        If `count` is not positive, or `hits` not in [0, count].
+    OptionError
+        If `level` is not in ]0, 1[.
+
+    Source: E. Wilson, Probable inference, the law of succession, and statistical inference, JASA 22 (1927).
+
+    >>> [round(end, 4) for end in interval_of_share(0, 10)]
+    [0.0, 0.0, 0.2775]
+    """
+    _check.share("level", level, one=False)
+    if not 0 <= hits <= count or count < 1:
+        raise DataError(f"hits: expected 0 to {count} of at least one sample, got {hits}")
+    z = NormalDist().inv_cdf((1 + level) / 2)
+    share = hits / count
+    centre = (share + z * z / (2 * count)) / (1 + z * z / count)
+    half = z / (1 + z * z / count) * (share * (1 - share) / count + z * z / (4 * count * count)) ** 0.5
+    low = 0.0 if hits == 0 else max(0.0, centre - half)
+    return Interval(share, low, 1.0 if hits == count else min(1.0, centre + half))
 
 
 def interval_of_ece(

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from caveat.audits.record import Conformal, Operating, Record
+from caveat.records.record import Conformal, Operating, Record
 from caveat.report.shown import shown
 
 __all__ = ["Bar", "guard_bar", "set_sizes", "size_legend", "violin"]

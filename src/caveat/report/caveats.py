@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from caveat.audits.record import Estimate, Record, SetSummary
+from caveat.records.record import Estimate, Record, SetSummary
 from caveat.report import picks
 from caveat.report.shown import Name, Part, Value, estimate
 from caveat.report.verdict import ECE_FAIR, ECE_GOOD, PASS_FAIR, PASS_GOOD, RANKS_FAIR, RANKS_GOOD

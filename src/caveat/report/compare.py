@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from caveat.audits.files import write_atomically
-from caveat.audits.record import Record
 from caveat.errors import DataError
+from caveat.files import write_atomically
+from caveat.records.record import Record
 from caveat.report import assets
 from caveat.report.differences import (
     Row,

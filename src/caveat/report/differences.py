@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from caveat.audits.record import Calibration, Detection, Estimate, KnownSummary, Record
 from caveat.errors import OptionError
+from caveat.records.record import Calibration, Detection, Estimate, KnownSummary, Record
 from caveat.report import picks
 from caveat.report.shown import BARE, Kind, Name, Part, shown
 

@@ -12,9 +12,9 @@ from typing import Any
 
 from markupsafe import Markup
 
-from caveat.audits.files import write_atomically
-from caveat.audits.record import Detection, Operating, Picture, Record, Score
 from caveat.errors import DataError
+from caveat.files import write_atomically
+from caveat.records.record import Detection, Operating, Picture, Record, Score
 from caveat.report import assets, bars, caveats, picks, verdict
 from caveat.report.payload import embed, payload, pictures
 

@@ -4,7 +4,7 @@ import json
 from itertools import pairwise
 from typing import Any
 
-from caveat.audits.record import Curve, Detection, Estimate, Picture, Record, Sweep
+from caveat.records.record import Curve, Detection, Estimate, Picture, Record, Sweep
 from caveat.report.figures import FIGURES
 from caveat.report.picks import detection, leading_score, unknown_sets
 

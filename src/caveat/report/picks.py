@@ -2,7 +2,7 @@
 
 from statistics import fmean
 
-from caveat.audits.record import Calibration, Conformal, Detection, KnownSummary, Record, Selective, SetSummary
+from caveat.records.record import Calibration, Conformal, Detection, KnownSummary, Record, Selective, SetSummary
 
 __all__ = [
     "best_finder",

@@ -10,7 +10,7 @@ from typing import Literal
 
 from markupsafe import Markup
 
-from caveat.audits.record import Estimate
+from caveat.records.record import Estimate
 
 __all__ = ["THIN", "Kind", "Name", "Part", "Value", "between", "estimate", "markup", "shown", "signed"]
 

@@ -8,9 +8,9 @@ from typing import Any
 
 from markupsafe import Markup
 
-from caveat.audits.files import write_atomically
-from caveat.audits.findings import Cell, Findings, Table
 from caveat.errors import DataError
+from caveat.files import write_atomically
+from caveat.records.findings import Cell, Findings, Table
 from caveat.report import assets
 from caveat.report.payload import embed
 from caveat.report.shown import MINUS

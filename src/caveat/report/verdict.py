@@ -1,6 +1,6 @@
 """The verdict in plain words, composed from the record's numbers."""
 
-from caveat.audits.record import Calibration, Record
+from caveat.records.record import Calibration, Record
 from caveat.report import picks
 from caveat.report.shown import THIN, Name, Part, Value, between, estimate
 

@@ -5,7 +5,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
-from caveat.audits.findings import Findings, Scale
+from caveat.records.findings import Findings, Scale
 
 __all__ = ["STUDIES", "Study", "study"]
 

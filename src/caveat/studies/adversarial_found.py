@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from caveat.audits.findings import Cell, Claim, Figure, Findings, Row, Scale, Shot, Table
+from caveat.records.findings import Cell, Claim, Figure, Findings, Row, Scale, Shot, Table
 from caveat.studies import common, plots
 
 __all__ = ["PENALTY", "PLAIN", "Size", "told"]

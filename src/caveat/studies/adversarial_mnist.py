@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from caveat import attacks, data, models
 from caveat.attacks import Ball
-from caveat.audits.files import write_atomically
-from caveat.audits.findings import Findings, Scale, Shot
 from caveat.data import Source
+from caveat.files import write_atomically
 from caveat.objectives import Adversarial, Objective, Trades, cross_entropy
+from caveat.records.findings import Findings, Scale, Shot
 from caveat.studies import common
 from caveat.studies.adversarial_found import PENALTY, PLAIN, Size, told
 from caveat.studies.adversarial_shots import strip

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from caveat.audits.findings import Claim, Scale, Table
+from caveat.records.findings import Claim, Scale, Table
 from caveat.studies import common
 
 __all__ = ["MANY", "MASKS", "NOISE", "ONE", "OURS", "SWAG", "claims", "tables"]

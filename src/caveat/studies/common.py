@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from caveat import __version__
-from caveat.audits.findings import Cell, Claim, Figure, Findings, Row, Scale, Shot, Table, cell
 from caveat.metrics import calibration, ranking
 from caveat.metrics.tally import mirror, tally_sets
+from caveat.records.findings import Cell, Claim, Figure, Findings, Row, Scale, Shot, Table, cell
 
 __all__ = ["detection", "findings", "pictures", "rows", "together"]
 

@@ -6,9 +6,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from caveat.audits.findings import Findings, Scale
 from caveat.guard.threshold import refusing
 from caveat.models.denoising_classifier import DenoisingClassifier
+from caveat.records.findings import Findings, Scale
 from caveat.studies import common
 from caveat.studies import denoising_mnist_figures as figures
 from caveat.studies.denoising_mnist_claims import DOUBT, ERROR, GRID, TOP, WORSE, Ablation, Judged

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from caveat.audits.findings import Claim
+from caveat.records.findings import Claim
 from caveat.studies.denoising_mnist_rules import PIPELINE, SOFTMAX
 from caveat.studies.denoising_mnist_train import COEFFICIENTS, CROSS_ENTROPY
 

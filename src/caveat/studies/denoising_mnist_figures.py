@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from caveat.guard.pseudo_unknown import pseudo_unknown
+from caveat.guard.pseudo_ood import pseudo_unknown
 from caveat.models.denoising_classifier import DenoisingClassifier
 from caveat.objectives.denoising import noised
 from caveat.studies import plots

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 
-from caveat.audits.findings import Cell, Figure, Findings, Row, Scale, Shot, Table, cell
+from caveat.records.findings import Cell, Figure, Findings, Row, Scale, Shot, Table, cell
 from caveat.studies import common
 from caveat.studies import denoising_mnist_figures as figures
 from caveat.studies.denoising_mnist_claims import (

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from caveat.data.outliers import quarter_turned
-from caveat.guard.pseudo_unknown import pseudo_unknown
+from caveat.guard.pseudo_ood import pseudo_unknown
 from caveat.guard.threshold import refusing
 from caveat.metrics import ranking
 from caveat.metrics.tally import tally_sets

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 
 from caveat import data
-from caveat.audits.findings import Scale
 from caveat.data import Source
 from caveat.models.denoising_classifier import DenoisingClassifier, denoising_classifier
 from caveat.objectives.denoising import Denoising
+from caveat.records.findings import Scale
 from caveat.studies import common
 from caveat.training import fit
 

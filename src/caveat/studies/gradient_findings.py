@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 import altair as alt
 
-from caveat.audits.findings import Claim, Figure, Findings, Row, Scale, Table, cell
+from caveat.records.findings import Claim, Figure, Findings, Row, Scale, Table, cell
 from caveat.studies import common, plots
 
 __all__ = ["MIXTURES", "findings"]

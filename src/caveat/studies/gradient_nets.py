@@ -10,14 +10,14 @@ from safetensors.torch import save as to_bytes
 from torch import nn
 
 from caveat import data
-from caveat.audits.files import write_bytes
-from caveat.audits.findings import Scale
 from caveat.data import Source
 from caveat.errors import CaveatError
+from caveat.files import write_bytes
 from caveat.models.gradient_cnn import gradient_cnn
 from caveat.models.initialise import glorot
 from caveat.objectives import cross_entropy
 from caveat.observations import observe
+from caveat.records.findings import Scale
 from caveat.training import fit
 
 __all__ = ["SIZES", "WHOLE", "Size", "trained"]

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from caveat import data
-from caveat.audits.files import write_atomically
-from caveat.audits.findings import Findings, Scale
 from caveat.data import outliers
 from caveat.data.named import under_root
+from caveat.files import write_atomically
 from caveat.observations import Observations, observe
+from caveat.records.findings import Findings, Scale
 from caveat.scores import activations, gradients, meta
 from caveat.scores.logits import entropy, msp
 from caveat.studies import common, gradient_findings

@@ -8,9 +8,9 @@ from PIL import Image
 from torch import Tensor, nn
 
 from caveat.attacks import Ball, ascend, in_eval_mode, losses
-from caveat.audits.findings import Shot
 from caveat.objectives import Objective, cross_entropy
 from caveat.objectives.confidence import together
+from caveat.records.findings import Shot
 from caveat.training import fit
 
 __all__ = ["moons"]

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from caveat.audits.pixels import Counts, groups
+from caveat.audits.dense.counts import Counts, groups
 from caveat.data.scenes import Scenes
 from caveat.errors import DataError
 from caveat.metrics import calibration, proper, ranking

@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 
-from caveat.audits.findings import Cell, Claim, Figure, Findings, Row, Scale, Shot, Table
+from caveat.records.findings import Cell, Claim, Figure, Findings, Row, Scale, Shot, Table
 from caveat.studies import common, plots
 
 __all__ = ["Judged", "Size", "told"]

@@ -8,12 +8,13 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from caveat import attacks, bounds, data, models
+from caveat import attacks, data, models
 from caveat.attacks import Ball, losses
-from caveat.audits.findings import Findings, Scale
 from caveat.data import Source
 from caveat.errors import DataError
 from caveat.objectives import Acet, Ceda, Objective, cross_entropy
+from caveat.rays import along, overconfident, reached
+from caveat.records.findings import Findings, Scale
 from caveat.scores.logits import msp
 from caveat.studies import common
 from caveat.studies.moons import moons
@@ -146,9 +147,9 @@ def _judge(known: _Set, size: Size, method: str, model: nn.Module, seconds: floa
     if bool((~resisted).any()):
         outside["adversarial samples"] = _versus(logits, answers[~resisted])
     noise = torch.rand((size.rays, *known.train.shape), generator=generator)
-    rays = bounds.along(model, noise[: min(size.rays, 300)], pieces=0, rows=False)
-    grid = bounds.reached(model, noise)
-    clipped = bounds.overconfident(model, noise)
+    rays = along(model, noise[: min(size.rays, 300)], pieces=0, rows=False)
+    grid = reached(model, noise)
+    clipped = overconfident(model, noise)
     return Judged(
         set=known.name,
         method=method,

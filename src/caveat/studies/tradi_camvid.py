@@ -10,8 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from caveat import posteriors
-from caveat.audits.dense import audit_dense
-from caveat.audits.findings import Figure, Findings, Scale, Shot
+from caveat.audits.dense.audit import audit_dense
 from caveat.data import scenes as sets
 from caveat.data.scenes import Scenes, ShuffledScenes
 from caveat.data.segmentation import open_bdd_anomaly, open_camvid, open_street_hazards
@@ -19,6 +18,7 @@ from caveat.mixture import log_mean
 from caveat.models import enet, pspnet
 from caveat.objectives import pixel_cross_entropy
 from caveat.posteriors import Dropout, Ensemble, dropout, ensemble, perturbation, swag, tradi
+from caveat.records.findings import Figure, Findings, Scale, Shot
 from caveat.studies import common, plots
 from caveat.studies.camvid_tables import MANY, MASKS, NOISE, ONE, OURS, SWAG, claims, tables
 from caveat.studies.pixels import Answer, measure

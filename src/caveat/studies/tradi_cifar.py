@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from caveat import data, models, posteriors
-from caveat.audits.findings import Claim, Findings, Scale, Table
 from caveat.data import Source
 from caveat.objectives import cross_entropy
 from caveat.posteriors import Ensemble, dropout, perturbation, swag, tradi
+from caveat.records.findings import Claim, Findings, Scale, Table
 from caveat.studies import common, networks
 from caveat.training import fit, members
 

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from caveat import data, posteriors
-from caveat.audits.findings import Findings, Scale
 from caveat.data import Source
 from caveat.models.tradi_mlp import tradi_mlp
 from caveat.objectives import cross_entropy
 from caveat.posteriors import Ensemble, dropout, swag, tradi
+from caveat.records.findings import Findings, Scale
 from caveat.studies import common, networks
 from caveat.studies.tradi_mnist_found import Size, told
 from caveat.training import fit, members

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from caveat.audits.findings import Claim, Figure, Findings, Scale, Table
+from caveat.records.findings import Claim, Figure, Findings, Scale, Table
 from caveat.studies import common, plots
 
 __all__ = ["Size", "told"]

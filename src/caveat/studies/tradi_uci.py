@@ -10,12 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from caveat.audits.files import write_atomically
-from caveat.audits.findings import Cell, Claim, Figure, Findings, Row, Scale, Table, cell
 from caveat.calibration import cqr
 from caveat.data.tabular import UCI, Split, open_table, open_uci
+from caveat.files import write_atomically
 from caveat.metrics import prediction_intervals, regression
 from caveat.objectives import quantile
+from caveat.records.findings import Cell, Claim, Figure, Findings, Row, Scale, Table, cell
 from caveat.scores.regression import Gaussians, cdf, interval, split
 from caveat.studies import common, plots
 from caveat.studies.regression import DIAGONAL, MANY, MASKS, ONE, OURS, SWAG, Recipe

@@ -12,9 +12,9 @@ import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from caveat.audits.findings import Claim, Figure, Findings, Scale, Shot, Table
 from caveat.metrics import prediction_intervals, regression
 from caveat.objectives import cross_entropy
+from caveat.records.findings import Claim, Figure, Findings, Scale, Shot, Table
 from caveat.scores import draws as of_draws
 from caveat.scores.regression import Gaussians, Split, interval, split
 from caveat.studies import common, plots

@@ -15,8 +15,8 @@ from safetensors.torch import save as to_bytes
 from torch import nn
 
 from caveat import heads, observations, storage
-from caveat.audits.files import write_atomically, write_bytes
 from caveat.errors import CaveatError, DataError, OptionError
+from caveat.files import write_atomically, write_bytes
 from caveat.observations import Observations
 from caveat.types import Batches, Probe
 

@@ -6,10 +6,11 @@ import pytest
 import torch
 from torch import nn
 
-from caveat import bounds, models
-from caveat.bounds.pairs import piece
+from caveat import models
 from caveat.errors import ModelError, OptionError
 from caveat.graph import trace
+from caveat.rays import along, row_distances
+from caveat.rays.pairs import piece
 
 
 def stirred(model, seed=0, *, scale=1.0):
@@ -101,7 +102,7 @@ def test_pooling_windows_are_those_of_the_network(pooling):
     )
     model(torch.rand(1, 1, 7, 8))
     model, inputs = stirred(model), noise(20, 1, 7, 8) - 0.5
-    rays = bounds.along(model, inputs, threshold=0.9, start=0.0, rows=False)
+    rays = along(model, inputs, threshold=0.9, start=0.0, rows=False)
     alpha = rays.last_breakpoint * 1.01
     expected = rays.slopes * alpha[:, None] + rays.offsets
     torch.testing.assert_close(model(inputs * alpha.reshape(-1, 1, 1, 1)), expected, rtol=1e-9, atol=1e-9)
@@ -133,7 +134,7 @@ def test_alphas_equal_those_of_a_fine_grid(seed, pieces):
         for parameter in model.parameters():
             parameter.copy_(torch.randn(parameter.shape, generator=generator, dtype=torch.float64))
     inputs = torch.randn(20, 4, generator=generator, dtype=torch.float64)
-    rays = bounds.along(model, inputs, threshold=0.9, start=0.1, pieces=pieces, factor=1.02, rows=False)
+    rays = along(model, inputs, threshold=0.9, start=0.1, pieces=pieces, factor=1.02, rows=False)
     assert bool(rays.exact.all()) == (pieces > 0)
     expected = on_a_grid(model, inputs, 0.9, rays.limit_class, 0.1)
     found = (rays.first, rays.stays, rays.class_from)
@@ -153,13 +154,13 @@ def test_a_linear_network_in_closed_form():
     with torch.no_grad():
         model.weight.copy_(torch.tensor([[2.0], [0.0]]))
         model.bias.copy_(torch.tensor([0.0, 3.0]))
-    rays = bounds.along(model, torch.ones(1, 1).double(), threshold=0.99, start=0.0)
+    rays = along(model, torch.ones(1, 1).double(), threshold=0.99, start=0.0)
     logit = math.log(99)
     assert rays.last_breakpoint.item() == 0
     assert rays.class_from.item() == pytest.approx(1.5)
     assert rays.stays.item() == pytest.approx((3 + logit) / 2)
     assert rays.first.item() == pytest.approx(rays.stays.item())  # at 0 the other class has 0.95
-    assert bounds.along(model, torch.ones(1, 1).double(), threshold=0.9, start=0.0).first.item() == 0.0
+    assert along(model, torch.ones(1, 1).double(), threshold=0.9, start=0.0).first.item() == 0.0
     assert rays.row_distance.item() == pytest.approx(1.0)
     assert (rays.limit_class.item(), rays.tie.item(), rays.limit_confidence.item()) == (0, False, 1.0)
 
@@ -172,7 +173,7 @@ def test_one_unit_in_closed_form():
         model[0].bias.fill_(-2.0)
         model[2].weight.copy_(torch.tensor([[1.0], [0.0]]))
         model[2].bias.copy_(torch.tensor([0.0, 1.0]))
-    rays = bounds.along(model, torch.ones(1, 1).double(), threshold=0.7)
+    rays = along(model, torch.ones(1, 1).double(), threshold=0.7)
     logit = math.log(0.7 / 0.3)
     assert rays.last_breakpoint.item() == 2.0
     assert rays.class_from.item() == pytest.approx(3.0)
@@ -189,7 +190,7 @@ def test_dead_units_tie_and_infinity_is_infinite():
         model[0].weight.copy_(-torch.rand(4, 2, generator=torch.Generator().manual_seed(0)))
         model[0].bias.fill_(0.5)
         model[2].bias.copy_(torch.tensor([0.0, 1.0, 3.0]))
-    rays = bounds.along(model, torch.tensor([[1.0, 1.0], [-1.0, -1.0]]).double())
+    rays = along(model, torch.tensor([[1.0, 1.0], [-1.0, -1.0]]).double())
     assert rays.tie.tolist() == [True, False]
     expected = float(torch.tensor([0.0, 1.0, 3.0]).softmax(0)[2])
     assert rays.limit_confidence[0].item() == pytest.approx(expected, abs=1e-7)
@@ -204,15 +205,15 @@ def test_dead_units_tie_and_infinity_is_infinite():
 def test_identical_rows_are_found():
     model = stirred(nn.Sequential(nn.Linear(3, 8), nn.LeakyReLU(0.3), nn.Linear(8, 4)))
     inputs = noise(5, 3)
-    assert (bounds.along(model, inputs).row_distance > 1e-3).all()
+    assert (along(model, inputs).row_distance > 1e-3).all()
     with torch.no_grad():
         model[2].weight[3] = model[2].weight[1]
-    assert (bounds.along(model, inputs).row_distance < 1e-12).all()
+    assert (along(model, inputs).row_distance < 1e-12).all()
 
 
 def test_rows_are_the_networks_gradients_far_away():
     model, inputs = stirred(leaky()), noise(3, 1, 10, 10)
-    distances = bounds.row_distances(trace(model, inputs), inputs)
+    distances = row_distances(trace(model, inputs), inputs)
     for x, distance in zip(inputs, distances, strict=True):
         matrix = torch.autograd.functional.jacobian(lambda point: model(point[None])[0], 1e6 * x).flatten(1)
         apart = torch.cdist(matrix, matrix) + torch.diag(torch.full((5,), math.inf).double())
@@ -221,7 +222,7 @@ def test_rows_are_the_networks_gradients_far_away():
 
 def test_float32_networks_are_followed_in_float64_and_left_alone():
     model, inputs = stirred(leaky()).float(), noise(4, 1, 10, 10).float()
-    rays = bounds.along(model, inputs, rows=False)
+    rays = along(model, inputs, rows=False)
     assert rays.slopes.dtype == torch.float64
     assert all(value.dtype != torch.float64 for value in model.state_dict().values())
     assert torch.equal(model.double()(1e8 * inputs.double()).argmax(1), rays.limit_class)
@@ -230,9 +231,9 @@ def test_float32_networks_are_followed_in_float64_and_left_alone():
 def test_a_ray_does_not_see_the_others():
     model, inputs = stirred(leaky()), noise(6, 1, 10, 10)
     graph = trace(model, inputs)
-    together = bounds.along(graph, inputs, threshold=0.9, pieces=5)
+    together = along(graph, inputs, threshold=0.9, pieces=5)
     for i in range(6):
-        alone = bounds.along(graph, inputs[i : i + 1], threshold=0.9, pieces=5)
+        alone = along(graph, inputs[i : i + 1], threshold=0.9, pieces=5)
         for name in ("slopes", "last_breakpoint", "first", "stays", "class_from", "row_distance"):
             torch.testing.assert_close(getattr(together, name)[i : i + 1], getattr(alone, name), rtol=1e-8, atol=1e-10)
 
@@ -240,8 +241,8 @@ def test_a_ray_does_not_see_the_others():
 def test_errors_teach():
     model, inputs = stirred(nn.Linear(3, 2)), noise(2, 3)
     with pytest.raises(OptionError, match=r"threshold: expected a confidence between 0\.5 and 1, got 0\.3"):
-        bounds.along(model, inputs, threshold=0.3)
+        along(model, inputs, threshold=0.3)
     with pytest.raises(OptionError, match="pieces"):
-        bounds.along(model, inputs, pieces=-1)
+        along(model, inputs, pieces=-1)
     with pytest.raises(ModelError, match="eval mode"):
-        bounds.along(model.train(), inputs)
+        along(model.train(), inputs)

@@ -1,14 +1,12 @@
 """Statistics of gradients over the sets, and what meta classifiers live on. Part of the record; no torch."""
 
-from pydantic import BaseModel, ConfigDict
+from caveat.records.base import Part
 
 __all__ = ["Learned", "Strip"]
 
 
-class Strip(BaseModel):
+class Strip(Part):
     """How one statistic of the gradient of all parameters is spread over the sets."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     statistic: str
     logarithmic: bool
@@ -22,10 +20,8 @@ class Strip(BaseModel):
     """Per set, the samples in each bin over those in its fullest bin."""
 
 
-class Learned(BaseModel):
+class Learned(Part):
     """What a meta classifier looks at."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     score: str
     strength: float | None

@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
-from caveat.audits.scene import Scene, Scenes
+from caveat.records.scenes import Scene, Scenes
 
 __all__ = ["Views", "colours"]
 

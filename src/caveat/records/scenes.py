@@ -2,15 +2,15 @@
 
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from caveat.records.base import Part
 
 __all__ = ["Scene", "Scenes"]
 
 
-class Scene(BaseModel):
+class Scene(Part):
     """One picture and the maps that go with it, each the base64 of a PNG."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     index: int
     """Position in its set."""
@@ -27,10 +27,8 @@ class Scene(BaseModel):
     """Light: unsure."""
 
 
-class Scenes(BaseModel):
+class Scenes(Part):
     """The scenes shown, and how to read them."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     score: str
     """Whose values the uncertainty maps show."""

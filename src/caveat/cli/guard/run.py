@@ -1,10 +1,10 @@
-"""`caveat score`: verdicts on a set, as Parquet."""
+"""`caveat guard run`: verdicts on a set, as Parquet."""
 
 from pathlib import Path
 
 import typer
 
-NAME = "score"
+NAME = "run"
 
 
 def run(
@@ -76,4 +76,4 @@ def run(
         f"{start} inputs: {counts[0]} answered ({counts[0] / max(1, start):.1%}), {counts[1]} refused, "
         f"{counts[2]} invalid. {example}"
     )
-    typer.echo(f"Verdicts are in {output}; another operating point: caveat tune {guard} --keep 0.99")
+    typer.echo(f"Verdicts are in {output}; another operating point: caveat guard tune {guard} --keep 0.99")

@@ -1,5 +1,6 @@
 """How `caveat train` and `caveat demo` train: optimizer, schedule, objective, what is tracked and logged."""
 
+import ast
 import csv
 import io
 import math
@@ -9,8 +10,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from caveat.audits.files import write_atomically, write_bytes
 from caveat.errors import OptionError
+from caveat.files import write_atomically, write_bytes
 
 if TYPE_CHECKING:
     import torch
@@ -35,8 +36,7 @@ def objective(text: str, *, outliers: "Source | None" = None) -> "Objective":
         If the name or an option does not exist, a value is out of range, or `outliers` are given and of no use.
     """
     from caveat import data, objectives
-    from caveat.audits.catalog import known_name
-    from caveat.cli.model import named_call
+    from caveat.errors import known_name
 
     name, options = named_call(text, "--objective")
     known = objectives.OBJECTIVES | objectives.FOR_RECONSTRUCTION
@@ -174,3 +174,22 @@ def save_weights(network: "nn.Module", path: Path) -> None:
     from safetensors.torch import save
 
     write_bytes(path, save({k: v.contiguous() for k, v in network.state_dict().items()}))
+
+
+def named_call(text: str, option: str) -> tuple[str, dict[str, Any]]:
+    """Name and literal keyword arguments of `name` or `name(key=value)`.
+
+    Raises
+    ------
+    OptionError
+        If the text is neither; the message begins with `option`.
+    """
+    try:
+        node = ast.parse(text, mode="eval").body
+        if isinstance(node, ast.Name):
+            return node.id, {}
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and not node.args:
+            return node.func.id, {str(k.arg): ast.literal_eval(k.value) for k in node.keywords if k.arg}
+    except (SyntaxError, ValueError):
+        pass
+    raise OptionError(f"{option}: expected callable or callable(key=literal), got {text!r}")

@@ -8,10 +8,10 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from caveat.bounds.crossings import class_lost, confidence_lost, confidence_reached
-from caveat.bounds.pairs import piece
 from caveat.errors import OptionError
 from caveat.graph import Graph, trace
+from caveat.rays.crossings import class_lost, confidence_lost, confidence_reached
+from caveat.rays.pairs import piece
 
 __all__ = ["Rays", "along", "row_distances"]
 

@@ -1,19 +1,13 @@
 """What an audit found under attack: accuracy against radius, and the worst inputs. Part of the record; no torch."""
 
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict
+from caveat.records.base import Number, Part
 
 __all__ = ["Attacked", "AttackedPicture", "AttackedRadius"]
 
-Number = Annotated[float, BeforeValidator(lambda value: float(f"{value:.6g}"))]
 
-
-class _Fixed(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class AttackedRadius(_Fixed):
+class AttackedRadius(Part):
     """One radius."""
 
     radius: Number
@@ -25,7 +19,7 @@ class AttackedRadius(_Fixed):
     """Wilson's 95 % interval."""
 
 
-class AttackedPicture(_Fixed):
+class AttackedPicture(Part):
     """An input that a small change turns into a confident mistake."""
 
     index: int
@@ -44,7 +38,7 @@ class AttackedPicture(_Fixed):
     """Grey is no change; scaled so that the largest change is black or white."""
 
 
-class Attacked(_Fixed):
+class Attacked(Part):
     """One attack in one norm."""
 
     attack: str

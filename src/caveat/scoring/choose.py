@@ -5,11 +5,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from caveat.audits import catalog, record
 from caveat.metrics.ranking import auroc
 from caveat.metrics.tally import tally, tally_sets
 from caveat.mixture import log_mean
 from caveat.observations import DRAWS, Observations
+from caveat.records import record
+from caveat.scoring import catalog
 from caveat.types import Head
 
 __all__ = ["choose"]

@@ -1,4 +1,4 @@
-"""`caveat fit`: from an audit to a guard, without another pass."""
+"""`caveat guard fit`: from an audit to a guard, without another pass."""
 
 from pathlib import Path
 from typing import Any
@@ -24,28 +24,28 @@ def run(
     from safetensors.torch import load_file
 
     from caveat import fitted
-    from caveat.audits import catalog, kept
+    from caveat.audits import cache
     from caveat.errors import DataError
     from caveat.guard import artefact, decision
+    from caveat.scoring import catalog
 
     artefact.check_output(output)
-    folder = kept.folder(audit)
-    known, fit, head, about = kept.load(folder)
+    folder = cache.folder(audit)
+    known, fit, head, about = cache.load(folder)
     values = about["probes"].get(catalog.signal(score))
     probe = None if values is None else fitted.rebuild(catalog.probe_kind(score), {}, values)
     made = decision.fit(
         known, fit, head, score=score, calibration=calibration, keep=keep, max_error=max_error, probe=probe,
         classes=tuple(about["classes"]), shape=tuple(about["shape"]), seed=seed,
-        outliers=kept.outliers(folder), against=None if against is None else kept.unknown(folder, against),
+        outliers=cache.outliers(folder), against=None if against is None else cache.unknown(folder, against),
     )  # fmt: skip
     weights = folder / "model.safetensors"
     if not weights.exists():
         raise DataError(f"audit: {weights} is missing; audit again to keep the network's weights")
     artefact.save(made, load_file(weights), output, model=str(about["model"]))
     show(artefact.manifest(output))
-    typer.echo(
-        f"Next: caveat score {output} DATA --model '{about['model'] or 'package.module:callable'}' -o verdicts.parquet"
-    )
+    named = about["model"] or "package.module:callable"
+    typer.echo(f"Next: caveat guard run {output} DATA --model '{named}' -o verdicts.parquet")
 
 
 def show(made: Any) -> None:

@@ -16,7 +16,7 @@ from caveat import Guard
 from caveat.cli.main import main
 from caveat.errors import OptionError
 from caveat.guard import artefact
-from caveat.guard.pseudo_unknown import pseudo_unknown
+from caveat.guard.pseudo_ood import pseudo_unknown
 from caveat.guard.threshold import promise, refusing
 from caveat.models import WithAutoencoder
 
@@ -128,9 +128,9 @@ def test_caveat_fit_against_a_set_of_the_audit(model, generator, tmp_path, monke
 
     run("audit", "--model", "netfile:net", "--test", "npz:known.npz", "--unknown", "turned=quarter-turned",
         "--score", "msp", "-o", "out", "--replicas", "5")  # fmt: skip
-    out, _ = run("fit", "out", "--score", "msp", "--against", "turned", "-o", "guarded")
+    out, _ = run("guard", "fit", "out", "--score", "msp", "--against", "turned", "-o", "guarded")
     assert "refuses" in " ".join(out.split())
     assert artefact.manifest("guarded").operating.kind == "against"
-    _, err = run("fit", "out", "--score", "msp", "--against", "other", "-o", "guarded2")
+    _, err = run("guard", "fit", "out", "--score", "msp", "--against", "other", "-o", "guarded2")
     assert "against: this audit saw no set 'other'; it saw turned" in " ".join(err.split())
     assert not Path("guarded2").exists()

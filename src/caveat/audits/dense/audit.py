@@ -13,14 +13,16 @@ from torch import Tensor, nn
 
 from caveat import __version__, calibration
 from caveat import scores as tables
-from caveat.audits import catalog, judge, record
-from caveat.audits.looking import FROM_LOGITS, Plan, answers
-from caveat.audits.pixels import Counts, Reservoir, Sums
-from caveat.audits.views import Views
-from caveat.errors import DataError
+from caveat.audits import judge
+from caveat.audits.dense.counts import Counts, Reservoir, Sums
+from caveat.audits.dense.pictures import FROM_LOGITS, Plan, answers
+from caveat.audits.dense.scenes import Views
+from caveat.errors import DataError, known_name
 from caveat.metrics import ranking
 from caveat.metrics.tally import quantile_edges
 from caveat.observations import check_eval
+from caveat.records import record
+from caveat.scoring import catalog
 from caveat.types import Batches, Drawing
 
 __all__ = ["audit_dense", "confusion_iou"]
@@ -151,7 +153,7 @@ def _plan(
     scores: Sequence[str] | None,
 ) -> Plan:
     allowed = FROM_LOGITS | tables.FROM_DRAWS if isinstance(model, Drawing) else FROM_LOGITS
-    names = tuple(catalog.known_name("scores", name, allowed) for name in (scores or allowed))
+    names = tuple(known_name("scores", name, allowed) for name in (scores or allowed))
     given: Mapping[str, Sequence[int]] = getattr(test, "unknown", {}) if unknown is None else unknown
     kinds = {name: torch.tensor(list(labels)) for name, labels in given.items()}
     return Plan(model, test, names, getattr(test, "void", None) if void is None else void, kinds)

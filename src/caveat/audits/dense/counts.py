@@ -6,12 +6,13 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from caveat.audits import judge, record
-from caveat.audits.record import Estimate
+from caveat.audits import judge
 from caveat.metrics import calibration as reliability
 from caveat.metrics import proper, ranking
 from caveat.metrics.interval import interval_of_ece
 from caveat.metrics.tally import Tally
+from caveat.records import record
+from caveat.records.record import Estimate
 
 __all__ = ["Counts", "Reservoir", "Sums", "groups"]
 

@@ -3,7 +3,6 @@
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 from importlib import import_module
 from typing import Literal, get_type_hints
 
@@ -11,7 +10,7 @@ import torch
 from torch import Tensor
 
 from caveat import scores
-from caveat.errors import OptionError
+from caveat.errors import OptionError, known_name
 from caveat.observations import DRAWS, Observations
 from caveat.types import Head, Probe
 
@@ -24,7 +23,6 @@ __all__ = [
     "families",
     "fit",
     "kind",
-    "known_name",
     "plain",
     "probe_kind",
     "resolve",
@@ -142,22 +140,6 @@ def resolve(names: Iterable[str] | None, *, draws: bool = False) -> list[str]:
                 else f"scores: {name} needs the draws of many networks: audit a posterior (--posterior, --dropout)"
             )
     return list(dict.fromkeys(chosen))
-
-
-def known_name(option: str, name: str, names: Iterable[str]) -> str:
-    """Return `name` if it is one of `names`; else say which is nearest.
-
-    Raises
-    ------
-    OptionError
-        If it is not.
-    """
-    names = list(names)
-    if name in names:
-        return name
-    near = get_close_matches(name, names, n=1, cutoff=0.5)
-    hint = f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join(names)}"
-    raise OptionError(f"{option}: there is no {name!r}; {hint}")
 
 
 def describe(name: str) -> tuple[str, str]:

@@ -5,9 +5,9 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationError
 
-from caveat.audits.files import read_json, write_atomically
-from caveat.audits.parts import Number, Part
 from caveat.errors import DataError
+from caveat.files import read_json, write_atomically
+from caveat.records.base import Number, Part
 
 __all__ = ["Cell", "Claim", "Figure", "Findings", "Row", "Scale", "Shot", "Table", "cell"]
 

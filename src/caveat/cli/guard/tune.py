@@ -1,4 +1,4 @@
-"""`caveat tune`: another operating point of a guard."""
+"""`caveat guard tune`: another operating point of a guard."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ def run(
     max_error: float | None = typer.Option(None, help="Or: at most this share of wrong answers among the accepted."),
 ) -> None:
     """Set another operating point of a guard; nothing is fitted again."""
-    from caveat.cli.fit import show
+    from caveat.cli.guard.fit import show
     from caveat.errors import OptionError
     from caveat.guard import artefact
 

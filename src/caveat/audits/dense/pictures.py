@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from caveat import scores as tables
-from caveat.audits.pixels import groups
+from caveat.audits.dense.counts import groups
 from caveat.errors import DataError, ModelError
 from caveat.mixture import log_mean
 from caveat.observations import glance

@@ -6,11 +6,10 @@ It imports no torch: what was measured is in the record.
 import math
 import re
 import xml.etree.ElementTree as ET
-from collections.abc import Callable, Iterable, Sequence
-from difflib import get_close_matches
+from collections.abc import Callable, Sequence
 
-from caveat.audits.record import Calibration, Check, Detection, KnownSummary, Operating, Record, Selective
-from caveat.errors import OptionError
+from caveat.errors import OptionError, known_name
+from caveat.records.record import Calibration, Check, Detection, KnownSummary, Operating, Record, Selective
 
 __all__ = ["METRICS", "check", "junit"]
 
@@ -78,7 +77,7 @@ def _check(record: Record, condition: str) -> Check:
             f"condition: expected METRIC<NUMBER or METRIC>NUMBER such as 'ece>0.05' or 'auroc[near]<0.85', "
             f"got {condition!r}"
         )
-    name = _known("condition", match[1], METRICS)
+    name = known_name("condition", match[1], METRICS)
     value = METRICS[name](record, name, (match[2] or "").strip())
     return Check(condition=condition, value=value, failed=value > bound if match[3] == ">" else value < bound)
 
@@ -91,16 +90,6 @@ def _number(text: str) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _known(place: str, name: str, names: Iterable[str]) -> str:
-    names = list(names)
-    if name in names:
-        return name
-    near = get_close_matches(name, names, n=1, cutoff=0.5)
-    listed = f"expected one of {', '.join(names)}" if names else "the record has none"
-    got = f"there is no {name!r}" if name else "nothing is named in brackets"
-    raise OptionError(f"{place}: {got}; {f'did you mean {near[0]!r}?' if near else listed}")
-
-
 def _summary(read: Callable[[KnownSummary], float]) -> Metric:
     def metric(record: Record, name: str, inside: str) -> float:
         return read(_calibration(record, name, inside).summary)
@@ -110,7 +99,7 @@ def _summary(read: Callable[[KnownSummary], float]) -> Metric:
 
 def _calibration(record: Record, name: str, inside: str) -> Calibration:
     table = {item.name: item for item in record.calibrations}
-    return table[_known(f"{name}[calibration]", inside or "none", table)]
+    return table[known_name(f"{name}[calibration]", inside or "none", table)]
 
 
 def _detection(read: Callable[[Detection], float]) -> Metric:
@@ -119,7 +108,7 @@ def _detection(read: Callable[[Detection], float]) -> Metric:
         unknown, score = _set_and_score(f"{name}[set,score]", inside, names)
         score = score or _chosen(record, f"{name}[{unknown}]", f"{name}[{unknown},msp]")
         table = {item.score: item for item in record.detections if item.unknown == unknown}
-        return read(table[_known(f"{name}[{unknown},score]", score, table)])
+        return read(table[known_name(f"{name}[{unknown},score]", score, table)])
 
     return metric
 
@@ -128,21 +117,21 @@ def _selective(read: Callable[[Selective], float]) -> Metric:
     def metric(record: Record, name: str, inside: str) -> float:
         table = {item.score: item for item in record.selective}
         score = inside or _chosen(record, name, f"{name}[msp]")
-        return read(table[_known(f"{name}[score]", score, table)])
+        return read(table[known_name(f"{name}[score]", score, table)])
 
     return metric
 
 
 def _coverage(record: Record, name: str, inside: str) -> float:
     table = {item.name: item for item in record.conformal}
-    return table[_known(f"{name}[kind]", inside, table)].coverage.value
+    return table[known_name(f"{name}[kind]", inside, table)].coverage.value
 
 
 def _accepted(record: Record, name: str, inside: str) -> float:
     names = list(dict.fromkeys(key for item in record.operating for key in item.accepted))
     place, score = _set_and_score(f"{name}[set,score]", inside, names)
     shares = _operating(record, f"{name}[{place}]", score).accepted
-    return shares[_known(f"{name}[set]", place, shares)]
+    return shares[known_name(f"{name}[set]", place, shares)]
 
 
 def _error(record: Record, name: str, inside: str) -> float:
@@ -153,15 +142,15 @@ def _operating(record: Record, place: str, score: str) -> Operating:
     table = {item.score: item for item in reversed(record.operating)}
     if not score and len(table) == 1:
         return record.operating[0]
-    return table[_known(f"{place}: score", score or _chosen(record, place, "a score"), table)]
+    return table[known_name(f"{place}: score", score or _chosen(record, place, "a score"), table)]
 
 
 def _set_and_score(place: str, inside: str, names: Sequence[str]) -> tuple[str, str]:
     """The set, and the score after the last comma; a name of a set may hold commas of its own."""
     if inside in names or "," not in inside:
-        return _known(place, inside, names), ""
+        return known_name(place, inside, names), ""
     unknown, _, score = inside.rpartition(",")
-    return _known(place, unknown.strip(), names), score.strip()
+    return known_name(place, unknown.strip(), names), score.strip()
 
 
 def _chosen(record: Record, place: str, example: str) -> str:

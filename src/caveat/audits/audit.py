@@ -9,12 +9,15 @@ import torch
 from torch import nn
 
 from caveat import calibration, fitted, heads
-from caveat.audits import arrays, catalog, kept, noise, pictures, probing
+from caveat.audits import arrays, cache, pictures
 from caveat.audits.assess import Observed, Options, assess, split
 from caveat.audits.attacked import attacked
-from caveat.audits.record import Record
-from caveat.errors import DataError, OptionError
+from caveat.errors import DataError, OptionError, known_name
 from caveat.observations import DRAWS, Observations, check_eval, check_inputs, run
+from caveat.records.record import Record
+from caveat.scoring import catalog
+from caveat.scoring import outliers as noise
+from caveat.scoring import probes as probing
 from caveat.types import Batches, Drawing, Probe
 
 __all__ = ["audit", "audit_arrays"]
@@ -90,7 +93,7 @@ def audit(  # noqa: PLR0913  # the signature is the configuration
     names = catalog.resolve(scores, draws=isinstance(model, Drawing))
     calibration_names = list(calibration.FROM_LOGITS) if calibrations is None else list(calibrations)
     for name in calibration_names:
-        catalog.known_name("calibrations", name, calibration.FROM_LOGITS)
+        known_name("calibrations", name, calibration.FROM_LOGITS)
     if not 0 < tune < 1:
         raise OptionError(f"tune: expected a share in (0, 1), got {tune}")
     unknown, unlabelled = dict(unknown or {}), dict(unlabelled or {})
@@ -119,8 +122,8 @@ def audit(  # noqa: PLR0913  # the signature is the configuration
         before = time.perf_counter()
         # nothing is fitted on the gradients of training data, so no time is spent on them
         own = {key: probe for key, probe in made.items() if (name, key) != ("fit", "gradients")}
-        seen[name] = kept.observe(
-            model, batches, folder=keep, file=kept.file_name(name), head=layer, name=name, probes=own
+        seen[name] = cache.observe(
+            model, batches, folder=keep, file=cache.file_name(name), head=layer, name=name, probes=own
         )
         seconds[f"observe {name}"] = time.perf_counter() - before
     classes = _classes(test, seen["test"].logits.shape[1])
@@ -130,7 +133,7 @@ def audit(  # noqa: PLR0913  # the signature is the configuration
             "outliers": "outliers" in seen,
             "probes": {name: fitted.arrays(probe)[1] for name, probe in made.items()},
         }  # fmt: skip
-        kept.keep_model(model, layer, keep, about)
+        cache.keep_model(model, layer, keep, about)
     observed = Observed(
         known=seen["test"],
         fit=seen.get("fit"),
@@ -187,7 +190,7 @@ def audit_arrays(
         raise OptionError(f"scores: {missing[0]} needs {families[missing[0]]}, which {path} does not hold")
     calibration_names = list(calibration.FROM_LOGITS) if calibrations is None else list(calibrations)
     for name in calibration_names:
-        catalog.known_name("calibrations", name, calibration.FROM_LOGITS)
+        known_name("calibrations", name, calibration.FROM_LOGITS)
     kept_names = tuple(name for name in names if families[name] in allowed)
     options = Options(kept_names, tuple(calibration_names), None, tune, replicas, seed)
     judged = assess(observed, options, seconds={}, say=say or _silent)
