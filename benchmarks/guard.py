@@ -1,11 +1,12 @@
-"""Does a guard keep its promise? Over 20 random splits of known data: fitted on one half, judged on the other.
+"""Does a guard keep its promise? Over 20 random splits of in-distribution data: fitted on one half, judged on the
+other.
 
     python benchmarks/guard.py [AUDIT ...]     folders of audits, whose observations are used again
 
 Without folders a small network is trained on the 5,000 digits of the demo first. Prints, per promise, the mean share
-of fresh known inputs that is accepted, its range, in how many splits it is within its binomial 95 % interval, and the
-error among the accepted; the last line is JSON. A guard has only half of the known data here: its threshold rests on
-a quarter of them, which is part of the spread and of the interval.
+of fresh in-distribution inputs that is accepted, its range, in how many splits it is within its binomial 95 %
+interval, and the error among the accepted; the last line is JSON. A guard has only half of the in-distribution data
+here: its threshold rests on a quarter of them, which is part of the spread and of the interval.
 """
 
 import argparse
@@ -67,7 +68,7 @@ def demo(folder: Path) -> Path:
     generator = torch.Generator().manual_seed(0)
     network = models.small_cnn(generator=generator)
     train(network, training, epochs=4, rate=2e-3, batch=128, generator=generator)
-    audit(network.eval(), test, fit=training, replicas=10, folder=folder)
+    audit(network.eval(), test, train=training, replicas=10, folder=folder)
     return folder
 
 
@@ -83,7 +84,7 @@ def main() -> None:
             for score in chosen.score:
                 name = f"{folder.name} {score}"
                 found[name] = [judge(known, fit, head, score, promise) for promise in PROMISES]
-                table = Table(title=f"{name}: {len(known)} known samples, {SPLITS} splits")
+                table = Table(title=f"{name}: {len(known)} in-distribution samples, {SPLITS} splits")
                 for column in ("promise", "splits", "within", "accepted", "least", "most", "error", "refused"):
                     table.add_column(column)
                 for row in found[name]:

@@ -32,16 +32,16 @@ from caveat.scores import FROM_DRAWS, FROM_LOGITS, FROM_RAW_LOGITS
 from caveat.studies.toy_scenes import write_toy_camvid
 from caveat.training import fit
 
-UNKNOWN = ("pedestrian", "bicyclist", "car")
+OOD = ("pedestrian", "bicyclist", "car")
 EXACT = 8
 
 
 def opened(folder: Path, size: tuple[int, int]) -> tuple[sets.Scenes, sets.Scenes]:
     try:
-        return tuple(open_camvid(split, unknown=UNKNOWN, size=size, batch=2) for split in ("train", "test"))
+        return tuple(open_camvid(split, ood=OOD, size=size, batch=2) for split in ("train", "test"))
     except DataError:
         write_toy_camvid(folder)
-        return tuple(open_camvid(split, root=folder, unknown=UNKNOWN, batch=2) for split in ("train", "test"))
+        return tuple(open_camvid(split, root=folder, ood=OOD, batch=2) for split in ("train", "test"))
 
 
 def trained(train: sets.Scenes) -> torch.nn.Module:
@@ -55,7 +55,7 @@ def trained(train: sets.Scenes) -> torch.nn.Module:
 
 def held(model: torch.nn.Module, test: sets.Scenes) -> dict[str, float]:
     """ECE of the known, AURC and AUROC of the maximum softmax probability, from all pixels in memory."""
-    plan = Plan(model, test, ("msp",), test.void, {k: torch.tensor(v) for k, v in test.unknown.items()})
+    plan = Plan(model, test, ("msp",), test.void, {k: torch.tensor(v) for k, v in test.ood.items()})
     parts = [(plan.scored(a)["msp"], plan.group(a), a.logits, a.labels) for a in answers(plan)]
     score, group, logits, labels = (torch.cat(column) for column in zip(*parts, strict=True))
     known = (group == 0) | (group == 1)
@@ -70,11 +70,11 @@ def held(model: torch.nn.Module, test: sets.Scenes) -> dict[str, float]:
 
 def streamed(model: torch.nn.Module, test: sets.Scenes) -> dict[str, float]:
     record = audit_dense(model, test, scores=["msp"], replicas=2, scenes=0)
-    first = next(iter(test.unknown))
+    first = next(iter(test.ood))
     return {
         "ece": record.calibrations[0].summary.ece.value,
         "aurc": record.selective[0].aurc.value,
-        "auroc": next(d.auroc.value for d in record.detections if d.unknown == first),
+        "auroc": next(d.auroc.value for d in record.detections if d.ood == first),
     }
 
 
@@ -114,8 +114,8 @@ def main() -> None:
         drawn = (time.perf_counter() - started) / len(few)
     del pictures
     every = len(FROM_LOGITS) + len(FROM_RAW_LOGITS)
-    state = state_of(1, len(train.classes), len(UNKNOWN)) / 1e6
-    whole = state_of(every + len(FROM_DRAWS), len(train.classes), len(UNKNOWN)) / 1e6
+    state = state_of(1, len(train.classes), len(OOD)) / 1e6
+    whole = state_of(every + len(FROM_DRAWS), len(train.classes), len(OOD)) / 1e6
     table = Table(title=f"{len(test)} pictures of {test.size}: {record.split.split(' ')[0]} known pixels")
     for column in ("figure", "all pixels held", "streamed"):
         table.add_column(column)

@@ -26,7 +26,7 @@ def methods() -> str:
     """The text of methods.md, generated from the tables and docstrings."""
     scores = [(f"`{name}`", family, *catalog.describe(name)) for name, family in catalog.families().items()]
     kinds = {
-        "tally of known and unknown": metrics.OF_RANKING,
+        "tally of in-distribution and OOD": metrics.OF_RANKING,
         "tally of correct and wrong": metrics.OF_SELECTIVE,
         "bins of confidence": metrics.OF_BINS,
         "probabilities": metrics.OF_PROBABILITIES,

@@ -24,7 +24,7 @@ class DistanceToMean:
 
 
 def fit(features: Features, labels: Labels) -> DistanceToMean:
-    """Fit the mean of known data.
+    """Fit the mean of in-distribution data.
 
     When to use it and what it costs: never, it is a skeleton; d operations a sample. Formula: ||x - m||.
 

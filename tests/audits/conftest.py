@@ -38,7 +38,7 @@ def known(generator):
 
 
 @pytest.fixture
-def unknown(generator):
+def ood(generator):
     labels = torch.full((300,), -1)
     return {
         "grey": in_batches((0.4 + 0.12 * torch.randn(300, 1, 4, 4, generator=generator)).clamp(0, 1), labels),

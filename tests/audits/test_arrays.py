@@ -15,8 +15,8 @@ from caveat.observations import observe
 
 
 @pytest.fixture
-def said(model, known, unknown):
-    seen, foreign = observe(model, known), observe(model, unknown["grey"])
+def said(model, known, ood):
+    seen, foreign = observe(model, known), observe(model, ood["grey"])
     return {
         "logits": seen.logits.numpy(), "labels": seen.labels.numpy(), "features": seen.features.numpy(),
         "weight": model[3].weight.detach().numpy(), "bias": model[3].bias.detach().numpy(),
@@ -24,10 +24,10 @@ def said(model, known, unknown):
     }  # fmt: skip
 
 
-def test_arrays_give_the_record_of_the_model(model, known, unknown, said, tmp_path: Path):
+def test_arrays_give_the_record_of_the_model(model, known, ood, said, tmp_path: Path):
     np.savez(tmp_path / "said.npz", **said)
     found = numbers(audit_arrays(tmp_path / "said.npz", replicas=20))
-    direct = numbers(caveat.audit(model, known, unknown={"grey": unknown["grey"]}, replicas=20))
+    direct = numbers(caveat.audit(model, known, ood={"grey": ood["grey"]}, replicas=20))
     for part in ("calibrations", "detections", "selective", "sweeps", "conformal", "choice", "operating"):
         assert found[part] == direct[part], part
 
@@ -57,8 +57,8 @@ def test_draws_are_averaged_as_probabilities(said, tmp_path: Path):
         ({"labels": np.zeros(5, int)}, "has 600 logits but 5 labels"),
         ({"logits": np.full((600, 4), np.nan)}, "logits of known hold NaN"),
         ({"logits": np.zeros((600, 4), int)}, "expected logits of known with 2 axes of floats"),
-        ({"grey/logits": np.zeros((300, 7))}, "grey has 7 classes, the known data 4"),
-        ({"grey/features": None}, "every unknown set needs them too"),
+        ({"grey/logits": np.zeros((300, 7))}, "grey has 7 classes, the in-distribution data 4"),
+        ({"grey/features": None}, "every OOD set needs them too"),
         ({"weight": np.ones((4, 3))}, r"expected a weight \(4, 8\)"),
         ({"weight": np.ones((4, 8))}, "the logits are not features @ weight"),
         ({"logit": np.zeros(3)}, "there is no 'logit'; did you mean 'logits'"),

@@ -28,12 +28,12 @@ def numbers(record):
 
 
 @pytest.fixture
-def record(model, known, unknown):
-    return caveat.audit(model, known, unknown=unknown, replicas=50)
+def record(model, known, ood):
+    return caveat.audit(model, known, ood=ood, replicas=50)
 
 
 def judged(known, record, share=0.2, seed=0):
-    """The evaluation part, chosen here again by the documented rule."""
+    """The evaluation split, chosen here again by the documented rule."""
     inputs, labels = torch.cat([x for x, _ in known]), torch.cat([y for _, y in known])
     order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
     rows = order[round(share * len(labels)) :].sort().values
@@ -55,13 +55,13 @@ def test_figures_on_known_data_are_the_models_own(model, known, record):
     assert plain.accuracy.low < plain.accuracy.value < plain.accuracy.high
 
 
-def test_detection_is_scikit_learns(model, known, unknown, record):
+def test_detection_is_scikit_learns(model, known, ood, record):
     inputs, _, _ = judged(known, record)
-    foreign = torch.cat([x for x, _ in unknown["grey"]])
+    foreign = torch.cat([x for x, _ in ood["grey"]])
     with torch.no_grad():
         scores = 1 - torch.cat([model(inputs), model(foreign)]).double().softmax(1).amax(1)
     truth = np.r_[np.zeros(len(inputs)), np.ones(len(foreign))]
-    found = next(d for d in record.detections if (d.score, d.unknown) == ("msp", "grey"))
+    found = next(d for d in record.detections if (d.score, d.ood) == ("msp", "grey"))
     assert found.auroc.value == pytest.approx(roc_auc_score(truth, scores), rel=1e-5)
     assert found.aupr_out.value == pytest.approx(average_precision_score(truth, scores), rel=1e-5)
     assert found.aupr_in.value == pytest.approx(average_precision_score(1 - truth, -scores), rel=1e-5)
@@ -72,7 +72,7 @@ def test_detection_is_scikit_learns(model, known, unknown, record):
 def test_every_score_is_in_the_record_with_every_set(record):
     names = catalog.resolve(None)
     assert [s.name for s in record.scores] == names
-    assert {(d.score, d.unknown) for d in record.detections} == {(n, u) for n in names for u in ("grey", "noise")}
+    assert {(d.score, d.ood) for d in record.detections} == {(n, u) for n in names for u in ("grey", "noise")}
     assert [s.score for s in record.selective] == names
     for score in record.scores:
         assert set(score.histogram) == {"correct", "wrong", "grey", "noise"}
@@ -96,29 +96,29 @@ def test_higher_scores_mean_less_trust(record):
     }
     for found in (d for d in record.detections if d.score in plain):
         logits = catalog.families()[found.score] == "logits"
-        if logits == (found.unknown == "grey"):
-            assert found.auroc.value > 0.6, (found.score, found.unknown)
+        if logits == (found.ood == "grey"):
+            assert found.auroc.value > 0.6, (found.score, found.ood)
 
 
-def test_a_sweep_counts_what_a_threshold_accepts(model, known, unknown, record):
+def test_a_sweep_counts_what_a_threshold_accepts(model, known, ood, record):
     inputs, labels, _ = judged(known, record)
     with torch.no_grad():
-        probs, foreign = model(inputs).softmax(1), model(unknown["noise"][0][0])
+        probs, foreign = model(inputs).softmax(1), model(ood["noise"][0][0])
     sweep = next(s for s in record.sweeps if s.score == "msp")
     i = len(sweep.thresholds) // 2
     accepted = 1 - probs.amax(1) <= sweep.thresholds[i] * (1 + 1e-5)
     right = probs.argmax(1) == labels
-    assert sweep.kept_correct[i] == pytest.approx((accepted & right).double().mean().item(), abs=2 / len(labels))
-    assert sweep.kept_wrong[i] == pytest.approx((accepted & ~right).double().mean().item(), abs=2 / len(labels))
+    assert sweep.accepted_correct[i] == pytest.approx((accepted & right).double().mean().item(), abs=2 / len(labels))
+    assert sweep.accepted_wrong[i] == pytest.approx((accepted & ~right).double().mean().item(), abs=2 / len(labels))
     assert foreign.shape[0] == 64
-    assert sweep.passed["noise"][-1] >= sweep.passed["noise"][0]
-    assert sweep.kept_correct[-1] + sweep.kept_wrong[-1] == pytest.approx(1, abs=1e-5)
+    assert sweep.accepted_ood["noise"][-1] >= sweep.accepted_ood["noise"][0]
+    assert sweep.accepted_correct[-1] + sweep.accepted_wrong[-1] == pytest.approx(1, abs=1e-5)
 
 
 def test_pictures_are_the_ones_they_claim_to_be(model, known, record):
     all_inputs, all_labels = torch.cat([x for x, _ in known]), torch.cat([y for _, y in known])
     _, _, rows = judged(known, record)
-    mistakes = [p for p in record.pictures if p.kind == "trusted mistake" and p.score == "msp"]
+    mistakes = [p for p in record.pictures if p.kind == "confident error" and p.score == "msp"]
     values = [p.value for p in mistakes]
     assert values == sorted(values)
     for picture in mistakes:
@@ -129,13 +129,13 @@ def test_pictures_are_the_ones_they_claim_to_be(model, known, record):
         assert picture.label == str(int(all_labels[picture.index]))
         assert picture.predicted != picture.label
         assert picture.confidence == pytest.approx(logits.softmax(0).max().item(), rel=1e-4)
-    passing = [p for p in record.pictures if p.kind == "passing unknown"]
+    passing = [p for p in record.pictures if p.kind == "accepted OOD"]
     assert {p.set for p in passing} == {"grey", "noise"}
 
 
-def test_the_same_seed_gives_the_same_record(model, known, unknown, record):
-    assert numbers(record) == numbers(caveat.audit(model, known, unknown=unknown, replicas=50))
-    other = caveat.audit(model, known, unknown=unknown, replicas=50, seed=1)
+def test_the_same_seed_gives_the_same_record(model, known, ood, record):
+    assert numbers(record) == numbers(caveat.audit(model, known, ood=ood, replicas=50))
+    other = caveat.audit(model, known, ood=ood, replicas=50, seed=1)
     assert numbers(record)["calibrations"] != numbers(other)["calibrations"]
 
 
@@ -144,17 +144,17 @@ def test_a_record_survives_saving(record, tmp_path: Path):
     assert numbers(Record.load(tmp_path / "record.json")) == numbers(record)
 
 
-def test_kept_observations_are_used_again_only_for_the_same_pass(model, known, unknown, tmp_path: Path):
-    first = caveat.audit(model, known, unknown=unknown, replicas=10, folder=tmp_path)
+def test_kept_observations_are_used_again_only_for_the_same_pass(model, known, ood, tmp_path: Path):
+    first = caveat.audit(model, known, ood=ood, replicas=10, folder=tmp_path)
     seen: list[int] = []
     handle = model.register_forward_hook(lambda *call: seen.append(len(call[2])))
-    again = caveat.audit(model, known, unknown=unknown, replicas=10, folder=tmp_path)
+    again = caveat.audit(model, known, ood=ood, replicas=10, folder=tmp_path)
     assert numbers(again) == numbers(first)
     assert sum(seen) < 300, "only the first batches were asked for again"
     with torch.no_grad():
         model[3].weight[0] *= 0.5  # another network of the same class
     seen.clear()
-    changed = caveat.audit(model, known, unknown=unknown, replicas=10, folder=tmp_path)
+    changed = caveat.audit(model, known, ood=ood, replicas=10, folder=tmp_path)
     handle.remove()
     assert sum(seen) > 1200
     assert numbers(changed)["detections"] != numbers(first)["detections"]
@@ -183,7 +183,7 @@ def test_loaders_of_torch_and_shuffled_ones(model, known):
     record = caveat.audit(model, ordered, scores=["msp"], replicas=5)
     assert record.notes == [
         "Only 480 samples were judged: read the intervals, not the values.",
-        "No unknown set was given: nothing is known of how the network answers what it has never seen.",
+        "No OOD set was given: nothing is known of how the network answers what it has never seen.",
     ] or any("judged answers are wrong" in note for note in record.notes)
 
 
@@ -205,14 +205,14 @@ def with_label(batches, label):
         ({"test": lambda b: [(x * math.nan, y) for x, y in b]}, DataError, "test: expected finite inputs"),
         ({"scores": ["entrpy"]}, OptionError, "scores: there is no 'entrpy'; did you mean 'entropy'"),
         ({"calibrations": ["temprature"]}, OptionError, "calibrations: .* did you mean 'temperature'"),
-        ({"tune": 1.0}, OptionError, "tune: expected a share"),
-        ({"tune": 0.001}, OptionError, "tune: 0.001 of 600 samples leaves 1"),
+        ({"calibration_share": 1.0}, OptionError, "calibration_share: expected a share"),
+        ({"calibration_share": 0.001}, OptionError, "calibration_share: 0.001 of 600 samples leaves 1"),
         ({"head": "9"}, ModelError, "head: the model has no layer '9'"),
-        ({"unknown": {"test": []}}, OptionError, "unknown: the name 'test' is taken"),
+        ({"ood": {"test": []}}, OptionError, "OOD: the name 'test' is taken"),
     ],
 )
 def test_bad_input_is_refused_in_one_line(model, known, change, kind, message, tmp_path: Path):
-    options = {"unknown": {}, **change}
+    options = {"ood": {}, **change}
     test = options.pop("test", lambda b: b)(known)
     with pytest.raises(kind, match=message) as raised:
         caveat.audit(model, test, folder=tmp_path, **options)
@@ -220,10 +220,10 @@ def test_bad_input_is_refused_in_one_line(model, known, change, kind, message, t
     assert not (tmp_path / "record.json").exists()
 
 
-def test_sets_of_another_size_are_refused(model, known, unknown):
-    unknown["large"] = [(torch.rand(8, 3, 6, 6), torch.zeros(8, dtype=torch.long))]
+def test_sets_of_another_size_are_refused(model, known, ood):
+    ood["large"] = [(torch.rand(8, 3, 6, 6), torch.zeros(8, dtype=torch.long))]
     with pytest.raises(DataError, match=r"large: expected inputs of shape \(1, 4, 4\) .* \+4x4 and \+grey"):
-        caveat.audit(model, known, unknown=unknown)
+        caveat.audit(model, known, ood=ood)
 
 
 def test_a_model_in_training_mode_is_refused(model, known):
@@ -231,9 +231,9 @@ def test_a_model_in_training_mode_is_refused(model, known):
         caveat.audit(model.train(), known)
 
 
-def test_the_choice_of_a_score_looks_at_known_data_only(model, known, unknown, record):
-    other = {"other": unknown["noise"]}
-    again = caveat.audit(model, known, unknown=other, replicas=5)
+def test_the_choice_of_a_score_looks_at_known_data_only(model, known, ood, record):
+    other = {"other": ood["noise"]}
+    again = caveat.audit(model, known, ood=other, replicas=5)
     assert again.choice == record.choice
     assert set(record.choice.figures) == set(catalog.resolve(None))
     assert record.choice.figures[record.choice.score] == max(record.choice.figures.values())
@@ -242,7 +242,7 @@ def test_the_choice_of_a_score_looks_at_known_data_only(model, known, unknown, r
 
 def test_the_preview_keeps_what_it_promises(record):
     for preview in record.operating:
-        # 120 tuning samples: the promise holds within three standard errors
+        # 120 calibration samples: the promise holds within three standard errors
         assert preview.accepted["test"] > 0.95 - 3 * (0.95 * 0.05 / 120) ** 0.5
         assert preview.error <= preview.error_of_all + 0.02
 
@@ -257,9 +257,9 @@ def test_conformal_sets_hold_the_promised_rate(record):
         assert found.mean_size["grey"] > found.mean_size["test"]
 
 
-def test_accuracy_is_estimated_without_labels(model, known, unknown):
+def test_accuracy_is_estimated_without_labels(model, known, ood):
     hidden = [(x, torch.full_like(y, -1)) for x, y in known]
-    record = caveat.audit(model, known, unlabelled={"new": hidden, "strange": unknown["noise"]}, replicas=5)
+    record = caveat.audit(model, known, unlabelled={"new": hidden, "strange": ood["noise"]}, replicas=5)
     sets = {s.name: s for s in record.sets}
     assert sets["new"].role == "unlabelled"
     assert sets["new"].estimated_accuracy == pytest.approx(record.calibrations[0].summary.accuracy.value, abs=0.04)
@@ -279,15 +279,15 @@ def conv_net(generator):
     return net.eval()
 
 
-def test_all_scores_with_those_that_ask_the_network_again(generator, known, unknown, tmp_path: Path):
+def test_all_scores_with_those_that_ask_the_network_again(generator, known, ood, tmp_path: Path):
     net = conv_net(generator)
     before = {name: value.clone() for name, value in net.state_dict().items()}
-    first = caveat.audit(net, known, unknown=unknown, scores=["all"], replicas=5, folder=tmp_path)
+    first = caveat.audit(net, known, ood=ood, scores=["all"], replicas=5, folder=tmp_path)
     families = catalog.families().items()
     assert [s.name for s in first.scores] == [n for n, kind in families if kind not in ("draws", "reconstruction")]
     assert all(torch.equal(before[name], value) for name, value in net.state_dict().items())
     assert all(parameter.grad is None for parameter in net.parameters())
-    again = caveat.audit(net, known, unknown=unknown, scores=["all"], replicas=5, folder=tmp_path)
+    again = caveat.audit(net, known, ood=ood, scores=["all"], replicas=5, folder=tmp_path)
     assert numbers(again) == numbers(first)
 
 
@@ -299,7 +299,7 @@ def test_scores_over_layers_need_layers(model, known):
 
 
 def test_a_fit_set_of_an_earlier_audit_does_not_count(model, known, tmp_path: Path):
-    caveat.audit(model, known, fit=known[:3], scores=["msp"], replicas=5, folder=tmp_path)
+    caveat.audit(model, known, train=known[:3], scores=["msp"], replicas=5, folder=tmp_path)
     assert cache.load(cache.folder(tmp_path))[1] is not None
     caveat.audit(model, known, scores=["msp"], replicas=5, folder=tmp_path)
     assert cache.load(cache.folder(tmp_path))[1] is None

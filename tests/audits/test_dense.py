@@ -34,7 +34,7 @@ def net(generator):
 
 @pytest.fixture
 def scenes(net, generator):
-    """Labels that mostly agree with the network, some void, some of an unknown kind where the picture is bright."""
+    """Labels that mostly agree with the network, some void, some of an OOD kind where the picture is bright."""
     batches = []
     for _ in range(4):
         images = torch.rand(3, 3, 16, 20, generator=generator)
@@ -50,7 +50,7 @@ def scenes(net, generator):
 
 
 def test_the_figures_are_those_of_all_pixels(net, scenes):
-    record = audit_dense(net, scenes, unknown={"strange": [STRANGE]}, void=VOID, replicas=20)
+    record = audit_dense(net, scenes, ood={"strange": [STRANGE]}, void=VOID, replicas=20)
     with torch.no_grad():
         logits = torch.cat([net(x).permute(0, 2, 3, 1).reshape(-1, 4) for x, _ in scenes]).double()
     labels = torch.cat([y.flatten() for _, y in scenes])
@@ -76,14 +76,14 @@ def test_the_figures_are_those_of_all_pixels(net, scenes):
     for score in record.scores:
         assert all(sum(shares) == pytest.approx(1, abs=1e-4) for shares in score.histogram.values())
     sweep = record.sweeps[0]
-    assert sweep.kept_correct[-1] + sweep.kept_wrong[-1] == pytest.approx(1, abs=1e-4)
-    assert np.all(np.diff(sweep.passed["strange"]) >= 0)
+    assert sweep.accepted_correct[-1] + sweep.accepted_wrong[-1] == pytest.approx(1, abs=1e-4)
+    assert np.all(np.diff(sweep.accepted_ood["strange"]) >= 0)
 
 
 def test_batches_do_not_matter(net, scenes):
     whole = [(torch.cat([x for x, _ in scenes]), torch.cat([y for _, y in scenes]))]
-    a = audit_dense(net, scenes, void=VOID, unknown={"strange": [STRANGE]}, replicas=5)
-    b = audit_dense(net, whole, void=VOID, unknown={"strange": [STRANGE]}, replicas=5)
+    a = audit_dense(net, scenes, void=VOID, ood={"strange": [STRANGE]}, replicas=5)
+    b = audit_dense(net, whole, void=VOID, ood={"strange": [STRANGE]}, replicas=5)
     assert a.detections == b.detections
     assert a.calibrations[0].summary.ece == b.calibrations[0].summary.ece
 
@@ -112,7 +112,7 @@ def many(net, generator):
 
 
 def test_the_draws_are_scored_pixel_by_pixel(many, scenes):
-    record = audit_dense(many, scenes, unknown={"strange": [STRANGE]}, void=VOID, replicas=5)
+    record = audit_dense(many, scenes, ood={"strange": [STRANGE]}, void=VOID, replicas=5)
     assert [s.name for s in record.scores if s.family == "draws"] == list(FROM_DRAWS)
     draws = torch.cat([many.draws(x).permute(0, 1, 3, 4, 2).reshape(4, -1, 4) for x, _ in scenes], dim=1).double()
     labels = torch.cat([y.flatten() for _, y in scenes])
@@ -143,9 +143,9 @@ def test_the_draws_are_scored_pixel_by_pixel(many, scenes):
 
 
 def test_identical_draws_add_nothing(net, scenes):
-    plain = audit_dense(net, scenes, void=VOID, unknown={"strange": [STRANGE]}, replicas=5)
+    plain = audit_dense(net, scenes, void=VOID, ood={"strange": [STRANGE]}, replicas=5)
     same = audit_dense(
-        Predictive(net, ensemble.of([net, net])).eval(), scenes, void=VOID, unknown={"strange": [STRANGE]}, replicas=5
+        Predictive(net, ensemble.of([net, net])).eval(), scenes, void=VOID, ood={"strange": [STRANGE]}, replicas=5
     )
     for name in ("msp", "entropy"):
         one, two = (next(d for d in r.detections if d.score == name) for r in (plain, same))
@@ -156,19 +156,19 @@ def test_identical_draws_add_nothing(net, scenes):
 
 def test_unknown_kinds_void_and_classes_come_from_the_set(net, scenes):
     class Set:
-        unknown, void, classes, name = {"strange": (STRANGE,)}, VOID, ("a", "b", "c", "d"), "scenes"
+        ood, void, classes, name = {"strange": (STRANGE,)}, VOID, ("a", "b", "c", "d"), "scenes"
 
         def __iter__(self):
             return iter(scenes)
 
     found = audit_dense(net, Set(), replicas=5)
-    given = audit_dense(net, scenes, unknown={"strange": [STRANGE]}, void=VOID, replicas=5)
+    given = audit_dense(net, scenes, ood={"strange": [STRANGE]}, void=VOID, replicas=5)
     assert found.detections == given.detections
     assert found.classes == ["a", "b", "c", "d"]
 
 
 def test_scenes_show_what_was_asked_and_answered(net, scenes):
-    record = audit_dense(net, scenes, unknown={"strange": [STRANGE]}, void=VOID, replicas=5, scenes=2)
+    record = audit_dense(net, scenes, ood={"strange": [STRANGE]}, void=VOID, replicas=5, scenes=2)
     assert record.scenes is not None
     assert len(record.scenes.shown) == 2
     assert list(record.scenes.colours) == ["0", "1", "2", "3", "strange"]
@@ -188,12 +188,12 @@ def test_scenes_show_what_was_asked_and_answered(net, scenes):
     assert np.array_equal(pixels(shown.labels, "RGB")[-1], np.zeros((20, 3)))  # void
     known = labels < 4
     assert shown.accuracy == pytest.approx((logits.argmax(0) == labels)[known].double().mean().item())
-    assert shown.unknown == pytest.approx(16 / (16 * 20 - 40))
-    assert audit_dense(net, scenes, unknown={"strange": [STRANGE]}, void=VOID, replicas=5, scenes=0).scenes is None
+    assert shown.ood == pytest.approx(16 / (16 * 20 - 40))
+    assert audit_dense(net, scenes, ood={"strange": [STRANGE]}, void=VOID, replicas=5, scenes=0).scenes is None
 
 
 def test_the_scenes_stand_in_the_report(net, scenes):
-    record = audit_dense(net, scenes, unknown={"strange": [STRANGE]}, void=VOID, replicas=5, scenes=2)
+    record = audit_dense(net, scenes, ood={"strange": [STRANGE]}, void=VOID, replicas=5, scenes=2)
     page = render(record)
     assert page.count('alt="Uncertainty of picture') == 2
     assert "The record has no pictures." not in page
@@ -208,7 +208,7 @@ def test_what_is_kept_does_not_grow_with_the_pictures(net, scenes):
     def kept(record):
         return next(n for n in record.notes if n.startswith("What was kept"))
 
-    options = {"unknown": {"strange": [STRANGE]}, "void": VOID, "replicas": 2}
+    options = {"ood": {"strange": [STRANGE]}, "void": VOID, "replicas": 2}
     assert kept(audit_dense(net, scenes, **options)) == kept(audit_dense(net, scenes * 3, **options))
 
 

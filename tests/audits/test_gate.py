@@ -18,8 +18,8 @@ from ..report.conftest import make_record
 RECORD = make_record(scores=3, sets=2, full=True)  # chosen: mahalanobis
 
 
-def detection(score: str, unknown: str):
-    return next(d for d in RECORD.detections if (d.score, d.unknown) == (score, unknown))
+def detection(score: str, ood: str):
+    return next(d for d in RECORD.detections if (d.score, d.ood) == (score, ood))
 
 
 PLAIN, TEMPERED = RECORD.calibrations[0].summary, RECORD.calibrations[1].summary
@@ -95,7 +95,7 @@ def test_a_malformed_condition_is_shown_how(text):
         ("auroc[notmnist,knm]<0.9", "there is no 'knm'; did you mean 'knn'?"),
         ("auroc[qqq]<0.9", "there is no 'qqq'; expected one of notmnist, fashion-mnist"),
         ("auroc<0.9", "no name was given; expected one of notmnist"),
-        ("fpr[mnist]<0.9", "did you mean 'notmnist'?"),  # the known set is not an unknown one
+        ("fpr[mnist]<0.9", "did you mean 'notmnist'?"),  # the in-distribution set is not an OOD one
         ("aurc[mahalanobi]>0.1", "did you mean 'mahalanobis'?"),
         ("coverage[apps]<0.9", "did you mean 'aps'?"),
         ("coverage<0.9", "expected one of lac, aps"),

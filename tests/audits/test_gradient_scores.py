@@ -23,20 +23,20 @@ def known_set(generator, n=800, *, noise_level=0.12):
     return pictures(labels, generator, noise=noise_level), labels
 
 
-def test_the_scores_share_one_probe_and_one_pass(model, known, unknown, tmp_path: Path, monkeypatch):
+def test_the_scores_share_one_probe_and_one_pass(model, known, ood, tmp_path: Path, monkeypatch):
     passes = []
     real = gradients.GradientProbe.__call__
     monkeypatch.setattr(gradients.GradientProbe, "__call__", lambda self, look: passes.append(1) or real(self, look))
     names = [*FROM_GRADIENTS, *FROM_COLUMNS]
-    record = caveat.audit(model, known, unknown=unknown, scores=names, replicas=5, folder=tmp_path)
+    record = caveat.audit(model, known, ood=ood, scores=names, replicas=5, folder=tmp_path)
     assert [score.name for score in record.scores] == names
     assert {score.family for score in record.scores} == {"gradients", "meta"}
     batches = 10 + 5 + 5 + 1  # known, grey, noise, outliers
     assert len(passes) == batches
-    again = caveat.audit(model, known, unknown=unknown, scores=names, replicas=5, folder=tmp_path)
+    again = caveat.audit(model, known, ood=ood, scores=names, replicas=5, folder=tmp_path)
     assert len(passes) == batches  # all kept
     assert numbers(again) == numbers(record)
-    assert "Meta classifiers are fitted on the tuning part and on 200 inputs known to be unknown." in record.split
+    assert "Meta classifiers are fitted on the calibration split and on 200 auxiliary OOD inputs." in record.split
     # a threshold of theirs would rest on what they were fitted on
     assert {preview.score for preview in record.operating} <= set(FROM_GRADIENTS)
 
@@ -55,20 +55,20 @@ def test_meta_classifiers_learn_from_held_out_data_not_from_training_data(model,
 
     monkeypatch.setitem(FROM_COLUMNS, "meta_lasso", watched)
     training = in_batches(*known_set(generator))
-    caveat.audit(model, known, fit=training, scores=["meta_lasso"], replicas=5, tune=0.5)
+    caveat.audit(model, known, train=training, scores=["meta_lasso"], replicas=5, calibration_share=0.5)
     assert seen["rows"] == 300 + 200
     assert seen["wrong"] > 200
     assert seen["names"][0] == "1/l1"
     assert seen["names"][-1] == "entropy"
     assert len(seen["names"]) == 7 * 3 + 1
     own = [(torch.zeros(7, 1, 4, 4), torch.full((7,), -1))]
-    caveat.audit(model, known, scores=["meta_lasso"], replicas=5, tune=0.5, outliers=own)
+    caveat.audit(model, known, scores=["meta_lasso"], replicas=5, calibration_share=0.5, outliers=own)
     assert seen["rows"] == 300 + 7
 
 
-def test_known_unknowns_make_noise_found(model, known, unknown):
-    record = caveat.audit(model, known, unknown=unknown, scores=["entropy", "meta_network"], replicas=5, tune=0.5)
-    found = {(d.score, d.unknown): d.auroc.value for d in record.detections}
+def test_known_unknowns_make_noise_found(model, known, ood):
+    record = caveat.audit(model, known, ood=ood, scores=["entropy", "meta_network"], replicas=5, calibration_share=0.5)
+    found = {(d.score, d.ood): d.auroc.value for d in record.detections}
     assert found["meta_network", "noise"] > found["entropy", "noise"]
     assert found["meta_network", "noise"] > 0.8
 
@@ -91,7 +91,7 @@ def test_a_guard_from_kept_observations_is_that_of_fresh_ones(model, known, gene
     caveat.audit(model, known, scores=["meta_ridge", "grad_l2"], replicas=5, folder=tmp_path / "out")
     monkeypatch.chdir(tmp_path)
     for score in ("meta_ridge", "grad_l2"):
-        monkeypatch.setattr("sys.argv", ["caveat", "guard", "fit", "out", "-o", f"guard-{score}", "--score", score])
+        monkeypatch.setattr("sys.argv", ["caveat", "guard", "train", "out", "-o", f"guard-{score}", "--score", score])
         with suppress(SystemExit):  # what it leaves is looked at below
             main()
     place = cache.folder(tmp_path / "out")
@@ -103,8 +103,8 @@ def test_a_guard_from_kept_observations_is_that_of_fresh_ones(model, known, gene
     torch.testing.assert_close(artefact.load("guard-meta_ridge", model)(images).score, expected, rtol=1e-9, atol=0)
 
 
-def test_all_scores_of_a_convolutional_net(generator, known, unknown):
-    record = caveat.audit(conv_net(generator), known, unknown=unknown, scores=["all"], replicas=2)
+def test_all_scores_of_a_convolutional_net(generator, known, ood):
+    record = caveat.audit(conv_net(generator), known, ood=ood, scores=["all"], replicas=2)
     assert [score.name for score in record.scores] == [
         name for name, kind in catalog.families().items() if kind not in ("draws", "reconstruction")
     ]
@@ -135,8 +135,8 @@ def test_noise_has_the_range_of_each_channel(generator):
     assert ((vectors[:, 0] >= 0) & (vectors[:, 1] <= -2) & (vectors[:, 1] >= -3)).all()
 
 
-def test_the_record_shows_the_statistics_and_what_is_learned(model, known, unknown):
-    record = caveat.audit(model, known, unknown=unknown, scores=["meta_lasso", "meta_trees"], replicas=2, tune=0.4)
+def test_the_record_shows_the_statistics_and_what_is_learned(model, known, ood):
+    record = caveat.audit(model, known, ood=ood, scores=["meta_lasso", "meta_trees"], replicas=2, calibration_share=0.4)
     assert [strip.statistic for strip in record.strips] == list(gradients.STATISTICS)
     for strip in record.strips:
         assert list(strip.bins) == list(strip.median) == ["correct", "wrong", "grey", "noise"]

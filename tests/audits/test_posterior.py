@@ -42,8 +42,8 @@ def pictures(n: int, seed: int) -> data.Source:
 
 
 def test_the_record_splits_doubt_and_says_what_a_draw_buys(many: posteriors.Predictive, tmp_path: Path) -> None:
-    known, unknown = pictures(120, 1), pictures(60, 2)
-    record = audit(many, known, unknown={"other": unknown}, replicas=20, folder=tmp_path)
+    known, ood = pictures(120, 1), pictures(60, 2)
+    record = audit(many, known, ood={"other": ood}, replicas=20, folder=tmp_path)
     assert record.draws is not None
     assert record.draws.count == 5
     assert [item.set for item in record.draws.sets] == ["correct", "wrong", "other"]
@@ -52,7 +52,7 @@ def test_the_record_splits_doubt_and_says_what_a_draw_buys(many: posteriors.Pred
         assert 0 < item.epistemic < item.total
         assert 0.2 <= item.agreement <= 1
     other = record.draws.sets[2]
-    draws = many.draws(torch.cat([x for x, _ in unknown])).double()
+    draws = many.draws(torch.cat([x for x, _ in ood])).double()
     assert other.epistemic == pytest.approx(float(scores.mutual_information(draws).mean()), rel=1e-4)
     assert [item.draws for item in record.draws.gain] == [1, 2, 3, 5]
     last = record.draws.gain[-1]
@@ -63,7 +63,7 @@ def test_the_record_splits_doubt_and_says_what_a_draw_buys(many: posteriors.Pred
     assert families["mutual_information"] == "draws"
     assert "knn" not in families
     # kept and used again: the same record from the same folder, without another pass
-    again = audit(many, known, unknown={"other": unknown}, replicas=20, folder=tmp_path)
+    again = audit(many, known, ood={"other": ood}, replicas=20, folder=tmp_path)
     assert again.draws == record.draws
     page = render(record)
     assert "Many networks" in page

@@ -11,7 +11,7 @@ from caveat.records.record import Record
 from caveat.studies.toy_scenes import write_toy_camvid
 
 MODEL = "caveat.models:enet(classes=8)"
-UNKNOWN = [text for kind in ("pedestrian", "bicyclist", "car") for text in ("--unknown", kind)]
+OOD = [text for kind in ("pedestrian", "bicyclist", "car") for text in ("--ood", kind)]
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ def call(*arguments: object):
 
 def test_record_and_report(root, tmp_path):
     folder = tmp_path / "out"
-    result = call("--model", MODEL, "--test", "camvid", "--root", root, *UNKNOWN, "--replicas", 2, "--scenes", 2,
+    result = call("--model", MODEL, "--test", "camvid", "--root", root, *OOD, "--replicas", 2, "--scenes", 2,
                   "--score", "msp", "--size", "16x24", "-o", folder)  # fmt: skip
     assert result.exit_code == 0, result.output
     record = Record.load(folder / "record.json")
@@ -40,7 +40,7 @@ def test_record_and_report(root, tmp_path):
 def test_a_posterior_is_asked_for_its_draws(root, tmp_path):
     posteriors.save(posteriors.ensemble.of([enet(classes=8)] * 2), tmp_path / "two.safetensors")
     for name, options in (("a", ["--dropout", "--draws", 2]), ("b", ["--posterior", tmp_path / "two.safetensors"])):
-        result = call("--model", MODEL, "--test", "camvid:val", "--root", root, *UNKNOWN, "--replicas", 2,
+        result = call("--model", MODEL, "--test", "camvid:val", "--root", root, *OOD, "--replicas", 2,
                       "--scenes", 0, "--score", "mutual_information", "-o", tmp_path / name, *options)  # fmt: skip
         assert result.exit_code == 0, result.output
         record = Record.load(tmp_path / name / "record.json")
@@ -49,7 +49,7 @@ def test_a_posterior_is_asked_for_its_draws(root, tmp_path):
 
 
 def test_classes_are_told(root, tmp_path):
-    result = call("--model", MODEL, "--test", "camvid", "--root", root, "--unknown", "car", "--classes", "-o", tmp_path)
+    result = call("--model", MODEL, "--test", "camvid", "--root", root, "--ood", "car", "--classes", "-o", tmp_path)
     assert result.output.strip() == "sky, building, pole, road, pavement, tree, sign, fence, pedestrian, bicyclist"
 
 

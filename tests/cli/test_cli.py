@@ -46,7 +46,7 @@ def nothing():
 
 @pytest.fixture
 def place(tmp_path, monkeypatch, generator):
-    """A folder with a module of networks, a known set and an unknown one."""
+    """A folder with a module of networks, an in-distribution set and an OOD one."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "nets", raising=False)
@@ -74,10 +74,10 @@ AUDIT = ("audit", "--model", "nets:linear", "--test", "npz:known.npz", "-o", "ou
 
 
 def test_an_audit_from_one_command(place, capsys, monkeypatch):
-    code, out, _ = run(*AUDIT, "--unknown", "noise=noise:uniform", capsys=capsys, monkeypatch=monkeypatch)
+    code, out, _ = run(*AUDIT, "--ood", "noise=noise:uniform", capsys=capsys, monkeypatch=monkeypatch)
     assert code == 0
     record = Record.load("out/record.json")
-    assert {d.unknown for d in record.detections} == {"noise"}
+    assert {d.ood for d in record.detections} == {"noise"}
     assert "report.html" in out
     assert "msp" in out
     page = Path("out/report.html").read_text()
@@ -128,9 +128,9 @@ def empty():
         ),
         (empty, ["--test", "npz:empty.npz"], r"npz:empty.npz"),
         (truncated_parquet, ["--test", "parquet:p.parquet"], r"p.parquet"),
-        (None, ["--unknown", "large=npz:large.npz"], r"large: expected inputs of shape \(1, 4, 4\)"),
-        (None, ["--unknown", "noise:uniform"], r"--unknown: expected NAME=SOURCE"),
-        (None, ["--unknown", "a=mnits:test"], r"did you mean 'mnist'|mnist"),
+        (None, ["--ood", "large=npz:large.npz"], r"large: expected inputs of shape \(1, 4, 4\)"),
+        (None, ["--ood", "noise:uniform"], r"--ood: expected NAME=SOURCE"),
+        (None, ["--ood", "a=mnits:test"], r"did you mean 'mnist'|mnist"),
         (None, ["--model", "nets:headless"], r"found no linear or 1x1-convolution layer"),
         (None, ["--model", "nets:stubborn"], r"expected a model in evaluation mode"),
         (None, ["--model", "nets:linaer"], r"there is no 'linaer'; did you mean 'linear'"),
@@ -142,7 +142,7 @@ def empty():
         (None, ["--weights", "nowhere.safetensors"], r"--weights: cannot read"),
         (None, ["--score", "enrtopy"], r"did you mean 'entropy'"),
         (None, ["--calibration", "temp"], r"calibrations: there is no 'temp'"),
-        (None, ["--tune", "2"], r"tune: expected a share"),
+        (None, ["--calibration-share", "2"], r"calibration_share: expected a share"),
     ],
 )
 def test_a_mistake_is_one_line_and_exit_code_2(place, prepare, options, message, capsys, monkeypatch):
@@ -198,7 +198,7 @@ def test_options_have_the_names_and_defaults_of_the_python_parameters():
     options = {
         name: getattr(p.default, "default", p.default) for name, p in inspect.signature(command).parameters.items()
     }
-    for name in ("head", "tune", "replicas", "seed", "fit"):
+    for name in ("head", "calibration_share", "replicas", "seed", "train"):
         assert options[name] == python[name], name
 
 
@@ -215,11 +215,11 @@ def test_training_is_resumed_and_then_audited(place, capsys, monkeypatch):
 
 
 def test_from_an_audit_to_a_guard_to_verdicts(place, capsys, monkeypatch):
-    run(*AUDIT, "--unknown", "noise=noise:uniform", capsys=capsys, monkeypatch=monkeypatch)
+    run(*AUDIT, "--ood", "noise=noise:uniform", capsys=capsys, monkeypatch=monkeypatch)
     options = ("guard", "fit", "out", "-o", "guard", "--score", "energy", "--keep", "0.9")
     code, out, err = run(*options, capsys=capsys, monkeypatch=monkeypatch)
     assert code == 0, err
-    assert "accepts a fresh known input with probability 90.0% or more" in out
+    assert "accepts a fresh in-distribution input with probability 90.0% or more" in out
     score = ("guard", "run", "guard", "npz:known.npz", "-o", "v.parquet")
     code, _, err = run(*score, capsys=capsys, monkeypatch=monkeypatch)
     assert code == 2
@@ -264,7 +264,7 @@ def test_arrays_from_the_command_line(place, capsys, monkeypatch, generator):
     arrays = ("audit", "--logits", "said.npz", "-o", "out", "--replicas", "5")
     code, _, err = run(*arrays, "--fail-if", "auroc[near,msp]<0.5", capsys=capsys, monkeypatch=monkeypatch)
     assert code == 0, err
-    assert {d.unknown for d in Record.load("out/record.json").detections} == {"near"}
+    assert {d.ood for d in Record.load("out/record.json").detections} == {"near"}
     code, _, err = run(*arrays, "--model", "nets:linear", capsys=capsys, monkeypatch=monkeypatch)
     assert code == 2
     assert "expected either --logits or --model and --test" in err

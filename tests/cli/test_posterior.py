@@ -35,7 +35,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("name", ["ensemble", "tradi", "swag"])
 def test_what_training_leaves_is_audited(folder: Path, tmp_path: Path, name: str) -> None:
     run(
-        "audit", "--model", MODEL, "--weights", folder / "model.safetensors", "--test", "digits:test", "--fit",
+        "audit", "--model", MODEL, "--weights", folder / "model.safetensors", "--test", "digits:test", "--train",
         "digits:train", "--posterior", folder / f"{name}.safetensors", "--score", "msp", "--score",
         "mutual_information", "--replicas", 5, "-o", tmp_path, *([] if name == "ensemble" else ["--draws", 4]),
     )  # fmt: skip

@@ -55,7 +55,7 @@ def activations(generator, *, n=400):
 
 
 def foreign(generator, *, n=300):
-    """Weak, diffuse activations, and some of units that known inputs do not use."""
+    """Weak, diffuse activations, and some of units that in-distribution inputs do not use."""
     features = (0.4 + 0.2 * torch.randn(n, 30, generator=generator, dtype=torch.float64)).relu()
     features[:, 24:] += 0.6
     return features
@@ -310,9 +310,7 @@ class TestFromColumns:
         columns, wrong = self.columns(n=50)
         with pytest.raises(DataError, match="columns: expected scores"):
             FROM_COLUMNS[name](columns[:0], wrong[:0])
-        with pytest.raises(
-            DataError, match="wrong: expected right answers and wrong or unknown ones, all 50 are right"
-        ):
+        with pytest.raises(DataError, match="wrong: expected right answers and wrong or OOD ones, all 50 are right"):
             FROM_COLUMNS[name](columns, torch.zeros(50, dtype=torch.bool))
         with shapes_unchecked(), pytest.raises(DataError, match="wrong: expected 50 booleans"):
             FROM_COLUMNS[name](columns, wrong[:-1])

@@ -95,20 +95,20 @@ def test_camvid(camvid: Path):
 
 def test_unknown_classes_are_numbered_after_the_known_ones(camvid: Path):
     plain = open_camvid("test", root=camvid, batch=2)
-    open_set = open_camvid("test", root=camvid, unknown=("pedestrian", "car"), batch=2)
+    open_set = open_camvid("test", root=camvid, ood=("pedestrian", "car"), batch=2)
     (_, before), (_, after) = next(iter(plain)), next(iter(open_set))
     assert open_set.classes == tuple(c for c in plain.classes if c not in ("pedestrian", "car"))
-    assert open_set.unknown == {"pedestrian": (9,), "car": (10,)}
+    assert open_set.ood == {"pedestrian": (9,), "car": (10,)}
     for old, title in enumerate(plain.classes):
         new = 9 if title == "pedestrian" else 10 if title == "car" else open_set.classes.index(title)
         assert torch.equal(before == old, after == new), title
     assert torch.equal(before == VOID, after == VOID)
     with pytest.raises(OptionError, match="no class 'horse'"):
-        open_camvid(root=camvid, unknown=("horse",))
+        open_camvid(root=camvid, ood=("horse",))
 
 
 def test_training_batches_hide_what_is_unknown(camvid: Path):
-    scenes = open_camvid("train", root=camvid, unknown=("pedestrian", "bicyclist", "car"))
+    scenes = open_camvid("train", root=camvid, ood=("pedestrian", "bicyclist", "car"))
     plain = {tuple(picture.flatten().tolist()): labels for x, y in scenes for picture, labels in zip(x, y, strict=True)}
     batches = shuffled_scenes(scenes, batch=2, generator=torch.Generator().manual_seed(0))
     assert len(batches) == 2
@@ -143,7 +143,7 @@ def test_resizing_keeps_labels_whole(camvid: Path):
 def test_street_hazards(hazards: Path):
     test = open_street_hazards("test", root=hazards)
     pictures, labels = next(iter(test))
-    assert test.unknown == {"anomaly": (13,)}
+    assert test.ood == {"anomaly": (13,)}
     assert len(test.classes) == 13
     assert bool((labels[:, 0, :2] == 13).all())
     assert torch.allclose(pictures[:, 0] * 255, 10.0 * (labels + 1), atol=1e-3)  # the files begin at 1
@@ -164,7 +164,7 @@ def test_bdd_anomaly_sorts_pictures_by_what_they_hold(bdd: Path):
     test = open_bdd_anomaly("test", root=bdd)
     _, labels = next(iter(test))
     assert len(test.classes) == 17
-    assert test.unknown == {"motorcycle": (17,), "train": (18,)}
+    assert test.ood == {"motorcycle": (17,), "train": (18,)}
     assert bool((labels[0, 0, :2] == 17).all())
     assert bool((labels[1, 0, :2] == 18).all())
     _, train = next(iter(open_bdd_anomaly("train", root=bdd)))
@@ -227,7 +227,7 @@ def test_sizes_must_agree_within_a_batch(camvid: Path):
 
 @pytest.mark.skipif("CAVEAT_DATA" not in os.environ, reason="needs CAVEAT_DATA")
 def test_the_real_camvid():
-    test = open_camvid("test", unknown=("pedestrian", "bicyclist", "car"))
+    test = open_camvid("test", ood=("pedestrian", "bicyclist", "car"))
     pictures, labels = next(iter(test))
     assert len(test) == 233
     assert pictures.shape == (4, 3, 360, 480)

@@ -126,7 +126,7 @@ def test_a_verdict_says_what_it_rests_on(guard, generator):
     assert "sure (entropy" in verdict.explain(accepted)
     assert verdict.epistemic is None
     torch.testing.assert_close(verdict.probs.sum(dim=1), torch.ones(51).double())
-    # p-values of known data are uniform: one in ten is below 0.1
+    # p-values of in-distribution data are uniform: one in ten is below 0.1
     p = guard(known_set(generator, 4000)[0]).p_value
     assert (p <= 0.1).double().mean().item() == pytest.approx(0.1, abs=0.04)
 
@@ -235,7 +235,7 @@ def test_a_guard_moves_with_its_fitted_tensors(model, generator):
 def test_auto_says_what_it_used(model, generator):
     guard = Guard.fit(model, in_batches(*known_set(generator, 800)))
     assert guard.decision.score.name in catalog.resolve(None)
-    assert "On known data alone" in guard.decision.why
+    assert "On in-distribution data alone" in guard.decision.why
 
 
 @pytest.mark.parametrize(

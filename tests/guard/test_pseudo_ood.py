@@ -1,4 +1,4 @@
-"""Thresholds from pictures that stand for unknown ones."""
+"""Thresholds from pictures that stand for OOD ones."""
 
 import sys
 from contextlib import suppress
@@ -16,7 +16,7 @@ from caveat import Guard
 from caveat.cli.main import main
 from caveat.errors import OptionError
 from caveat.guard import artefact
-from caveat.guard.pseudo_ood import pseudo_unknown
+from caveat.guard.pseudo_ood import pseudo_ood
 from caveat.guard.threshold import promise, refusing
 from caveat.models import WithAutoencoder
 
@@ -27,7 +27,7 @@ def seeded(seed: int = 1) -> torch.Generator:
 
 def test_the_first_half_is_turned_and_the_rest_is_largely_hidden(generator):
     images = 0.1 + 0.9 * torch.rand(21, 1, 28, 28, generator=generator)
-    made = pseudo_unknown(images, seeded())
+    made = pseudo_ood(images, seeded())
     for image, turned in zip(images[:11, 0], made[:11, 0], strict=True):
         assert torch.equal(turned, image.rot90(1)) or torch.equal(turned, image.rot90(3))
     hidden = made[11:] == 0
@@ -36,26 +36,26 @@ def test_the_first_half_is_turned_and_the_rest_is_largely_hidden(generator):
     assert torch.equal(sides, sides.round())
     assert sides.min() >= 16
     assert sides.max() <= 20
-    assert torch.equal(pseudo_unknown(images, seeded()), made)
+    assert torch.equal(pseudo_ood(images, seeded()), made)
     with pytest.raises(OptionError, match="images: expected at least two pictures, got 1"):
-        pseudo_unknown(images[:1], seeded())
+        pseudo_ood(images[:1], seeded())
 
 
 def test_with_an_autoencoder_they_are_its_pictures_of_noised_ones(generator):
     images = torch.rand(300, 1, 28, 28, generator=generator)
     kept = WithAutoencoder(nn.Flatten(), nn.Identity())
-    noised = pseudo_unknown(images, seeded(), model=kept, sigma=0.0)
+    noised = pseudo_ood(images, seeded(), model=kept, sigma=0.0)
     zeros = (noised == 0).flatten(1).sum(1).sqrt()
     assert zeros[:150].min() == 10  # a square as in training over what is turned
     assert zeros[:150].max() == 14
     assert zeros[150:].min() == 16
     black = WithAutoencoder(nn.Flatten(), nn.Threshold(2.0, 0.25))
-    assert torch.equal(pseudo_unknown(images, seeded(), model=black), torch.full_like(images, 0.25))
+    assert torch.equal(pseudo_ood(images, seeded(), model=black), torch.full_like(images, 0.25))
 
 
 @given(st.lists(st.integers(0, 9), min_size=1, max_size=30), st.lists(st.integers(0, 9), min_size=1, max_size=30))
-def test_no_threshold_tells_both_sides_better(known: list[int], unknown: list[int]):
-    known_scores, unknown_scores = torch.tensor(known).double(), torch.tensor(unknown).double()
+def test_no_threshold_tells_both_sides_better(known: list[int], ood: list[int]):
+    known_scores, unknown_scores = torch.tensor(known).double(), torch.tensor(ood).double()
 
     def balanced(threshold: float) -> float:
         return float((known_scores <= threshold).double().mean() + (unknown_scores > threshold).double().mean())
@@ -63,7 +63,7 @@ def test_no_threshold_tells_both_sides_better(known: list[int], unknown: list[in
     wrong = torch.zeros(len(known), dtype=torch.bool)
     best = max(balanced(t) for t in range(-1, 10))
     if best <= 1:  # the scores do not tell them apart
-        with pytest.raises(OptionError, match=r"against: the .* pseudo-unknown inputs score no higher"):
+        with pytest.raises(OptionError, match=r"against: the .* pseudo-OOD inputs score no higher"):
             promise(known_scores, wrong, against=unknown_scores)
         return
     made = promise(known_scores, wrong, against=unknown_scores)
@@ -93,7 +93,7 @@ def test_the_least_of_them_is_refused_and_an_empty_set_too():
 def test_a_guard_against_pseudo_unknown_pictures(model, generator, tmp_path: Path):
     labels = torch.arange(1200) % CLASSES
     known = in_batches(pictures(labels, generator), labels)
-    turned = pseudo_unknown(pictures(labels, generator), seeded(), sides=(2, 3))
+    turned = pseudo_ood(pictures(labels, generator), seeded(), sides=(2, 3))
     strange = in_batches(turned, torch.full((1200,), -1))
     guard = Guard.fit(model, known, score="msp", against=strange)
     made = guard.decision.promise
@@ -126,7 +126,7 @@ def test_caveat_fit_against_a_set_of_the_audit(model, generator, tmp_path, monke
         out = capsys.readouterr()
         return out.out, out.err
 
-    run("audit", "--model", "netfile:net", "--test", "npz:known.npz", "--unknown", "turned=quarter-turned",
+    run("audit", "--model", "netfile:net", "--test", "npz:known.npz", "--ood", "turned=quarter-turned",
         "--score", "msp", "-o", "out", "--replicas", "5")  # fmt: skip
     out, _ = run("guard", "fit", "out", "--score", "msp", "--against", "turned", "-o", "guarded")
     assert "refuses" in " ".join(out.split())

@@ -28,9 +28,9 @@ PROPERTY = settings(derandomize=True, deadline=None, max_examples=60)
 SIDE = st.lists(st.integers(-4, 4), min_size=1, max_size=25)  # few distinct values: many ties
 
 
-def sets(known: list[int], unknown: list[int]) -> tuple[Tally, np.ndarray, np.ndarray]:
-    scores = np.array(known + unknown, dtype=float)
-    marks = np.array([False] * len(known) + [True] * len(unknown))
+def sets(known: list[int], ood: list[int]) -> tuple[Tally, np.ndarray, np.ndarray]:
+    scores = np.array(known + ood, dtype=float)
+    marks = np.array([False] * len(known) + [True] * len(ood))
     return tally(torch.from_numpy(scores), torch.from_numpy(marks)), scores, marks
 
 
@@ -41,8 +41,8 @@ def overlapping(n: int, seed: int = 0) -> Tally:
 
 @PROPERTY
 @given(SIDE, SIDE)
-def test_equals_scikit_learn_with_ties(known: list[int], unknown: list[int]) -> None:
-    counted, scores, marks = sets(known, unknown)
+def test_equals_scikit_learn_with_ties(known: list[int], ood: list[int]) -> None:
+    counted, scores, marks = sets(known, ood)
     assert auroc(counted).item() == pytest.approx(peer.roc_auc_score(marks, scores), abs=1e-12)
     assert aupr_out(counted).item() == pytest.approx(peer.average_precision_score(marks, scores), abs=1e-12)
     assert aupr_in(counted).item() == pytest.approx(peer.average_precision_score(~marks, -scores), abs=1e-12)
@@ -54,8 +54,8 @@ def test_equals_scikit_learn_with_ties(known: list[int], unknown: list[int]) -> 
 
 @PROPERTY
 @given(SIDE, SIDE)
-def test_curves_have_scikit_learns_vertices(known: list[int], unknown: list[int]) -> None:
-    counted, scores, marks = sets(known, unknown)
+def test_curves_have_scikit_learns_vertices(known: list[int], ood: list[int]) -> None:
+    counted, scores, marks = sets(known, ood)
     x, y = roc_curve(counted)
     lost, caught, _ = peer.roc_curve(marks, scores, drop_intermediate=False)
     np.testing.assert_allclose(np.stack((x, y)), np.stack((lost, caught)), atol=1e-12)
@@ -68,36 +68,36 @@ def test_curves_have_scikit_learns_vertices(known: list[int], unknown: list[int]
 
 @PROPERTY
 @given(SIDE, SIDE)
-def test_monotone_transforms_leave_rankings(known: list[int], unknown: list[int]) -> None:
-    first, _, _ = sets(known, unknown)
-    second = tally_sets(*(torch.tensor(side, dtype=torch.float64).mul(0.7).exp() - 5 for side in (known, unknown)))
+def test_monotone_transforms_leave_rankings(known: list[int], ood: list[int]) -> None:
+    first, _, _ = sets(known, ood)
+    second = tally_sets(*(torch.tensor(side, dtype=torch.float64).mul(0.7).exp() - 5 for side in (known, ood)))
     for metric in OF_RANKING.values():
         assert metric(first).item() == metric(second).item()
 
 
 @PROPERTY
 @given(SIDE, SIDE)
-def test_negating_scores_turns_auroc_round(known: list[int], unknown: list[int]) -> None:
-    counted, scores, marks = sets(known, unknown)
+def test_negating_scores_turns_auroc_round(known: list[int], ood: list[int]) -> None:
+    counted, scores, marks = sets(known, ood)
     negated = tally(torch.from_numpy(-scores), torch.from_numpy(marks))
     assert auroc(counted).item() == pytest.approx(1 - auroc(negated).item(), abs=1e-12)
     assert aupr_in(counted).item() == pytest.approx(aupr_out(mirror(counted)).item(), abs=1e-12)
 
 
 def test_goldens_by_hand() -> None:
-    # Known 1 2 2 4, unknown 2 3 5. Pairs: 2 beats 1 and ties two (2), 3 beats three (3), 5 beats four (4): 9 of 12.
+    # Known 1 2 2 4, OOD 2 3 5. Pairs: 2 beats 1 and ties two (2), 3 beats three (3), 5 beats four (4): 9 of 12.
     counted = tally_sets(torch.tensor([1.0, 2, 2, 4]), torch.tensor([2.0, 3, 5]))
     assert auroc(counted).item() == 0.75
-    # Descending 5+ 4- 3+ (2+ 2- 2-) 1-: precision at the unknowns 1, 2/3, 3/6, each a third of the recall.
+    # Descending 5+ 4- 3+ (2+ 2- 2-) 1-: precision at the OOD inputs 1, 2/3, 3/6, each a third of the recall.
     assert aupr_out(counted).item() == pytest.approx((1 + 2 / 3 + 1 / 2) / 3, abs=1e-15)
     # Ascending: 1 (1/1), tie of 2 (3 of 4, twice), 4 (4 of 6).
     assert aupr_in(counted).item() == pytest.approx((1 + 2 * 3 / 4 + 4 / 6) / 4, abs=1e-15)
-    # 75 % of the known are at or below 2, and one unknown with them; all of them need 4, and two unknowns pass.
+    # 75 % of the known are at or below 2, and one OOD with them; all of them need 4, and two OOD inputs pass.
     assert fpr_at_tpr(counted, 0.75).item() == pytest.approx(1 / 3)
     assert fpr_at_tpr(counted).item() == pytest.approx(2 / 3)
     assert quantile_threshold(counted, 0.75).item() == 2
     assert quantile_threshold(counted, 0.76).item() == 4
-    # Best at 2: lose 1 of 4 known, let 1 of 3 unknown pass.
+    # Best at 2: lose 1 of 4 known, let 1 of 3 OOD pass.
     assert detection_error(counted).item() == pytest.approx((1 / 4 + 1 / 3) / 2)
     assert youden_threshold(counted).item() == 2
 
@@ -125,8 +125,8 @@ def test_the_quantile_is_not_lost_to_rounding(n: int) -> None:
 def test_numpys_percentile_differs_by_one_known_sample_at_most() -> None:
     counted = overlapping(10_000)
     known = np.repeat(counted.values.numpy(), counted.negative.long().numpy())
-    unknown = np.repeat(counted.values.numpy(), counted.positive.long().numpy())
-    theirs = float((unknown <= np.percentile(known, 95)).mean())
+    ood = np.repeat(counted.values.numpy(), counted.positive.long().numpy())
+    theirs = float((ood <= np.percentile(known, 95)).mean())
     assert fpr_at_tpr(counted).item() == pytest.approx(theirs, abs=3e-4)
 
 
@@ -138,11 +138,11 @@ def test_of_a_histogram_the_threshold_may_be_infinite() -> None:
 
 @PROPERTY
 @given(SIDE, SIDE, st.lists(st.floats(-5, 5), min_size=1, max_size=5))
-def test_shares_accepted(known: list[int], unknown: list[int], thresholds: list[float]) -> None:
-    counted, _, _ = sets(known, unknown)
+def test_shares_accepted(known: list[int], ood: list[int], thresholds: list[float]) -> None:
+    counted, _, _ = sets(known, ood)
     kept, passed = shares_accepted(counted, torch.tensor(thresholds, dtype=torch.float64))
     assert kept.tolist() == pytest.approx([np.mean(np.array(known) <= t) for t in thresholds])
-    assert passed.tolist() == pytest.approx([np.mean(np.array(unknown) <= t) for t in thresholds])
+    assert passed.tolist() == pytest.approx([np.mean(np.array(ood) <= t) for t in thresholds])
 
 
 def test_replicas_are_judged_one_by_one() -> None:
@@ -159,9 +159,9 @@ def test_replicas_are_judged_one_by_one() -> None:
 
 def test_float32_scores_give_what_float64_scores_give() -> None:
     generator = torch.Generator().manual_seed(0)
-    known, unknown = torch.randn(400, generator=generator), torch.randn(300, generator=generator) + 1
+    known, ood = torch.randn(400, generator=generator), torch.randn(300, generator=generator) + 1
     for metric in OF_RANKING.values():
-        assert metric(tally_sets(known, unknown)).item() == metric(tally_sets(known.double(), unknown.double())).item()
+        assert metric(tally_sets(known, ood)).item() == metric(tally_sets(known.double(), ood.double())).item()
 
 
 def test_curves_of_many_points_look_the_same() -> None:
@@ -188,7 +188,7 @@ def test_simplify_keeps_the_corner() -> None:
 def test_mistakes_are_refused() -> None:
     score = torch.zeros(2)
     for metric in (*OF_RANKING.values(), roc_curve, precision_recall_curve):
-        with pytest.raises(DataError, match=r"the positive \(unknown or wrong\) side is empty"):
+        with pytest.raises(DataError, match=r"the positive \(OOD or wrong\) side is empty"):
             metric(tally_sets(score, score[:0]))
         with pytest.raises(DataError, match=r"the negative \(known or correct\) side is empty"):
             metric(tally_sets(score[:0], score))

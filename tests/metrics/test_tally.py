@@ -148,7 +148,7 @@ def test_mirror_twice_is_the_same_and_once_swaps_the_sides() -> None:
 
 
 def test_fpr_of_the_mirror_is_the_other_convention() -> None:
-    # Catch at least 75 % of the unknown 3, 5, 7, 9: reject from 5 on. Known 1, 4, 5, 6: 5 and 6 are lost.
+    # Catch at least 75 % of the OOD 3, 5, 7, 9: reject from 5 on. Known 1, 4, 5, 6: 5 and 6 are lost.
     other = mirror(tally_sets(torch.tensor([1.0, 4, 5, 6]), torch.tensor([3.0, 5, 7, 9])))
     assert fpr_at_tpr(other, 0.75).item() == 0.5
 

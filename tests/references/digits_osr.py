@@ -1,4 +1,4 @@
-"""Known digits 0-5 against unknown 6-9 and pictures of no digit: AUROC of our scores, beside a rival's.
+"""Known digits 0-5 against OOD 6-9 and pictures of no digit: AUROC of our scores, beside a rival's.
 
 Small enough to run anywhere: scikit-learn's 8x8 digits, 70/30 split, a network of 24,000 weights, 40 epochs, 5 seeds.
 `python -m tests.references.digits_osr` writes docs/gallery/digits-osr.md.
@@ -54,7 +54,7 @@ STUDIED: dict[str, tuple[str, tuple[float, ...]]] = {
 INTRO = """# Digits, five known and four not
 
 Which score finds inputs of no known class, on a network that trains in seconds? Known: scikit-learn's 8x8 digits 0-5,
-split 70/30. Unknown: digits 6-9; uniform and Gaussian noise; the known test digits inverted, and with their pixels
+split 70/30. OOD: digits 6-9; uniform and Gaussian noise; the known test digits inverted, and with their pixels
 shuffled. A network of three convolutions (16, 32 and 64 channels, mean over pixels: 64 features) is trained for
 {epochs} epochs with Adam on {seeds} seeds; its mean accuracy on known test digits is {accuracy:.1f} %. Scores have
 their default options, but 5 neighbours and 16 principal directions, as in the study.
@@ -142,14 +142,13 @@ def rivals(rival: ModuleType, known: Observations, layer: nn.Linear) -> dict[str
     return found
 
 
-def judged(
-    detectors: dict[str, object], test: Observations, unknown: dict[str, Observations]
-) -> dict[str, list[float]]:
-    """AUROC in percent of each detector on each unknown set; known and unknown come in one batch, as they do in use."""
+def judged(detectors: dict[str, object], test: Observations, ood: dict[str, Observations]) -> dict[str, list[float]]:
+    """AUROC in percent of each detector on each OOD set; in-distribution and OOD come in one batch, as they do in
+    use."""
     rows: dict[str, list[float]] = {}
     for name, (signal, score) in detectors.items():
         rows[name] = []
-        for other in unknown.values():
+        for other in ood.values():
             values = score(torch.cat([getattr(test, signal), getattr(other, signal)])).detach()
             counted = tally_sets(values[: len(test)], values[len(test) :])
             rows[name].append(100 * float(ranking.auroc(counted)))

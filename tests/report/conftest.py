@@ -19,8 +19,8 @@ from caveat.records.record import (
     Curve,
     Detection,
     Estimate,
-    KnownSummary,
     Operating,
+    Performance,
     Picture,
     Record,
     Reliability,
@@ -50,7 +50,7 @@ SETS = [
     ("omniglot", "omniglot+invert+28x28", 0.9),
     ("noise", "noise:uniform", 3.0),
 ]
-RIGHT, WRONG, UNKNOWN = 1460, 40, 1200
+RIGHT, WRONG, OOD = 1460, 40, 1200
 CALIBRATIONS = [
     ("vector", 0.0061, 0.003, {}),
     ("matrix", 0.0139, -0.012, {}),
@@ -64,13 +64,13 @@ def estimate(value: float, half: float = 0.004) -> Estimate:
     return Estimate(value=value, low=max(0.0, value - half), high=min(1.0, value + half))
 
 
-def curves(known: Array, unknown: Array) -> dict[str, Any]:
-    scores = np.concatenate([known, unknown])
-    is_unknown = np.concatenate([np.zeros(len(known)), np.ones(len(unknown))])
+def curves(known: Array, ood: Array) -> dict[str, Any]:
+    scores = np.concatenate([known, ood])
+    is_unknown = np.concatenate([np.zeros(len(known)), np.ones(len(ood))])
     order = np.argsort(-scores, kind="stable")
     hits = np.cumsum(is_unknown[order])
     rejected = np.concatenate([[0], np.cumsum(1 - is_unknown[order]) / len(known)])
-    caught = np.concatenate([[0], hits / len(unknown)])
+    caught = np.concatenate([[0], hits / len(ood)])
     precision = np.concatenate([[1], hits / np.arange(1, len(order) + 1)])
     keep = np.unique(np.linspace(0, len(order), 300).astype(int))
     inside = np.argsort(scores, kind="stable")
@@ -79,15 +79,15 @@ def curves(known: Array, unknown: Array) -> dict[str, Any]:
         "auroc": estimate(float(np.trapezoid(caught, rejected))),
         "aupr_out": estimate(float(np.sum(np.diff(caught) * precision[1:]))),
         "aupr_in": estimate(float(np.mean(found[is_unknown[inside] == 0]))),
-        "fpr": float(np.mean(unknown <= np.quantile(known, 0.95))),
+        "fpr": float(np.mean(ood <= np.quantile(known, 0.95))),
         "detection_error": float(np.min((rejected + 1 - caught) / 2)),
         "roc": Curve(x=rejected[keep].tolist(), y=caught[keep].tolist()),
         "pr": Curve(x=caught[keep].tolist(), y=precision[keep].tolist()),
     }
 
 
-def summary(accuracy: float, confidence: float, ece: float) -> KnownSummary:
-    return KnownSummary(
+def summary(accuracy: float, confidence: float, ece: float) -> Performance:
+    return Performance(
         accuracy=estimate(accuracy),
         nll=Estimate(value=0.09 + ece, low=0.08 + ece, high=0.1 + ece),
         brier=Estimate(value=0.041 + ece / 10, low=0.039, high=0.049),
@@ -126,7 +126,7 @@ def picture(kind: str, name: str, score: str, index: int, rng: np.random.Generat
     stream = io.BytesIO()
     Image.fromarray(pixels).save(stream, "PNG")
     said = int(rng.integers(len(classes)))
-    true = {"trusted mistake": classes[(said + 3) % len(classes)], "doubted correct": classes[said]}.get(kind)
+    true = {"confident error": classes[(said + 3) % len(classes)], "uncertain correct": classes[said]}.get(kind)
     return Picture(
         kind=kind,  # pyright: ignore[reportArgumentType]  (pydantic checks it)
         score=score,
@@ -140,12 +140,12 @@ def picture(kind: str, name: str, score: str, index: int, rng: np.random.Generat
     )
 
 
-def score_parts(name: str, family: str, known: tuple[Array, Array], unknown: dict[str, Array]) -> dict[str, Any]:
+def score_parts(name: str, family: str, known: tuple[Array, Array], ood: dict[str, Array]) -> dict[str, Any]:
     right, wrong = known
     both = np.concatenate(known)
-    edges = np.linspace(min(both.min(), -3), max(float(np.max(list(unknown.values()) or [both.max()])), 5), 41)
-    groups = {"correct": right, "wrong": wrong, **unknown}
-    sets = {"mnist": both, **unknown}
+    edges = np.linspace(min(both.min(), -3), max(float(np.max(list(ood.values()) or [both.max()])), 5), 41)
+    groups = {"correct": right, "wrong": wrong, **ood}
+    sets = {"mnist": both, **ood}
     score = Score(
         name=name,
         family=family,  # pyright: ignore[reportArgumentType]  (pydantic checks it)
@@ -161,9 +161,9 @@ def score_parts(name: str, family: str, known: tuple[Array, Array], unknown: dic
     sweep = Sweep(
         score=name,
         thresholds=cuts.tolist(),
-        kept_correct=[float(np.sum(right <= cut) / len(both)) for cut in cuts],
-        kept_wrong=[float(np.sum(wrong <= cut) / len(both)) for cut in cuts],
-        passed={k: [float(np.mean(v <= cut)) for cut in cuts] for k, v in unknown.items()},
+        accepted_correct=[float(np.sum(right <= cut) / len(both)) for cut in cuts],
+        accepted_wrong=[float(np.sum(wrong <= cut) / len(both)) for cut in cuts],
+        accepted_ood={k: [float(np.mean(v <= cut)) for cut in cuts] for k, v in ood.items()},
     )
     order = np.argsort(both, kind="stable")
     is_wrong = np.concatenate([np.zeros(len(right)), np.ones(len(wrong))])[order]
@@ -201,12 +201,12 @@ def extended(record: Record, rename: Callable[[str], str]) -> Record:
     known = record.sets[0]
     street = SetSummary(name=rename("street"), role="unlabelled", source="folder:street", count=640,
                         shape=[1, 28, 28], mean_confidence=0.913, estimated_accuracy=0.884)  # fmt: skip
-    unknown = [item.name for item in record.sets if item.role == "unknown"]
+    ood = [item.name for item in record.sets if item.role == "ood"]
     guards: list[Operating] = []
     for sweep in record.sweeps[:2]:
-        kept = [a + b for a, b in zip(sweep.kept_correct, sweep.kept_wrong, strict=True)]
+        kept = [a + b for a, b in zip(sweep.accepted_correct, sweep.accepted_wrong, strict=True)]
         at = next(i for i, share in enumerate(kept) if share >= 0.95)
-        passed = {name: column[at] for name, column in sweep.passed.items()}
+        passed = {name: column[at] for name, column in sweep.accepted_ood.items()}
         guards.append(
             Operating(
                 score=sweep.score,
@@ -214,11 +214,11 @@ def extended(record: Record, rename: Callable[[str], str]) -> Record:
                 keep=0.95,
                 threshold=sweep.thresholds[at],
                 accepted={known.name: kept[at], street.name: 0.61, **passed},
-                error=sweep.kept_wrong[at] / kept[at],
-                error_of_all=sweep.kept_wrong[-1],
+                error=sweep.accepted_wrong[at] / kept[at],
+                error_of_all=sweep.accepted_wrong[-1],
             )
         )
-    means = {name: 1.6 + 0.9 * i for i, name in enumerate(unknown)}
+    means = {name: 1.6 + 0.9 * i for i, name in enumerate(ood)}
     merits = {item.name: 0.96 - 0.03 * i for i, item in enumerate(reversed(record.scores))}
     return record.model_copy(
         update={
@@ -266,18 +266,18 @@ def make_record(
     detections: list[Detection] = []
     for name, family, strength in names:
         right, wrong = rng.normal(0, 1, RIGHT), rng.normal(strength * 0.7 + 0.4, 1.1, WRONG)
-        unknown = {rename(n): rng.normal(strength * d, 0.9, UNKNOWN) for n, _, d in unknown_sets}
-        parts.append(score_parts(rename(name), family, (right, wrong), unknown))
-        for other, values in unknown.items():
+        ood = {rename(n): rng.normal(strength * d, 0.9, OOD) for n, _, d in unknown_sets}
+        parts.append(score_parts(rename(name), family, (right, wrong), ood))
+        for other, values in ood.items():
             found = curves(np.concatenate([right, wrong]), values)
             detections.append(
                 Detection(
                     score=rename(name),
-                    unknown=other,
+                    ood=other,
                     auroc=found["auroc"],
                     aupr_in=found["aupr_in"],
                     aupr_out=found["aupr_out"],
-                    base_rate=UNKNOWN / (UNKNOWN + RIGHT + WRONG),
+                    base_rate=OOD / (OOD + RIGHT + WRONG),
                     fpr_at_95_tpr=estimate(found["fpr"], 0.012),
                     detection_error=found["detection_error"],
                     roc=found["roc"],
@@ -290,9 +290,9 @@ def make_record(
     shown = [
         picture(kind, rename(where), rename(names[0][0] if names else "msp"), int(rng.integers(1500)), rng, classes)
         for kind, places in {
-            "trusted mistake": ["mnist"],
-            "doubted correct": ["mnist"],
-            "passing unknown": [n for n, _, _ in unknown_sets],
+            "confident error": ["mnist"],
+            "uncertain correct": ["mnist"],
+            "accepted OOD": [n for n, _, _ in unknown_sets],
         }.items()
         for where in places
         for _ in range(8)
@@ -306,10 +306,10 @@ def make_record(
         head=rename("fc2"),
         classes=classes,
         sets=[
-            SetSummary(name=rename("mnist"), role="known", source="mnist:test", count=1500, shape=[1, 28, 28],
+            SetSummary(name=rename("mnist"), role="test", source="mnist:test", count=1500, shape=[1, 28, 28],
                        mean_confidence=0.9909),
-            SetSummary(name=rename("mnist-fit"), role="fit", source="mnist:train", count=5000, shape=[1, 28, 28]),
-            *(SetSummary(name=rename(n), role="unknown", source=s, count=UNKNOWN, shape=[1, 28, 28],
+            SetSummary(name=rename("mnist-fit"), role="train", source="mnist:train", count=5000, shape=[1, 28, 28]),
+            *(SetSummary(name=rename(n), role="ood", source=s, count=OOD, shape=[1, 28, 28],
                          mean_confidence=0.35 + 0.1 * i % 0.6,
                          generated=s.startswith("noise")) for i, (n, s, _) in enumerate(unknown_sets)),
         ],

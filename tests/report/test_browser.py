@@ -87,15 +87,15 @@ def test_the_slider_starts_at_95_percent_and_changes_the_numbers(
 ) -> None:
     page = visit(place)
     sweep = next(item for item in record.sweeps if item.score == "knn")
-    kept = [right + wrong for right, wrong in zip(sweep.kept_correct, sweep.kept_wrong, strict=True)]
+    kept = [right + wrong for right, wrong in zip(sweep.accepted_correct, sweep.accepted_wrong, strict=True)]
     start = next(i for i, share in enumerate(kept) if share >= 0.95 - 1e-5)
 
     def check(at: int) -> None:
         assert numbers(page, "#threshold-value data") == [sweep.thresholds[at]]
         share, error = numbers(page, "#slider-says data")
         assert share == pytest.approx(kept[at])
-        assert error == pytest.approx(sweep.kept_wrong[at] / kept[at])
-        for name, column in sweep.passed.items():
+        assert error == pytest.approx(sweep.accepted_wrong[at] / kept[at])
+        for name, column in sweep.accepted_ood.items():
             assert numbers(page, f"[data-bar='{name}'] data") == [column[at]]
             width = page.eval_on_selector(f"[data-bar='{name}'] .wrong", "e => e.style.width")
             assert float(width.removesuffix("%")) == pytest.approx(column[at] * 100, abs=0.01)
@@ -126,8 +126,8 @@ def until(page: Any, expression: str, wanted: Any) -> None:
     pytest.fail(f"{expression} is {page.evaluate(expression)}, not {wanted}")
 
 
-def settled(page: Any, score: str, unknown: str) -> None:
-    until(page, "['score', 'set'].map(x => document.querySelector(`[data-show=${x}]`).textContent)", [score, unknown])
+def settled(page: Any, score: str, ood: str) -> None:
+    until(page, "['score', 'set'].map(x => document.querySelector(`[data-show=${x}]`).textContent)", [score, ood])
     page.wait_for_timeout(150)  # the chart runs on the next frame
 
 
@@ -139,7 +139,7 @@ def test_a_cell_shows_its_curves_and_values(record: Record, place: Path, visit: 
     row = next(i for i, item in enumerate(record.scores) if item.name == "msp")
     page.click(f"[data-score='{row}'] [data-set='0']")
     settled(page, "msp", "notmnist")
-    found = next(d for d in record.detections if (d.score, d.unknown) == ("msp", "notmnist"))
+    found = next(d for d in record.detections if (d.score, d.ood) == ("msp", "notmnist"))
     estimates = [found.auroc, found.aupr_in, found.aupr_out, found.fpr_at_95_tpr]
     wanted = [x for e in estimates for x in (e.value, e.low, e.high)] + [found.detection_error, found.base_rate]
     assert numbers(page, "#values data") == wanted
@@ -159,7 +159,7 @@ def test_the_metric_and_the_order_of_the_heat_map(record: Record, place: Path, v
     page.check("[name=metric][value=fpr]")
     column = [numbers(page, f"#heat [data-score='{i}'] [data-set='2'] > data")[0] for i in range(9)]
     assert column == [
-        next(d for d in record.detections if (d.score, d.unknown) == (s.name, "kmnist")).fpr_at_95_tpr.value
+        next(d for d in record.detections if (d.score, d.ood) == (s.name, "kmnist")).fpr_at_95_tpr.value
         for s in record.scores
     ]
     page.click("#heat thead th:nth-child(4) .sort")
@@ -167,7 +167,7 @@ def test_the_metric_and_the_order_of_the_heat_map(record: Record, place: Path, v
     page.click("#heat thead th:nth-child(4) .sort")
     assert numbers(page, "#heat [data-set='2'] > data") == sorted(column)
     assert page.get_attribute("#heat thead th:nth-child(4)", "aria-sort") == "ascending"
-    # The fewest passing unknowns wear the strongest colour.
+    # The fewest accepted OOD inputs wear the strongest colour.
     steps = page.eval_on_selector_all(
         "#heat [data-set='2']", "all => all.map(e => Number(e.className.match(/g(\\d+)/)[1]))"
     )
@@ -183,7 +183,7 @@ def test_every_number_after_use_is_in_the_record_or_says_how_it_was_made(
     page.select_option("#threshold [data-pick=score]", label="vim")
     move(page, 77)
     sweep = next(item for item in record.sweeps if item.score == "vim")
-    right, wrong = sweep.kept_correct[77], sweep.kept_wrong[77]
+    right, wrong = sweep.accepted_correct[77], sweep.accepted_wrong[77]
     derived = {"right + wrong": right + wrong, "wrong / (right + wrong)": wrong / (right + wrong)}
     known = set[float]()
 
@@ -332,11 +332,11 @@ def test_a_comparison_opens_quietly_and_sorts(full: Record, build: Callable[...,
                                               visit: Callable[..., Any]) -> None:  # fmt: skip
     compare.write({"nine": full, "eight": build(scores=8, full=True)}, tmp_path / "compare.html")
     page = visit(tmp_path / "compare.html")
-    page.click("#unknown details summary >> nth=0")
-    table = "#unknown details table >> nth=0"
+    page.click("#OOD details summary >> nth=0")
+    table = "#OOD details table >> nth=0"
     page.click(f"{table} >> thead th:nth-child(2) .sort")
     values = page.eval_on_selector(
-        "#unknown details table", "t => [...t.tBodies[0].rows].map(r => Number(r.cells[1].querySelector('data').value))"
+        "#OOD details table", "t => [...t.tBodies[0].rows].map(r => Number(r.cells[1].querySelector('data').value))"
     )
     assert values == sorted(values, reverse=True)
     assert len(values) == 8

@@ -103,7 +103,7 @@ def test_records_that_share_nothing_still_give_a_page(build: Callable[..., Recor
     bare = build(scores=1, sets=0, calibrated=False).model_copy(update={"calibrations": [], "scores": []})
     words = " ".join("".join(read(render({"a": full, "b": bare})).words).split())
     assert "The records share no calibration." in words
-    assert "No unknown set is shared." in words
+    assert "No OOD set is shared." in words
     assert "b is not comparable" in words
 
 

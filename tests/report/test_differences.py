@@ -37,8 +37,8 @@ def with_summary(record: Record, name: str, **changes: Estimate) -> Record:
     return record.model_copy(update={"calibrations": calibrations})
 
 
-def with_detection(record: Record, score: str, unknown: str, **changes: Estimate) -> Record:
-    found = [d.model_copy(update=changes) if (d.score, d.unknown) == (score, unknown) else d for d in record.detections]
+def with_detection(record: Record, score: str, ood: str, **changes: Estimate) -> Record:
+    found = [d.model_copy(update=changes) if (d.score, d.ood) == (score, ood) else d for d in record.detections]
     return record.model_copy(update={"detections": found})
 
 
@@ -132,7 +132,7 @@ def test_scores_on_a_shared_set(full: Record) -> None:
     other = full.model_copy(update={"choice": full.choice.model_copy(update={"score": "msp"})})
     other = with_detection(other, "knn", "kmnist", fpr_at_95_tpr=around(0.2, 0.01))
     picked, each = unknown_rows({"a": full, "b": other}, "kmnist")
-    found = {(d.score, d.unknown): d for d in full.detections}
+    found = {(d.score, d.ood): d for d in full.detections}
     assert [(item.metric, item.about) for item in picked] == [
         ("AUROC", "chosen"),
         ("FPR at 95 % TPR", "chosen"),
@@ -145,7 +145,7 @@ def test_scores_on_a_shared_set(full: Record) -> None:
         found["msp", "kmnist"].auroc,
     ]
     assert picked[0].cells[1].verdict == "worse"
-    assert picked[3].cells[1].verdict == "better"  # fewer unknowns pass
+    assert picked[3].cells[1].verdict == "better"  # fewer OOD inputs pass
     assert [item.about for item in each[::2]] == [score.name for score in full.scores]
     assert row(each, "FPR at 95 % TPR", "knn").cells[1].verdict == "better"
     assert row(each, "FPR at 95 % TPR", "vim").cells[1].change == 0.0
@@ -156,7 +156,7 @@ def test_without_a_choice_in_every_record_the_best_stand_in(full: Record, record
     picked, _ = unknown_rows({"a": full, "b": record}, "kmnist")
     assert {item.about for item in picked} == {"best in hindsight"}
     keys = key_rows({"a": full, "b": record})
-    assert [(item.metric, item.unknown) for item in keys[:6]] == [
+    assert [(item.metric, item.ood) for item in keys[:6]] == [
         ("Accuracy", ""), ("NLL", ""), ("Brier", ""), ("ECE", ""), ("AUROC", "notmnist"),
         ("FPR at 95 % TPR", "notmnist"),
     ]  # fmt: skip
@@ -170,15 +170,15 @@ def test_other_known_data_bring_no_verdict(full: Record) -> None:
     rows = [*known_rows(records), *unknown_rows(records, "noise")[1]]
     assert {cell.verdict for item in rows for cell in item.cells[1:]} == {"other data"}
     lines = [say(line) for line in apart(records)]
-    assert "b was not judged on the same known data: differences are those of the data, too." in lines
+    assert "b was not judged on the same in-distribution data: differences are those of the data, too." in lines
     assert [say(line) for line in judged(records)] == ["Against a, b is not comparable: not the same data."]
     assert apart({"a": full, "b": full}) == []
 
 
 def test_the_verdict_in_words(full: Record) -> None:
     other = with_summary(full, "none", accuracy=around(0.5, 0.01), ece=around(0.001, 0.0005))
-    for unknown in ("kmnist", "omniglot"):
-        other = with_detection(other, "mahalanobis", unknown, fpr_at_95_tpr=around(0.001, 0.0001))
+    for ood in ("kmnist", "omniglot"):
+        other = with_detection(other, "mahalanobis", ood, fpr_at_95_tpr=around(0.001, 0.0001))
     other = with_detection(other, "mahalanobis", "noise", auroc=around(0.5, 0.01))
     assert [say(line) for line in judged({"a": full, "b": other, "c": full})] == [
         "Against a, b is clearly better in ECE, FPR on kmnist and omniglot; clearly worse in accuracy, AUROC on noise; "
@@ -190,14 +190,14 @@ def test_the_verdict_in_words(full: Record) -> None:
 def test_what_is_not_shared_is_told(full: Record, build: Callable[..., Record]) -> None:
     lean = build(scores=3, sets=1)
     lines = [say(line) for line in apart({"full": full, "lean": lean})]
-    assert "Only in full: the unknown sets fashion-mnist, kmnist, noise and omniglot." in lines
+    assert "Only in full: the OOD sets fashion-mnist, kmnist, noise and omniglot." in lines
     assert "Only in full: the scores energy, entropy, margin, max_logit, msp and react." in lines
     assert "Only in full: the calibrations dirichlet, histogram, isotonic, matrix and vector." in lines
     assert "In full but not in lean: the scores energy, entropy, margin, max_logit, msp and react." in [
         say(line) for line in apart({"lean": lean, "full": full})
     ]
     none = [say(line) for line in apart({"a": full, "b": build(scores=1, sets=0)})]
-    assert "No unknown set is shared: what is said of unknown inputs cannot be compared." in none
+    assert "No OOD set is shared: what is said of OOD inputs cannot be compared." in none
 
 
 @pytest.mark.parametrize(("names", "text"), [([], ""), (["a"], "a"), (["a", "b"], "a and b")])

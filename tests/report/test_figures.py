@@ -10,7 +10,7 @@ from caveat.report.figures import FIGURES
 
 FIELDS = {
     "attacked": {"radius", "accuracy", "low", "high"},
-    "doubt": {"set", "part", "value"},
+    "uncertainty": {"set", "part", "value"},
     "gain": {"draws", "value", "set", "label"},
     "histogram": {"edge", "share", "group", "at"},
     "precision_recall": {"x", "y", "i"},
@@ -21,7 +21,7 @@ FIELDS = {
 }
 DATA = {
     "attacked": {"radii"},
-    "doubt": {"parts"},
+    "uncertainty": {"parts"},
     "gain": {"curves"},
     "histogram": {"bins", "threshold"},
     "precision_recall": {"curve", "chance"},
@@ -71,4 +71,4 @@ def test_axes_are_labelled(name: str) -> None:
     encodings = [value for key, value in walk(FIGURES[name]()) if key == "encoding"]
     titles = {axis: {e[axis]["title"] for e in encodings if e.get(axis, {}).get("title")} for axis in "xy"}
     assert titles["x"]
-    assert titles["y"] or name in ("quantiles", "doubt")  # there the sets' names are the axis
+    assert titles["y"] or name in ("quantiles", "uncertainty")  # there the sets' names are the axis

@@ -13,7 +13,7 @@ from .reading import EVIL, assert_alone, assert_inert, assert_policy, numbers_of
 
 
 def with_gradients(record: Record, *, end: str = "") -> Record:
-    sets = ["correct", "wrong", *(item.name for item in record.sets if item.role == "unknown")]
+    sets = ["correct", "wrong", *(item.name for item in record.sets if item.role == "ood")]
     strips = [
         Strip(
             statistic=name + end, logarithmic=name == "norm", low=0.0123, high=45.6,

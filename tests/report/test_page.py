@@ -90,7 +90,7 @@ def test_heavy_pictures_are_left_out_and_counted(record: Record) -> None:
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        ({"sets": 0}, "No unknown set was given"),
+        ({"sets": 0}, "No OOD set was given"),
         ({"pictures": False}, "The record has no pictures."),
         ({"scores": 0, "sets": 0, "pictures": False}, "The record has no sweep of thresholds."),
         ({"calibrated": False, "scores": 1}, "The score, "),
@@ -106,7 +106,7 @@ def test_a_record_without_calibrations_or_curves(build: Callable[..., Record]) -
         update={"calibrations": [], "selective": [], "sweeps": [], "detections": []}
     )
     words = "".join(read(render(bare)).words)
-    assert "no figures for known data" in words
+    assert "no figures for in-distribution data" in words
     assert "no figures on mistakes" in words
 
 
@@ -182,7 +182,7 @@ def test_bars_of_set_sizes_and_of_the_guard_are_true(full: Record, full_page: st
     reader = read(full_page)
     stacks = {a["aria-label"]: None for a, _ in of(reader, "svg") if a.get("class") == "stack" and "aria-label" in a}
     assert {"Set sizes of kmnist", "Answered of street", "Answered of mnist"} <= set(stacks)
-    # By hand from the record: the guard's bar of the known set ends where its answers end.
+    # By hand from the record: the guard's bar of the in-distribution set ends where its answers end.
     guard = full.operating[1]
     assert guard.score == "mahalanobis"
     ends = {
@@ -197,13 +197,13 @@ def test_the_guard_of_the_chosen_score_comes_first(full: Record, full_page: str)
     words, numbers = section(full_page, "threshold"), cells(full_page, "threshold")
     _, guard = full.operating
     assert numbers[:4] == [guard.threshold, guard.keep, guard.error, guard.error_of_all]
-    assert numbers[4:11] == [guard.accepted[item.name] for item in full.sets if item.role != "fit"]
+    assert numbers[4:11] == [guard.accepted[item.name] for item in full.sets if item.role != "train"]
     assert words.index("mahalanobis chosen calibration temperature threshold") < words.index("knn calibration")
     assert "street unlabelled" in words
 
 
 def test_the_choice_is_told_with_its_figures(full: Record, full_page: str) -> None:
-    words, numbers = section(full_page, "unknown"), cells(full_page, "unknown")
+    words, numbers = section(full_page, "ood"), cells(full_page, "ood")
     assert full.choice
     assert full.choice.why in words
     assert "In hindsight knn is best on them" in words

@@ -42,17 +42,17 @@ def test_numbers_are_those_of_the_record(record: Record) -> None:
     for at, score in enumerate(record.scores):
         sweep = next(item for item in record.sweeps if item.score == score.name)
         sent = data["sweeps"][at]
-        rows = list(zip(sweep.thresholds, sweep.kept_correct, sweep.kept_wrong, strict=True))
+        rows = list(zip(sweep.thresholds, sweep.accepted_correct, sweep.accepted_wrong, strict=True))
         assert all(row in rows for row in zip(sent["thresholds"], sent["right"], sent["wrong"], strict=True))
-        for place, item in enumerate(data["unknown"]):
-            found = next(d for d in record.detections if (d.score, d.unknown) == (score.name, item["name"]))
+        for place, item in enumerate(data["ood"]):
+            found = next(d for d in record.detections if (d.score, d.ood) == (score.name, item["name"]))
             assert data["detections"][at][place]["fpr"] == [
                 found.fpr_at_95_tpr.value,
                 found.fpr_at_95_tpr.low,
                 found.fpr_at_95_tpr.high,
             ]
-            column = sweep.passed[item["name"]]
-            assert sent["passed"][place] == [column[sweep.thresholds.index(x)] for x in sent["thresholds"]]
+            column = sweep.accepted_ood[item["name"]]
+            assert sent["accepted_ood"][place] == [column[sweep.thresholds.index(x)] for x in sent["thresholds"]]
 
 
 def test_marks_are_the_smallest_thresholds_that_keep_enough(record: Record) -> None:
@@ -68,13 +68,13 @@ def test_marks_survive_the_record_s_rounding(record: Record) -> None:
     sweep = record.sweeps[0].model_copy(
         update={
             "thresholds": [0.0, 1.0, 2.0],
-            "kept_correct": [0.5, 671 / 720, 0.96],
-            "kept_wrong": [0.01, 13 / 720, 0.02],
-            "passed": {},
+            "accepted_correct": [0.5, 671 / 720, 0.96],
+            "accepted_wrong": [0.01, 13 / 720, 0.02],
+            "accepted_ood": {},
         }
     )
     rounded = type(sweep).model_validate(sweep.model_dump())
-    assert rounded.kept_correct[1] + rounded.kept_wrong[1] < 0.95
+    assert rounded.accepted_correct[1] + rounded.accepted_wrong[1] < 0.95
     assert payload(record.model_copy(update={"sweeps": [rounded]}))["sweeps"][0]["marks"] == [1, 1, 2]
 
 
@@ -85,7 +85,9 @@ def test_marks_survive_thinning(large: Record) -> None:
     for name, sweep in zip(data["scores"], data["sweeps"], strict=True):
         first = next(
             t
-            for t, a, b in zip(full[name].thresholds, full[name].kept_correct, full[name].kept_wrong, strict=True)
+            for t, a, b in zip(
+                full[name].thresholds, full[name].accepted_correct, full[name].accepted_wrong, strict=True
+            )
             if a + b >= 0.95 - 1e-5
         )
         assert sweep["thresholds"][sweep["marks"][1]] == first
@@ -111,4 +113,4 @@ def test_pictures_beyond_the_budget_are_dropped_evenly(record: Record) -> None:
 def test_the_page_starts_at_the_hardest_set_of_the_best_score(record: Record) -> None:
     data = payload(record)
     assert data["scores"][data["start"]["score"]] == "knn"
-    assert data["unknown"][data["start"]["set"]]["name"] == "kmnist"
+    assert data["ood"][data["start"]["set"]]["name"] == "kmnist"

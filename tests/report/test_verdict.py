@@ -34,9 +34,7 @@ def with_calibration(record: Record, *, ece: float, accuracy: float, confidence:
 def with_passing(record: Record, shares: dict[str, Any]) -> Record:
     """One score, and what it lets through of each set."""
     found = [
-        item.model_copy(update={"fpr_at_95_tpr": shares[item.unknown]})
-        for item in record.detections
-        if item.score == "knn"
+        item.model_copy(update={"fpr_at_95_tpr": shares[item.ood]}) for item in record.detections if item.score == "knn"
     ]
     return record.model_copy(update={"detections": found})
 
@@ -60,12 +58,12 @@ def test_the_word_for_calibration(record: Record, ece: float, accuracy: float, c
 def test_the_headline_of_the_made_up_record(record: Record) -> None:
     text = verdict(record)
     assert text.startswith(
-        "Right on 97.3 % (96.9\N{EN DASH}97.7) of known inputs. Slightly over-confident: it says 99.1 %"
+        "Right on 97.3 % (96.9\N{EN DASH}97.7) of in-distribution inputs. Slightly over-confident: it says 99.1 %"
     )
     assert "The calibration temperature brings that error down to 0.5 %." in text
     worst = max((d for d in record.detections if d.score == "knn"), key=lambda d: d.fpr_at_95_tpr.value)
     share = shown(worst.fpr_at_95_tpr.value, "percent").replace("\u202f", " ")
-    assert worst.unknown == "kmnist"
+    assert worst.ood == "kmnist"
     assert f"but {share} of kmnist: do not rely on it there." in text
 
 
@@ -74,11 +72,11 @@ def test_generated_sets_count_as_one(record: Record) -> None:
     aurocs = {("a", "real"): 0.9, ("a", "noise"): 0.8, ("a", "blobs"): 0.8}
     aurocs |= {("b", "real"): 0.8, ("b", "noise"): 1.0, ("b", "blobs"): 0.9}
     found = [
-        record.detections[0].model_copy(update={"score": score, "unknown": unknown, "auroc": flat(value)})
-        for (score, unknown), value in aurocs.items()
+        record.detections[0].model_copy(update={"score": score, "ood": ood, "auroc": flat(value)})
+        for (score, ood), value in aurocs.items()
     ]
     sets = [
-        SetSummary(name=name, role="unknown", source=name, count=900, shape=[1], generated=name != "real")
+        SetSummary(name=name, role="ood", source=name, count=900, shape=[1], generated=name != "real")
         for name in ("real", "noise", "blobs")
     ]
     changed = record.model_copy(update={"sets": sets, "detections": found})
@@ -108,7 +106,7 @@ def test_the_best_score_is_the_highest_mean(record: Record) -> None:
     flipped = [
         item.model_copy(update={"auroc": flat(1 - item.auroc.value)})
         for item in record.detections
-        if item.unknown != "noise"
+        if item.ood != "noise"
     ]
     assert best_score(record.model_copy(update={"detections": flipped})) == "margin"
 
@@ -135,15 +133,15 @@ def test_caveats_come_in_order(record: Record) -> None:
 
 
 def test_only_generated_sets(record: Record) -> None:
-    sets = [item for item in record.sets if item.role != "unknown" or item.name == "noise"]
-    found = [item for item in record.detections if item.unknown == "noise"]
+    sets = [item for item in record.sets if item.role != "ood" or item.name == "noise"]
+    found = [item for item in record.detections if item.ood == "noise"]
     text = verdict(record.model_copy(update={"sets": sets, "detections": found}))
-    assert "All the unknown sets are generated, which is easy: this proves little." in text
+    assert "All the OOD sets are generated, which is easy: this proves little." in text
 
 
 def test_no_unknown_sets(build: Callable[..., Record]) -> None:
     empty = build(scores=1, sets=0)
-    assert "No unknown set was given" in verdict(empty)
+    assert "No OOD set was given" in verdict(empty)
     assert any(line.level == "no" and "nothing was tried" in say(line.text) for line in caveats(empty))
     assert best_score(empty) == "knn"
 
@@ -211,10 +209,11 @@ def test_a_gain_within_the_noise_is_called_so(record: Record) -> None:
 
 def test_the_headline_rests_on_the_chosen_score_and_names_the_best_beside_it(full: Record) -> None:
     text = verdict(full)
-    by = {(d.score, d.unknown): shown(d.fpr_at_95_tpr.value, "percent").replace("\u202f", " ") for d in full.detections}
+    by = {(d.score, d.ood): shown(d.fpr_at_95_tpr.value, "percent").replace("\u202f", " ") for d in full.detections}
     assert (leading_score(full), best_score(full)) == ("mahalanobis", "knn")
     assert (
-        f"The score chosen on known data alone, mahalanobis, keeps 95 % of known inputs and lets through "
+        "The score chosen on in-distribution data alone, mahalanobis, keeps 95 % of in-distribution inputs "
+        f"and lets through "
         f"{by['mahalanobis', 'notmnist']} of notmnist but {by['mahalanobis', 'kmnist']} of kmnist: "
         "do not rely on it there. "
         f"By mean AUROC, knn is best in hindsight: it lets through at most {by['knn', 'kmnist']} of kmnist."
@@ -229,7 +228,7 @@ def test_the_headline_rests_on_the_chosen_score_and_names_the_best_beside_it(ful
 def test_a_choice_that_is_also_the_best_is_said_once(full: Record) -> None:
     assert full.choice
     text = verdict(full.model_copy(update={"choice": full.choice.model_copy(update={"score": "knn"})}))
-    assert "The score chosen on known data alone, knn, which is also the best in hindsight, keeps 95" in text
+    assert "The score chosen on in-distribution data alone, knn, which is also the best in hindsight, keeps 95" in text
     assert "By mean AUROC" not in text
 
 
@@ -259,8 +258,8 @@ def test_a_broken_promise_is_a_caveat(full: Record) -> None:
 
 def test_conformal_in_one_sentence(full: Record) -> None:
     assert say(conformal(full)) == (
-        "Sets by lac may miss the right class for at most 10.0 % of known inputs; they hold it for 90.7 % "
-        "(89.2\N{EN DASH}92.2) and have 1.013 classes on average, on unknown inputs up to 5.200 (noise)."
+        "Sets by lac may miss the right class for at most 10.0 % of in-distribution inputs; they hold it for 90.7 % "
+        "(89.2\N{EN DASH}92.2) and have 1.013 classes on average, on OOD inputs up to 5.200 (noise)."
     )
     lac, aps = full.conformal
     assert smallest_sets(full) == lac
@@ -269,7 +268,7 @@ def test_conformal_in_one_sentence(full: Record) -> None:
     assert smallest_sets(full.model_copy(update={"conformal": [wide, kept]})) == kept
     small = lac.model_copy(update={"mean_size": lac.mean_size | dict.fromkeys(list(lac.mean_size)[1:], 1.013)})
     assert say(conformal(full.model_copy(update={"conformal": [small]}))).endswith(
-        "1.013 classes on average, and no more on any unknown set."
+        "1.013 classes on average, and no more on any OOD set."
     )
     broken = full.model_copy(update={"conformal": [aps]})
     assert say(conformal(broken)).startswith("No kind keeps its promise")

@@ -27,7 +27,7 @@ def queries(generator):
 
 @pytest.fixture
 def as_numpy(relu_sample, queries):
-    """The fit set, its labels, weight, bias and the queries, as arrays."""
+    """The training set, its labels, weight, bias and the queries, as arrays."""
     features, labels, (weight, bias) = relu_sample
     return tuple(part.numpy() for part in (features, labels, weight, bias, queries))
 

@@ -50,7 +50,7 @@ def test_thresholds_at_the_ends(relu_sample, queries):
     torch.testing.assert_close(score(queries.clamp_max(top)), -torch.logsumexp(
         queries.clamp_max(top) @ head[0].T + head[1], dim=1
     ))  # fmt: skip
-    # features below 0: VRA with `lower` 0 lets all known ones pass, whatever their sign
+    # features below 0: VRA with `lower` 0 lets all in-distribution ones pass, whatever their sign
     shifted = features - 1
     score = vra.fit(shifted, labels, head, lower=0.0, upper=1.0)
     assert (score.low, score.high) == (shifted.min(), shifted.max())

@@ -35,7 +35,8 @@ def test_mahalanobis_is_the_formula(sample):
 
 
 def test_mahalanobis_is_a_chi_square_whatever_n(generator):
-    # divided by n, a known sample's distance averages d; a scatter matrix (a rival's defect) would give d / n
+    # divided by n, an in-distribution sample's distance averages d; a scatter matrix (a rival's defect) would give d /
+    # n
     for n in (2000, 8000):
         features = torch.randn(n, 6, generator=generator, dtype=torch.float64)
         score = mahalanobis.fit(features, torch.zeros(n, dtype=torch.long))

@@ -217,5 +217,5 @@ def test_refusals():
         meta.importances(lambda c: c[:, 0], columns, wrong, {}, generator=torch.Generator(), repeats=0)
     with pytest.raises(DataError, match="names: expected one for each of 6 columns, got 1"):
         meta.glm(columns, wrong, names=("one",))
-    with pytest.raises(DataError, match="all 50 are wrong or unknown"):
+    with pytest.raises(DataError, match="all 50 are wrong or OOD"):
         meta.glm(columns, torch.ones(50, dtype=torch.bool))

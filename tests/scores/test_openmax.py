@@ -21,7 +21,7 @@ def answers(generator):
 
 def test_golden():
     # distance sqrt 20 from centres at 0; chosen so that the Weibull probability is 1/2 for both classes:
-    # logits 4 and 2 keep 4 (1 - 1/2) and 2 (1 - 1/2 * 1/2), the unknown class gets 2 + 1/2
+    # logits 4 and 2 keep 4 (1 - 1/2) and 2 (1 - 1/2 * 1/2), the OOD class gets 2 + 1/2
     zeros, ones = torch.zeros(2, dtype=torch.float64), torch.ones(2, dtype=torch.float64)
     level = ones * math.log(math.sqrt(20) / SHIFT / math.log(2))
     score = OpenMax(torch.zeros(2, 2, dtype=torch.float64), zeros + SHIFT, ones, level, alpha=2)
@@ -97,7 +97,7 @@ def test_classes_that_leave_nothing_to_fit(answers):
     certain = tensor([0, 9, 0, 0, 0])
     kept = torch.cat([torch.zeros(1, 1, dtype=torch.float64), certain], dim=1).softmax(dim=1)[0, 0]
     torch.testing.assert_close(openmax.fit(logits[few], labels[few], alpha=1)(certain)[0], kept)
-    # answers that never vary: anything beyond them is unknown, they are not
+    # answers that never vary: anything beyond them is OOD, they are not
     same = torch.eye(3, dtype=torch.float64).mul(8).repeat(10, 1)
     score = openmax.fit(same, torch.arange(30) % 3, alpha=1)
     beyond = score(tensor([12, 0, 0]))

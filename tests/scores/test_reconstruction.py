@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.audits.conftest import CLASSES, known, model, pictures, unknown
+from tests.audits.conftest import CLASSES, known, model, ood, pictures
 from torch import Tensor, nn
 
 import caveat
@@ -16,11 +16,12 @@ from caveat.observations import observe
 from caveat.scores import FROM_RECONSTRUCTION, reconstruction
 from caveat.scoring import catalog
 
-__all__ = ["known", "model", "unknown"]
+__all__ = ["known", "model", "ood"]
 
 
 class Project(nn.Module):
-    """Draws only what lies in the known pictures' plane: their mean, and a quarter in one of the first four pixels."""
+    """Draws only what lies in the in-distribution pictures' plane: their mean, and a quarter in one of the first four
+    pixels."""
 
     def forward(self, inputs: Tensor) -> Tensor:
         flat = inputs.flatten(1)
@@ -45,10 +46,10 @@ def test_the_probe_is_the_error_of_the_inputs_as_they_are(generator):
     torch.testing.assert_close(seen.probed["reconstruction"], expected)
 
 
-def test_audit_and_guard_of_any_network_with_an_autoencoder(model, known, unknown, generator, tmp_path: Path):
+def test_audit_and_guard_of_any_network_with_an_autoencoder(model, known, ood, generator, tmp_path: Path):
     joined = WithAutoencoder(model, Project()).eval()
-    record = caveat.audit(joined, known, unknown=unknown, scores=["msp", "reconstruction"], replicas=5, folder=tmp_path)
-    found = {(d.score, d.unknown): d.auroc.value for d in record.detections}
+    record = caveat.audit(joined, known, ood=ood, scores=["msp", "reconstruction"], replicas=5, folder=tmp_path)
+    found = {(d.score, d.ood): d.auroc.value for d in record.detections}
     assert found["reconstruction", "noise"] > 0.99
     assert [score.family for score in record.scores] == ["logits", "reconstruction"]
 

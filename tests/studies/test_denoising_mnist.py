@@ -108,11 +108,11 @@ def scored(doubt: list[float], error: list[float], answer: int = 1) -> Looked:
 
 def test_rules_by_hand():
     known = scored([0.1, 0.2, 0.3, 0.6], [0.01, 0.02, 0.03, 0.05])
-    unknown = Made(
+    ood = Made(
         drawn=scored([0.15, 0.5, 0.7, 0.8], [0.0] * 4), straight=scored([0.7, 0.8, 0.9, 0.9], [0.04, 0.06, 0.07, 0.08]),
         error=torch.tensor([0.09, 0.045, 0.10, 0.12]),
     )  # fmt: skip
-    found = rules(known, unknown)
+    found = rules(known, ood)
     assert found[SOFTMAX].doubt == pytest.approx(0.3)  # keeps 3 of 4, refuses 3 of 4
     assert math.isinf(found[SOFTMAX].error)
     assert found[PIPELINE].refused(scored([0.3, 0.3, 0.31], [0.044, 0.046, 0.0])).tolist() == [False, True, True]
@@ -120,8 +120,8 @@ def test_rules_by_hand():
     assert (both.doubt, both.error) == (pytest.approx(0.6), pytest.approx(0.03))
     assert Rule(0.9).refused(scored([0.1], [0.0], answer=0)).all()  # answered 0: a zero found
     # accepts all four known and refuses 6 of 8: the others 3 of 4 and 7 of 8 at best
-    assert chosen(found, known, unknown) == STRAIGHT
-    assert balanced(found[STRAIGHT], known, unknown) == (1 + 6 / 8) / 2
+    assert chosen(found, known, ood) == STRAIGHT
+    assert balanced(found[STRAIGHT], known, ood) == (1 + 6 / 8) / 2
 
 
 def test_the_published_pair_is_on_the_grid():

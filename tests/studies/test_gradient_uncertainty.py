@@ -54,7 +54,7 @@ def test_claims_have_a_verdict_that_follows_the_figures(done):
     folder, *_ = done
     kept = json.loads((folder / "smoke" / "cnn-0" / "figures.json").read_text())
     renamed = json.loads(json.dumps(kept).replace('"blobs"', '"letters"'))
-    size = dict.fromkeys(("nets", "train", "held_out", "test", "epochs", "unknown"), 2)
+    size = dict.fromkeys(("nets", "train", "held_out", "test", "epochs", "ood"), 2)
     made = gradient_findings.findings(
         [renamed, renamed], scale="small", seeds=[0, 1], size=size, names={"known": "mnist"}
     )

@@ -92,8 +92,8 @@ def test_maps_of_the_plane_have_their_points(generator):
         return torch.stack([torch.stack([at[:, 0], -at[:, 0]], 1), torch.stack([at[:, 1], -at[:, 1]], 1)])
 
     shots = two_uncertainties._maps("x", draws, points, labels)
-    assert [shot.title for shot in shots] == ["noise, x", "doubt, x"]
+    assert [shot.title for shot in shots] == ["noise, x", "uncertainty, x"]
     assert all(base64.b64decode(shot.png).startswith(b"\x89PNG") for shot in shots)
     places = two_uncertainties._places(draws)
     assert places["noise overlap"] > places["noise beside"]
-    assert places["doubt far"] > places["doubt overlap"]
+    assert places["uncertainty far"] > places["uncertainty overlap"]

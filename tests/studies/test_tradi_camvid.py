@@ -16,7 +16,7 @@ from caveat.studies import study, tradi_camvid
 from caveat.studies.pixels import measure
 from caveat.studies.toy_scenes import write_toy_camvid
 
-UNKNOWN = ("pedestrian", "bicyclist", "car")
+OOD = ("pedestrian", "bicyclist", "car")
 
 
 @pytest.fixture(scope="module")
@@ -36,12 +36,12 @@ def test_from_pictures_to_findings(done):
     folder, found = done
     found.save(folder / "findings.json")
     assert Findings.load(folder / "findings.json") == found
-    unknown = found.tables[0]
-    assert [row.label for row in unknown.rows] == [
+    ood = found.tables[0]
+    assert [row.label for row in ood.rows] == [
         "MCP (one network)", "Gaussian perturbation", "MC dropout", "Deep ensemble", "TRADI", "SWAG",
     ]  # fmt: skip
-    assert all(0 <= cell.value <= 100 for row in unknown.rows for cell in row.cells)
-    assert all(not cell.published for row in unknown.rows for cell in row.cells)  # other data: nothing to compare
+    assert all(0 <= cell.value <= 100 for row in ood.rows for cell in row.cells)
+    assert all(not cell.published for row in ood.rows for cell in row.cells)  # other data: nothing to compare
     assert all(base64.b64decode(shot.png).startswith(b"\x89PNG") for shot in found.shots)
     assert len(found.shots) == 2 * (2 + 3 + 2)
     assert not found.claims
@@ -55,7 +55,7 @@ def test_a_stopped_study_goes_on_with_what_is_there(done, monkeypatch):
 
 
 def test_figures_are_those_of_all_pixels(toy: Path, generator):
-    scenes = open_camvid("test", root=toy, unknown=UNKNOWN)
+    scenes = open_camvid("test", root=toy, ood=OOD)
     weights = torch.randn(8, 3, generator=generator) * 4
 
     def answer(inputs):
@@ -67,23 +67,23 @@ def test_figures_are_those_of_all_pixels(toy: Path, generator):
     truth = labels.flatten()
     kept = truth != 255
     score = (1 - logits.softmax(1).amax(1))[kept].numpy()
-    unknown = (truth[kept] >= 8).int().numpy()
-    assert found["AUC"] == pytest.approx(100 * roc_auc_score(unknown, score), abs=0.05)
-    assert found["AUPR"] == pytest.approx(100 * average_precision_score(unknown, score), abs=0.3)
-    rejected, caught, _ = roc_curve(unknown, score)
+    ood = (truth[kept] >= 8).int().numpy()
+    assert found["AUC"] == pytest.approx(100 * roc_auc_score(ood, score), abs=0.05)
+    assert found["AUPR"] == pytest.approx(100 * average_precision_score(ood, score), abs=0.3)
+    rejected, caught, _ = roc_curve(ood, score)
     assert found["FPR95"] == pytest.approx(100 * rejected[caught >= 0.95][0], abs=0.3)
     known = truth < 8
     right = (logits.argmax(1) == truth)[known].double().mean()
     assert found["accuracy"] == pytest.approx(100 * right.item())
     nll = torch.nn.functional.cross_entropy(logits[known], truth[known]).item()
     assert found["NLL"] == pytest.approx(nll, rel=1e-6)
-    assert found["unknown"] == pytest.approx(100 * unknown.mean())
-    # every answer on an unknown counts as wrong
+    assert found["ood"] == pytest.approx(100 * ood.mean())
+    # every answer on an OOD counts as wrong
     confidence = logits.softmax(1).amax(1)[kept]
     hit = ((logits.argmax(1) == truth) & known)[kept].double()
     cells = (confidence * 15).ceil().clamp(1, 15).long() - 1
     gaps = [abs((confidence - hit)[cells == k].sum().item()) for k in range(15)]
-    assert found["ECE known + unknown"] == pytest.approx(sum(gaps) / kept.sum().item(), abs=1e-9)
+    assert found["ECE known + OOD"] == pytest.approx(sum(gaps) / kept.sum().item(), abs=1e-9)
     each = measure(answer, replace(scenes, batch=1), per_image=True)
     image_scores = []
     for k in range(len(scenes)):
@@ -97,9 +97,7 @@ def test_figures_are_those_of_all_pixels(toy: Path, generator):
 
 def test_the_large_sets_run_with_pspnet(toy: Path, tmp_path: Path):
     """As `full` does with StreetHazards and BDD-Anomaly: per-image figures, another network."""
-    opened = {
-        split: partial(open_camvid, split, root=toy, unknown=UNKNOWN, size=(24, 32)) for split in ("train", "test")
-    }
+    opened = {split: partial(open_camvid, split, root=toy, ood=OOD, size=(24, 32)) for split in ("train", "test")}
     recipe = tradi_camvid.Recipe(
         "Toy", opened["train"], opened["test"], partial(pspnet, backbone="tiny"), epochs=4, members=2, draws=2,
         per_image=True,

@@ -24,12 +24,12 @@ def observed(path: str | Path) -> Observed:
     """Read an npz file of what a network said.
 
     ====================  ============================================================================================
-    `logits`, `labels`    of known, held-out data: (n, c) and (n,)
+    `logits`, `labels`    of held-out in-distribution data: (n, c) and (n,)
     `draws`               instead of logits, those of several networks: (s, n, c); their probabilities are averaged
     `features`            input of the last linear layer (n, d), and its `weight` (c, d) and `bias` (c,)
     `classes`             names of the classes (c,)
-    `fit/logits` ...      training data: logits, labels, features
-    `NAME/logits` ...     an unknown set called NAME: logits, and features if the known have them
+    `train/logits` ...    training data: logits, labels, features
+    `NAME/logits` ...     an OOD set called NAME: logits, and features if the known have them
     ====================  ============================================================================================
 
     Raises
@@ -52,25 +52,27 @@ def observed(path: str | Path) -> Observed:
             raise DataError(f"{error} (in {path})") from None
         groups.setdefault(group, {})[key] = array
     if "" not in groups:
-        raise DataError(f"--logits: {path} holds no logits of known data, only {sorted(groups)}")
+        raise DataError(f"--logits: {path} holds no logits of in-distribution data, only {sorted(groups)}")
     own = groups.pop("")
     known = _observations(own, "known")
     head = _head(own, known)
-    fit = _observations(groups.pop("fit"), "fit") if "fit" in groups else None
-    unknown = {name: _observations(group, name, like=known) for name, group in groups.items()}
-    several = [name for name, seen in unknown.items() if (DRAWS in seen.probed) != (DRAWS in known.probed)]
+    fit = _observations(groups.pop("train"), "train") if "train" in groups else None
+    ood = {name: _observations(group, name, like=known) for name, group in groups.items()}
+    several = [name for name, seen in ood.items() if (DRAWS in seen.probed) != (DRAWS in known.probed)]
     if several:
-        raise DataError(f"--logits: draws are needed of every set or of none: the known data and {several[0]} differ")
-    if known.features is not None and any(seen.features is None for seen in unknown.values()):
-        raise DataError("--logits: the known data have features; every unknown set needs them too")
+        raise DataError(
+            f"--logits: draws are needed of every set or of none: the in-distribution data and {several[0]} differ"
+        )
+    if known.features is not None and any(seen.features is None for seen in ood.values()):
+        raise DataError("--logits: the in-distribution data have features; every OOD set needs them too")
     names = own.get("classes")
     count = known.logits.shape[1]
     classes = tuple(map(str, names if names is not None else range(count)))
     if len(classes) != count:
         raise DataError(f"--logits: expected {count} names in classes, got {len(classes)}")
-    sets: Mapping[str, Observations] = {"test": known, **({"fit": fit} if fit else {}), **unknown}
+    sets: Mapping[str, Observations] = {"test": known, **({"train": fit} if fit else {}), **ood}
     return Observed(
-        known=known, fit=fit, unknown=unknown, unlabelled={}, generated=frozenset(), head=head, probes={},
+        known=known, train=fit, ood=ood, unlabelled={}, generated=frozenset(), head=head, probes={},
         classes=classes, sources={name: (f"{path.name}", list(seen.logits.shape[1:])) for name, seen in sets.items()},
         batches={}, model=(path.stem, 0),
     )  # fmt: skip
@@ -86,7 +88,9 @@ def _observations(group: dict[str, np.ndarray], name: str, like: Observations | 
     else:
         raise DataError(f"--logits: {name} needs logits or draws, got {sorted(group)}")
     if like is not None and logits.shape[1] != like.logits.shape[1]:
-        raise DataError(f"--logits: {name} has {logits.shape[1]} classes, the known data {like.logits.shape[1]}")
+        raise DataError(
+            f"--logits: {name} has {logits.shape[1]} classes, the in-distribution data {like.logits.shape[1]}"
+        )
     if "labels" in group:
         raw = group["labels"]
         if raw.ndim != 1 or not np.issubdtype(raw.dtype, np.integer):

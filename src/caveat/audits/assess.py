@@ -25,8 +25,8 @@ class Observed:
     """All that was observed of one model, ready to be judged."""
 
     known: Observations
-    fit: Observations | None
-    unknown: Mapping[str, Observations]
+    train: Observations | None
+    ood: Mapping[str, Observations]
     unlabelled: Mapping[str, Observations]
     generated: frozenset[str]
     """Names of the sets that are noise and the like."""
@@ -34,13 +34,13 @@ class Observed:
     probes: Mapping[str, Probe]
     classes: tuple[str, ...]
     sources: Mapping[str, tuple[str, list[int]]]
-    """Per set (`test`, `fit`, the unknown ones), where it is from and the shape of an input."""
+    """Per set (`test`, `train`, the OOD ones), where it is from and the shape of an input."""
     batches: Mapping[str, Batches]
     """The sets themselves, to take pictures from; may be empty."""
     model: tuple[str, int]
     """Name of the model's class and number of parameters."""
     outliers: Observations | None = None
-    """Inputs known to be unknown, for meta classifiers."""
+    """Auxiliary OOD inputs, for meta classifiers."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Options:
     scores: tuple[str, ...]
     calibrations: tuple[str, ...]
     head: str | None
-    tune: float
+    calibration_share: float
     replicas: int
     seed: int
 
@@ -65,16 +65,16 @@ def assess(
     DataError
         If a label is out of range.
     OptionError
-        If `tune` leaves too little on either side.
+        If `calibration_share` leaves too little on either side.
     """
     known = observed.known
     _check_labels(known, "test")
     replicas, seed = options.replicas, options.seed
-    tuning, judged = split(len(known), options.tune, seed)
-    fit_part, fit_words = known.part(tuning), f"the tuning part of test ({len(tuning)} samples)"
-    if observed.fit is not None:
-        _check_labels(observed.fit, "fit")
-        fit_part, fit_words = observed.fit, f"fit ({len(observed.fit)} samples)"
+    tuning, judged = split(len(known), options.calibration_share, seed)
+    fit_part, fit_words = known.part(tuning), f"the calibration split of test ({len(tuning)} samples)"
+    if observed.train is not None:
+        _check_labels(observed.train, "train")
+        fit_part, fit_words = observed.train, f"train ({len(observed.train)} samples)"
     evaluation = known.part(judged)
     wrong = evaluation.logits.argmax(dim=1) != evaluation.labels
     notes = _notes(evaluation, wrong, observed)
@@ -86,16 +86,16 @@ def assess(
         options.scores, fit_part, observed.head.head if observed.head else None, observed.probes,
         held_out=known.part(tuning), outliers=observed.outliers,
     )  # fmt: skip
-    parts = {"test": evaluation, **observed.unknown}
+    parts = {"test": evaluation, **observed.ood}
     values, scoring = catalog.evaluate(fitted, parts)
     unknown_values = {name: {k: v for k, v in by_set.items() if k != "test"} for name, by_set in values.items()}
-    say("choosing a score on known data")
+    say("choosing a score on in-distribution data")
     choice = choose(options.scores, fit_part, known.part(tuning), observed.head.head if observed.head else None)
     say("judging")
     detections = [
-        judge.detection(score, name, values[score]["test"], unknown, replicas=replicas, seed=seed)
+        judge.detection(score, name, values[score]["test"], ood, replicas=replicas, seed=seed)
         for score in fitted
-        for name, unknown in unknown_values[score].items()
+        for name, ood in unknown_values[score].items()
     ]
     both = bool(wrong.any()) and not bool(wrong.all())
     shown = "msp" if "msp" in fitted else next(iter(fitted))
@@ -115,8 +115,8 @@ def assess(
         split=(
             f"Of test, {len(tuning)} samples drawn by seed {seed} were set aside: calibrations are fitted on them. "
             f"All figures are judged on the other {len(judged)}. Scores are fitted on {fit_words}."
-            + ("" if observed.outliers is None else " Meta classifiers are fitted on the tuning part and on "
-               f"{len(observed.outliers)} inputs known to be unknown.")
+            + ("" if observed.outliers is None else " Meta classifiers are fitted on the calibration split and on "
+               f"{len(observed.outliers)} auxiliary OOD inputs.")
         ),
         calibrations=calibrations,
         scores=[
@@ -137,10 +137,10 @@ def assess(
             if both
         ],
         sweeps=[judge.sweep(name, values[name]["test"], wrong, unknown_values[name]) for name in fitted],
-        conformal=conformal(list(calibration.CONFORMAL), known.part(tuning), evaluation, observed.unknown),
+        conformal=conformal(list(calibration.CONFORMAL), known.part(tuning), evaluation, observed.ood),
         choice=choice,
         operating=preview,
-        draws=many.draws(evaluation, observed.unknown),
+        draws=many.draws(evaluation, observed.ood),
         pictures=[
             picture
             for name in dict.fromkeys([shown, chosen, best] if observed.batches else [])
@@ -150,8 +150,8 @@ def assess(
         ],
         notes=notes,
         seconds=dict(seconds),
-        strips=learned.strips(evaluation, wrong, observed.unknown),
-        learned=learned.learned(fitted, evaluation, wrong, observed.unknown, seed=seed),
+        strips=learned.strips(evaluation, wrong, observed.ood),
+        learned=learned.learned(fitted, evaluation, wrong, observed.ood, seed=seed),
     )  # fmt: skip
 
 
@@ -165,24 +165,27 @@ def _calibrations(
         maps.append((name, fitted, {k: float(v) for k, v in scalars.items()}))
     results: list[record.Calibration] = []
     for name, function, parameters in maps:
-        summary, reliability = judge.known_summary(
+        summary, reliability = judge.performance(
             function(evaluation.logits), evaluation.labels, replicas=replicas, seed=seed
         )
         results.append(record.Calibration(name=name, parameters=parameters, summary=summary, reliability=reliability))
     return results
 
 
-def split(count: int, tune: float, seed: int) -> tuple[Tensor, Tensor]:
-    """Positions of the tuning part and of the evaluation part, ascending.
+def split(count: int, calibration_share: float, seed: int) -> tuple[Tensor, Tensor]:
+    """Positions of the calibration split and of the evaluation split, ascending.
 
     Raises
     ------
     OptionError
         If a part would be too small.
     """
-    size = round(tune * count)
+    size = round(calibration_share * count)
     if size < 2 or count - size < 2:
-        raise OptionError(f"tune: {tune} of {count} samples leaves {size} to fit and {count - size} to judge on")
+        raise OptionError(
+            f"calibration_share: {calibration_share} of {count} samples leaves {size} to fit and "
+            f"{count - size} to judge on"
+        )
     order = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
     return order[:size].sort().values, order[size:].sort().values
 
@@ -207,7 +210,7 @@ def _operating(
     wrong: Tensor,
     observed: Observed,
 ) -> list[record.Operating]:
-    """The preview of a guard with each of these scores; its threshold comes from the tuning part."""
+    """The preview of a guard with each of these scores; its threshold comes from the calibration split."""
     found: list[record.Operating] = []
     for name in names:
         if fitted[name].family == "meta":
@@ -221,12 +224,13 @@ def _operating(
 
 
 def _doubtful_estimates(preview: Sequence[record.Operating], observed: Observed) -> list[str]:
-    """An estimated accuracy holds only for inputs of the known kind."""
+    """An estimated accuracy holds only for inputs of the in-distribution kind."""
     if not preview:
         return []
     first = preview[0]
     return [
-        f"Of {name}, {1 - first.accepted[name]:.0%} look unlike known data to {first.score} ({1 - first.keep:.0%} "
+        f"Of {name}, {1 - first.accepted[name]:.0%} look unlike in-distribution data to {first.score} "
+        f"({1 - first.keep:.0%} "
         "would be usual): its estimated accuracy can't be relied on."
         for name in observed.unlabelled
         if 1 - first.accepted[name] > 2 * (1 - first.keep)
@@ -243,13 +247,13 @@ def _set_summaries(observed: Observed, evaluation: Observations, tuning: Observa
         return record.SetSummary.model_validate(
             {"name": name, "role": role, "source": source, "count": len(seen), "shape": shape,
              "mean_confidence": confidence, "generated": name in observed.generated,
-             "estimated_accuracy": estimated if role in ("known", "unlabelled") else None}
+             "estimated_accuracy": estimated if role in ("test", "unlabelled") else None}
         )  # fmt: skip
 
-    rows = [summary("test", "known", observed.known, evaluation)]
-    if observed.fit is not None:
-        rows.append(summary("fit", "fit", observed.fit, observed.fit))
-    rows += [summary(name, "unknown", seen, seen) for name, seen in observed.unknown.items()]
+    rows = [summary("test", "test", observed.known, evaluation)]
+    if observed.train is not None:
+        rows.append(summary("train", "train", observed.train, observed.train))
+    rows += [summary(name, "ood", seen, seen) for name, seen in observed.ood.items()]
     return rows + [summary(name, "unlabelled", seen, seen) for name, seen in observed.unlabelled.items()]
 
 
@@ -264,13 +268,13 @@ def _notes(evaluation: Observations, wrong: Tensor, observed: Observed) -> list[
     present = len(evaluation.labels.unique())
     if present < len(observed.classes):
         notes.append(f"Only {present} of {len(observed.classes)} classes occur in the judged part of test.")
-    if not observed.unknown:
-        notes.append("No unknown set was given: nothing is known of how the network answers what it has never seen.")
+    if not observed.ood:
+        notes.append("No OOD set was given: nothing is known of how the network answers what it has never seen.")
     return notes
 
 
 def _best(detections: Sequence[record.Detection]) -> str | None:
-    """The score with the highest mean AUROC over the unknown sets."""
+    """The score with the highest mean AUROC over the OOD sets."""
     totals: dict[str, list[float]] = {}
     for detection in detections:
         totals.setdefault(detection.score, []).append(detection.auroc.value)

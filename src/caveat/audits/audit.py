@@ -27,8 +27,8 @@ def audit(  # noqa: PLR0913  # the signature is the configuration
     model: nn.Module,
     test: Batches,
     *,
-    fit: Batches | None = None,
-    unknown: Mapping[str, Batches] | None = None,
+    train: Batches | None = None,
+    ood: Mapping[str, Batches] | None = None,
     unlabelled: Mapping[str, Batches] | None = None,
     outliers: Batches | None = None,
     scores: Sequence[str] | None = None,
@@ -37,14 +37,14 @@ def audit(  # noqa: PLR0913  # the signature is the configuration
     attack_radii: Sequence[float] = (),
     attack_norm: int | float = math.inf,
     attack_samples: int = 200,
-    tune: float = 0.2,
+    calibration_share: float = 0.2,
     replicas: int = 200,
     seed: int = 0,
     folder: Path | None = None,
     made_by: str = "",
     say: Callable[[str], None] | None = None,
 ) -> Record:
-    """Audit a classifier: accuracy, calibration, misclassification, and detection of unknown inputs.
+    """Audit a classifier: accuracy, calibration, misclassification, and detection of OOD inputs.
 
     Parameters
     ----------
@@ -52,24 +52,26 @@ def audit(  # noqa: PLR0913  # the signature is the configuration
         Any classifier in evaluation mode that maps inputs `(n, ...)` to logits `(n, c)`; or a posterior with its model
         (`posteriors.Predictive`): then the record tells apart what more data would remove and what stays.
     test
-        Known data the model was not trained on; labels in [0, c).
-    fit
-        Known data (training data) the scores are fitted on; without it the tuning part of `test` serves.
-    unknown
+        In-distribution data the model was not trained on; labels in [0, c).
+    train
+        In-distribution data (training data) the scores are fitted on; without it the calibration split of `test`
+        serves.
+    OOD
         Sets of inputs that belong to no class, by name; their labels are not used.
     unlabelled
-        Sets of the known kind whose labels nobody knows, by name: their accuracy is estimated.
+        Sets of the in-distribution kind whose labels nobody knows, by name: their accuracy is estimated.
     outliers
-        Inputs known to be unknown, for meta classifiers; by default 200 of uniform noise in the range of known inputs.
+        Auxiliary OOD inputs, for meta classifiers; by default 200 of uniform noise in the range of in-distribution
+        inputs.
     scores, calibrations
         Names from the tables. By default all calibrations, and all scores that share one plain pass; the score `all`
         adds those that look at several layers or at gradients, ask the network again, or learn from its mistakes.
     head
         Name of the layer that produces the logits; found by itself if None.
     attack_radii, attack_norm, attack_samples
-        Attack as many known inputs (in [0, 1]) within each radius of norm 1, 2 or inf; none by default.
-    tune
-        Share of `test` that is set aside to fit calibrations (and scores, without `fit`); never judged on.
+        Attack as many in-distribution inputs (in [0, 1]) within each radius of norm 1, 2 or inf; none by default.
+    calibration_share
+        Share of `test` that is set aside to fit calibrations (and scores, without `train`); never judged on.
     replicas
         Bootstrap replicas behind every interval.
     folder
@@ -86,7 +88,7 @@ def audit(  # noqa: PLR0913  # the signature is the configuration
     ModelError
         If the model is in training mode, has no head (and a score needs one), or gives NaN.
     OptionError
-        If a name is in no table, or `tune` leaves too little on either side.
+        If a name is in no table, or `calibration_share` leaves too little on either side.
     """
     say = say or _silent
     families = catalog.families()
@@ -94,24 +96,24 @@ def audit(  # noqa: PLR0913  # the signature is the configuration
     calibration_names = list(calibration.FROM_LOGITS) if calibrations is None else list(calibrations)
     for name in calibration_names:
         known_name("calibrations", name, calibration.FROM_LOGITS)
-    if not 0 < tune < 1:
-        raise OptionError(f"tune: expected a share in (0, 1), got {tune}")
-    unknown, unlabelled = dict(unknown or {}), dict(unlabelled or {})
-    if reserved := {"test", "fit", "outliers", "correct", "wrong", "model", "head", "about"} & {*unknown, *unlabelled}:
-        raise OptionError(f"unknown: the name {reserved.pop()!r} is taken; choose another")
-    if twice := set(unknown) & set(unlabelled):
-        raise OptionError(f"unlabelled: the name {twice.pop()!r} is taken by an unknown set; choose another")
+    if not 0 < calibration_share < 1:
+        raise OptionError(f"calibration_share: expected a share in (0, 1), got {calibration_share}")
+    ood, unlabelled = dict(ood or {}), dict(unlabelled or {})
+    if reserved := {"test", "train", "outliers", "correct", "wrong", "model", "head", "about"} & {*ood, *unlabelled}:
+        raise OptionError(f"OOD: the name {reserved.pop()!r} is taken; choose another")
+    if twice := set(ood) & set(unlabelled):
+        raise OptionError(f"unlabelled: the name {twice.pop()!r} is taken by an OOD set; choose another")
     check_eval(model)
     if attack_radii and isinstance(model, Drawing):
         raise OptionError("attack_radii: a posterior's mean has no gradient here; attack one of its networks")
 
     started = time.perf_counter()
     layer = _head(model, test, head, needed=any(families[name] not in ("logits", "draws") for name in names))
-    sets = {"test": test} | ({"fit": fit} if fit is not None else {}) | unknown | unlabelled
+    sets = {"test": test} | ({"train": train} if train is not None else {}) | ood | unlabelled
     _same_shape(sets)
-    options = Options(tuple(names), tuple(calibration_names), head, tune, replicas, seed)
+    options = Options(tuple(names), tuple(calibration_names), head, calibration_share, replicas, seed)
     keep = None if folder is None else folder / "observations"
-    made, example = _probes(names, model, test, fit, layer, options)
+    made, example = _probes(names, model, test, train, layer, options)
     if any(families[name] == "meta" for name in names):
         sets["outliers"] = noise.like(example, torch.Generator().manual_seed(seed)) if outliers is None else outliers
         _same_shape(sets)
@@ -121,7 +123,7 @@ def audit(  # noqa: PLR0913  # the signature is the configuration
         say(f"observing {name}")
         before = time.perf_counter()
         # nothing is fitted on the gradients of training data, so no time is spent on them
-        own = {key: probe for key, probe in made.items() if (name, key) != ("fit", "gradients")}
+        own = {key: probe for key, probe in made.items() if (name, key) != ("train", "gradients")}
         seen[name] = cache.observe(
             model, batches, folder=keep, file=cache.file_name(name), head=layer, name=name, probes=own
         )
@@ -129,15 +131,15 @@ def audit(  # noqa: PLR0913  # the signature is the configuration
     classes = _classes(test, seen["test"].logits.shape[1])
     if keep is not None:
         about = {
-            "classes": classes, "shape": _shape(test), "model": made_by, "fit": fit is not None,
+            "classes": classes, "shape": _shape(test), "model": made_by, "train": train is not None,
             "outliers": "outliers" in seen,
             "probes": {name: fitted.arrays(probe)[1] for name, probe in made.items()},
         }  # fmt: skip
         cache.keep_model(model, layer, keep, about)
     observed = Observed(
         known=seen["test"],
-        fit=seen.get("fit"),
-        unknown={name: seen[name] for name in unknown},
+        train=seen.get("train"),
+        ood={name: seen[name] for name in ood},
         unlabelled={name: seen[name] for name in unlabelled},
         generated=frozenset(name for name, batches in sets.items() if getattr(batches, "generated", False)),
         head=layer,
@@ -153,7 +155,8 @@ def audit(  # noqa: PLR0913  # the signature is the configuration
         before = time.perf_counter()
         known, generator = seen["test"], torch.Generator().manual_seed(seed)
         found = attacked(
-            model, test, split(len(known), tune, seed)[1], known.labels, radii=attack_radii, norm=attack_norm,
+            model, test, split(len(known), calibration_share, seed)[1], known.labels,
+            radii=attack_radii, norm=attack_norm,
             samples=attack_samples, generator=generator, classes=classes, say=say,
         )  # fmt: skip
         judged = judged.model_copy(update={"attacked": [found]})
@@ -167,7 +170,7 @@ def audit_arrays(
     *,
     scores: Sequence[str] | None = None,
     calibrations: Sequence[str] | None = None,
-    tune: float = 0.2,
+    calibration_share: float = 0.2,
     replicas: int = 200,
     seed: int = 0,
     say: Callable[[str], None] | None = None,
@@ -192,7 +195,7 @@ def audit_arrays(
     for name in calibration_names:
         known_name("calibrations", name, calibration.FROM_LOGITS)
     kept_names = tuple(name for name in names if families[name] in allowed)
-    options = Options(kept_names, tuple(calibration_names), None, tune, replicas, seed)
+    options = Options(kept_names, tuple(calibration_names), None, calibration_share, replicas, seed)
     judged = assess(observed, options, seconds={}, say=say or _silent)
     judged.seconds["all"] = float(f"{time.perf_counter() - started:.6g}")
     return judged
@@ -217,22 +220,25 @@ def _probes(
     names: Sequence[str],
     model: nn.Module,
     test: Batches,
-    fit: Batches | None,
+    train: Batches | None,
     head: heads.HeadLayer | None,
     options: Options,
 ) -> tuple[dict[str, Probe], torch.Tensor]:
-    """The probes, and some known inputs: options are chosen on training data, or on what nothing is judged on."""
+    """The probes, and some in-distribution inputs: options are chosen on training data, or on what nothing is judged
+    on."""
     families = catalog.families()
     if all(families[name] in ("logits", "draws", "features", "head") for name in names):
         return {}, torch.empty(0)
-    if fit is not None or not any(families[name] in ("layers", "model") for name in names):
-        inputs, labels = next(iter(test if fit is None else fit))  # that of gradients has no options
+    if train is not None or not any(families[name] in ("layers", "model") for name in names):
+        inputs, labels = next(iter(test if train is None else train))  # that of gradients has no options
         return probing.probes(names, model, inputs, labels, head), inputs
     all_labels = torch.cat([labels for _, labels in test])
-    rows = split(len(all_labels), options.tune, options.seed)[0][:512]
+    rows = split(len(all_labels), options.calibration_share, options.seed)[0][:512]
     chosen = pictures.take(test, rows)
     if chosen is None:
-        raise OptionError("fit: the loader of test is shuffled; scores that need options chosen want a fit set then")
+        raise OptionError(
+            "train: the loader of test is shuffled; scores that need options chosen want a training set then"
+        )
     return probing.probes(names, model, chosen, all_labels[rows], head), chosen
 
 

@@ -20,7 +20,7 @@ from caveat.files import write_atomically, write_bytes
 from caveat.observations import Observations
 from caveat.types import Batches, Probe
 
-__all__ = ["file_name", "fingerprint", "folder", "keep_model", "load", "manifest", "observe", "outliers", "unknown"]
+__all__ = ["file_name", "fingerprint", "folder", "keep_model", "load", "manifest", "observe", "ood", "outliers"]
 
 MANIFEST = "manifest.json"
 
@@ -100,14 +100,14 @@ def keep_model(model: nn.Module, head: heads.HeadLayer | None, place: Path, abou
 
 
 def load(place: Path) -> tuple[Observations, Observations | None, heads.HeadLayer | None, dict[str, Any]]:
-    """Known and fit observations, head, and what is known about the model (`classes`, `shape`, `model`).
+    """In-distribution and training observations, head, and what is known about the model (`classes`, `shape`, `model`).
 
-    `fit` says whether this audit had a fit set: one that an earlier audit left in the folder does not count.
+    `train` says whether this audit had a training set: one that an earlier audit left in the folder does not count.
     """
     about = manifest(place).get("about")
     if about is None or not (place / "test.safetensors").exists():
         raise DataError(f"audit: {place} is not whole; audit again")
-    fit = observations.load(place / "fit.safetensors") if about["fit"] else None
+    fit = observations.load(place / "train.safetensors") if about["train"] else None
     head = None
     if "head" in about:
         weights = storage.read(place / "head.safetensors")
@@ -116,13 +116,13 @@ def load(place: Path) -> tuple[Observations, Observations | None, heads.HeadLaye
 
 
 def outliers(place: Path) -> Observations | None:
-    """Observations of the inputs known to be unknown, if the audit had any."""
+    """Observations of the auxiliary OOD inputs, if the audit had any."""
     about = manifest(place).get("about", {})
     return observations.load(place / "outliers.safetensors") if about.get("outliers") else None
 
 
-def unknown(place: Path, name: str) -> Observations:
-    """Observations of one of the audit's unknown (or unlabelled) sets.
+def ood(place: Path, name: str) -> Observations:
+    """Observations of one of the audit's OOD (or unlabelled) sets.
 
     Raises
     ------
@@ -131,11 +131,13 @@ def unknown(place: Path, name: str) -> Observations:
     """
     about = manifest(place)
     own = about["test"]["model"]  # an earlier audit of another network may have left its sets there
-    seen = [file for file in about if file not in ("about", "test", "fit", "outliers") and about[file]["model"] == own]
+    seen = [
+        file for file in about if file not in ("about", "test", "train", "outliers") and about[file]["model"] == own
+    ]
     if file_name(name) not in seen:
         raise OptionError(
-            f"against: this audit saw no set {name!r}; it saw {', '.join(seen) or 'no unknown set'}: audit again, for "
-            "example with --unknown turned=quarter-turned"
+            f"against: this audit saw no set {name!r}; it saw {', '.join(seen) or 'no OOD set'}: audit again, for "
+            "example with --ood turned=quarter-turned"
         )
     return observations.load(place / f"{file_name(name)}.safetensors")
 

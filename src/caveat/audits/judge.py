@@ -17,30 +17,30 @@ __all__ = [
     "QUANTILES",
     "detection",
     "detection_of",
-    "known_summary",
     "misclassification",
     "misclassification_of",
+    "performance",
     "score_shape",
     "sweep",
 ]
 
 QUANTILES = [0.0, 0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 1.0]
 KEEP = [*(k / 100 for k in range(1, 99)), 0.985, 0.99, 0.9925, 0.995, 0.9975, 0.999, 1.0]
-"""Shares of known data kept at the thresholds of a sweep."""
+"""Shares of in-distribution data kept at the thresholds of a sweep."""
 BINS = 40
 CELLS = 1024
 POINTS = 100
 
 
-def known_summary(
+def performance(
     logits: Tensor, labels: Tensor, *, replicas: int, seed: int
-) -> tuple[record.KnownSummary, record.Reliability]:
+) -> tuple[record.Performance, record.Reliability]:
     """How right and how well calibrated these logits are."""
     draw = _generator(seed)
     probs = logits.double().softmax(dim=1)
     bins = calibration.confidence_bins(probs, labels)
     parts = proper.brier_decomposition(probs, labels)
-    summary = record.KnownSummary(
+    summary = record.Performance(
         accuracy=_estimate(interval_of_mean(proper.right_of_each(probs, labels), generator=draw, replicas=replicas)),
         nll=_estimate(interval_of_mean(proper.nll_of_each(logits, labels), generator=draw, replicas=replicas)),
         brier=_estimate(interval_of_mean(proper.brier_of_each(probs, labels), generator=draw, replicas=replicas)),
@@ -59,14 +59,12 @@ def known_summary(
     )
 
 
-def detection(
-    score: str, unknown_name: str, known: Tensor, unknown: Tensor, *, replicas: int, seed: int
-) -> record.Detection:
-    """How well a score tells `unknown` from `known`."""
-    return detection_of(score, unknown_name, tally_sets(known, unknown), replicas=replicas, seed=seed)
+def detection(score: str, ood_name: str, known: Tensor, ood: Tensor, *, replicas: int, seed: int) -> record.Detection:
+    """How well a score tells `ood` from `known`."""
+    return detection_of(score, ood_name, tally_sets(known, ood), replicas=replicas, seed=seed)
 
 
-def detection_of(score: str, unknown_name: str, counted: Tally, *, replicas: int, seed: int) -> record.Detection:
+def detection_of(score: str, ood_name: str, counted: Tally, *, replicas: int, seed: int) -> record.Detection:
     """The same from counts."""
     metrics = {
         "auroc": ranking.auroc, "aupr_in": ranking.aupr_in, "aupr_out": ranking.aupr_out,
@@ -75,7 +73,7 @@ def detection_of(score: str, unknown_name: str, counted: Tally, *, replicas: int
     found = _intervals(metrics, counted, replicas=replicas, seed=seed, stratified=True)
     return record.Detection(
         score=score,
-        unknown=unknown_name,
+        ood=ood_name,
         base_rate=float(counted.positive.sum() / (counted.positive.sum() + counted.negative.sum())),
         detection_error=float(ranking.detection_error(counted)),
         roc=_curve(ranking.roc_curve(counted, points=POINTS)),
@@ -104,8 +102,8 @@ def misclassification_of(score: str, counted: Tally, *, replicas: int, seed: int
     )
 
 
-def sweep(score: str, known: Tensor, wrong: Tensor, unknown: Mapping[str, Tensor]) -> record.Sweep:
-    """What a row of thresholds accepts; they are quantiles of the known data's scores."""
+def sweep(score: str, known: Tensor, wrong: Tensor, ood: Mapping[str, Tensor]) -> record.Sweep:
+    """What a row of thresholds accepts; they are quantiles of the in-distribution data's scores."""
     ordered = known.sort().values
     ranks = (torch.tensor(KEEP, dtype=torch.float64) * len(known) - 1e-9).ceil().long().clamp(1, len(known)) - 1
     thresholds = ordered[ranks].unique()
@@ -117,15 +115,15 @@ def sweep(score: str, known: Tensor, wrong: Tensor, unknown: Mapping[str, Tensor
     return record.Sweep(
         score=score,
         thresholds=thresholds.tolist(),
-        kept_correct=accepted(known[~wrong], len(known)),
-        kept_wrong=accepted(known[wrong], len(known)),
-        passed={name: accepted(values, len(values)) for name, values in unknown.items()},
+        accepted_correct=accepted(known[~wrong], len(known)),
+        accepted_wrong=accepted(known[wrong], len(known)),
+        accepted_ood={name: accepted(values, len(values)) for name, values in ood.items()},
     )
 
 
-def score_shape(known: Tensor, wrong: Tensor, unknown: Mapping[str, Tensor]) -> dict[str, object]:
+def score_shape(known: Tensor, wrong: Tensor, ood: Mapping[str, Tensor]) -> dict[str, object]:
     """Quantiles and histogram of a score over the sets; the outermost bins hold all that lies beyond."""
-    parts = {"correct": known[~wrong], "wrong": known[wrong], **unknown}
+    parts = {"correct": known[~wrong], "wrong": known[wrong], **ood}
     parts = {name: values for name, values in parts.items() if len(values)}
     low = min(float(values.quantile(0.005)) for values in map(_thinned, parts.values()))
     high = max(float(values.quantile(0.995)) for values in map(_thinned, parts.values()))

@@ -22,12 +22,12 @@ JUDGE = 4000
 """Samples of each set at most that importances are measured on."""
 
 
-def strips(known: Observations, wrong: Tensor, unknown: Mapping[str, Observations]) -> list[Strip]:
+def strips(known: Observations, wrong: Tensor, ood: Mapping[str, Observations]) -> list[Strip]:
     """How the seven statistics over all parameters are spread; empty if no gradients were observed."""
     if "gradients" not in known.probed:
         return []
     parts = {"correct": known.part((~wrong).nonzero().flatten()), "wrong": known.part(wrong.nonzero().flatten())}
-    rows = {name: seen.probed["gradients"].double() for name, seen in {**parts, **unknown}.items() if len(seen)}
+    rows = {name: seen.probed["gradients"].double() for name, seen in {**parts, **ood}.items() if len(seen)}
     return [_strip(statistic, {name: found[:, place - 7] for name, found in rows.items()})
             for place, statistic in enumerate(gradients.STATISTICS)]  # fmt: skip
 
@@ -58,7 +58,7 @@ def learned(
     fitted: Mapping[str, catalog.FittedScore],
     known: Observations,
     wrong: Tensor,
-    unknown: Mapping[str, Observations],
+    ood: Mapping[str, Observations],
     *,
     seed: int,
 ) -> list[Learned]:
@@ -66,9 +66,9 @@ def learned(
     found: list[Learned] = []
     if not any(score.family == "meta" for score in fitted.values()):
         return found
-    parts = [_thin(seen) for seen in (known, *unknown.values())]
-    truth = torch.cat([wrong, *(wrong.new_ones(len(seen)) for seen in unknown.values())])
-    truth = torch.cat([_thin_rows(part) for part in truth.split([len(known), *(len(s) for s in unknown.values())])])
+    parts = [_thin(seen) for seen in (known, *ood.values())]
+    truth = torch.cat([wrong, *(wrong.new_ones(len(seen)) for seen in ood.values())])
+    truth = torch.cat([_thin_rows(part) for part in truth.split([len(known), *(len(s) for s in ood.values())])])
     if not bool(truth.any()) or bool(truth.all()):
         return found
     for name, score in fitted.items():

@@ -1,4 +1,4 @@
-"""What many networks say together: where their doubt comes from, whether they agree, what another one buys."""
+"""What many networks say together: where their uncertainty comes from, whether they agree, what another one buys."""
 
 from collections.abc import Mapping
 
@@ -19,7 +19,7 @@ ROWS = 20_000
 """Samples of a set that the curve over draws looks at, at most."""
 
 
-def draws(evaluation: Observations, unknown: Mapping[str, Observations]) -> record.Draws | None:
+def draws(evaluation: Observations, ood: Mapping[str, Observations]) -> record.Draws | None:
     """The part of a record on draws; None for a single network."""
     if DRAWS not in evaluation.probed:
         return None
@@ -28,9 +28,9 @@ def draws(evaluation: Observations, unknown: Mapping[str, Observations]) -> reco
         "correct": evaluation.part((~wrong).nonzero().flatten()),
         "wrong": evaluation.part(wrong.nonzero().flatten()),
     }
-    sets = [_of(name, seen) for name, seen in {**parts, **unknown}.items() if len(seen)]
+    sets = [_of(name, seen) for name, seen in {**parts, **ood}.items() if len(seen)]
     known = _thin(evaluation)
-    others = {name: _thin(seen) for name, seen in unknown.items()}
+    others = {name: _thin(seen) for name, seen in ood.items()}
     count = evaluation.probed[DRAWS].shape[1]
     counts = [k for k in COUNTS if k < count] + [count]
     return record.Draws(count=count, sets=sets, gain=[_with(k, known, others) for k in counts])
@@ -47,7 +47,7 @@ def _of(name: str, seen: Observations) -> record.DrawsOf:
     )
 
 
-def _with(count: int, known: Observations, unknown: Mapping[str, Observations]) -> record.DrawsGain:
+def _with(count: int, known: Observations, ood: Mapping[str, Observations]) -> record.DrawsGain:
     """The figures of the first `count` draws."""
     many = _many(known)[:count]
     mean = log_mean(many)
@@ -59,7 +59,7 @@ def _with(count: int, known: Observations, unknown: Mapping[str, Observations]) 
         ece=float(calibration.ece(calibration.confidence_bins(mean.softmax(dim=1), known.labels))),
         auroc={
             name: float(ranking.auroc(tally_sets(value, scores.predictive_entropy(_many(seen)[:count]))))
-            for name, seen in unknown.items()
+            for name, seen in ood.items()
         },
     )
 

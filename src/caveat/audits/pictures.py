@@ -1,4 +1,4 @@
-"""The pictures worth looking at: trusted mistakes, doubted correct answers, unknowns that pass as known."""
+"""The pictures worth looking at: confident errors, uncertain correct answers, OOD inputs that pass as known."""
 
 import base64
 import io
@@ -16,7 +16,7 @@ from caveat.types import Batches
 
 __all__ = ["choose", "encoded", "take"]
 
-Kind = Literal["trusted mistake", "doubted correct", "passing unknown"]
+Kind = Literal["confident error", "uncertain correct", "accepted OOD"]
 SIDE = 64
 
 
@@ -43,9 +43,9 @@ def choose(
         kinds: list[tuple[Kind, Tensor, bool]]
         if set_name == known:
             wrong = predicted != seen.labels
-            kinds = [("trusted mistake", wrong, False), ("doubted correct", ~wrong, True)]
+            kinds = [("confident error", wrong, False), ("uncertain correct", ~wrong, True)]
         else:
-            kinds = [("passing unknown", torch.ones_like(predicted, dtype=torch.bool), False)]
+            kinds = [("accepted OOD", torch.ones_like(predicted, dtype=torch.bool), False)]
         for kind, mask, descending in kinds:
             candidates = mask.nonzero().flatten()
             order = scores[candidates].argsort(descending=descending, stable=True)[:count]

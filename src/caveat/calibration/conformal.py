@@ -211,7 +211,7 @@ def raps(
 
 
 def sizes(sets: Sets) -> Int[Tensor, " n"]:
-    """Number of classes in each set: 1 is a plain answer, more a doubt, 0 an input that nothing fits."""
+    """Number of classes in each set: 1 is a plain answer, more a uncertainty, 0 an input that nothing fits."""
     return sets.sum(dim=1)
 
 

@@ -19,7 +19,7 @@ def run(
     model: str | None = typer.Option(
         None, help="package.module:callable (returns an nn.Module), or hf:name for an image classifier of transformers."
     ),
-    test: str | None = typer.Option(None, help=f"Known data the model was not trained on: {DATA}"),
+    test: str | None = typer.Option(None, help=f"In-distribution data the model was not trained on: {DATA}"),
     output: Path = typer.Option(..., "-o", "--output", help="Folder for report, record and observations."),
     weights: Path | None = typer.Option(None, help="Weights of the model, as safetensors."),
     posterior: Path | None = typer.Option(
@@ -28,17 +28,17 @@ def run(
     dropout: bool = typer.Option(False, help="Audit many networks: the model's own dropout stays on."),
     draws: int | None = typer.Option(None, help="How many networks; 20 by default, an ensemble's members."),
     logits: Path | None = typer.Option(
-        None, help="Instead of a model and data: an npz of logits, labels, perhaps features; NAME/logits of unknowns."
+        None, help="Instead of a model and data: an npz of logits, labels, perhaps features; NAME/logits of OOD inputs."
     ),
-    fit: str | None = typer.Option(None, help="Training data, to fit the scores on."),
-    unknown: list[str] = typer.Option(
-        [], metavar="NAME=SOURCE", help="Inputs of no class; give it any number of times."
-    ),
+    train: str | None = typer.Option(None, help="Training data, to fit the scores on."),
+    ood: list[str] = typer.Option([], metavar="NAME=SOURCE", help="Inputs of no class; give it any number of times."),
     unlabelled: list[str] = typer.Option(
-        [], metavar="NAME=SOURCE", help="Inputs of the known kind without labels: their accuracy is estimated."
+        [],
+        metavar="NAME=SOURCE",
+        help="Inputs of the in-distribution kind without labels: their accuracy is estimated.",
     ),
     outliers: str | None = typer.Option(
-        None, help="Inputs known to be unknown, for the meta classifiers; by default 200 of uniform noise."
+        None, help="Auxiliary OOD inputs, for the meta classifiers; by default 200 of uniform noise."
     ),
     score: list[str] = typer.Option(
         [], help="Only this score; any number of times. By default all that share one pass; all: really all."
@@ -46,11 +46,12 @@ def run(
     calibration: list[str] = typer.Option([], help="Only this calibration; likewise."),
     head: str | None = typer.Option(None, help="Layer that produces the logits; found by itself by default."),
     attack_radius: list[float] = typer.Option(
-        [], help="Attack known inputs (in [0, 1]) within this radius and report the accuracy left; any number of times."
+        [],
+        help="Attack in-distribution inputs (in [0, 1]) within this radius and report the accuracy left; repeatable.",
     ),
     attack_norm: str = typer.Option("inf", help="Norm of the radius: 1, 2 or inf."),
-    attack_samples: int = typer.Option(200, help="Known inputs that are attacked."),
-    tune: float = typer.Option(0.2, help="Share of the test set that is set aside to fit calibrations."),
+    attack_samples: int = typer.Option(200, help="In-distribution inputs that are attacked."),
+    calibration_share: float = typer.Option(0.2, help="Share of the test set that is set aside to fit calibrations."),
     replicas: int = typer.Option(200, help="Bootstrap replicas behind every interval."),
     seed: int = typer.Option(0, help="Seed of every random choice."),
     batch: int = typer.Option(256, help="Inputs per forward pass."),
@@ -79,7 +80,7 @@ def run(
                 logits,
                 scores=score or None,
                 calibrations=calibration or None,
-                tune=tune,
+                calibration_share=calibration_share,
                 replicas=replicas,
                 seed=seed,
                 say=say,
@@ -87,8 +88,8 @@ def run(
         else:
             if model is None or test is None:
                 raise OptionError("--model, --test: both are needed (or --logits, an npz of what a network said)")
-            known, others = _sets(test, fit, unknown, unlabelled, batch, seed, outliers=outliers)
-            training = others["fit"].get("fit")
+            known, others = _sets(test, train, ood, unlabelled, batch, seed, outliers=outliers)
+            training = others["train"].get("train")
             record = audit(
                 models.many(
                     models.load(model, weights),
@@ -99,8 +100,8 @@ def run(
                     training=training,
                 ),
                 known,
-                fit=training,
-                unknown=others["unknown"],
+                train=training,
+                ood=others["ood"],
                 unlabelled=others["unlabelled"],
                 outliers=others["outliers"].get("outliers"),
                 scores=score or None,
@@ -109,7 +110,7 @@ def run(
                 attack_radii=attack_radius,
                 attack_norm=_norm(attack_norm),
                 attack_samples=attack_samples,
-                tune=tune,
+                calibration_share=calibration_share,
                 replicas=replicas,
                 seed=seed,
                 folder=output,
@@ -128,28 +129,28 @@ def run(
 
 def _sets(
     test: str,
-    fit: str | None,
-    unknown: list[str],
+    train: str | None,
+    ood: list[str],
     unlabelled: list[str],
     batch: int,
     seed: int,
     *,
     outliers: str | None = None,
 ) -> tuple["Source", dict[str, dict[str, "Source"]]]:
-    """The known set, and the others by the name of `audit`'s parameter."""
+    """The in-distribution set, and the others by the name of `audit`'s parameter."""
     from caveat import data
 
     known = data.load(test, batch=batch, seed=seed)
     given_sets = {
         option: {name: data.load(spec, batch=batch, seed=seed, like=known) for name, spec in map(named, given)}
-        for option, given in (("unknown", unknown), ("unlabelled", unlabelled))
+        for option, given in (("ood", ood), ("unlabelled", unlabelled))
     }
-    if len(given_sets["unknown"]) + len(given_sets["unlabelled"]) < len(unknown) + len(unlabelled):
-        raise OptionError("--unknown, --unlabelled: expected every name once")
+    if len(given_sets["ood"]) + len(given_sets["unlabelled"]) < len(ood) + len(unlabelled):
+        raise OptionError("--ood, --unlabelled: expected every name once")
     given_sets["outliers"] = (
         {} if outliers is None else {"outliers": data.load(outliers, batch=batch, seed=seed, like=known)}
     )
-    return known, {"fit": {} if fit is None else {"fit": data.load(fit, batch=batch, seed=seed)}, **given_sets}
+    return known, {"train": {} if train is None else {"train": data.load(train, batch=batch, seed=seed)}, **given_sets}
 
 
 def _norm(text: str) -> float:
@@ -162,7 +163,7 @@ def named(text: str) -> tuple[str, str]:
     """Name and source of `NAME=SOURCE`."""
     name, equals, source = text.partition("=")
     if not (name and equals and source):
-        raise OptionError(f"--unknown: expected NAME=SOURCE, got {text!r}")
+        raise OptionError(f"--ood: expected NAME=SOURCE, got {text!r}")
     return name, source
 
 
@@ -190,17 +191,17 @@ def show(record: "Record", folder: Path) -> None:
         f"ECE {plain.ece.value:.4f}, NLL {plain.nll.value:.4f}; best NLL {best.summary.nll.value:.4f} with "
         f"{'no' if best.name == 'none' else best.name} calibration (ECE {best.summary.ece.value:.4f})"
     )
-    unknown = [s.name for s in record.sets if s.role == "unknown"]
+    ood = [s.name for s in record.sets if s.role == "ood"]
     table = Table(title="AUROC of each score, in %", caption="50 is chance, 100 perfect; intervals are in the report")
     table.add_column("score", no_wrap=True)
     table.add_column("own errors", justify="right")
-    for name in unknown:
+    for name in ood:
         table.add_column(name, justify="right", overflow="fold")
-    found = {(d.score, d.unknown): d for d in record.detections}
+    found = {(d.score, d.ood): d for d in record.detections}
     errors = {s.score: s for s in record.selective}
     for score in record.scores:
         wrong = f"{100 * errors[score.name].auroc.value:.1f}" if score.name in errors else "-"
-        cells = [found[score.name, name] for name in unknown]
+        cells = [found[score.name, name] for name in ood]
         table.add_row(score.name, wrong, *(f"{100 * d.auroc.value:.1f}" for d in cells))
     console.print(table)
     for note in record.notes:
@@ -209,7 +210,7 @@ def show(record: "Record", folder: Path) -> None:
         colour, word = ("red", "FAIL") if check.failed else ("green", "ok")
         console.print(f"[{colour}]{word}[/]  {escape(check.condition)}: {check.value:.6g}")
     if record.choice is not None:
-        console.print(f"Score by known data alone: [bold]{record.choice.score}[/bold].")
+        console.print(f"Score by in-distribution data alone: [bold]{record.choice.score}[/bold].")
     console.print(
         f"Open [bold]{folder / 'report.html'}[/bold] in a browser; all numbers are in {folder / 'record.json'}."
     )

@@ -18,7 +18,7 @@ def run(
     output: Path = typer.Option(..., "-o", "--output", help="Folder for report and record."),
     weights: Path | None = typer.Option(None, help="Weights of the model, as safetensors."),
     root: Path | None = typer.Option(None, help="Folder of the set; by default below CAVEAT_DATA."),
-    unknown: list[str] = typer.Option(
+    ood: list[str] = typer.Option(
         [], help="Class that the model was not taught; any number of times. By default those of the set."
     ),
     size: str | None = typer.Option(None, help="HEIGHTxWIDTH that pictures and maps are brought to."),
@@ -32,10 +32,10 @@ def run(
     batch: int = typer.Option(4, help="Pictures per forward pass."),
     classes: bool = typer.Option(False, "--classes", help="Print the classes the model must have, and leave."),
 ) -> None:
-    """Audit a segmentation network pixel by pixel: mistakes, calibration, unknown objects. Writes report.html.
+    """Audit a segmentation network pixel by pixel: mistakes, calibration, OOD objects. Writes report.html.
 
     Pixels are streamed: what is kept does not grow with the number of pictures. The model's classes are the set's,
-    without the unknown ones, in the set's order.
+    without the OOD ones, in the set's order.
     """
     from caveat.audits.dense.audit import audit_dense
     from caveat.cli import model as models
@@ -46,7 +46,7 @@ def run(
 
     name, _, split = test.partition(":")
     opener = SETS[known_name("--test", name, SETS)]
-    options = {"unknown": tuple(unknown)} if unknown else {}
+    options = {"ood": tuple(ood)} if ood else {}
     set_ = opener(split or "test", root=root, size=_size(size), batch=batch, **options)
     if classes:
         typer.echo(", ".join(set_.classes))

@@ -57,7 +57,7 @@ def show(records: "dict[str, Record]") -> None:
     for name in records:
         table.add_column(escape(name), justify="right", overflow="fold")
     for row in _rows(records):
-        on = f" on {row.unknown}" if row.unknown else ""
+        on = f" on {row.ood}" if row.ood else ""
         about = "" if row.about == "none" else f", {row.about}"
         table.add_row(escape(f"{row.metric}{on}{about}"), *(_told(row, cell) for cell in row.cells))
     console = Console()

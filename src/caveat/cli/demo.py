@@ -30,12 +30,12 @@ def run(
         network = models.small_cnn(classes=9, generator=generator)
         train(network, training, epochs=epochs, rate=2e-3, batch=128, generator=generator)
         save_weights(network, output / "model.safetensors")
-        unknown = {"nines": "mnist5k:test+only=9", "permuted": "permuted", "blobs": "blobs", "noise": "noise:uniform"}
+        ood = {"nines": "mnist5k:test+only=9", "permuted": "permuted", "blobs": "blobs", "noise": "noise:uniform"}
         record = audit(
             network.eval(),
             known,
-            fit=training,
-            unknown={name: data.load(spec, like=known, seed=seed) for name, spec in unknown.items()},
+            train=training,
+            ood={name: data.load(spec, like=known, seed=seed) for name, spec in ood.items()},
             replicas=replicas,
             seed=seed,
             folder=output,

@@ -36,7 +36,7 @@ def run(
         0, help="Epochs at weight 0.001 first, for a network that learns nothing at the full weight."
     ),
     test: str | None = typer.Option(None, help="Data to audit the network on at the end; by default the test split."),
-    unknown: list[str] = typer.Option([], metavar="NAME=SOURCE", help="Inputs of no class, for the audit."),
+    ood: list[str] = typer.Option([], metavar="NAME=SOURCE", help="Inputs of no class, for the audit."),
     audit: bool = typer.Option(True, help="End with an audit of the network."),
     track: list[str] = typer.Option(
         [],
@@ -109,16 +109,16 @@ def run(
     if audit and judged is not None:
         many = models.many(network.eval(), posterior=posterior, dropout=False, draws=None, seed=seed, training=training)
         known = sources.load(judged, seed=seed)
-        others = {name: sources.load(spec, like=known, seed=seed) for name, spec in map(named, unknown)}
+        others = {name: sources.load(spec, like=known, seed=seed) for name, spec in map(named, ood)}
         with steps() as say:
             record = judge(
-                many, known, fit=training, unknown=others, folder=output / "audit", made_by=model, seed=seed, say=say
+                many, known, train=training, ood=others, folder=output / "audit", made_by=model, seed=seed, say=say
             )
             write(record, output / "audit")
         show(record, output / "audit")
         return
     typer.echo(
-        f"Next: caveat audit --model '{model}' --weights {output / 'model.safetensors'} --fit '{data}' --test "
+        f"Next: caveat audit --model '{model}' --weights {output / 'model.safetensors'} --train '{data}' --test "
         f"'{judged or 'DATA'}' -o {output / 'audit'}" + (f" --posterior {posterior}" if posterior else "")
     )
 

@@ -1,4 +1,4 @@
-"""Letters rendered from a font: unknown inputs for networks that know digits."""
+"""Letters rendered from a font: OOD inputs for networks that know digits."""
 
 import torch
 from PIL import Image, ImageDraw, ImageFont

@@ -27,7 +27,7 @@ class Scenes:
     """Pictures and label maps, decoded batch by batch, in a fixed order.
 
     Going through it gives `(pictures (n, 3, h, w) float32 in [0, 1], labels (n, h, w) int64)`. Known classes are
-    0 to c - 1, unknown kinds follow from c on, pixels that count for nothing are `void`.
+    0 to c - 1, OOD kinds follow from c on, pixels that count for nothing are `void`.
     """
 
     name: str
@@ -35,7 +35,7 @@ class Scenes:
     maps: tuple[Path, ...]
     classes: tuple[str, ...]
     """Names of the known classes."""
-    unknown: Mapping[str, tuple[int, ...]]
+    ood: Mapping[str, tuple[int, ...]]
     """Labels of each kind that the network is not taught."""
     code: UInt8[Tensor, " 256"]
     """What each value of a map's file means here."""
@@ -85,7 +85,7 @@ class Scenes:
 
 @dataclass(frozen=True)
 class ShuffledScenes:
-    """All scenes once a pass, in an order drawn when the pass begins; unknown kinds are void: they are not taught."""
+    """All scenes once a pass, in an order drawn when the pass begins; OOD kinds are void: they are not taught."""
 
     pictures: UInt8[Tensor, "n 3 h w"]
     labels: UInt8[Tensor, "n h w"]
@@ -110,7 +110,7 @@ class ShuffledScenes:
 def shuffled_scenes(scenes: Scenes, *, batch: int = 4, generator: torch.Generator, flip: bool = True) -> ShuffledScenes:
     """Hold `scenes` in memory, decoded once as bytes, and give them in a new order every epoch, for training.
 
-    Pixels of unknown kinds become void, so that nothing is learnt about them. `flip` mirrors every other scene, drawn
+    Pixels of OOD kinds become void, so that nothing is learnt about them. `flip` mirrors every other scene, drawn
     anew each epoch. CamVid at 360x480 takes 250 MB, at 180x240 a quarter. The generator must be on the CPU.
 
     Raises
@@ -175,7 +175,7 @@ def read_map(path: Path, *, place: str) -> UInt8[Tensor, "h w"]:
 def coded(
     values: Mapping[int, str], *, hidden: Sequence[str], name: str
 ) -> tuple[tuple[str, ...], dict[str, tuple[int, ...]], UInt8[Tensor, " 256"]]:
-    """Known classes, unknown kinds and the code of a file's `values`: all that is not named is void.
+    """Known classes, OOD kinds and the code of a file's `values`: all that is not named is void.
 
     Raises
     ------

@@ -41,7 +41,7 @@ def open_camvid(
     split: str = "test",
     *,
     root: Path | None = None,
-    unknown: Sequence[str] = (),
+    ood: Sequence[str] = (),
     size: tuple[int, int] | None = None,
     batch: int = 4,
 ) -> Scenes:
@@ -53,7 +53,7 @@ def open_camvid(
     Parameters
     ----------
     root: the folder; `CamVid` under CAVEAT_DATA by default.
-    unknown: classes that are not taught: `("pedestrian", "bicyclist", "car")` in TRADI.
+    OOD: classes that are not taught: `("pedestrian", "bicyclist", "car")` in TRADI.
     size: height and width; pictures bilinear, labels nearest.
 
     Raises
@@ -74,14 +74,14 @@ def open_camvid(
     if not lines or any(len(line) != 2 for line in lines):
         raise DataError(f"camvid: expected a picture and a map on every line of {listing}")
     pairs = [(_last_two(folder, first), _last_two(folder, second)) for first, second in lines]
-    return _scenes(f"camvid:{split}", pairs, CAMVID, unknown, size, batch)
+    return _scenes(f"camvid:{split}", pairs, CAMVID, ood, size, batch)
 
 
 def open_street_hazards(
     split: str = "test",
     *,
     root: Path | None = None,
-    unknown: Sequence[str] = ("anomaly",),
+    ood: Sequence[str] = ("anomaly",),
     size: tuple[int, int] | None = None,
     batch: int = 4,
 ) -> Scenes:
@@ -107,21 +107,21 @@ def open_street_hazards(
     pairs = _listed([base / listing, folder / listing], base) or _paired(
         base / "images" / part, base / "annotations" / part, lambda path: path.name
     )
-    return _scenes(f"street_hazards:{split}", pairs, STREET_HAZARDS, unknown, size, batch)
+    return _scenes(f"street_hazards:{split}", pairs, STREET_HAZARDS, ood, size, batch)
 
 
 def open_bdd_anomaly(
     split: str = "test",
     *,
     root: Path | None = None,
-    unknown: Sequence[str] = ("motorcycle", "train"),
+    ood: Sequence[str] = ("motorcycle", "train"),
     size: tuple[int, int] | None = None,
     batch: int = 4,
 ) -> Scenes:
     """BDD-Anomaly: BDD100K's segmentation set, the pictures with a motorcycle or a train kept for testing.
 
     Layout: BDD100K's `seg/images/{train,val}/*.jpg` and `seg/labels/{train,val}/*_train_id.png` (0 to 18, 255 void).
-    The pictures with an unknown class, of both parts, are `test`; the others are `train` and `val`. Every map is read
+    The pictures with an OOD class, of both parts, are `test`; the others are `train` and `val`. Every map is read
     once to tell. Lists `train.odgt`, `validation.odgt` and `test.odgt` beside `seg/` are taken instead if they are
     there.
 
@@ -134,24 +134,24 @@ def open_bdd_anomaly(
     listing = {"train": "train.odgt", "val": "validation.odgt", "test": "test.odgt"}[split]
     pairs = _listed([folder / listing], folder)
     if not pairs:
-        strange = {value for value, title in BDD.items() if title in unknown}
+        strange = {value for value, title in BDD.items() if title in ood}
         for part in ("train", "val") if split == "test" else (split,):
             images, labels = folder / "seg" / "images" / part, folder / "seg" / "labels" / part
             for pair in _paired(images, labels, lambda path: f"{path.stem}_train_id.png"):
                 held = not strange.isdisjoint(read_map(pair[1], place="bdd_anomaly").unique().tolist())
                 if held == (split == "test"):
                     pairs.append(pair)
-    return _scenes(f"bdd_anomaly:{split}", pairs, BDD, unknown, size, batch)
+    return _scenes(f"bdd_anomaly:{split}", pairs, BDD, ood, size, batch)
 
 
 SETS = {"camvid": open_camvid, "street_hazards": open_street_hazards, "bdd_anomaly": open_bdd_anomaly}
-"""`open(split, *, root, unknown, size, batch) -> Scenes`."""
+"""`open(split, *, root, OOD, size, batch) -> Scenes`."""
 
 _Pairs = list[tuple[Path, Path]]
 
 
 def _scenes(
-    name: str, pairs: _Pairs, values: dict[int, str], unknown: Sequence[str], size: tuple[int, int] | None, batch: int
+    name: str, pairs: _Pairs, values: dict[int, str], ood: Sequence[str], size: tuple[int, int] | None, batch: int
 ) -> Scenes:
     if batch < 1:
         raise OptionError(f"batch: expected at least 1, got {batch}")
@@ -160,7 +160,7 @@ def _scenes(
     for path in (path for pair in pairs for path in pair):
         if not path.is_file():
             raise DataError(f"{name}: {path} is listed but not there")
-    classes, kinds, code = coded(values, hidden=unknown, name=name)
+    classes, kinds, code = coded(values, hidden=ood, name=name)
     pictures, maps = zip(*pairs, strict=True)
     return Scenes(name, pictures, maps, classes, kinds, code, size, batch)
 

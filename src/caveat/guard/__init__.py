@@ -5,7 +5,7 @@
 
 from caveat.guard import artefact, decision, threshold, verdict
 from caveat.guard.guard import Guard
-from caveat.guard.pseudo_ood import pseudo_unknown
+from caveat.guard.pseudo_ood import pseudo_ood
 from caveat.guard.verdict import Verdict
 
-__all__ = ["Guard", "Verdict", "artefact", "decision", "pseudo_unknown", "threshold", "verdict"]
+__all__ = ["Guard", "Verdict", "artefact", "decision", "pseudo_ood", "threshold", "verdict"]

@@ -1,4 +1,5 @@
-"""Everything a guard knows beside the network: score, calibration, threshold, and the known data they rest on."""
+"""Everything a guard knows beside the network: score, calibration, threshold, and the in-distribution data they rest
+on."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, is_dataclass, replace
@@ -34,7 +35,7 @@ class Decision:
     calibrated: Callable[[Tensor], Tensor]
     promise: Promise
     reference: Float[Tensor, " m"]
-    """Ascending scores of known data that nothing was fitted on."""
+    """Ascending scores of in-distribution data that nothing was fitted on."""
     reference_wrong: Bool[Tensor, " m"]
     """Which of these answers were wrong."""
     head: str
@@ -51,7 +52,7 @@ class Decision:
         Raises
         ------
         OptionError
-            If not exactly one is given, or the promise can't be held with the known data there are.
+            If not exactly one is given, or the promise can't be held with the in-distribution data there are.
         """
         return replace(self, promise=promise(self.reference, self.reference_wrong, keep=keep, max_error=max_error))
 
@@ -72,7 +73,7 @@ def fit(  # noqa: PLR0913  # the signature is the configuration
     outliers: Observations | None = None,
     against: Observations | None = None,
 ) -> Decision:
-    """Fit score, calibration and threshold from observations of known, held-out data.
+    """Fit score, calibration and threshold from observations of held-out in-distribution data.
 
     Half of `known`, drawn by `seed`, fits the calibration (and the score, without a `fit` set); the threshold and its
     promise rest on the other half, which nothing else has seen.
@@ -80,17 +81,17 @@ def fit(  # noqa: PLR0913  # the signature is the configuration
     Parameters
     ----------
     score
-        A name from the tables, or `auto`: the best by what can be known without unknown data (`audits.choose`).
+        A name from the tables, or `auto`: the best by what can be known without OOD data (`audits.choose`).
     calibration
         A name from the tables, or `none`.
     keep
-        Accept a fresh known input with at least this probability (default 0.95).
+        Accept a fresh in-distribution input with at least this probability (default 0.95).
     max_error
         Or: at most this share of wrong answers among the accepted ones, with 95 % confidence.
     outliers
-        Inputs known to be unknown, which a meta classifier is fitted on beside the first half of `known`.
+        Auxiliary OOD inputs, which a meta classifier is fitted on beside the first half of `known`.
     against
-        Or, instead of a promise: inputs that stand for unknown ones (`guard.pseudo_unknown`), from which the threshold
+        Or, instead of a promise: inputs that stand for OOD ones (`guard.pseudo_unknown`), from which the threshold
         best tells the known; see `threshold.promise`.
 
     Raises

@@ -62,11 +62,12 @@ class Guard(nn.Module):
         outliers: Batches | None = None,
         against: Batches | None = None,
     ) -> "Guard":
-        """Fit a guard on known data that the model was not trained on; `fit` may hold training data for the score.
+        """Fit a guard on in-distribution data that the model was not trained on; `fit` may hold training data for the
+        score.
 
-        `outliers`: inputs known to be unknown, for a meta classifier; by default 200 of uniform noise.
+        `outliers`: auxiliary OOD inputs, for a meta classifier; by default 200 of uniform noise.
 
-        `against`: instead of a promise, inputs that stand for unknown ones, as `guard.pseudo_unknown` makes them.
+        `against`: instead of a promise, inputs that stand for OOD ones, as `guard.pseudo_unknown` makes them.
 
         See `guard.decision.fit` for the options, what is promised and what is raised.
         """

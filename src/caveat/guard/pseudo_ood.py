@@ -1,4 +1,4 @@
-"""Unknown inputs made from known pictures, to put a threshold where no unknown input is at hand."""
+"""Out-of-distribution inputs made from in-distribution pictures, to put a threshold where no OOD input is at hand."""
 
 import torch
 from torch import Tensor
@@ -9,13 +9,13 @@ from caveat.errors import OptionError
 from caveat.objectives.denoising import noised
 from caveat.types import Reconstructing
 
-__all__ = ["SIDES", "pseudo_unknown"]
+__all__ = ["SIDES", "pseudo_ood"]
 
 SIDES = (16, 20)
 """Sides of the large squares, in pixels, for pictures of 28x28."""
 
 
-def pseudo_unknown(
+def pseudo_ood(
     images: Images,
     generator: torch.Generator,
     *,
@@ -23,10 +23,12 @@ def pseudo_unknown(
     sides: tuple[int, int] = SIDES,
     sigma: int | float = 0.3,
 ) -> Images:
-    """Pictures that look like known ones and are none: half of them turned by 90 or 270 degrees, half largely hidden.
+    """Pictures that look like in-distribution ones and are none: half of them turned by 90 or 270 degrees, half
+    largely hidden.
 
     With a `model` that reconstructs, both are noised as in its training (the second half with the larger square) and
-    what the autoencoder makes of them is given: near to known pictures, since it has learnt to draw nothing else.
+    what the autoencoder makes of them is given: near to in-distribution pictures, since it has learnt to draw nothing
+    else.
     Without, the turned and occluded pictures themselves. Not for classes that a quarter turn leaves what they are.
 
     Parameters

@@ -1,4 +1,4 @@
-"""Where the threshold goes: a promise that known, held-out data can hold."""
+"""Where the threshold goes: a promise that held-out in-distribution data can hold."""
 
 import math
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ class Promise:
 
     kind: Literal["keep", "max_error", "against"]
     level: float
-    """Asked for; of `against`, the share of the pseudo-unknown inputs that is refused, which nobody asked for."""
+    """Asked for; of `against`, the share of the pseudo-OOD inputs that is refused, which nobody asked for."""
     threshold: float
     kept: float
     """Share of the reference data that is accepted."""
@@ -42,20 +42,22 @@ def promise(
     max_error: float | None = None,
     against: Float[Tensor, " u"] | None = None,
 ) -> Promise:
-    """The threshold for a promise; `scores` of known data that nothing was fitted on, and which answers were wrong.
+    """The threshold for a promise; `scores` of in-distribution data that nothing was fitted on, and which answers were
+    wrong.
 
-    `keep`: the ceil((m + 1) keep)-th smallest score, so that a fresh known input is accepted with probability at least
+    `keep`: the ceil((m + 1) keep)-th smallest score, so that a fresh in-distribution input is accepted with
+    probability at least
     `keep` (split conformal prediction). `max_error`: of thresholds that accept m, 0.8 m, 0.64 m, ... the largest at
     which the exact binomial upper bound on the error among the accepted is at most `max_error`, at 95 % confidence for
-    all of them together (Bonferroni). `against`: scores of inputs that stand for unknown ones; the threshold that best
-    tells known from pseudo-unknown inputs, both sides counting alike. It promises nothing: how many truly unknown
+    all of them together (Bonferroni). `against`: scores of inputs that stand for OOD ones; the threshold that best
+    tells known from pseudo-OOD inputs, both sides counting alike. It promises nothing: how many truly OOD
     inputs are refused depends on how well those stand for them.
 
     Raises
     ------
     OptionError
         If not exactly one is given (all missing means keep = 0.95), it is not in (0, 1), it can't be promised, or the
-        pseudo-unknown inputs score no higher than known ones.
+        pseudo-OOD inputs score no higher than in-distribution ones.
 
     Source: Papadopoulos et al., Inductive Confidence Machines, ECML 2002 (keep); Geifman and El-Yaniv, Selective
     Classification for Deep Neural Networks, NeurIPS 2017 (arXiv 1705.08500), algorithm 1 (max_error).
@@ -78,12 +80,12 @@ def promise(
     return _made("keep", level, threshold, scores, wrong)
 
 
-def _against(scores: Tensor, wrong: Tensor, unknown: Tensor) -> Promise:
-    threshold = float(youden_threshold(tally_sets(scores, unknown)))
-    refused = float((unknown > threshold).double().mean())
+def _against(scores: Tensor, wrong: Tensor, ood: Tensor) -> Promise:
+    threshold = float(youden_threshold(tally_sets(scores, ood)))
+    refused = float((ood > threshold).double().mean())
     if float((scores <= threshold).double().mean()) + refused <= 1 + 1e-12:
         raise OptionError(
-            f"against: the {len(unknown)} pseudo-unknown inputs score no higher than known ones; make others, or "
+            f"against: the {len(ood)} pseudo-OOD inputs score no higher than in-distribution ones; make others, or "
             "choose another score"
         )
     return _made("against", refused, threshold, scores, wrong)
@@ -111,8 +113,8 @@ def _with_error(scores: Tensor, wrong: Tensor, level: float) -> Promise:
 def refusing(scores: Float[Tensor, " u"], share: int | float) -> float:
     """The highest threshold that refuses (score > threshold) at least `share` of these inputs, in float64.
 
-    For a second criterion from pseudo-unknown inputs: with share 1 everything is refused that scores as high as the
-    lowest of them, which is the rule of the report on unknown digits and rests on one sample; 0.95 leaves out the
+    For a second criterion from pseudo-OOD inputs: with share 1 everything is refused that scores as high as the
+    lowest of them, which is the rule of the report on OOD digits and rests on one sample; 0.95 leaves out the
     lowest twentieth.
 
     Raises

@@ -27,15 +27,16 @@ class Verdict:
     score: Float[Tensor, " n"]
     """Higher = less trustworthy."""
     p_value: Float[Tensor, " n"]
-    """Share of known held-out inputs that are as little trustworthy or less, in (0, 1]; small = unlike known data."""
+    """Share of known held-out inputs that are as little trustworthy or less, in (0, 1]; small = unlike in-distribution
+    data."""
     reason: Int[Tensor, " n"]
     """Index into `REASONS`."""
     aleatoric: Float[Tensor, " n"]
-    """Doubt between the known classes, in nats: entropy of the calibrated probabilities; of a posterior, the expected
-    entropy of its draws as they are."""
+    """Uncertainty between the known classes, in nats: entropy of the calibrated probabilities; of a posterior, the
+    expected entropy of its draws as they are."""
     epistemic: Float[Tensor, " n"] | None
-    """Doubt about the network itself, in nats: mutual information of a posterior's draws; None for a single network,
-    which has no source for it."""
+    """Uncertainty about the network itself, in nats: mutual information of a posterior's draws; None for a single
+    network, which has no source for it."""
     threshold: float
     score_name: str
     classes: tuple[str, ...]
@@ -51,7 +52,8 @@ class Verdict:
         name, sure = self.classes[int(self.predicted[row])], float(self.confidence[row])
         score, p = float(self.score[row]), float(self.p_value[row])
         seen = (
-            f"{self.score_name} {score:.4g}, threshold {self.threshold:.4g}; {_share(p)} of known inputs score as high"
+            f"{self.score_name} {score:.4g}, threshold {self.threshold:.4g}; "
+            f"{_share(p)} of in-distribution inputs score as high"
         )
         if bool(self.accepted[row]):
             return f"{name}, {sure:.1%} sure ({seen})"

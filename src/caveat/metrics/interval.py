@@ -48,7 +48,7 @@ def interval(
     Parameters
     ----------
     metric: from `OF_RANKING` or `OF_SELECTIVE`, or `functools.partial` of one.
-    stratified: True for known against unknown; False for correct against wrong answers (see `tally.resample`).
+    stratified: True for in-distribution against OOD; False for correct against wrong answers (see `tally.resample`).
 
     Raises
     ------

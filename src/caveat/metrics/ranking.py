@@ -1,7 +1,7 @@
-"""How well a score ranks the unknown above the known (or the wrong above the correct answers).
+"""How well a score ranks the OOD above the known (or the wrong above the correct answers).
 
 Every metric is a function of a `Tally`; ties count half; a leading axis of bootstrap replicas is kept. The positive
-side is the unknown, with the higher scores.
+side is the OOD, with the higher scores.
 """
 
 import torch
@@ -30,9 +30,9 @@ _SLACK = 1e-12
 
 
 def auroc(counted: Tally) -> Float64[Tensor, "*replicas"]:
-    """Area under the ROC curve: the chance that an unknown scores above a known, ties half.
+    """Area under the ROC curve: the chance that an OOD scores above a known, ties half.
 
-    For ranking as a whole, whatever the threshold and the share of unknowns; it hides what happens at the one
+    For ranking as a whole, whatever the threshold and the share of OOD inputs; it hides what happens at the one
     threshold that is used (see `fpr_at_tpr`).
 
     AUROC = P(s⁺ > s⁻) + ½ P(s⁺ = s⁻), in [0, 1]; 0.5 is chance, higher is better.
@@ -58,10 +58,10 @@ def auroc(counted: Tally) -> Float64[Tensor, "*replicas"]:
 
 
 def aupr_out(counted: Tally) -> Float64[Tensor, "*replicas"]:
-    """Average precision of finding the unknown: positive = unknown, the highest scores first.
+    """Average precision of finding the OOD: positive = OOD, the highest scores first.
 
     AP = Σ_k (R_k − R_{k−1}) P_k over the distinct thresholds (no interpolation; as scikit-learn's
-    `average_precision_score`). In ]0, 1]; a useless score has the share of the unknowns: always read it beside that.
+    `average_precision_score`). In ]0, 1]; a useless score has the share of the OOD inputs: always read it beside that.
 
     References
     ----------
@@ -79,15 +79,15 @@ def aupr_in(counted: Tally) -> Float64[Tensor, "*replicas"]:
 
 
 def fpr_at_tpr(counted: Tally, tpr: float = 0.95) -> Float64[Tensor, "*replicas"]:
-    """Share of the unknowns that pass when at least the share `tpr` of the known is kept.
+    """Share of the OOD inputs that pass when at least the share `tpr` of the known is kept.
 
     The threshold is `quantile_threshold`: the smallest score that keeps (score <= threshold) enough of the known;
     scores that equal it pass on both sides. In [0, 1], lower is better; a useless score has `tpr`.
 
     Conventions differ. The accepted class is the known one here, as in the papers on OOD detection; `mirror` the tally
-    for the other (95 % of the unknown are caught, share of the known that is lost). ACET's code takes the 5 %
-    percentile by linear interpolation between two known scores, so that it may keep one known sample less; on sets of
-    thousands that is the last digit only.
+    for the other (95 % of the OOD are caught, share of the known that is lost). ACET's code takes the 5 %
+    percentile by linear interpolation between two known scores, so that it may keep one in-distribution sample less;
+    on sets of thousands that is the last digit only.
 
     Raises
     ------
@@ -99,8 +99,8 @@ def fpr_at_tpr(counted: Tally, tpr: float = 0.95) -> Float64[Tensor, "*replicas"
     Examples
     --------
     >>> from caveat.metrics.tally import tally_sets
-    >>> known, unknown = torch.arange(20.0), torch.tensor([3.0, 18.0, 18.5, 40.0])
-    >>> fpr_at_tpr(tally_sets(known, unknown)).item()  # 19 of 20 known are at or below 18
+    >>> known, OOD = torch.arange(20.0), torch.tensor([3.0, 18.0, 18.5, 40.0])
+    >>> fpr_at_tpr(tally_sets(known, OOD)).item()  # 19 of 20 known are at or below 18
     0.5
     """
     _check.both_sides(counted.negative, counted.positive, "fpr_at_tpr")
@@ -109,7 +109,7 @@ def fpr_at_tpr(counted: Tally, tpr: float = 0.95) -> Float64[Tensor, "*replicas"
 
 
 def detection_error(counted: Tally) -> Float64[Tensor, "*replicas"]:
-    """Least share of wrong decisions over all thresholds when known and unknown are equally frequent.
+    """Least share of wrong decisions over all thresholds when in-distribution and OOD are equally frequent.
 
     min_τ ½ P(s⁻ > τ) + ½ P(s⁺ <= τ), in [0, 0.5]; lower is better, 0.5 is chance.
 
@@ -184,7 +184,7 @@ def shares_accepted(
 
 
 def roc_curve(counted: Tally, *, points: int = 200) -> tuple[Float64[Tensor, " p"], Float64[Tensor, " p"]]:
-    """The ROC curve: x share of the known rejected, y share of the unknown rejected, from (0, 0) to (1, 1).
+    """The ROC curve: x share of the known rejected, y share of the OOD rejected, from (0, 0) to (1, 1).
 
     At most `points` vertices of the full curve, chosen so that the polyline through them strays least.
 
@@ -204,10 +204,10 @@ def roc_curve(counted: Tally, *, points: int = 200) -> tuple[Float64[Tensor, " p
 
 
 def precision_recall_curve(counted: Tally, *, points: int = 200) -> tuple[Float64[Tensor, " p"], Float64[Tensor, " p"]]:
-    """The precision-recall curve of finding the unknown: x recall, y precision.
+    """The precision-recall curve of finding the OOD: x recall, y precision.
 
     It starts at recall 0 with the precision of the highest score (scikit-learn puts precision 1 there, whatever the
-    data say) and ends at recall 1 with the share of the unknowns. Otherwise as `roc_curve`.
+    data say) and ends at recall 1 with the share of the OOD inputs. Otherwise as `roc_curve`.
     """
     _check.both_sides(counted.negative, counted.positive, "precision_recall_curve")
     small = compress(counted)

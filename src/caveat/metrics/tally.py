@@ -40,7 +40,7 @@ class Tally:
     negative: Float64[Tensor, "*replicas m"]
     """Counts of the known, or of the correct."""
     positive: Float64[Tensor, "*replicas m"]
-    """Counts of the unknown, or of the wrong."""
+    """Counts of the OOD, or of the wrong."""
 
 
 def tally(scores: Float[Tensor, "*shape"], positive: Bool[Tensor, "*shape"]) -> Tally:
@@ -51,7 +51,7 @@ def tally(scores: Float[Tensor, "*shape"], positive: Bool[Tensor, "*shape"]) -> 
     Parameters
     ----------
     scores: higher = less trustworthy; any shape (dense scores are flattened).
-    positive: True for the unknown (or the wrong).
+    positive: True for the OOD (or the wrong).
 
     Raises
     ------
@@ -70,7 +70,7 @@ def tally(scores: Float[Tensor, "*shape"], positive: Bool[Tensor, "*shape"]) -> 
 
 
 def tally_sets(negative: Float[Tensor, "*first"], positive: Float[Tensor, "*second"]) -> Tally:
-    """Count two sets of scores exactly: the known and the unknown (or the correct and the wrong).
+    """Count two sets of scores exactly: the known and the OOD (or the correct and the wrong).
 
     One of them may be empty. Otherwise as `tally`.
     """
@@ -131,7 +131,7 @@ def mirror(counted: Tally) -> Tally:
     """The same samples seen from the other side: scores negated, positive and negative exchanged.
 
     So that a metric can be had in the other convention: `fpr_at_tpr(mirror(t))` is the share of the known that is
-    rejected when 95 % of the unknown are caught, as TRADI's tables have it.
+    rejected when 95 % of the OOD are caught, as TRADI's tables have it.
     """
     return Tally(-counted.values.flip(-1), counted.positive.flip(-1), counted.negative.flip(-1))
 
@@ -162,7 +162,8 @@ def resample(counted: Tally, *, replicas: int, generator: torch.Generator, strat
 
     Parameters
     ----------
-    stratified: draw each side by itself, so that its size is kept: for known against unknown, two sets that somebody
+    stratified: draw each side by itself, so that its size is kept: for in-distribution against OOD, two sets that
+    somebody
         chose. False: draw from all, so that the share of the positives varies too: for correct against wrong answers.
 
     Raises

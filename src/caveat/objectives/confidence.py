@@ -52,6 +52,6 @@ def together(
     model: nn.Module, inputs: Tensor, labels: Tensor, outliers: Tensor, weight: int | float
 ) -> Float[Tensor, ""]:
     """Cross-entropy on inputs and confidence on outliers, in one pass."""
-    known, unknown = model(torch.cat([inputs, outliers])).split([len(inputs), len(outliers)])
-    sure = losses.confidence(unknown, unknown.argmax(dim=1)).mean()
+    known, ood = model(torch.cat([inputs, outliers])).split([len(inputs), len(outliers)])
+    sure = losses.confidence(ood, ood.argmax(dim=1)).mean()
     return functional.cross_entropy(known, labels) + weight * sure

@@ -1,4 +1,4 @@
-"""Classifier and denoising autoencoder trained together, with the losses of the report on unknown digits."""
+"""Classifier and denoising autoencoder trained together, with the losses of the report on OOD digits."""
 
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable

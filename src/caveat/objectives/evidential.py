@@ -1,4 +1,4 @@
-"""Evidential regression: one network, one pass, noise and doubt as the parameters of a distribution."""
+"""Evidential regression: one network, one pass, noise and uncertainty as the parameters of a distribution."""
 
 import math
 
@@ -24,9 +24,9 @@ def evidential(
     """Mean negative log-likelihood of a Student t, plus a price on evidence for what was wrong.
 
     The four outputs become a normal-inverse-gamma distribution by `scores.evidential.evidence`, which also gives noise
-    and doubt. One network, but the likelihood alone leaves ν and β undetermined (only β (1 + ν) / ν is seen in the
-    data): the size of the doubt comes from `weight`, its order may still serve. Standardise the labels. Nothing is
-    drawn from the generator.
+    and uncertainty. One network, but the likelihood alone leaves ν and β undetermined (only β (1 + ν) / ν is seen in
+    the data): the size of the uncertainty comes from `weight`, its order may still serve. Standardise the labels.
+    Nothing is drawn from the generator.
 
     Formula: ½ log(π/ν) - α log Ω + (α + ½) log(ν (y - γ)² + Ω) + log Γ(α) - log Γ(α + ½), Ω = 2β (1 + ν),
     plus weight · |y - γ| (2ν + α).

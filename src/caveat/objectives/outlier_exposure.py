@@ -18,7 +18,7 @@ __all__ = ["OutlierExposure"]
 class OutlierExposure:
     """Cross-entropy plus `weight` times the cross-entropy to the uniform distribution on outliers.
 
-    The strongest training for unknown inputs that resemble the outliers shown; give it a set of real ones by
+    The strongest training for OOD inputs that resemble the outliers shown; give it a set of real ones by
     `data.outliers.taken_from(images)`. With noise, as by default, it is the confidence loss of Lee et al. One forward
     pass over twice the batch. Formula: mean CE(x) + weight mean -(1/c) sum_k log p_k(z), the second at least log c.
 
@@ -45,5 +45,5 @@ class OutlierExposure:
         if not self.weight:
             return functional.cross_entropy(model(inputs), labels)
         drawn = self.outliers(inputs, generator)
-        known, unknown = model(torch.cat([inputs, drawn])).split([len(inputs), len(drawn)])
-        return functional.cross_entropy(known, labels) - self.weight * unknown.log_softmax(dim=1).mean()
+        known, ood = model(torch.cat([inputs, drawn])).split([len(inputs), len(drawn)])
+        return functional.cross_entropy(known, labels) - self.weight * ood.log_softmax(dim=1).mean()

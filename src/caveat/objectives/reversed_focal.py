@@ -1,4 +1,4 @@
-"""The losses of the report on unknown digits: wrong classes pushed down, and wrong answers made even."""
+"""The losses of the report on OOD digits: wrong classes pushed down, and wrong answers made even."""
 
 from dataclasses import dataclass
 

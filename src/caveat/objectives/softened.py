@@ -18,7 +18,7 @@ __all__ = ["EntropyRegularisation", "Focal", "LabelSmoothing", "LogitNorm", "Mix
 class LabelSmoothing:
     """Cross-entropy to labels that give `weight` of their mass to all classes alike.
 
-    Better calibrated, often worse at telling unknown inputs. Formula: (1 - weight) CE + weight mean_k -log p_k.
+    Better calibrated, often worse at telling OOD inputs. Formula: (1 - weight) CE + weight mean_k -log p_k.
 
     Raises
     ------

@@ -82,7 +82,7 @@ def fit(
     DataError
         If the lengths differ, the set is empty, or features are not finite.
     OptionError
-        If the structure is unknown or too large, or the precision not positive.
+        If the structure is OOD or too large, or the precision not positive.
 
     Source: Daxberger et al., Laplace Redux, NeurIPS 2021 (arXiv 2106.14806); Kristiadi et al., Being Bayesian, Even
     Just a Bit, Fixes Overconfidence in ReLU Networks, ICML 2020 (arXiv 2002.10118).

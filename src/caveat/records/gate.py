@@ -9,7 +9,7 @@ import xml.etree.ElementTree as ET
 from collections.abc import Callable, Sequence
 
 from caveat.errors import OptionError, known_name
-from caveat.records.record import Calibration, Check, Detection, KnownSummary, Operating, Record, Selective
+from caveat.records.record import Calibration, Check, Detection, Operating, Performance, Record, Selective
 
 __all__ = ["METRICS", "check", "junit"]
 
@@ -25,7 +25,7 @@ def check(record: Record, conditions: Sequence[str]) -> list[Check]:
     """Whether the record meets any of the conditions on which it should fail.
 
     A condition is `METRIC<NUMBER` or `METRIC>NUMBER` and says when to fail. What a metric is about stands in brackets:
-    a calibration (`ece[temperature]`; without brackets, the network as it is), an unknown set and a score
+    a calibration (`ece[temperature]`; without brackets, the network as it is), an OOD set and a score
     (`auroc[near,knn]`; without a score, the chosen one), a score (`aurc[msp]`), a kind of conformal sets
     (`coverage[aps]`), or a set in front of the guard (`accepted[near]`). Values are compared, not their intervals.
 
@@ -90,7 +90,7 @@ def _number(text: str) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _summary(read: Callable[[KnownSummary], float]) -> Metric:
+def _summary(read: Callable[[Performance], float]) -> Metric:
     def metric(record: Record, name: str, inside: str) -> float:
         return read(_calibration(record, name, inside).summary)
 
@@ -104,11 +104,11 @@ def _calibration(record: Record, name: str, inside: str) -> Calibration:
 
 def _detection(read: Callable[[Detection], float]) -> Metric:
     def metric(record: Record, name: str, inside: str) -> float:
-        names = list(dict.fromkeys(item.unknown for item in record.detections))
-        unknown, score = _set_and_score(f"{name}[set,score]", inside, names)
-        score = score or _chosen(record, f"{name}[{unknown}]", f"{name}[{unknown},msp]")
-        table = {item.score: item for item in record.detections if item.unknown == unknown}
-        return read(table[known_name(f"{name}[{unknown},score]", score, table)])
+        names = list(dict.fromkeys(item.ood for item in record.detections))
+        ood, score = _set_and_score(f"{name}[set,score]", inside, names)
+        score = score or _chosen(record, f"{name}[{ood}]", f"{name}[{ood},msp]")
+        table = {item.score: item for item in record.detections if item.ood == ood}
+        return read(table[known_name(f"{name}[{ood},score]", score, table)])
 
     return metric
 
@@ -149,8 +149,8 @@ def _set_and_score(place: str, inside: str, names: Sequence[str]) -> tuple[str, 
     """The set, and the score after the last comma; a name of a set may hold commas of its own."""
     if inside in names or "," not in inside:
         return known_name(place, inside, names), ""
-    unknown, _, score = inside.rpartition(",")
-    return known_name(place, unknown.strip(), names), score.strip()
+    ood, _, score = inside.rpartition(",")
+    return known_name(place, ood.strip(), names), score.strip()
 
 
 def _chosen(record: Record, place: str, example: str) -> str:

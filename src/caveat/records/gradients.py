@@ -15,7 +15,7 @@ class Strip(Part):
     high: float
     """Where the first bin begins and the last one ends; what lies beyond counts there."""
     median: dict[str, float]
-    """Per set. Known data are split: `correct` and `wrong`."""
+    """Per set. In-distribution data are split: `correct` and `wrong`."""
     bins: dict[str, list[float]]
     """Per set, the samples in each bin over those in its fullest bin."""
 
@@ -29,4 +29,4 @@ class Learned(Part):
     weights: dict[str, float]
     """The largest coefficients of a linear one, of standardised columns `layer/statistic`."""
     importances: dict[str, float]
-    """AUROC lost, wrong and unknown against correct, when the columns of a layer or of a statistic are shuffled."""
+    """AUROC lost, wrong and OOD against correct, when the columns of a layer or of a statistic are shuffled."""

@@ -26,8 +26,8 @@ __all__ = [
     "DrawsGain",
     "DrawsOf",
     "Estimate",
-    "KnownSummary",
     "Operating",
+    "Performance",
     "Picture",
     "Record",
     "Reliability",
@@ -48,7 +48,7 @@ class Curve(Part):
 
 
 class Conformal(Part):
-    """Sets of classes that hold the right one with a promised rate; fitted on the tuning part."""
+    """Sets of classes that hold the right one with a promised rate; fitted on the calibration split."""
 
     name: str
     error: Number
@@ -56,7 +56,7 @@ class Conformal(Part):
     coverage: Estimate
     """Share of sets that hold the right class, with its binomial 95 % interval."""
     mean_size: dict[str, Number]
-    """Per set (`test` and the unknown ones), the mean number of classes."""
+    """Per set (`test` and the OOD ones), the mean number of classes."""
     size_shares: dict[str, list[Number]]
     """Per set, the share of its inputs whose set has 0, 1, 2, ... classes."""
 
@@ -67,7 +67,7 @@ class Operating(Part):
     score: str
     calibration: str
     keep: Number
-    """Share of known inputs that was asked for."""
+    """Share of in-distribution inputs that was asked for."""
     threshold: Number
     accepted: dict[str, Number]
     """Per set, the share that is answered."""
@@ -78,7 +78,7 @@ class Operating(Part):
 
 
 class Choice(Part):
-    """The score that is best by what can be known without unknown data."""
+    """The score that is best by what can be known without OOD data."""
 
     score: str
     why: str
@@ -88,7 +88,8 @@ class Choice(Part):
 
 
 class DrawsOf(Part):
-    """What the draws of a posterior say of one set, on the mean; in nats. Known data are split: `correct`, `wrong`."""
+    """What the draws of a posterior say of one set, on the mean; in nats. In-distribution data are split: `correct`,
+    `wrong`."""
 
     set: str
     total: Number
@@ -109,7 +110,7 @@ class DrawsGain(Part):
     nll: Number
     ece: Number
     auroc: dict[str, Number]
-    """Per unknown set, of the predictive entropy."""
+    """Per OOD set, of the predictive entropy."""
 
 
 class Draws(Part):
@@ -132,7 +133,7 @@ class Check(Part):
 class Picture(Part):
     """One input worth looking at."""
 
-    kind: Literal["trusted mistake", "doubted correct", "passing unknown"]
+    kind: Literal["confident error", "uncertain correct", "accepted OOD"]
     score: str
     value: Number
     set: str
@@ -140,7 +141,7 @@ class Picture(Part):
     """Position in its set."""
     predicted: str
     label: str | None
-    """None for unknowns."""
+    """None for OOD inputs."""
     confidence: Number
     png: str
     """Base64 of a PNG of at most 64 pixels a side."""
@@ -150,7 +151,7 @@ class SetSummary(Part):
     """One set of inputs. `role`: what the audit used it for."""
 
     name: str
-    role: Literal["known", "fit", "unknown", "unlabelled"]
+    role: Literal["test", "train", "ood", "unlabelled"]
     source: str
     count: int
     shape: list[int]
@@ -159,7 +160,8 @@ class SetSummary(Part):
     generated: bool = False
     """Noise and the like: easy to find, so finding it proves little."""
     estimated_accuracy: Number | None = None
-    """Mean calibrated confidence: the accuracy to expect if the inputs are of the known kind (known, unlabelled)."""
+    """Mean calibrated confidence: the accuracy to expect if the inputs are of the in-distribution kind (known,
+    unlabelled)."""
 
 
 class Reliability(Part):
@@ -172,8 +174,8 @@ class Reliability(Part):
     """Share of the samples in the bin; sums to 1."""
 
 
-class KnownSummary(Part):
-    """How right and how well calibrated the network is on known data; all judged on the evaluation part."""
+class Performance(Part):
+    """How right and how well calibrated the network is on in-distribution data; all judged on the evaluation split."""
 
     accuracy: Estimate
     nll: Estimate
@@ -191,11 +193,12 @@ class KnownSummary(Part):
 
 
 class Calibration(Part):
-    """A calibration fitted on the tuning part and judged on the evaluation part; `none` is the network as it is."""
+    """A calibration fitted on the calibration split and judged on the evaluation split; `none` is the network as it
+    is."""
 
     name: str
     parameters: dict[str, Number]
-    summary: KnownSummary
+    summary: Performance
     reliability: Reliability
 
 
@@ -214,32 +217,33 @@ class Score(Part):
     edges: list[Number]
     """Edges of the histogram's bins (one more than bins)."""
     histogram: dict[str, list[Number]]
-    """Per set, the share of its samples in each bin; sums to 1. Known data are split: `correct` and `wrong`."""
+    """Per set, the share of its samples in each bin; sums to 1. In-distribution data are split: `correct` and
+    `wrong`."""
 
 
 class Detection(Part):
-    """How well one score tells one unknown set from the known one (unknown = positive)."""
+    """How well one score tells one OOD set from the known one (OOD = positive)."""
 
     score: str
-    unknown: str
+    ood: str
     auroc: Estimate
     aupr_in: Estimate
-    """Known data positive."""
+    """In-distribution data positive."""
     aupr_out: Estimate
-    """Unknown data positive."""
+    """OOD data positive."""
     base_rate: Number
-    """Share of unknowns: what AUPR-Out is for a useless score."""
+    """Share of OOD inputs: what AUPR-Out is for a useless score."""
     fpr_at_95_tpr: Estimate
-    """Share of the unknowns that pass when 95 % of the known are kept."""
+    """Share of the OOD inputs that pass when 95 % of the known are kept."""
     detection_error: Number
     roc: Curve
-    """x: share of known data rejected; y: share of unknowns rejected."""
+    """x: share of in-distribution data rejected; y: share of OOD inputs rejected."""
     precision_recall: Curve
-    """x: recall of the unknowns; y: precision."""
+    """x: recall of the OOD inputs; y: precision."""
 
 
 class Selective(Part):
-    """Misclassification detection on known data: reject the least trusted first."""
+    """Misclassification detection on in-distribution data: reject the least trusted first."""
 
     score: str
     auroc: Estimate
@@ -257,12 +261,12 @@ class Sweep(Part):
     score: str
     thresholds: list[Number]
     """Ascending; an answer is accepted when its score is at or below the threshold."""
-    kept_correct: list[Number]
-    """Share of all known samples that are accepted and right."""
-    kept_wrong: list[Number]
-    """Share of all known samples that are accepted and wrong."""
-    passed: dict[str, list[Number]]
-    """Per unknown set, the share that is accepted."""
+    accepted_correct: list[Number]
+    """Share of all in-distribution samples that are accepted and right."""
+    accepted_wrong: list[Number]
+    """Share of all in-distribution samples that are accepted and wrong."""
+    accepted_ood: dict[str, list[Number]]
+    """Per OOD set, the share that is accepted."""
 
 
 class Record(Part):

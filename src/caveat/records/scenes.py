@@ -16,8 +16,8 @@ class Scene(Part):
     """Position in its set."""
     accuracy: float | None
     """Share of its known pixels that are right; None if it has none."""
-    unknown: float
-    """Share of its labelled pixels that belong to an unknown kind."""
+    ood: float
+    """Share of its labelled pixels that belong to an OOD kind."""
     picture: str
     labels: str
     prediction: str
@@ -36,5 +36,5 @@ class Scenes(Part):
     high: float
     """Values of the score that are black and white."""
     colours: dict[str, Annotated[str, Field(pattern=r"^#[0-9a-f]{6}$")]]
-    """Of each class and unknown kind."""
+    """Of each class and OOD kind."""
     shown: list[Scene]

@@ -44,13 +44,13 @@ def set_sizes(item: Conformal, name: str) -> list[Bar]:
 
 
 def guard_bar(record: Record, guard: Operating, name: str) -> list[Bar]:
-    """What a guard answers of a set: right and wrong of a known one, all in the way of an unknown one."""
+    """What a guard answers of a set: right and wrong of a known one, all in the way of an OOD one."""
     share = guard.accepted[name]
-    role = next((item.role for item in record.sets if item.name == name), "unknown")
-    if role == "known":
+    role = next((item.role for item in record.sets if item.name == name), "ood")
+    if role == "test":
         wrong = share * guard.error
         return _bars([("right", share - wrong, "answered and right"), ("wrong", wrong, "answered, but wrong")])
-    style = "wrong" if role == "unknown" else "plain"
+    style = "wrong" if role == "ood" else "plain"
     return _bars([(style, share, "answered")])
 
 

@@ -12,7 +12,7 @@ __all__ = ["Caveat", "Level", "caveats"]
 
 Level = Literal["trust", "care", "no"]
 
-SURE = 0.70  # mean confidence on unknowns that deserves a word
+SURE = 0.70  # mean confidence on OOD inputs that deserves a word
 FEW = 500  # inputs below which intervals are wide
 REFUSED = 2  # an unlabelled set of which this many times more is refused than promised may be of another kind
 
@@ -93,7 +93,7 @@ def _sets_of_classes(record: Record) -> list[Caveat]:
 def _unknown(record: Record) -> list[Caveat]:
     score, sets, lines = picks.leading_score(record), picks.unknown_sets(record), list[Caveat]()
     if not sets:
-        return [Caveat("no", ["Inputs of other kinds: no unknown set was given, so nothing was tried."])]
+        return [Caveat("no", ["Inputs of other kinds: no OOD set was given, so nothing was tried."])]
     words = {"trust": "recognised", "care": "mostly recognised", "no": "not recognised"}
     for item in sets:
         found = picks.detection(record, score, item.name) if score else None
@@ -120,14 +120,14 @@ def _unlabelled(record: Record) -> list[Caveat]:
         if item.role != "unlabelled" or item.estimated_accuracy is None:
             continue
         text: list[Part] = ["The accuracy on ", Name(item.name), " is an estimate, ", Value(item.estimated_accuracy)]
-        text.append(": nothing checks it, and it holds only if the inputs are of the known kind")
+        text.append(": nothing checks it, and it holds only if the inputs are of the in-distribution kind")
         lines.append(Caveat(*_answered(record, item, text)))
     return lines
 
 
 def _answered(record: Record, item: SetSummary, text: list[Part]) -> tuple[Level, list[Part]]:
-    """The guard's word on whether an unlabelled set is of the known kind."""
-    known = next((other.name for other in record.sets if other.role == "known"), "")
+    """The guard's word on whether an unlabelled set is of the in-distribution kind."""
+    known = next((other.name for other in record.sets if other.role == "test"), "")
     score = picks.leading_score(record)
     for guard in sorted(record.operating, key=lambda guard: guard.score != score):
         if known in guard.accepted and item.name in guard.accepted:
@@ -143,5 +143,5 @@ def _evidence(record: Record) -> list[Caveat]:
     return [
         Caveat("care", [Name(item.name), " has only ", Value(item.count, "count"), " inputs: the intervals are wide."])
         for item in record.sets
-        if item.role != "fit" and item.count < FEW
+        if item.role != "train" and item.count < FEW
     ]

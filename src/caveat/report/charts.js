@@ -72,7 +72,7 @@ const points = ({ x, y }, extra = {}) => x.map((value, i) => ({ x: value, y: y[i
 function histogramRows(score, set) {
   const edges = DATA.edges[score], groups = DATA.histogram[score];
   const rows = [];
-  for (const [group, at] of [["known, right", 0], ["known, wrong", 1], ["unknown", set + 2]]) {
+  for (const [group, at] of [["known, right", 0], ["known, wrong", 1], ["ood", set + 2]]) {
     const shares = groups[at] || [];
     // The last bin is closed by a point at the last edge.
     shares.forEach((share, i) => rows.push({ edge: edges[i], share, group }));

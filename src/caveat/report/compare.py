@@ -49,7 +49,7 @@ def render(records: Mapping[str, Record]) -> str:
     """Make the page that holds records against the first of them: no network, nothing beside itself.
 
     Every number is in a record, or a difference of two and marked `data-derived`. Two values differ clearly if their
-    95 % intervals do not overlap. Only what the first record shares with another is compared: unknown sets of the same
+    95 % intervals do not overlap. Only what the first record shares with another is compared: OOD sets of the same
     name and source, scores and calibrations of the same name. The page says what cannot be compared.
 
     Parameters
@@ -74,7 +74,7 @@ def render(records: Mapping[str, Record]) -> str:
         judged=judged(records),
         apart=apart(records),
         known=_by_metric(known_rows(records)),
-        unknown=[
+        ood=[
             (name, _by_metric(picked), _by_metric(each))
             for name in shared_sets(records)
             for picked, each in [unknown_rows(records, name)]

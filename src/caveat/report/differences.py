@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from caveat.errors import OptionError
-from caveat.records.record import Calibration, Detection, Estimate, KnownSummary, Record
+from caveat.records.record import Calibration, Detection, Estimate, Performance, Record
 from caveat.report import picks
 from caveat.report.shown import BARE, Kind, Name, Part, shown
 
@@ -44,8 +44,8 @@ class Row:
     up: bool
     """Whether higher is better."""
     cells: tuple[Cell, ...]
-    unknown: str = ""
-    """The unknown set it is about, if any."""
+    ood: str = ""
+    """The OOD set it is about, if any."""
 
 
 @dataclass(frozen=True)
@@ -55,13 +55,13 @@ class _Measure:
     up: bool
 
 
-KNOWN: list[tuple[_Measure, Callable[[KnownSummary], Estimate]]] = [
+KNOWN: list[tuple[_Measure, Callable[[Performance], Estimate]]] = [
     (_Measure("Accuracy", "percent", True), lambda found: found.accuracy),
     (_Measure("NLL", "plain", False), lambda found: found.nll),
     (_Measure("Brier", "plain", False), lambda found: found.brier),
     (_Measure("ECE", "percent", False), lambda found: found.ece),
 ]
-UNKNOWN: list[tuple[_Measure, Callable[[Detection], Estimate]]] = [
+OOD: list[tuple[_Measure, Callable[[Detection], Estimate]]] = [
     (_Measure("AUROC", "percent", True), lambda found: found.auroc),
     (_Measure("FPR at 95 % TPR", "percent", False), lambda found: found.fpr_at_95_tpr),
 ]
@@ -87,7 +87,7 @@ def known_rows(records: Records) -> list[Row]:
     tables = [{item.name: item for item in record.calibrations} for record in records.values()]
     same = _same_known(records)
 
-    def row(measure: _Measure, read: Callable[[KnownSummary], Estimate], name: str) -> Row:
+    def row(measure: _Measure, read: Callable[[Performance], Estimate], name: str) -> Row:
         def value(table: Mapping[str, Calibration]) -> Estimate | None:
             return read(table[name].summary) if name in table else None
 
@@ -96,14 +96,14 @@ def known_rows(records: Records) -> list[Row]:
     return [row(measure, read, name) for measure, read in KNOWN for name in _shared(tables)]
 
 
-def unknown_rows(records: Records, unknown: str) -> tuple[list[Row], list[Row]]:
+def unknown_rows(records: Records, ood: str) -> tuple[list[Row], list[Row]]:
     """AUROC and FPR on one shared set: of the chosen and the best score of every record; and of every shared score."""
-    tables = [{d.score: d for d in record.detections if d.unknown == unknown} for record in records.values()]
-    holds = [unknown in _sources(record) for record in records.values()]
+    tables = [{d.score: d for d in record.detections if d.ood == ood} for record in records.values()]
+    holds = [ood in _sources(record) for record in records.values()]
     tables = [table if held else {} for table, held in zip(tables, holds, strict=True)]
     first = next(iter(records.values()))
     same = [
-        known and _sources(record).get(unknown) == _sources(first).get(unknown)
+        known and _sources(record).get(ood) == _sources(first).get(ood)
         for known, record in zip(_same_known(records), records.values(), strict=True)
     ]
     chosen = [record.choice.score if record.choice else None for record in records.values()]
@@ -113,7 +113,7 @@ def unknown_rows(records: Records, unknown: str) -> tuple[list[Row], list[Row]]:
         found = [(table.get(name or ""), name) for table, name in zip(tables, names, strict=True)]
         return [
             _row(measure, about, [(read(d) if d else None, name if d and told else None) for d, name in found], same)
-            for measure, read in UNKNOWN
+            for measure, read in OOD
         ]
 
     picked = [*(rows("chosen", chosen, told=True) if all(chosen) else []), *rows("best in hindsight", best, told=True)]
@@ -122,7 +122,7 @@ def unknown_rows(records: Records, unknown: str) -> tuple[list[Row], list[Row]]:
 
 
 def shared_sets(records: Records) -> list[str]:
-    """Unknown sets that the first record has in common with another: the same name, from the same source."""
+    """OOD sets that the first record has in common with another: the same name, from the same source."""
     first, *others = [_sources(record) for record in records.values()]
     return [name for name, source in first.items() if any(other.get(name) == source for other in others)]
 
@@ -132,7 +132,7 @@ def key_rows(records: Records) -> list[Row]:
     rows = [row for row in known_rows(records) if row.about == "none"]
     for name in shared_sets(records):
         picked, _ = unknown_rows(records, name)
-        rows += [replace(row, unknown=name) for row in picked[: len(UNKNOWN)]]
+        rows += [replace(row, ood=name) for row in picked[: len(OOD)]]
     return rows
 
 
@@ -161,20 +161,18 @@ def apart(records: Records) -> list[list[Part]]:
     lines: list[list[Part]] = []
     for name, same in zip(names, _same_known(records), strict=True):
         if not same:
-            tail = " was not judged on the same known data: differences are those of the data, too."
+            tail = " was not judged on the same in-distribution data: differences are those of the data, too."
             lines.append([Name(name), tail])
     first = _sources(values[0])
     for name, record in zip(names[1:], values[1:], strict=True):
-        for unknown, source in _sources(record).items():
-            if first.get(unknown, source) != source:
-                text = f": {first[unknown]} in one, {source} in the other."
-                lines.append(
-                    ["The set ", Name(unknown), " is not the same in ", Name(names[0]), " and ", Name(name), text]
-                )
+        for ood, source in _sources(record).items():
+            if first.get(ood, source) != source:
+                text = f": {first[ood]} in one, {source} in the other."
+                lines.append(["The set ", Name(ood), " is not the same in ", Name(names[0]), " and ", Name(name), text])
     if len(values) > 1 and not shared_sets(records):
-        lines.append(["No unknown set is shared: what is said of unknown inputs cannot be compared."])
+        lines.append(["No OOD set is shared: what is said of OOD inputs cannot be compared."])
     for what, tables in {
-        "unknown set": [_sources(record) for record in values],
+        "OOD set": [_sources(record) for record in values],
         "score": [{item.name for item in record.scores} for record in values],
         "calibration": [{item.name for item in record.calibrations} for record in values],
     }.items():
@@ -192,10 +190,10 @@ def told(names: Sequence[str]) -> str:
 
 
 def _listed(rows: Sequence[Row]) -> str:
-    """Figures in words, those on unknown sets gathered: `accuracy, AUROC on a and b`."""
+    """Figures in words, those on OOD sets gathered: `accuracy, AUROC on a and b`."""
     places: dict[str, list[str]] = {}
     for row in rows:
-        places.setdefault(IN_WORDS.get(row.metric, row.metric), []).append(row.unknown)
+        places.setdefault(IN_WORDS.get(row.metric, row.metric), []).append(row.ood)
     listed = [f"{metric} on {told(names)}" if any(names) else metric for metric, names in places.items()]
     return ", ".join(listed) if any(" on " in item for item in listed) else told(listed)
 
@@ -239,8 +237,8 @@ def _sources(record: Record) -> dict[str, str]:
 
 
 def _same_known(records: Records) -> list[bool]:
-    """Per record, whether it was judged on the first one's known data."""
-    found = [[(s.source, s.count) for s in record.sets if s.role == "known"] for record in records.values()]
+    """Per record, whether it was judged on the first one's in-distribution data."""
+    found = [[(s.source, s.count) for s in record.sets if s.role == "test"] for record in records.values()]
     return [item == found[0] for item in found]
 
 

@@ -11,7 +11,6 @@ import altair as alt
 __all__ = [
     "FIGURES",
     "attacked",
-    "doubt",
     "finish",
     "gain",
     "histogram",
@@ -20,6 +19,7 @@ __all__ = [
     "reliability",
     "risk_coverage",
     "roc",
+    "uncertainty",
 ]
 
 Spec = dict[str, Any]
@@ -101,14 +101,14 @@ def reliability() -> Spec:
 
 
 def histogram() -> Spec:
-    """How the score is spread over right answers, wrong answers and unknown inputs.
+    """How the score is spread over right answers, wrong answers and OOD inputs.
 
     Data sets `bins`: rows `edge`, `share` (of its group), `group`; `threshold`: one row `at`.
     """
     colour = alt.Color(
         "group:N",
         legend=None,
-        scale=alt.Scale(domain=["known, right", "known, wrong", "unknown"], range=[ACCENT, MUTED, WARN]),
+        scale=alt.Scale(domain=["known, right", "known, wrong", "ood"], range=[ACCENT, MUTED, WARN]),
     )
     # Steps drawn as an area: overlapping bars of three groups cannot be told apart.
     area = (
@@ -148,7 +148,7 @@ def quantiles() -> Spec:
         color=alt.Color(
             "role:N",
             legend=None,
-            scale=alt.Scale(domain=["known", "fit", "unknown", "unlabelled"], range=[ACCENT, MUTED, WARN, INK]),
+            scale=alt.Scale(domain=["test", "train", "ood", "unlabelled"], range=[ACCENT, MUTED, WARN, INK]),
         ),
         tooltip=[
             alt.Tooltip("set:N", title="Set"),
@@ -166,17 +166,17 @@ def quantiles() -> Spec:
 
 
 def roc() -> Spec:
-    """Unknown rejected over known rejected, for every threshold. Towards the upper left = better.
+    """OOD rejected over known rejected, for every threshold. Towards the upper left = better.
 
     Data set `curve`: rows `x`, `y`.
     """
     line = alt.Chart(_data("curve")).mark_line(stroke=ACCENT, strokeWidth=2, interpolate="linear")
     curve = line.encode(
         x=_share("x", "Known rejected"),
-        y=_share_up("y", "Unknown rejected"),
+        y=_share_up("y", "OOD rejected"),
         order=alt.Order("i:Q"),
     )
-    spots = _spots([_tip("x", "Known rejected"), _tip("y", "Unknown rejected")])
+    spots = _spots([_tip("x", "Known rejected"), _tip("y", "OOD rejected")])
     at = alt.Chart(alt.Data(values=[{"x": 0.05}])).mark_rule(stroke=MUTED, strokeDash=[2, 3]).encode(x="x:Q")
     return finish(alt.layer(_diagonal(), at, curve, spots), height=230, description="ROC curve")
 
@@ -188,13 +188,13 @@ def _spots(tips: list[alt.Tooltip]) -> alt.Chart:
 
 
 def precision_recall() -> Spec:
-    """Precision over recall of the unknown. Towards the upper right = better; the dashed line is chance.
+    """Precision over recall of the OOD. Towards the upper right = better; the dashed line is chance.
 
     Data sets `curve`: rows `x` (recall), `y` (precision); `chance`: one row `y`.
     """
     line = alt.Chart(_data("curve")).mark_line(stroke=ACCENT, strokeWidth=2)
     curve = line.encode(
-        x=_share("x", "Recall of the unknown"),
+        x=_share("x", "Recall of the OOD"),
         y=_share_up("y", "Precision"),
         order=alt.Order("i:Q"),
     )
@@ -210,7 +210,7 @@ def risk_coverage() -> Spec:
     """
     y = alt.Y("y:Q", title="Error among those kept", axis=alt.Axis(format=FINE, tickCount=5))
     base = alt.Chart(_data("curves")).encode(
-        x=_share("x", "Share of known inputs kept"), y=y, detail="score:N", order=alt.Order("i:Q")
+        x=_share("x", "Share of in-distribution inputs kept"), y=y, detail="score:N", order=alt.Order("i:Q")
     )
     other = base.transform_filter("datum.role == 'other'").mark_line(stroke=MUTED, strokeWidth=1, opacity=0.35)
     ideal = base.transform_filter("datum.role == 'ideal'").mark_line(stroke=MUTED, strokeWidth=1.5, strokeDash=[4, 4])
@@ -220,8 +220,8 @@ def risk_coverage() -> Spec:
     return finish(alt.layer(other, ideal, picked, spots), height=260, description="Risk-coverage curves")
 
 
-def doubt() -> Spec:
-    """Aleatoric and epistemic doubt per set, one on the other: total length = predictive entropy.
+def uncertainty() -> Spec:
+    """Aleatoric and epistemic uncertainty per set, one on the other: total length = predictive entropy.
 
     Data set `parts`: rows `set`, `part` (`aleatoric` or `epistemic`), `value` in nats.
     """
@@ -242,13 +242,13 @@ def doubt() -> Spec:
             ],
         )
     )
-    spec = finish(alt.layer(bars), height=0, description="Aleatoric and epistemic doubt per set")
+    spec = finish(alt.layer(bars), height=0, description="Aleatoric and epistemic uncertainty per set")
     spec["height"] = {"step": 26}
     return spec
 
 
 def gain() -> Spec:
-    """A figure of merit over the number of draws, per unknown set.
+    """A figure of merit over the number of draws, per OOD set.
 
     Data set `curves`: rows `draws`, `value`, `set`, `label` (the set's name on the last row of each line).
     """
@@ -284,7 +284,7 @@ def attacked() -> Spec:
 
 FIGURES: dict[str, Callable[[], Spec]] = {
     "attacked": attacked,
-    "doubt": doubt,
+    "uncertainty": uncertainty,
     "gain": gain,
     "histogram": histogram,
     "precision_recall": precision_recall,

@@ -12,7 +12,7 @@ function figure(value, kind, derived) {
 
 const interval = ([, low, high], kind = "share") => ["(", figure(low, kind), "\u2013", figure(high, kind), ")"];
 
-// --- Unknown inputs ---
+// --- Out-of-distribution inputs ---
 
 const METRICS = {
   auroc: { title: "AUROC", floor: 0.5, up: true },
@@ -43,7 +43,7 @@ function showDetail(score, set) {
   const list = one("#values");
   if (!list) return;
   one("[data-show=score]").textContent = DATA.scores[score];
-  one("[data-show=set]").textContent = DATA.unknown[set].name;
+  one("[data-show=set]").textContent = DATA.ood[set].name;
   const about = DATA.about[score];
   one("[data-about]").textContent = [about.summary, about.source].filter(Boolean).join(" ");
   const found = DATA.detections[score][set];
@@ -53,7 +53,7 @@ function showDetail(score, set) {
       list.append(make("div", "", make("dt", "", title), make("dd", "", figure(found[key][0], "percent"), " ", make("small", "", ...interval(found[key])))));
     }
     list.append(make("div", "", make("dt", "", "Detection error"), make("dd", "", figure(found.detection_error, "percent"))));
-    list.append(make("div", "", make("dt", "", "Share of unknowns"), make("dd", "", figure(found.base_rate, "percent"))));
+    list.append(make("div", "", make("dt", "", "Share of OOD inputs"), make("dd", "", figure(found.base_rate, "percent"))));
   }
   const empty = { x: [], y: [] };
   draw(one("[data-chart=roc]"), { curve: points(found ? found.roc : empty) });
@@ -129,13 +129,13 @@ function showThreshold() {
   if (!sweep) { says.textContent = "The record has no sweep of this score."; return; }
   const right = sweep.right[step], wrong = sweep.wrong[step], kept = right + wrong;
   output.append(figure(sweep.thresholds[step], "score"));
-  says.replaceChildren("Keeps ", figure(kept, "percent", "right + wrong"), " of known inputs; ");
+  says.replaceChildren("Keeps ", figure(kept, "percent", "right + wrong"), " of in-distribution inputs; ");
   if (kept > 0) says.append("of those kept, ", figure(wrong / kept, "percent", "wrong / (right + wrong)"), " are wrong.");
   else says.append("nothing is kept.");
   slider.setAttribute("aria-valuetext", says.textContent);
   bars.append(bar("known", [["right", right], ["wrong", wrong]], [figure(kept, "percent", "right + wrong"), " kept"]));
-  DATA.unknown.forEach((set, at) => {
-    const passed = sweep.passed[at];
+  DATA.ood.forEach((set, at) => {
+    const passed = sweep.accepted_ood[at];
     if (passed) bars.append(bar(set.name, [["wrong", passed[step]]], [figure(passed[step], "percent"), " pass"], set.generated));
   });
 }
@@ -171,7 +171,7 @@ function choose(change) {
     row.classList.toggle("picked", here);
     one(".choose", row).setAttribute("aria-pressed", String(here));
   }
-  if (DATA.unknown.length && DATA.scores.length) showDetail(state.score, state.set);
+  if (DATA.ood.length && DATA.scores.length) showDetail(state.score, state.set);
   if (DATA.scores.length) draw(one("[data-chart=risk_coverage]"), { curves: riskRows(state.score) });
   if ("score" in change) resetSlider();
   showThreshold();
@@ -189,7 +189,7 @@ function byFamily(options) {
 }
 
 function begin() {
-  const names = { score: DATA.scores, set: DATA.unknown.map((set) => set.name) };
+  const names = { score: DATA.scores, set: DATA.ood.map((set) => set.name) };
   for (const select of all("[data-pick]")) {
     const options = names[select.dataset.pick].map((name, at) => new Option(name, String(at)));
     select.append(...(select.dataset.pick === "score" ? byFamily(options) : options));
@@ -201,7 +201,7 @@ function begin() {
     const { confidence, accuracy, share } = DATA.reliability[chart.dataset.at];
     draw(chart, { bins: confidence.map((value, i) => ({ confidence: value, accuracy: accuracy[i], share: share[i] })) });
   }
-  draw(one("[data-chart=doubt]"), { parts: DATA.doubt });
+  draw(one("[data-chart=uncertainty]"), { parts: DATA.uncertainty });
   draw(one("[data-chart=gain]"), { curves: DATA.gain });
   for (const chart of all("[data-chart=attacked]")) draw(chart, { radii: DATA.attacked[chart.dataset.at] });
   one("#slider")?.addEventListener("input", showThreshold);

@@ -24,12 +24,12 @@ VENDOR = ("vega.min.js", "vega-lite.min.js")
 OWN = ("shown.js", "shared.js", "charts.js", "page.js")
 LICENCE = "vendor/LICENSE-vega"
 PICTURE_KINDS: dict[str, tuple[str, str]] = {
-    "trusted mistake": ("Most trusted mistakes", "Wrong answers that the score trusts most: what a threshold lets by."),
-    "doubted correct": (
+    "confident error": ("Most confident errors", "Wrong answers that the score trusts most: what a threshold lets by."),
+    "uncertain correct": (
         "Least trusted correct answers",
         "Right answers that the score trusts least: what caution costs.",
     ),
-    "passing unknown": ("Unknowns that pass as known", "Inputs of another kind that the score trusts most."),
+    "accepted OOD": ("OOD inputs that pass as known", "Inputs of another kind that the score trusts most."),
 }
 
 
@@ -37,7 +37,7 @@ def render(record: Record) -> str:
     """Make the report: one HTML page that needs no network and nothing beside itself.
 
     Every number in it is in the record; what the page's script derives from those (a sum or a ratio) is marked
-    `data-derived`. Names and texts of the record are escaped. The page stays under 3 MB for 40 scores and 8 unknown
+    `data-derived`. Names and texts of the record are escaped. The page stays under 3 MB for 40 scores and 8 OOD
     sets: curves are thinned, and pictures beyond 0.8 MB are left out, which the page says.
 
     Parameters
@@ -68,7 +68,7 @@ def render(record: Record) -> str:
         leading=picks.leading_score(record),
         finder=picks.finder(record),
         helping=picks.helping_calibration(record),
-        unknown=picks.unknown_sets(record),
+        ood=picks.unknown_sets(record),
         ranking=_ranking(record),
         mistakes=sorted(record.selective, key=lambda item: item.aurc.value),
         worst=_worst(record),
@@ -123,7 +123,7 @@ def _ranking(record: Record) -> list[tuple[int, Score]]:
 
 
 def _worst(record: Record) -> Detection | None:
-    """The unknown set that passes most under the leading score."""
+    """The OOD set that passes most under the leading score."""
     score = picks.leading_score(record)
     found = [item for item in record.detections if item.score == score]
     return max(found, key=lambda item: item.fpr_at_95_tpr.value, default=None)

@@ -16,27 +16,27 @@ FEWEST, MOST = 24, 200
 """Points per curve."""
 PICTURE_BYTES = 800_000
 PARTS = (["correct", "known"], ["wrong", "fit"])
-"""The known set's parts, and whose colour each wears."""
+"""The in-distribution set's parts, and whose colour each wears."""
 KNOWN = {"correct": "right", "wrong": "wrong"}
 ROUNDING = 1e-5
 """The record rounds to six digits, so that shares which add up to 0.95 may come to a little less."""
 KEPT = (0.90, 0.95, 0.99)
-"""Shares of known data kept whose thresholds are never thinned away: the slider's buttons go there."""
+"""Shares of in-distribution data kept whose thresholds are never thinned away: the slider's buttons go there."""
 
 Json = dict[str, Any]
 
 
 def payload(record: Record) -> Json:
     """Everything that changes under the reader's hand. Positions stand for names, so that no name is a key."""
-    scores, unknown = [item.name for item in record.scores], unknown_sets(record)
+    scores, ood = [item.name for item in record.scores], unknown_sets(record)
     limit = _points(record)
     selective = {item.score: item for item in record.selective}
     sweeps = {item.score: item for item in record.sweeps}
-    groups = ["correct", "wrong", *(item.name for item in unknown)]
+    groups = ["correct", "wrong", *(item.name for item in ood)]
     start = leading_score(record)
     return {
         "scores": scores,
-        "unknown": [{"name": item.name, "generated": item.generated} for item in unknown],
+        "ood": [{"name": item.name, "generated": item.generated} for item in ood],
         "start": {"score": scores.index(start) if start in scores else 0, "set": _hardest(record, start)},
         "about": [{"summary": item.summary, "family": item.family, "source": item.source} for item in record.scores],
         "reliability": [item.reliability.model_dump() for item in record.calibrations],
@@ -45,18 +45,18 @@ def payload(record: Record) -> Json:
         "quantiles": [[item.quantiles.get(name) for name in _ranges(record)] for item in record.scores],
         "ranges": _ranges(record),
         "roles": [*PARTS, *([item.name, item.role] for item in record.sets)],
-        "detections": [[_detection(detection(record, s, u.name), limit) for u in unknown] for s in scores],
+        "detections": [[_detection(detection(record, s, u.name), limit) for u in ood] for s in scores],
         "selective": [_curve(selective[s].risk_coverage, limit) if s in selective else None for s in scores],
-        "sweeps": [_sweep(sweeps.get(s), [u.name for u in unknown], limit) for s in scores],
-        "doubt": _doubt(record),
+        "sweeps": [_sweep(sweeps.get(s), [u.name for u in ood], limit) for s in scores],
+        "uncertainty": _uncertainty(record),
         "gain": _gain(record),
         "attacked": [[radius.model_dump() for radius in item.radii] for item in record.attacked],
         "figures": {name: make() for name, make in FIGURES.items()},
     }
 
 
-def _doubt(record: Record) -> list[Json]:
-    """Where doubt comes from, per set; empty for a single network."""
+def _uncertainty(record: Record) -> list[Json]:
+    """Where uncertainty comes from, per set; empty for a single network."""
     parts = dict(PARTS)
     return [
         {"set": f"known, {KNOWN[item.set]}" if item.set in parts else item.set, "part": part, "value": value}
@@ -75,22 +75,23 @@ def _gain(record: Record) -> list[Json]:
 
 
 def _ranges(record: Record) -> list[str]:
-    """Names of the sets that have quantiles: the known ones and their parts first, then the record's order."""
+    """Names of the sets that have quantiles: the in-distribution ones and their parts first, then the record's
+    order."""
     present = [name for item in record.scores for name in item.quantiles]
-    unknown = [item.name for item in unknown_sets(record)]
-    known = [item.name for item in record.sets if item.role != "unknown"]
-    order = [*known, *(name for name, _ in PARTS), *unknown, *present]
+    ood = [item.name for item in unknown_sets(record)]
+    known = [item.name for item in record.sets if item.role != "ood"]
+    order = [*known, *(name for name, _ in PARTS), *ood, *present]
     return list(dict.fromkeys(name for name in order if name in present))
 
 
 def _points(record: Record) -> int:
     curves = 4 * len(record.detections) + 2 * len(record.selective)
-    sweeps = sum(3 + len(item.passed) for item in record.sweeps)
+    sweeps = sum(3 + len(item.accepted_ood) for item in record.sweeps)
     return max(FEWEST, min(MOST, NUMBERS // max(1, curves + sweeps)))
 
 
 def _hardest(record: Record, score: str | None) -> int:
-    """Position of the unknown set that passes most under the score: what the reader should see first."""
+    """Position of the OOD set that passes most under the score: what the reader should see first."""
     found = [detection(record, score or "", item.name) for item in unknown_sets(record)]
     shares = [item.fpr_at_95_tpr.value if item else -1.0 for item in found]
     return shares.index(max(shares)) if shares else 0
@@ -120,19 +121,19 @@ def _curve(curve: Curve, limit: int) -> Json:
     return {"x": _short([curve.x[i] for i in kept]), "y": _short([curve.y[i] for i in kept])}
 
 
-def _sweep(sweep: Sweep | None, unknown: list[str], limit: int) -> Json | None:
+def _sweep(sweep: Sweep | None, ood: list[str], limit: int) -> Json | None:
     if sweep is None or not sweep.thresholds:
         return None
-    share = [right + wrong for right, wrong in zip(sweep.kept_correct, sweep.kept_wrong, strict=True)]
+    share = [right + wrong for right, wrong in zip(sweep.accepted_correct, sweep.accepted_wrong, strict=True)]
     wanted = [next((i for i, s in enumerate(share) if s >= keep - ROUNDING), len(share) - 1) for keep in KEPT]
-    passed = [sweep.passed.get(name) for name in unknown]
+    passed = [sweep.accepted_ood.get(name) for name in ood]
     kept = thin([share, *(column for column in passed if column)], limit, keep=wanted)
-    columns = [sweep.kept_correct, sweep.kept_wrong]
+    columns = [sweep.accepted_correct, sweep.accepted_wrong]
     return {
         "thresholds": [sweep.thresholds[i] for i in kept],
         "right": [columns[0][i] for i in kept],
         "wrong": [columns[1][i] for i in kept],
-        "passed": [[column[i] for i in kept] if column else None for column in passed],
+        "accepted_ood": [[column[i] for i in kept] if column else None for column in passed],
         "marks": [kept.index(i) for i in wanted],
     }
 

@@ -2,7 +2,7 @@
 
 from statistics import fmean
 
-from caveat.records.record import Calibration, Conformal, Detection, KnownSummary, Record, Selective, SetSummary
+from caveat.records.record import Calibration, Conformal, Detection, Performance, Record, Selective, SetSummary
 
 __all__ = [
     "best_finder",
@@ -24,29 +24,29 @@ NOTHING = 0.001  # a calibration error's interval that reaches this low has reac
 
 
 def unknown_sets(record: Record) -> list[SetSummary]:
-    """The unknown sets, in the record's order."""
-    return [item for item in record.sets if item.role == "unknown"]
+    """The OOD sets, in the record's order."""
+    return [item for item in record.sets if item.role == "ood"]
 
 
-def detection(record: Record, score: str, unknown: str) -> Detection | None:
+def detection(record: Record, score: str, ood: str) -> Detection | None:
     """The detection of one set by one score, if the record has it."""
-    return next((d for d in record.detections if (d.score, d.unknown) == (score, unknown)), None)
+    return next((d for d in record.detections if (d.score, d.ood) == (score, ood)), None)
 
 
 def mean_auroc(record: Record) -> dict[str, float]:
-    """Per score, the mean AUROC over the unknown sets; the generated ones count as one set, however many they are.
+    """Per score, the mean AUROC over the OOD sets; the generated ones count as one set, however many they are.
 
     It orders the scores and is not shown.
     """
     easy = {item.name for item in unknown_sets(record) if item.generated}
     found: dict[str, tuple[list[float], list[float]]] = {}
     for item in record.detections:
-        found.setdefault(item.score, ([], []))[item.unknown in easy].append(item.auroc.value)
+        found.setdefault(item.score, ([], []))[item.ood in easy].append(item.auroc.value)
     return {name: fmean([*real, fmean(made)] if made else real) for name, (real, made) in found.items()}
 
 
 def best_score(record: Record) -> str | None:
-    """The score with the highest mean AUROC; without unknown sets, the one that finds the network's mistakes best.
+    """The score with the highest mean AUROC; without OOD sets, the one that finds the network's mistakes best.
 
     It is known in hindsight only: by looking at the sets it is judged on.
     """
@@ -57,7 +57,8 @@ def best_score(record: Record) -> str | None:
 
 
 def leading_score(record: Record) -> str | None:
-    """The score that the report leads with: the chosen one, which rests on known data; without one, the best."""
+    """The score that the report leads with: the chosen one, which rests on in-distribution data; without one, the
+    best."""
     chosen = record.choice.score if record.choice else None
     return chosen if chosen in {item.name for item in record.scores} else best_score(record)
 
@@ -78,7 +79,7 @@ def plain(record: Record) -> Calibration | None:
     return next((item for item in record.calibrations if item.name == "none"), next(iter(record.calibrations), None))
 
 
-def miscalibration_shown(summary: KnownSummary) -> bool:
+def miscalibration_shown(summary: Performance) -> bool:
     """Whether the figures show that the network is wrongly sure of itself, beyond what chance would.
 
     They do if the calibration error's interval stays off zero, or the mean confidence lies outside the accuracy's.
@@ -100,8 +101,9 @@ def helping_calibration(record: Record) -> Calibration | None:
 
 
 def smallest_sets(record: Record) -> Conformal | None:
-    """Of the conformal predictions that keep their promise, the one with the fewest classes on known inputs."""
-    known = next((item.name for item in record.sets if item.role == "known"), "")
+    """Of the conformal predictions that keep their promise, the one with the fewest classes on in-distribution
+    inputs."""
+    known = next((item.name for item in record.sets if item.role == "test"), "")
     kept = [item for item in record.conformal if known in item.mean_size and keeps(item)]
     return min(kept, key=lambda item: item.mean_size[known], default=None)
 

@@ -217,4 +217,4 @@ FROM_COLUMNS: dict[str, Callable[..., Any]] = {
     "meta_trees": meta.trees,
 }
 """`fit(columns, wrong) -> score(columns)` of any columns of scores; in audits and guards, those of the gradient probe
-and the entropy. `wrong` marks the wrong answers and the inputs that are known to be unknown."""
+and the entropy. `wrong` marks the wrong answers and the inputs that are known to be OOD."""

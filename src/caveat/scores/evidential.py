@@ -52,7 +52,7 @@ def aleatoric(found: Evidence) -> Float[Tensor, "*shape"]:
 
 
 def epistemic(found: Evidence) -> Float[Tensor, "*shape"]:
-    """Variance of the mean: doubt. Its scale is set by the regulariser as much as by the data (see the sources).
+    """Variance of the mean: uncertainty. Its scale is set by the regulariser as much as by the data (see the sources).
 
     Formula: Var[μ] = β / (ν (α - 1)). Source: Amini et al., NeurIPS 2020, equation 5; on what it is worth: Meinert,
     Gawlikowski and Lavin, The unreasonable effectiveness of deep evidential regression, AAAI 2023.

@@ -42,7 +42,7 @@ class GaussianMixture:
 
 
 def fit(features: Features, labels: Labels, *, dimension: int = 128, ridge: float = 1e-4) -> GaussianMixture:
-    """Fit mean, covariance and weight of every class on known data.
+    """Fit mean, covariance and weight of every class on in-distribution data.
 
     The best score of a rival's table on small networks. Every class has its own covariance in the `dimension`
     directions in which known features vary most, and one variance for all in the others, so that it can be fitted from

@@ -61,7 +61,7 @@ class GramDeviation:
     low: Float[Tensor, "c k"]
     high: Float[Tensor, "c k"]
     expected: Float[Tensor, " l"]
-    """Mean deviation of each layer on known data that the bounds were not taken from."""
+    """Mean deviation of each layer on in-distribution data that the bounds were not taken from."""
     sizes: tuple[int, ...]
 
     def __call__(self, probed: Float[Tensor, "n k"], logits: Logits) -> Score:

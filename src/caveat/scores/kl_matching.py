@@ -28,10 +28,10 @@ class KLMatching:
 
 
 def fit(logits: Logits, labels: Labels) -> KLMatching:
-    """Average the softmax over the known samples that are predicted as each class; labels are not used.
+    """Average the softmax over the in-distribution samples that are predicted as each class; labels are not used.
 
     Finds answers whose whole distribution is unlike any usual one. Costs next to nothing. Formula:
-    min_k KL(p || d_k), d_k the mean softmax of known samples predicted as k.
+    min_k KL(p || d_k), d_k the mean softmax of in-distribution samples predicted as k.
 
     Raises
     ------

@@ -33,7 +33,7 @@ def fit(
     """Fit `mahalanobis` on every layer's activations, averaged over pixels.
 
     Sees textures and noise that the last layer has forgotten. Costs the layers' averages in the same pass. Formula:
-    sum over layers of min_c (x - m_c)^T S^-1 (x - m_c), all weights 1 (the source learns them from unknown data).
+    sum over layers of min_c (x - m_c)^T S^-1 (x - m_c), all weights 1 (the source learns them from OOD data).
 
     Raises
     ------

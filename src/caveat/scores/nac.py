@@ -1,4 +1,4 @@
-"""Neuron activation coverage: how often known data brought each neuron into the state it is in now."""
+"""Neuron activation coverage: how often in-distribution data brought each neuron into the state it is in now."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -63,7 +63,8 @@ def fit(
     bins: int = 50,
     enough: int = 50,
 ) -> Coverage:
-    """Count how often known data bring each neuron into each of `bins` states; `enough` visits count as covered.
+    """Count how often in-distribution data bring each neuron into each of `bins` states; `enough` visits count as
+    covered.
 
     Needs a backward pass for every batch. Formula: -sum over layers of the mean over neurons of
     min(count(state)/enough, 1), the state of a neuron being sigmoid(a z dKL(u || p)/dz), in bins that are dense near 0

@@ -65,11 +65,11 @@ def choose(
     low: float | None = 0.0,
     high: float | None = 1.0,
 ) -> Perturbed:
-    """Choose step and temperature on known data alone; nothing is asked of unknown data.
+    """Choose step and temperature on in-distribution data alone; nothing is asked of OOD data.
 
     Costs one backward and one forward pass more than the scores that share a pass. The temperature is the one at which
     1 - max softmax best ranks wrong answers above right ones (the largest, if none is wrong); the step the one after
-    which known data are most confident. Formula: 1 - max_k softmax(f(x - e sign(grad_x CE(f(x)/T, k*)))/T).
+    which in-distribution data are most confident. Formula: 1 - max_k softmax(f(x - e sign(grad_x CE(f(x)/T, k*)))/T).
 
     Raises
     ------

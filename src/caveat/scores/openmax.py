@@ -1,4 +1,5 @@
-"""OpenMax: the probability of a class that is none of the known ones, by extreme values of the logits' distances."""
+"""OpenMax: the probability of a class that is none of the in-distribution ones, by extreme values of the logits'
+distances."""
 
 from dataclasses import dataclass
 
@@ -18,7 +19,7 @@ SHIFT = 10_000.0
 
 @dataclass(frozen=True)
 class OpenMax:
-    """A fitted score: probability of `unknown`, in [0, 1]."""
+    """A fitted score: probability of `ood`, in [0, 1]."""
 
     centres: Float[Tensor, "c c"]
     """Mean logits of the correctly answered samples of each class."""
@@ -38,8 +39,8 @@ class OpenMax:
         rank = logits.argsort(dim=1, descending=True, stable=True).argsort(dim=1)
         share = ((self.alpha - rank).to(logits.dtype) / self.alpha).clamp_min(0)
         kept = logits * (1 - outside * share)
-        unknown = (logits - kept).sum(dim=1, keepdim=True)
-        return torch.cat([unknown, kept], dim=1).softmax(dim=1)[:, 0]
+        ood = (logits - kept).sum(dim=1, keepdim=True)
+        return torch.cat([ood, kept], dim=1).softmax(dim=1)[:, 0]
 
 
 def fit(logits: Logits, labels: Labels, *, tail: int = 25, alpha: int = 10) -> OpenMax:
@@ -47,7 +48,7 @@ def fit(logits: Logits, labels: Labels, *, tail: int = 25, alpha: int = 10) -> O
 
     For open sets of classes; slower to fit than the rest, c x c products a sample to evaluate. Formula: the logit of
     class k, ranked i-th (i < alpha), is multiplied by 1 - w_k (alpha - i)/alpha, w_k the Weibull probability of a
-    smaller distance; what is taken away is the logit of the unknown class, and the score its softmax. A class with
+    smaller distance; what is taken away is the logit of the OOD class, and the score its softmax. A class with
     fewer than 3 right answers keeps its logit.
 
     Raises

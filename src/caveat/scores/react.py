@@ -28,7 +28,7 @@ class RectifiedActivations:
 
 
 def fit(features: Features, labels: Labels, head: Head, *, percentile: float = 0.9) -> RectifiedActivations:
-    """Fit the cut-off: a quantile of all activations of known data.
+    """Fit the cut-off: a quantile of all activations of in-distribution data.
 
     For networks whose foreign inputs excite a few units strongly. Formula: -logsumexp(W min(x, t) + b), t the
     `percentile` quantile over samples and features.

@@ -1,4 +1,4 @@
-"""Reconstruction error: an autoencoder draws known inputs well, others not so well."""
+"""Reconstruction error: an autoencoder draws in-distribution inputs well, others not so well."""
 
 from dataclasses import dataclass
 
@@ -37,9 +37,9 @@ def choose(model: nn.Module, inputs: Tensor, labels: Tensor) -> Reconstruction:
     """The probe, if the model reconstructs; there is nothing to choose, and `inputs` only show that it works.
 
     For models with an autoencoder (`models.denoising_classifier`, or `models.WithAutoencoder(network, autoencoder)`).
-    Costs one pass through it. Simple shapes are easy to draw: an unknown input that is simpler than the known ones
-    passes, and known inputs of many strokes are doubted. Formula: |r(x) - x|^2 / pixels, with the input as it is, no
-    noise added.
+    Costs one pass through it. Simple shapes are easy to draw: an OOD input that is simpler than the in-distribution
+    ones passes, and in-distribution inputs of many strokes are doubted. Formula: |r(x) - x|^2 / pixels, with the input
+    as it is, no noise added.
 
     Raises
     ------

@@ -63,7 +63,7 @@ class Split:
     aleatoric: Float[Tensor, " n"]
     """Mean of the draws' variances: noise that more data would not take away."""
     epistemic: Float[Tensor, " n"]
-    """Variance of the draws' means: doubt about which network is right."""
+    """Variance of the draws' means: uncertainty about which network is right."""
 
     @property
     def total(self) -> Float[Tensor, " n"]:
@@ -113,7 +113,7 @@ def from_densities(outputs: Float[Tensor, "*s n k3"]) -> tuple[Mixture, Gaussian
 
 
 def split(mean: Float[Tensor, "s n"], variance: Float[Tensor, "s n"]) -> Split:
-    """Mean and variance of an equal mixture, its variance split into noise and doubt.
+    """Mean and variance of an equal mixture, its variance split into noise and uncertainty.
 
     Formula: μ* = mean μ_i;  σ*² = mean σ_i² (aleatoric) + mean (μ_i - μ*)² (epistemic); in the labels' units squared.
 

@@ -30,9 +30,9 @@ class RelativeMahalanobis:
 
 
 def fit(features: Features, labels: Labels, *, ridge: float = 1e-6) -> RelativeMahalanobis:
-    """Fit class means, the shared covariance and one background Gaussian on known data.
+    """Fit class means, the shared covariance and one background Gaussian on in-distribution data.
 
-    Better than `mahalanobis` for unknown classes that resemble the known ones: directions that say nothing about
+    Better than `mahalanobis` for OOD classes that resemble the in-distribution ones: directions that say nothing about
     the class cancel. Formula: min_c [(x - m_c)^T S^-1 (x - m_c)] - (x - m)^T S_0^-1 (x - m), S within classes, S_0 of
     all data, both divided by n. Since S_0 = S + between-class covariance, S^-1 - S_0^-1 has rank < c and the quadratic
     form is evaluated through it.

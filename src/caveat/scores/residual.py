@@ -1,4 +1,4 @@
-"""Length of what of a feature lies outside the principal space of known data."""
+"""Length of what of a feature lies outside the principal space of in-distribution data."""
 
 from dataclasses import dataclass
 

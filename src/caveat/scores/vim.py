@@ -1,4 +1,4 @@
-"""ViM: a virtual logit from what of a feature lies outside the principal space of known data."""
+"""ViM: a virtual logit from what of a feature lies outside the principal space of in-distribution data."""
 
 from dataclasses import dataclass
 
@@ -35,7 +35,8 @@ def fit(features: Features, labels: Labels, head: Head, *, dimension: int | None
 
     Joins what the logits and what the features know: strong on textures and far-away data. Formula:
     a ||R^T (x - o)|| - logsumexp(W x + b), o = -W^+ b, R the space of the smallest eigenvalues of
-    (x - o)(x - o)^T / n, a = |mean of the largest logit| / mean of ||R^T (x - o)|| on known data. Default dimension:
+    (x - o)(x - o)^T / n, a = |mean of the largest logit| / mean of ||R^T (x - o)|| on in-distribution data. Default
+    dimension:
     1000 of 2048 or more features, 512 of 768 or more, else half of them.
 
     Raises

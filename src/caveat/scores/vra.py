@@ -32,7 +32,7 @@ class VariationalActivations:
 def fit(
     features: Features, labels: Labels, head: Head, *, lower: float = 0.1, upper: float = 0.95
 ) -> VariationalActivations:
-    """Fit both cut-offs: quantiles of all activations of known data.
+    """Fit both cut-offs: quantiles of all activations of in-distribution data.
 
     Two-sided `react`. Formula: -logsumexp(W g(x) + b), g(x) = 0 below the `lower` quantile, x between, the `upper`
     quantile above it.

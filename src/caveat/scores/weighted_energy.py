@@ -26,7 +26,7 @@ class WeightedEnergy:
 
 
 def fit(logits: Float[Tensor, "n c"], labels: Labels, *, weights: Float[Tensor, " c"] | None = None) -> WeightedEnergy:
-    """Weigh the classes by given (learnt) weights, else by how rare they are in known data.
+    """Weigh the classes by given (learnt) weights, else by how rare they are in in-distribution data.
 
     `energy` trusts a network's favourite classes too much when training data are unbalanced; dividing by the class
     frequencies takes that back. With balanced classes it ranks as `energy`. Formula: -log sum_k w_k exp(l_k), negative

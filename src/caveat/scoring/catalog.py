@@ -170,7 +170,7 @@ def fit(
     """Fit the scores called `names` on known observations; moments are gathered once for all that use them.
 
     Meta classifiers learn from mistakes: they are fitted on `held_out`, data that the model was not trained on, and on
-    `outliers`, which are known to be unknown.
+    `outliers`, which are known to be OOD.
     """
     family = families()
     fitted: dict[str, FittedScore] = {}

@@ -1,4 +1,4 @@
-"""Choose a score by what can be known without unknown data, and say what it rests on."""
+"""Choose a score by what can be known without OOD data, and say what it rests on."""
 
 from collections.abc import Sequence
 
@@ -24,7 +24,7 @@ FEW = 10
 
 
 def choose(names: Sequence[str], fit: Observations, tuning: Observations, head: Head | None) -> record.Choice | None:
-    """Rank the scores that share one pass on known data alone; `tuning` must not be judged on afterwards.
+    """Rank the scores that share one pass on in-distribution data alone; `tuning` must not be judged on afterwards.
 
     Two questions stand in for the one that cannot be asked: does the score find the network's own mistakes (AUROC wrong
     against right), and does it find a known class that it is kept ignorant of (AUROC of that class against the rest,
@@ -55,10 +55,14 @@ def choose(names: Sequence[str], fit: Observations, tuning: Observations, head: 
     figures = {name: _mean([*([own[name]] if enough else []), _mean(forgotten[name])]) for name in candidates}
     best = max(figures, key=lambda name: figures[name])
     why = (
-        f"On known data alone, {best} is best: it finds a class it is kept ignorant of with AUROC "
+        f"On in-distribution data alone, {best} is best: it finds a class it is kept ignorant of with AUROC "
         f"{_mean(forgotten[best]):.3f} (mean over {len(left_out)} classes left out in turn)"
         + (f" and the network's own mistakes with AUROC {own[best]:.3f}." if enough else ".")
-        + ("" if enough else f" Only {int(wrong.sum())} tuning answers are wrong, too few to rank them.")
+        + (
+            ""
+            if enough
+            else f" Only {int(wrong.sum())} answers of the calibration split are wrong, too few to rank them."
+        )
     )
     return record.Choice(score=best, why=why, figures=figures)
 

@@ -1,4 +1,4 @@
-"""Inputs that are known to be unknown: noise in the range of known inputs."""
+"""Inputs that are known to be OOD: noise in the range of in-distribution inputs."""
 
 import torch
 from torch import Tensor

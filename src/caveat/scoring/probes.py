@@ -18,7 +18,8 @@ __all__ = ["probes"]
 def probes(
     names: Iterable[str], model: nn.Module, inputs: Tensor, labels: Tensor, head: heads.HeadLayer | None
 ) -> dict[str, Probe]:
-    """Make the probes that `names` need; `inputs` and `labels` are some hundred known samples to choose options on.
+    """Make the probes that `names` need; `inputs` and `labels` are some hundred in-distribution samples to choose
+    options on.
 
     Raises
     ------

@@ -10,7 +10,7 @@ __all__ = ["MANY", "MASKS", "NOISE", "ONE", "OURS", "SWAG", "claims", "tables"]
 ONE, NOISE, MASKS, MANY, OURS, SWAG = (
     "MCP (one network)", "Gaussian perturbation", "MC dropout", "Deep ensemble", "TRADI", "SWAG",
 )  # fmt: skip
-COLUMNS = ("AUC", "AUPR", "FPR95", "ECE known + unknown")
+COLUMNS = ("AUC", "AUPR", "FPR95", "ECE known + OOD")
 PUBLISHED: dict[str, dict[str, tuple[str, ...]]] = {  # AUC, AUPR, FPR95, ECE, training time
     "CamVid": {
         ONE: ("75.4", "10.0", "65.1", "0.146", "30 min"),
@@ -40,13 +40,13 @@ PUBLISHED: dict[str, dict[str, tuple[str, ...]]] = {  # AUC, AUPR, FPR95, ECE, t
 def tables(name: str, methods: dict[str, dict[str, float]], scale: Scale) -> Sequence[Table]:
     """Our figures over the published ones."""
     published = {} if scale == "smoke" else PUBLISHED[name]
-    share = next(iter(methods.values()))["unknown"]
+    share = next(iter(methods.values()))["ood"]
     return [
         Table(
-            title=f"{name}: unknown pixels", first="method",
-            columns=["AUC", "AUPR", "FPR95 (95 % of unknowns found)", "ECE, known + unknown", "training, x one"],
+            title=f"{name}: OOD pixels", first="method",
+            columns=["AUC", "AUPR", "FPR95 (95 % of OOD inputs found)", "ECE, known + OOD", "training, x one"],
             rows=common.rows([methods], [*COLUMNS, "training, x plain"], published), digits=3,
-            note=f"AUC, AUPR, FPR95 in %, unknown = positive: {share:.1f} % of the pixels, which is what AUPR is for a "
+            note=f"AUC, AUPR, FPR95 in %, OOD = positive: {share:.1f} % of the pixels, which is what AUPR is for a "
             "useless score. Score: one minus the largest mean probability.",
         ),
         Table(
@@ -66,7 +66,7 @@ def claims(found: dict[str, dict[str, float]]) -> list[Claim]:
     gain = ours["AUC"] - max(one["AUC"], found[MASKS]["AUC"])
     return [
         Claim(
-            claim="TRADI finds unknown pixels better than one network and MC dropout (by 3.9 points of AUC)",
+            claim="TRADI finds OOD pixels better than one network and MC dropout (by 3.9 points of AUC)",
             verdict="confirmed" if gain >= 1.5 else "partly" if gain > 0 else "refuted",
             found=f"AUC: {told('AUC')}; FPR95: {told('FPR95')}.",
         ),
@@ -77,12 +77,12 @@ def claims(found: dict[str, dict[str, float]]) -> list[Claim]:
             f"{many['training, x plain']:.0f} times one network.",
         ),
         Claim(
-            claim="Its calibration error over known and unknown pixels is the lowest",
+            claim="Its calibration error over in-distribution and OOD pixels is the lowest",
             verdict="confirmed"
-            if ours["ECE known + unknown"] <= min(f["ECE known + unknown"] for f in found.values())
+            if ours["ECE known + OOD"] <= min(f["ECE known + OOD"] for f in found.values())
             else "partly"
-            if ours["ECE known + unknown"] < one["ECE known + unknown"]
+            if ours["ECE known + OOD"] < one["ECE known + OOD"]
             else "refuted",
-            found=f"ECE: {told('ECE known + unknown', 3)}.",
+            found=f"ECE: {told('ECE known + OOD', 3)}.",
         ),
     ]

@@ -15,13 +15,13 @@ from caveat.records.findings import Cell, Claim, Figure, Findings, Row, Scale, S
 __all__ = ["detection", "findings", "pictures", "rows", "together"]
 
 
-def detection(known: Tensor, unknown: Tensor) -> dict[str, float]:
+def detection(known: Tensor, ood: Tensor) -> dict[str, float]:
     """Figures of merit in % of scores (higher = less trustworthy): AUROC, AUPR-Out, and both FPR at 95 %.
 
-    `fpr_in`: unknowns that pass when 95 % of the known are kept. `fpr_out`: known that are rejected when 95 % of the
-    unknowns are found.
+    `fpr_in`: OOD inputs that pass when 95 % of the known are kept. `fpr_out`: known that are rejected when 95 % of the
+    OOD inputs are found.
     """
-    counted = tally_sets(known.double(), unknown.double())
+    counted = tally_sets(known.double(), ood.double())
     return {
         "auroc": 100 * float(ranking.auroc(counted)),
         "aupr_out": 100 * float(ranking.aupr_out(counted)),
@@ -31,9 +31,9 @@ def detection(known: Tensor, unknown: Tensor) -> dict[str, float]:
     }
 
 
-def together(known: Tensor, labels: Tensor, unknown: Tensor) -> float:
-    """Calibration error (15 bins) over known and unknown inputs, every answer on an unknown counted as wrong."""
-    logits = torch.cat([known, unknown]).double()
+def together(known: Tensor, labels: Tensor, ood: Tensor) -> float:
+    """Calibration error (15 bins) over in-distribution and OOD inputs, every answer on an OOD counted as wrong."""
+    logits = torch.cat([known, ood]).double()
     confidence = logits.softmax(dim=1)
     predicted = confidence.argmax(dim=1)
     wrong = (predicted[len(known) :] + 1) % confidence.shape[1]

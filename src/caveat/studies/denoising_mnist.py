@@ -23,7 +23,7 @@ BINS = 20
 
 
 def run(folder: Path, *, scale: Scale, seed: int, say: Callable[[str], None]) -> Findings:
-    """Train, put thresholds by pseudo-unknown digits, then look at zeros; see `studies`."""
+    """Train, put thresholds by pseudo-OOD digits, then look at zeros; see `studies`."""
     size = SIZES[scale]
     given = sets(scale, size)
     seeds = [seed + number for number in range(size.seeds)]
@@ -45,9 +45,9 @@ def run(folder: Path, *, scale: Scale, seed: int, say: Callable[[str], None]) ->
 def _judged(given: Sets, model: DenoisingClassifier, *, seed: int) -> Judged:
     """One seed: the rules first, from validation digits, and only then the test digits and zeros."""
     known = look(model, given.held)
-    unknown = made(model, given, seed=seed)
-    found = rules(known, unknown)
-    best = chosen(found, known, unknown)
+    ood = made(model, given, seed=seed)
+    found = rules(known, ood)
+    best = chosen(found, known, ood)
     test, zeros = look(model, given.test[0]), look(model, given.zeros)
     right = test.logits.argmax(dim=1) == given.test[1]
     scores = {
@@ -60,7 +60,7 @@ def _judged(given: Sets, model: DenoisingClassifier, *, seed: int) -> Judged:
             name: {
                 "zeros found": _percent(rule.refused(zeros)),
                 "others right": _percent(~rule.refused(test) & right),
-                "validation": 100 * balanced(rule, known, unknown),
+                "validation": 100 * balanced(rule, known, ood),
                 "softmax below": 1 - rule.doubt,
                 "error above": rule.error,
             }
@@ -75,7 +75,7 @@ def _judged(given: Sets, model: DenoisingClassifier, *, seed: int) -> Judged:
 
 
 def _worse(known: Looked, seen: Looked) -> Tensor:
-    """The larger of two shares of validation digits: of lower doubt, and of lower reconstruction error."""
+    """The larger of two shares of validation digits: of lower uncertainty, and of lower reconstruction error."""
 
     def rank(reference: Tensor, values: Tensor) -> Tensor:
         ordered = reference.double().sort().values
@@ -106,9 +106,9 @@ def _ablation(given: Sets, name: str, model: DenoisingClassifier) -> Ablation:
     known, test, zeros = look(model, given.held), look(model, given.test[0]), look(model, given.zeros)
     right = test.logits.argmax(dim=1) == given.test[1]
     groups = {"right": test.doubt[right], "wrong": test.doubt[~right], "zeros": zeros.doubt}
-    unknown = made(model, given, seed=0)
+    ood = made(model, given, seed=0)
     # a decoder that was never trained makes nothing: thresholds from turned and hidden digits then
-    rule = Rule(rules(known, unknown)[STRAIGHT].doubt)
+    rule = Rule(rules(known, ood)[STRAIGHT].doubt)
     return Ablation(
         figures={
             "accuracy": _percent(right),

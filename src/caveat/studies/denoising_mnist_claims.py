@@ -1,4 +1,4 @@
-"""What the report on unknown zeros claims, and what we saw."""
+"""What the report on OOD zeros claims, and what we saw."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -82,7 +82,7 @@ def _of_thresholds(judged: Sequence[Judged]) -> list[Claim]:
             found=f"{accuracy:.2f} %.",
         ),
         Claim(
-            claim="The least reconstruction error of pseudo-unknown digits serves as a second criterion",
+            claim="The least reconstruction error of pseudo-OOD digits serves as a second criterion",
             verdict="confirmed"
             if rule(PIPELINE, "zeros found") > rule(SOFTMAX, "zeros found") + 0.5
             and rule(PIPELINE, "others right") > rule(SOFTMAX, "others right") - 5
@@ -129,7 +129,7 @@ def _of_errors(judged: Sequence[Judged]) -> list[Claim]:
     others = [digit(number, "median") for number in range(1, 10)]
     return [
         Claim(
-            claim="Unknown digits are reconstructed worse than all others",
+            claim="OOD digits are reconstructed worse than all others",
             verdict="confirmed" if digit(0, "median") > max(others) else "refuted",
             found=f"Median error of zeros {1000 * digit(0, 'median'):.2f} thousandths, of the other digits "
             f"{1000 * min(others):.2f} to {1000 * max(others):.2f}; AUROC of the error "
@@ -141,7 +141,7 @@ def _of_errors(judged: Sequence[Judged]) -> list[Claim]:
             found=f"Its median error is {1000 * others[0]:.2f} thousandths, the next {1000 * sorted(others)[1]:.2f}.",
         ),
         Claim(
-            claim=f"Most of the {TOP} worst reconstructed pictures are unknown",
+            claim=f"Most of the {TOP} worst reconstructed pictures are OOD",
             verdict="confirmed" if digit(0, "largest") > TOP / 2 else "refuted",
             found=f"{digit(0, 'largest'):.0f} of {TOP} are zeros, which are a tenth of the test digits.",
         ),

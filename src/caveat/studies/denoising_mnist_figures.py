@@ -1,4 +1,4 @@
-"""Figures of the study on unknown zeros: the trade-off, confidences, errors by digit, and pictures."""
+"""Figures of the study on OOD zeros: the trade-off, confidences, errors by digit, and pictures."""
 
 import base64
 import io
@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from caveat.guard.pseudo_ood import pseudo_unknown
+from caveat.guard.pseudo_ood import pseudo_ood
 from caveat.models.denoising_classifier import DenoisingClassifier
 from caveat.objectives.denoising import noised
 from caveat.studies import plots
@@ -30,17 +30,17 @@ class Shots:
 
     zeros: str
     others: str
-    unknown: str
+    ood: str
 
 
 def shots(model: DenoisingClassifier, given: Sets, *, seed: int) -> Shots:
-    """Digits, noised, and as the autoencoder gives them back; pseudo-unknown digits beside what they are made of."""
+    """Digits, noised, and as the autoencoder gives them back; pseudo-OOD digits beside what they are made of."""
     draw = torch.Generator().manual_seed(seed)
     known = given.held[torch.linspace(0, len(given.held) - 1, 2 * SHOWN).long()]
     with torch.no_grad():
         strips = [[x, z, model.reconstruct(z)] for x in (given.zeros[:SHOWN], known[:SHOWN]) for z in [noised(x, draw)]]
-    plain = pseudo_unknown(known, torch.Generator().manual_seed(seed))
-    drawn = pseudo_unknown(known, torch.Generator().manual_seed(seed), model=model)
+    plain = pseudo_ood(known, torch.Generator().manual_seed(seed))
+    drawn = pseudo_ood(known, torch.Generator().manual_seed(seed), model=model)
     return Shots(_png(strips[0]), _png(strips[1]), _png([plain, drawn]))
 
 
@@ -119,12 +119,12 @@ def by_digit(errors: Mapping[int, Mapping[str, float]]) -> dict[str, Any]:
     """Median and 10 to 90 % range of the reconstruction error of every digit."""
     rows = [
         {"digit": str(digit), "low": found["10 %"], "median": found["median"], "high": found["90 %"],
-         "kind": "known" if digit else "unknown"}
+         "kind": "known" if digit else "ood"}
         for digit, found in errors.items()
     ]  # fmt: skip
     base = alt.Chart(alt.Data(values=rows)).encode(
         x=alt.X("digit:N", title="digit", axis=alt.Axis(labelAngle=0)),
-        color=alt.Color("kind:N", title=None, scale=alt.Scale(domain=["known", "unknown"], range=[OURS, PRINTED])),
+        color=alt.Color("kind:N", title=None, scale=alt.Scale(domain=["known", "ood"], range=[OURS, PRINTED])),
     )
     ranges = base.mark_rule(strokeWidth=3, opacity=0.5).encode(
         y=alt.Y("low:Q", title="reconstruction error of a pixel"), y2="high:Q"

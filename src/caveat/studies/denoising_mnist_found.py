@@ -1,4 +1,4 @@
-"""What the study on unknown zeros shows: tables beside the report's figures, and its claims one by one."""
+"""What the study on OOD zeros shows: tables beside the report's figures, and its claims one by one."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -57,7 +57,7 @@ def told(
             Shot(title="Zeros, which the network never saw", png=shots.zeros,
                  caption="As they are, under noise and square, and as the autoencoder gives them back."),
             Shot(title="Validation digits", png=shots.others, caption="The same of digits it may know."),
-            Shot(title="Pseudo-unknown digits", png=shots.unknown,
+            Shot(title="Pseudo-OOD digits", png=shots.ood,
                  caption="Above turned and largely hidden digits, below what the autoencoder makes of them."),
         ],
         seconds=seconds,
@@ -74,7 +74,7 @@ def _reduced(size: Size) -> list[str]:
         "below is of the other way.",
         "Everything was fixed on digits 1 to 9 and what is made from them. That zeros are judged on MNIST's test set "
         "is our reading: the report does not say which zeros it took.",
-        "The reconstruction error at test time is that of the clean digit. The least error of pseudo-unknown digits "
+        "The reconstruction error at test time is that of the clean digit. The least error of pseudo-OOD digits "
         "is that with which the autoencoder made them, from noised ones, as the report has it.",
         "What is answered 0 counts as a zero found, as in the report, though no network here was taught to.",
         f"The last table is of one seed, {size.short:,} training digits and {size.short_epochs} epochs.",
@@ -87,7 +87,7 @@ def _notes(scale: Scale, judged: Sequence[Judged]) -> list[str]:
     pairs = [(one.rules[one.chosen]["zeros found"], one.rules[one.chosen]["others right"]) for one in judged]
     return [
         *smoke,
-        f"Chosen on validation digits, by balanced accuracy over them and all pseudo-unknown ones: {names}. Seed by "
+        f"Chosen on validation digits, by balanced accuracy over them and all pseudo-OOD ones: {names}. Seed by "
         "seed it finds "
         + ", ".join(f"{zeros:.1f} % of the zeros with {others:.1f} % of the others right" for zeros, others in pairs)
         + ".",
@@ -109,10 +109,10 @@ def _rules(judged: Sequence[Judged]) -> Table:
         rows.append(Row(label=name, cells=shown))
     return Table(
         title="Which digits are refused", first="refused if ... by thresholds from ...",
-        columns=["zeros found, %", "others right, %", "balanced, pseudo-unknown, %", "softmax below", "error above"],
+        columns=["zeros found, %", "others right, %", "balanced, pseudo-OOD, %", "softmax below", "error above"],
         rows=rows, digits=1,
         note="Others right: digits 1 to 9 that are accepted and rightly named. Balanced: mean of validation digits "
-        "accepted and pseudo-unknown ones refused; all that the choice of a rule rests on.",
+        "accepted and pseudo-OOD ones refused; all that the choice of a rule rests on.",
     )  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""How the report, and we, decide that a digit is unknown; nothing here ever sees a zero before all is decided."""
+"""How the report, and we, decide that a digit is OOD; nothing here ever sees a zero before all is decided."""
 
 from dataclasses import dataclass
 
@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from caveat.data.outliers import quarter_turned
-from caveat.guard.pseudo_ood import pseudo_unknown
+from caveat.guard.pseudo_ood import pseudo_ood
 from caveat.guard.threshold import refusing
 from caveat.metrics import ranking
 from caveat.metrics.tally import tally_sets
@@ -53,7 +53,7 @@ class Looked:
 
 @dataclass(frozen=True)
 class Made:
-    """Pseudo-unknown digits, from validation digits."""
+    """Pseudo-OOD digits, from validation digits."""
 
     drawn: Looked
     """What the autoencoder made of turned or largely hidden digits, looked at again."""
@@ -65,13 +65,13 @@ class Made:
 
 @dataclass(frozen=True)
 class Rule:
-    """An answer is refused if its doubt or its reconstruction error is above a threshold."""
+    """An answer is refused if its uncertainty or its reconstruction error is above a threshold."""
 
     doubt: float
     error: float = torch.inf
 
     def refused(self, seen: Looked) -> Tensor:
-        """Which are taken for unknown: as in the report these become zeros, and so does what is answered 0."""
+        """Which are taken for OOD: as in the report these become zeros, and so does what is answered 0."""
         return (seen.doubt.double() > self.doubt) | (seen.error.double() > self.error) | (seen.logits.argmax(1) == 0)
 
 
@@ -87,42 +87,42 @@ def look(model: Joint, images: Tensor) -> Looked:
 
 
 def made(model: Joint, given: Sets, *, seed: int) -> Made:
-    """Unknown digits from known ones, as the report makes them and in plain."""
+    """OOD digits from in-distribution ones, as the report makes them and in plain."""
     half = (len(given.held) + 1) // 2
-    drawn = pseudo_unknown(given.held, torch.Generator().manual_seed(seed), model=model)
-    straight = pseudo_unknown(given.held, torch.Generator().manual_seed(seed))
+    drawn = pseudo_ood(given.held, torch.Generator().manual_seed(seed), model=model)
+    straight = pseudo_ood(given.held, torch.Generator().manual_seed(seed))
     # what the autoencoder was to give back; the generator is at the same place as above, so these are the same turns
     turned = quarter_turned(given.held[:half], torch.Generator().manual_seed(seed))
     target = torch.cat([turned, given.held[half:]])
     return Made(look(model, drawn), look(model, straight), error(target, drawn))
 
 
-def rules(known: Looked, unknown: Made) -> dict[str, Rule]:
+def rules(known: Looked, ood: Made) -> dict[str, Rule]:
     """The rules that are compared, all from validation digits 1 to 9 and what is made from them."""
 
     def best(negative: Tensor, positive: Tensor) -> float:
         return float(ranking.youden_threshold(tally_sets(negative.double(), positive.double())))
 
-    doubt = best(known.doubt, unknown.drawn.doubt)
-    plain = best(known.doubt, unknown.straight.doubt)
+    doubt = best(known.doubt, ood.drawn.doubt)
+    plain = best(known.doubt, ood.straight.doubt)
     return {
         SOFTMAX: Rule(doubt),
-        PIPELINE: Rule(doubt, refusing(unknown.error, 1)),
+        PIPELINE: Rule(doubt, refusing(ood.error, 1)),
         f"softmax, or error >= the {QUANTILE:.0%} quantile of made ones": Rule(
-            doubt, refusing(unknown.error, 1 - QUANTILE)
+            doubt, refusing(ood.error, 1 - QUANTILE)
         ),
         STRAIGHT: Rule(plain),
-        "error, against turned and hidden digits": Rule(torch.inf, best(known.error, unknown.straight.error)),
-        "softmax or error, against turned and hidden digits": Rule(plain, best(known.error, unknown.straight.error)),
+        "error, against turned and hidden digits": Rule(torch.inf, best(known.error, ood.straight.error)),
+        "softmax or error, against turned and hidden digits": Rule(plain, best(known.error, ood.straight.error)),
     }
 
 
-def balanced(rule: Rule, known: Looked, unknown: Made) -> float:
-    """Share of known digits accepted and of all pseudo-unknown ones refused, each counting half."""
-    refused = torch.cat([rule.refused(unknown.drawn), rule.refused(unknown.straight)]).double().mean()
+def balanced(rule: Rule, known: Looked, ood: Made) -> float:
+    """Share of in-distribution digits accepted and of all pseudo-OOD ones refused, each counting half."""
+    refused = torch.cat([rule.refused(ood.drawn), rule.refused(ood.straight)]).double().mean()
     return float((1 - rule.refused(known).double().mean() + refused) / 2)
 
 
-def chosen(found: dict[str, Rule], known: Looked, unknown: Made) -> str:
+def chosen(found: dict[str, Rule], known: Looked, ood: Made) -> str:
     """Name of the rule of the best balanced accuracy on validation digits."""
-    return max(found, key=lambda name: balanced(found[name], known, unknown))
+    return max(found, key=lambda name: balanced(found[name], known, ood))

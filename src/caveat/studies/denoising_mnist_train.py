@@ -1,4 +1,4 @@
-"""Data and networks of the study on unknown zeros: sizes, sets, and training as it can be gone on with."""
+"""Data and networks of the study on OOD zeros: sizes, sets, and training as it can be gone on with."""
 
 from dataclasses import dataclass
 from pathlib import Path

@@ -42,7 +42,7 @@ def findings(
         seeds=seeds,
         settings={
             **size, "optimizer": "SGD, momentum 0.9, rate / 10 on a plateau, not below 0.001",
-            "decay": 1e-3, "dropout": 0.33, "weights": "Glorot", "known unknowns of each kind": 200,
+            "decay": 1e-3, "dropout": 0.33, "weights": "Glorot", "known OOD inputs of each kind": 200,
             **names, "accuracy in %": round(sum(accuracy) / len(accuracy), 2),
         },
         reduced=_reduced(found, scale, size, names),
@@ -72,7 +72,7 @@ def _reduced(found: Found, scale: Scale, size: Mapping[str, int], names: Mapping
         here.append(
             f"{size['nets']} CNNs instead of 10, each with {size['train']:,} digits for training, {size['held_out']:,} "
             f"for validation and {size['test']:,} for the test instead of 60,000, 20,000 and 200,000; {size['epochs']} "
-            f"epochs; {size['unknown']:,} pictures of each unknown set."
+            f"epochs; {size['ood']:,} pictures of each OOD set."
         )
     if restarted := sum(one["restarts"] > 0 for one in found):
         here.append(
@@ -162,7 +162,7 @@ def _claims(found: Found) -> list[Claim]:
         _linear(mean, sets, ", as published", "as published, on standardised columns, strength 1"),
         _linear(mean, sets, "", "on clipped logarithms, strength by cross-validation"),
         Claim(
-            claim="Known unknowns lift AUPR-Out of the meta NN: 200 pictures of uniform noise already do",
+            claim="Known OOD inputs lift AUPR-Out of the meta NN: 200 pictures of uniform noise already do",
             verdict=_all(gain > 0 for gain in noise.values()),
             found=f"By {_listed(noise)} points; mean {_average(noise):.1f}. As published, without clipped logarithms: "
             f"{_listed(printed)}; mean {_average(printed):.1f}.",
@@ -173,7 +173,7 @@ def _claims(found: Found) -> list[Claim]:
             found=f"AUPR-Out above entropy's: {_listed(against)} points; mean {_average(against):.1f}.",
         ),
         Claim(
-            claim="More kinds of known unknowns help more",
+            claim="More kinds of known OOD inputs help more",
             verdict=_all(more[other] > 0 for other in others),
             found=f"CIFAR-10 and Omniglot added: {_listed(more)} points of AUPR-Out. On sets of which none was "
             f"shown ({', '.join(others)}): mean {_average({k: more[k] for k in others}):.1f}.",
@@ -275,10 +275,10 @@ def _bars(values: Mapping[str, float]) -> dict[str, Any]:
 
 
 def _strip(rows: Sequence[Mapping[str, Any]], statistic: str) -> dict[str, Any]:
-    colours = alt.Scale(domain=["correct", "wrong", "unknown"], range=[plots.COLOURS[k] for k in (0, 2, 1)])
+    colours = alt.Scale(domain=["correct", "wrong", "ood"], range=[plots.COLOURS[k] for k in (0, 2, 1)])
     values = [
         {k: row[k] for k in ("set", "from", "to", "share")}
-        | {"kind": row["set"] if row["set"] in ("correct", "wrong") else "unknown"}
+        | {"kind": row["set"] if row["set"] in ("correct", "wrong") else "ood"}
         for row in rows
     ]
     chart = alt.Chart(alt.Data(values=values)).mark_rect().encode(

@@ -31,19 +31,19 @@ class Size:
     train: int
     held_out: int
     test: int
-    unknown: int
-    """Pictures of each unknown set that are judged."""
+    ood: int
+    """Pictures of each OOD set that are judged."""
     epochs: int
     batch: int = 256
     rate: float = 0.1
 
 
 SIZES: dict[Scale, Size] = {
-    "smoke": Size(nets=1, train=700, held_out=500, test=500, unknown=150, epochs=6, batch=64, rate=0.03),
-    "small": Size(nets=4, train=10_000, held_out=5_000, test=10_000, unknown=2_000, epochs=10),
-    "full": Size(nets=10, train=30_000, held_out=10_000, test=30_000, unknown=4_000, epochs=30),
+    "smoke": Size(nets=1, train=700, held_out=500, test=500, ood=150, epochs=6, batch=64, rate=0.03),
+    "small": Size(nets=4, train=10_000, held_out=5_000, test=10_000, ood=2_000, epochs=10),
+    "full": Size(nets=10, train=30_000, held_out=10_000, test=30_000, ood=4_000, epochs=30),
 }
-WHOLE = Size(nets=10, train=60_000, held_out=20_000, test=200_000, unknown=10_000, epochs=30)
+WHOLE = Size(nets=10, train=60_000, held_out=20_000, test=200_000, ood=10_000, epochs=30)
 """The paper's, for those who have EMNIST's 280,000 digits."""
 
 

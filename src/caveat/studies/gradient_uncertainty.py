@@ -24,20 +24,20 @@ __all__ = ["run"]
 
 LAYERS = ("conv1", "conv2", "conv3", "head")
 FEW = 200
-"""Known unknowns of each kind, as in the paper."""
+"""Known OOD inputs of each kind, as in the paper."""
 Columns = Mapping[str, Tensor]
 """Of one set, by kind: `paper` (29 columns), `all`, `activations`, `both`."""
 
 
 @dataclass(frozen=True)
 class Sets:
-    """Pictures in memory: bytes of the known, floats of the unknown."""
+    """Pictures in memory: bytes of the known, floats of the OOD."""
 
     images: Tensor
     labels: Tensor
-    unknown: dict[str, Tensor]
+    ood: dict[str, Tensor]
     few: dict[str, Tensor]
-    """Known unknowns for meta classifiers; none of them is judged."""
+    """Known OOD inputs for meta classifiers; none of them is judged."""
     names: dict[str, str]
     """What the sets are, for people."""
 
@@ -69,18 +69,18 @@ def _sets(scale: Scale, seed: int) -> Sets:
     like = data.from_tensors(images)
     generator = torch.Generator().manual_seed(seed)
     size = WHOLE if whole else SIZES[scale]
-    unknown: dict[str, Tensor] = {}
+    ood: dict[str, Tensor] = {}
     few: dict[str, Tensor] = {}
     for name, spec in specs.items():
         pictures = data.load(spec, like=like)
-        order = torch.randperm(len(pictures), generator=generator)[: FEW + size.unknown]
+        order = torch.randperm(len(pictures), generator=generator)[: FEW + size.ood]
         drawn = pictures.take(order)[0]
-        few[name], unknown[name] = drawn[:FEW], drawn[FEW:]
+        few[name], ood[name] = drawn[:FEW], drawn[FEW:]
     for name, make in (("uniform", outliers.uniform), ("normal", outliers.normal)):
         few[name] = make((FEW, *like.shape), generator)
-        unknown[name] = make((size.unknown, *like.shape), generator)
+        ood[name] = make((size.ood, *like.shape), generator)
     names = {"known": " and ".join(known) if not whole else "EMNIST digits", **specs}
-    return Sets(images, torch.cat([labels for _, labels in digits]), unknown, few, names)
+    return Sets(images, torch.cat([labels for _, labels in digits]), ood, few, names)
 
 
 def _one(sets: Sets, size: Size, seed: int, place: Path, say: Callable[[str], None], *, drawn: bool) -> dict[str, Any]:
@@ -104,12 +104,12 @@ def _one(sets: Sets, size: Size, seed: int, place: Path, say: Callable[[str], No
 
     held_out = seen(sets.images[parts[1]], sets.labels[parts[1]])
     test = seen(sets.images[parts[2]], sets.labels[parts[2]])
-    unknown = {name: seen(images) for name, images in sets.unknown.items()}
+    ood = {name: seen(images) for name, images in sets.ood.items()}
     few = {name: seen(images) for name, images in sets.few.items()}
     say(f"CNN {seed}: meta classifiers")
     wrong = test.logits.argmax(dim=1) != test.labels
     correct = test.part((~wrong).nonzero().flatten())
-    others = {"wrong": test.part(wrong.nonzero().flatten()), **unknown}
+    others = {"wrong": test.part(wrong.nonzero().flatten()), **ood}
     figures: dict[str, Any] = {
         "restarts": restarts,
         "accuracy": 100 * float((~wrong).double().mean()),

@@ -58,18 +58,18 @@ def mixture(posterior: Ensemble | Dropout, model: nn.Module, *, draws: int, logi
     return answer
 
 
-def measure(method: Method, test: tuple[Tensor, Tensor], unknown: Tensor) -> dict[str, float]:
-    """What a method is worth on known and unknown inputs; AUC, AUPR, FPR95 and accuracy in %, unknown = positive."""
+def measure(method: Method, test: tuple[Tensor, Tensor], ood: Tensor) -> dict[str, float]:
+    """What a method is worth on in-distribution and OOD inputs; AUC, AUPR, FPR95 and accuracy in %, OOD = positive."""
     inputs, labels = test
     with torch.no_grad():
-        known, foreign = method(inputs), method(unknown)
+        known, foreign = method(inputs), method(ood)
     figures = common.detection(msp(known), msp(foreign))
     return {
         "AUC": figures["auroc"],
         "AUPR": figures["aupr_out"],
         "FPR95": figures["fpr_out"],
         "FPR at 95 % TPR": figures["fpr_in"],
-        "ECE known + unknown": common.together(known, labels, foreign),
+        "ECE known + OOD": common.together(known, labels, foreign),
         "NLL": float(proper.nll(known, labels)),
         "accuracy": 100 * float((known.argmax(dim=1) == labels).double().mean()),
         "ECE": float(calibration.ece(calibration.confidence_bins(known.double().softmax(1), labels))),

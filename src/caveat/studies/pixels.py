@@ -1,4 +1,4 @@
-"""Figures of unknown objects, pixel by pixel: streamed over a set of street scenes."""
+"""Figures of OOD objects, pixel by pixel: streamed over a set of street scenes."""
 
 from collections.abc import Callable
 
@@ -20,13 +20,13 @@ Answer = Callable[[Tensor], Tensor]
 
 
 def measure(answer: Answer, scenes: Scenes, *, per_image: bool = False) -> dict[str, float]:
-    """AUC, AUPR and FPR95 in % (unknown = positive), calibration error and accuracy, over all pixels that are not void.
+    """AUC, AUPR and FPR95 in % (OOD = positive), calibration error and accuracy, over all pixels that are not void.
 
-    The score is one minus the largest probability. `FPR95`: known pixels rejected when 95 % of the unknown ones are
-    found. `per_image`: the mean over the pictures with an unknown pixel, as the code of the anomaly benchmark has it.
+    The score is one minus the largest probability. `FPR95`: known pixels rejected when 95 % of the OOD ones are
+    found. `per_image`: the mean over the pictures with an OOD pixel, as the code of the anomaly benchmark has it.
     Of all pixels only counts in 4,096 bins are kept, whose edges come from 20 pictures.
     """
-    counts = Counts(_edges(answer, scenes), ("unknown",))
+    counts = Counts(_edges(answer, scenes), ("ood",))
     kinds = [torch.arange(len(scenes.classes), scenes.void)]
     both, known_bins, each = None, None, []
     nll = pixels = 0.0
@@ -36,7 +36,7 @@ def measure(answer: Answer, scenes: Scenes, *, per_image: bool = False) -> dict[
         score, known = msp(logits), (group == 0) | (group == 1)
         counts.add(score, group)
         probs = logits.double().softmax(1)
-        right = torch.where(group == 0, truth, (probs.argmax(1) + 1) % probs.shape[1])  # an unknown is always wrong
+        right = torch.where(group == 0, truth, (probs.argmax(1) + 1) % probs.shape[1])  # an OOD is always wrong
         kept = group >= 0
         both = _merged(both, calibration.confidence_bins(probs[kept], right[kept]))
         known_bins = _merged(known_bins, calibration.confidence_bins(probs[known], truth[known]))
@@ -46,7 +46,7 @@ def measure(answer: Answer, scenes: Scenes, *, per_image: bool = False) -> dict[
             each += _per_image(score.reshape(len(inputs), -1), group.reshape(len(inputs), -1))
     if both is None or known_bins is None:
         raise DataError(f"{scenes.name}: no scenes")
-    found = counts.tally("unknown")
+    found = counts.tally("ood")
     wrong = counts.tally("wrong")
     figures = {
         "AUC": 100 * float(ranking.auroc(found)),
@@ -56,11 +56,11 @@ def measure(answer: Answer, scenes: Scenes, *, per_image: bool = False) -> dict[
     if per_image:
         figures = {name: sum(one[name] for one in each) / len(each) for name in figures}
     return figures | {
-        "ECE known + unknown": float(calibration.ece(both)),
+        "ECE known + OOD": float(calibration.ece(both)),
         "ECE": float(calibration.ece(known_bins)),
         "accuracy": 100 * float(wrong.negative.sum() / (wrong.negative.sum() + wrong.positive.sum())),
         "NLL": nll / pixels,
-        "unknown": 100 * float(found.positive.sum() / (found.positive.sum() + found.negative.sum())),
+        "ood": 100 * float(found.positive.sum() / (found.positive.sum() + found.negative.sum())),
     }
 
 
@@ -80,8 +80,8 @@ def _merged(before: calibration.Bins | None, found: calibration.Bins) -> calibra
 def _per_image(scores: Tensor, group: Tensor) -> list[dict[str, float]]:
     figures: list[dict[str, float]] = []
     for score, kind in zip(scores, group, strict=True):
-        known, unknown = score[(kind == 0) | (kind == 1)], score[kind == 2]
-        if len(known) and len(unknown):
-            one = detection(known, unknown)
+        known, ood = score[(kind == 0) | (kind == 1)], score[kind == 2]
+        if len(known) and len(ood):
+            one = detection(known, ood)
             figures.append({"AUC": one["auroc"], "AUPR": one["aupr_out"], "FPR95": one["fpr_out"]})
     return figures

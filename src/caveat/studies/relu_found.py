@@ -139,8 +139,8 @@ def _near(name: str, judged: list[Judged]) -> Table:
         for other in dict.fromkeys(key for item in nets for key in item.outside)
     ]
     return Table(
-        title=f"Unknown inputs, {name}",
-        first="unknown set",
+        title=f"Out-of-distribution inputs, {name}",
+        first="OOD set",
         columns=[item.method for item in nets],
         rows=rows,
         digits=3,

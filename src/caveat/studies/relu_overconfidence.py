@@ -30,7 +30,7 @@ SIZES: dict[Scale, Size] = {
     "full": Size(sets=("mnist", "fashion-mnist", "cifar10"), train=None, epochs=100, warm=0, steps=40, width=32,
                  hidden=1024, rays=10_000, judged=10_000),
 }  # fmt: skip
-UNKNOWN = {
+OOD = {
     "digits": {"blobs": "blobs", "noise": "noise:acet"},
     "mnist": {
         "Fashion-MNIST": "fashion-mnist:test", "notMNIST letters": "notmnist_small", "KMNIST": "kmnist:test",
@@ -50,7 +50,7 @@ class _Set:
     name: str
     train: Source
     test: tuple[Tensor, Tensor]
-    unknown: dict[str, Tensor]
+    ood: dict[str, Tensor]
 
 
 def run(folder: Path, *, scale: Scale, seed: int, say: Callable[[str], None]) -> Findings:
@@ -74,14 +74,14 @@ def _set(name: str, size: Size, seed: int) -> _Set:
     test = data.load(f"{name}:test")
     test = data.subset(test, torch.arange(min(size.judged, len(test))))
     count = len(whole) if size.train is None else min(size.train, len(whole))
-    unknown: dict[str, Tensor] = {}
-    for title, spec in UNKNOWN[name].items():
+    ood: dict[str, Tensor] = {}
+    for title, spec in OOD[name].items():
         try:
             found = data.load(spec, like=test, seed=seed)
         except DataError:  # not every set is everywhere
             continue
-        unknown[title] = common.pictures(data.subset(found, torch.arange(min(size.judged, len(found)))))[0]
-    return _Set(name, data.subset(whole, torch.arange(count)), common.pictures(test), unknown)
+        ood[title] = common.pictures(data.subset(found, torch.arange(min(size.judged, len(found)))))[0]
+    return _Set(name, data.subset(whole, torch.arange(count)), common.pictures(test), ood)
 
 
 def _objectives(size: Size) -> dict[str, Objective]:
@@ -132,8 +132,8 @@ def _judge(known: _Set, size: Size, method: str, model: nn.Module, seconds: floa
     inputs, labels = known.test
     logits = _logits(model, inputs)
     few = min(500, size.judged)
-    sets = dict(known.unknown)
-    sets["adversarial noise"] = _sure_noise(model, known.unknown["noise"][:few], size, generator)
+    sets = dict(known.ood)
+    sets["adversarial noise"] = _sure_noise(model, known.ood["noise"][:few], size, generator)
     attacked = attacks.pgd(
         model, inputs[:few], labels[:few], Ball(math.inf, 0.3 if known.name != "cifar10" else 0.1), generator=generator,
         steps=5 * size.steps,
@@ -179,9 +179,9 @@ def _sure_noise(model: nn.Module, noise: Tensor, size: Size, generator: torch.Ge
     return attacks.ascend(sure, noise, ball, generator=generator, steps=5 * size.steps, step=0.3 / 20).inputs
 
 
-def _versus(known: Tensor, unknown: Tensor) -> dict[str, float]:
-    found = common.detection(msp(known), msp(unknown))
-    confidence = float(unknown.softmax(dim=1).amax(dim=1).mean())
+def _versus(known: Tensor, ood: Tensor) -> dict[str, float]:
+    found = common.detection(msp(known), msp(ood))
+    confidence = float(ood.softmax(dim=1).amax(dim=1).mean())
     return {"MMC": confidence, "AUROC": found["auroc"] / 100, "FPR95": found["fpr_in"] / 100}
 
 

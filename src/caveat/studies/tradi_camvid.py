@@ -87,7 +87,7 @@ def run(folder: Path, *, scale: Scale, seed: int, say: Callable[[str], None]) ->
         seconds |= {f"{recipe.name}: {name}": value for name, value in spent.items()}
         shots += seen
         rows = [{"method": m, "AUC": f["AUC"], "FPR95": f["FPR95"]} for m, f in figures_of.items()]
-        figures.append(Figure(title=f"{recipe.name}: unknown pixels", spec=plots.lines(
+        figures.append(Figure(title=f"{recipe.name}: OOD pixels", spec=plots.lines(
             rows, x="FPR95", y="AUC", colour="method", description="AUC against FPR95 of each method"),
             caption="Up and left is better."))  # fmt: skip
     return common.findings(
@@ -173,7 +173,7 @@ def _answer(model: nn.Module, posterior: Ensemble | Dropout | None, recipe: Reci
 
 
 def _shots(recipe: Recipe, model: nn.Module, methods: dict[str, Ensemble | Dropout | None], test: Scenes) -> list[Shot]:
-    """Two scenes with many unknown pixels: picture, labels, then confidence and doubt of each method."""
+    """Two scenes with many OOD pixels: picture, labels, then confidence and uncertainty of each method."""
     chosen = _strangest(test, 2)
     shots: list[Shot] = []
     for number in chosen:
@@ -186,11 +186,11 @@ def _shots(recipe: Recipe, model: nn.Module, methods: dict[str, Ensemble | Dropo
             if place == 0:
                 shots += [
                     Shot(title=f"{recipe.name} {number}: input", png=view.picture),
-                    Shot(title="labels", png=view.labels, caption=", ".join(test.unknown) + ": never taught"),
+                    Shot(title="labels", png=view.labels, caption=", ".join(test.ood) + ": never taught"),
                 ]
             shots.append(Shot(title=f"confidence, {name}", png=view.confidence, caption="Light: sure."))
             if posterior is not None:
-                shots.append(Shot(title=f"doubt, {name}", png=view.uncertainty, caption="Mutual information."))
+                shots.append(Shot(title=f"uncertainty, {name}", png=view.uncertainty, caption="Mutual information."))
     return shots
 
 
@@ -211,10 +211,10 @@ def _seconds(checkpoint: Path) -> float:
 
 def _recipes(folder: Path, scale: Scale) -> tuple[list[Recipe], list[str]]:
     """What can be run at this scale with the data that are there, and what cannot."""
-    unknown = ("pedestrian", "bicyclist", "car")
+    ood = ("pedestrian", "bicyclist", "car")
 
     def camvid(split: str, size: tuple[int, int] | None, root: Path | None = None) -> Callable[[], Scenes]:
-        return partial(open_camvid, split, root=root, unknown=unknown, size=size)
+        return partial(open_camvid, split, root=root, ood=ood, size=size)
 
     if scale == "smoke":
         root = folder / "toy"

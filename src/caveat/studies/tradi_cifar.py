@@ -46,7 +46,7 @@ SIZES: dict[Scale, _Size] = {
 def run(folder: Path, *, scale: Scale, seed: int, say: Callable[[str], None]) -> Findings:
     """Train, track, sample and compare; see `studies`."""
     size = SIZES[scale]
-    train, tune, test, unknown = _sets(scale, size)
+    train, tune, test, ood = _sets(scale, size)
     found: list[dict[str, dict[str, float]]] = []
     spent: dict[str, float] = {}
     seeds = [seed + number for number in range(size.seeds)]
@@ -64,7 +64,7 @@ def run(folder: Path, *, scale: Scale, seed: int, say: Callable[[str], None]) ->
             [posteriors.ensemble.state(model), *(others.member(k) for k in range(len(others)))]
         )
         say(f"seed {one}: draws")
-        found.append(_judged(model, tracked, averaged, ensemble, train, tune, test, unknown, size, one))
+        found.append(_judged(model, tracked, averaged, ensemble, train, tune, test, ood, size, one))
         spent[f"seed {one}: tracked network"] = networks.seconds(place / "base.safetensors")
     columns = ["NLL", "accuracy", "ECE", "AUC"]
     return common.findings(
@@ -107,17 +107,17 @@ def run(folder: Path, *, scale: Scale, seed: int, say: Callable[[str], None]) ->
 def _sets(scale: Scale, size: _Size) -> tuple[Source, Source, tuple[Tensor, Tensor], Tensor]:
     if scale == "smoke":
         whole, test = data.load("digits:train+rgb"), data.load("digits:test+rgb")
-        unknown = data.load("blobs", like=test)
+        ood = data.load("blobs", like=test)
     else:
         whole, test = data.load("cifar10:train"), data.load("cifar10_jpeg:test")
-        unknown = data.load(f"cifar100:train+sample={size.test}")
+        ood = data.load(f"cifar100:train+sample={size.test}")
     held = min(2000 if scale != "full" else 5000, len(whole) // 5)
     count = len(whole) - held if size.train is None else min(size.train, len(whole) - held)
     return (
         data.in_memory(data.subset(whole, torch.arange(count))),
         data.in_memory(data.subset(whole, torch.arange(len(whole) - held, len(whole)))),
         common.pictures(data.subset(test, torch.arange(min(size.test, len(test))))),
-        common.pictures(unknown)[0],
+        common.pictures(ood)[0],
     )
 
 
@@ -155,7 +155,7 @@ def _judged(  # noqa: PLR0913  # all that one seed made
     train: Source,
     tune: Source,
     test: tuple[Tensor, Tensor],
-    unknown: Tensor,
+    ood: Tensor,
     size: _Size,
     seed: int,
 ) -> dict[str, dict[str, float]]:
@@ -181,7 +181,7 @@ def _judged(  # noqa: PLR0913  # all that one seed made
         "SWAG": mixed(sampled(averaged.posterior())),
         "Laplace, last layer": mixed(posteriors.sample(layer, model, draws=size.draws, generator=draw)),
     }
-    return {name: networks.measure(method, test, unknown) for name, method in methods.items()}
+    return {name: networks.measure(method, test, ood) for name, method in methods.items()}
 
 
 def _claims(found: list[dict[str, dict[str, float]]]) -> list[Claim]:

@@ -32,7 +32,7 @@ class _Sets:
     train: Source
     tune: Source
     test: tuple[Tensor, Tensor]
-    unknown: Tensor
+    ood: Tensor
 
 
 def run(folder: Path, *, scale: Scale, seed: int, say: Callable[[str], None]) -> Findings:
@@ -59,9 +59,9 @@ def run(folder: Path, *, scale: Scale, seed: int, say: Callable[[str], None]) ->
 def _sets(scale: Scale, size: Size) -> _Sets:
     if scale == "smoke":
         whole, test = data.load("digits:train"), data.load("digits:test")
-        unknown = data.load("blobs", like=test)
+        ood = data.load("blobs", like=test)
     else:
-        whole, test, unknown = data.load("mnist:train"), data.load("mnist:test"), data.load("notmnist_small")
+        whole, test, ood = data.load("mnist:train"), data.load("mnist:test"), data.load("notmnist_small")
     whole = data.in_memory(whole)
     held = min(5000, len(whole) // 5)
     count = len(whole) - held if size.train is None else min(size.train, len(whole) - held)
@@ -69,7 +69,7 @@ def _sets(scale: Scale, size: Size) -> _Sets:
         train=data.subset(whole, torch.arange(count)),
         tune=data.subset(whole, torch.arange(len(whole) - held, len(whole))),
         test=common.pictures(test),
-        unknown=common.pictures(unknown)[0],
+        ood=common.pictures(ood)[0],
     )
 
 
@@ -126,7 +126,7 @@ def _one_seed(
     assert isinstance(averaged, swag.Tracker)
 
     def judged(method: networks.Method) -> dict[str, float]:
-        return networks.measure(method, sets.test, sets.unknown)
+        return networks.measure(method, sets.test, sets.ood)
 
     def sampled(posterior: posteriors.Posterior) -> Ensemble:
         return posteriors.sample(posterior, model, draws=size.draws, generator=draw, batches=renewing)
@@ -196,6 +196,6 @@ def _later(sets: _Sets, size: Size, seed: int, place: Path, say: Callable[[str],
     )
 
     def judged(method: networks.Method) -> dict[str, float]:
-        return networks.measure(method, sets.test, sets.unknown)
+        return networks.measure(method, sets.test, sets.ood)
 
     return {"MCP (one network)": judged(model), "TRADI": judged(networks.mixture(drawn, model, draws=size.draws))}

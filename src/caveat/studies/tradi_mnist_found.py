@@ -14,7 +14,7 @@ SOURCE = (
     "Franchi, Bursuc, Aldea, Dubuisson and Bloch, TRADI: Tracking Deep Neural Network Weight Distributions, ECCV 2020 "
     "(arXiv 1912.11316); figures of the authors' slides."
 )
-PUBLISHED = {  # AUC, AUPR, FPR95, ECE over known and unknown, training time
+PUBLISHED = {  # AUC, AUPR, FPR95, ECE over in-distribution and OOD, training time
     "MCP (one network)": ("94.0", "96.0", "24.6", "0.305", "2 min"),
     "Gaussian perturbation": ("94.8", "96.4", "19.2", "0.500", "2 min"),
     "MC dropout": ("91.8", "94.9", "35.6", "0.494", "2 min"),
@@ -28,7 +28,7 @@ PUBLISHED_KNOWN = {  # NLL, accuracy
     "SWAG": ("0.041", "98.78"),
     "TRADI": ("0.044", "98.63"),
 }
-COLUMNS = ("AUC", "AUPR", "FPR95", "ECE known + unknown")
+COLUMNS = ("AUC", "AUPR", "FPR95", "ECE known + OOD")
 
 
 SMOKE = "Smoke: other data, to see that all works; the figures mean nothing."
@@ -66,7 +66,7 @@ def told(
 ) -> Findings:
     """Findings from figures: `main`, `variants` of TRADI, and `late`, after the whole schedule; one entry a seed."""
     columns = [*COLUMNS, "training, x plain"]
-    named = ["AUC", "AUPR", "FPR95 (95 % of unknowns found)", "ECE, known + unknown", "training time, x one network"]
+    named = ["AUC", "AUPR", "FPR95 (95 % of OOD inputs found)", "ECE, known + OOD", "training time, x one network"]
     made = common.rows(main, columns, PUBLISHED)
     return common.findings(
         study="tradi-mnist",
@@ -78,14 +78,14 @@ def told(
             "epochs": size.epochs, "rate": "Adam 1e-3, x 0.1 every " + str(size.step) + " epochs",
             "weight decay": 1e-2, "batch": 128, "members": size.members, "draws": size.draws,
             "known": "digits" if scale == "smoke" else "MNIST test, 10,000",
-            "unknown": "blobs" if scale == "smoke" else "notMNIST_small, 18,724",
+            "ood": "blobs" if scale == "smoke" else "notMNIST_small, 18,724",
         },
         reduced=_reduced(size),
         claims=[] if scale == "smoke" else _claims(main, variants, late),
         notes=[SMOKE] if scale == "smoke" else [TIMES],
         tables=[
             Table(title="Letters among digits", first="method", columns=named, rows=made, digits=2,
-                  note="AUC, AUPR, FPR95 in %, unknown = positive. Score: one minus the largest mean probability."),
+                  note="AUC, AUPR, FPR95 in %, OOD = positive. Score: one minus the largest mean probability."),
             Table(title="Digits: likelihood and accuracy", first="method", columns=["NLL", "accuracy in %", "ECE"],
                   rows=common.rows(
                       main, ["NLL", "accuracy", "ECE"], {k: (*v, "") for k, v in PUBLISHED_KNOWN.items()}
@@ -144,7 +144,7 @@ def _claims(
     per_weight = "a phase per weight (the public code), probabilities"
     return [
         Claim(
-            claim="TRADI finds unknowns better than one network and than MC dropout (by 2.7 and 4.9 points of AUC)",
+            claim="TRADI finds OOD inputs better than one network and than MC dropout (by 2.7 and 4.9 points of AUC)",
             verdict="confirmed" if gain >= 1.5 and cut >= 1 / 3 else "partly" if gain > 0 else "refuted",
             found=f"AUC {auc(ours):.1f} against {auc(plain):.1f} and {auc(masks):.1f}; FPR95 {fpr(ours):.1f} against "
             f"{fpr(plain):.1f} and {fpr(masks):.1f}.",
@@ -166,18 +166,19 @@ def _claims(
             "independent phases leave no covariance between weights.",
         ),
         Claim(
-            claim="Its calibration error over known and unknown together is above one network's (0.407, 0.305)",
+            claim="Its calibration error over in-distribution and OOD together is above one network's (0.407, 0.305)",
             verdict="confirmed"
-            if _mean(main, ours, "ECE known + unknown") > _mean(main, plain, "ECE known + unknown")
+            if _mean(main, ours, "ECE known + OOD") > _mean(main, plain, "ECE known + OOD")
             else "refuted",
-            found=f"{_mean(main, ours, 'ECE known + unknown'):.3f} against "
-            f"{_mean(main, plain, 'ECE known + unknown'):.3f}: less confident on letters is less wrong there.",
+            found=f"{_mean(main, ours, 'ECE known + OOD'):.3f} against "
+            f"{_mean(main, plain, 'ECE known + OOD'):.3f}: less confident on letters is less wrong there.",
         ),
         Claim(
             claim="TRADI lowers the NLL on digits (0.044, MC dropout 0.065)",
             verdict="confirmed" if _mean(main, ours, "NLL") < _mean(main, masks, "NLL") else "refuted",
             found=f"{_mean(main, ours, 'NLL'):.3f} against {_mean(main, masks, 'NLL'):.3f} (MC dropout) and "
-            f"{_mean(main, plain, 'NLL'):.3f} (one network): draws that doubt letters doubt digits a little, too.",
+            f"{_mean(main, plain, 'NLL'):.3f} (one network): "
+            "draws that are unsure of letters are less sure of digits, too.",
         ),
         Claim(
             claim="The gain does not depend on the training's length",

@@ -1,4 +1,4 @@
-"""Two uncertainties: noise in the labels, and doubt where there were no data; one figure a posterior."""
+"""Two uncertainties: noise in the labels, and uncertainty where there were no data; one figure a posterior."""
 
 import base64
 import io
@@ -75,7 +75,7 @@ def run(folder: Path, *, scale: Scale, seed: int, say: Callable[[str], None]) ->
             shots = [shot for name, answer in draws.items() for shot in _maps(name, answer, points, sides)]
     return common.findings(
         study="two-uncertainties",
-        title="Two uncertainties: noise that stays, doubt that data would take away",
+        title="Two uncertainties: noise that stays, uncertainty that data would take away",
         source=SOURCE,
         scale=scale,
         seeds=seeds,
@@ -160,7 +160,7 @@ def _figure(name: str, answer: Answer, inputs: Tensor, labels: Tensor) -> Figure
     grid = torch.linspace(-PI, 4 * PI, 161)[:, None]
     found = _split(answer, grid)
     rows: list[Mapping[str, float | str | None]] = []
-    for kind, variance in (("total: noise and doubt", found.total), ("noise alone", found.aleatoric)):
+    for kind, variance in (("total: noise and uncertainty", found.total), ("noise alone", found.aleatoric)):
         for x, mean, deviation in zip(grid[:, 0].tolist(), found.mean.tolist(), variance.sqrt().tolist(), strict=True):
             low, high = (round(min(max(mean + side * deviation, -4.0), 4.0), 4) for side in (-2, 2))
             rows.append({"x": round(x, 3), "y": round(min(max(mean, -4.0), 4.0), 4), "low": low, "high": high,
@@ -201,20 +201,21 @@ def _places(draws: Draws) -> dict[str, float]:
     for name, at in (("overlap", middle.reshape(-1, 2)), ("beside", sure), ("far", far)):
         outputs = draws(at).double()
         found[f"noise {name}"] = float(of_draws.expected_entropy(outputs).mean())
-        found[f"doubt {name}"] = float(of_draws.mutual_information(outputs).mean())
+        found[f"uncertainty {name}"] = float(of_draws.mutual_information(outputs).mean())
     return found
 
 
 def _maps(name: str, draws: Draws, points: Tensor, labels: Tensor) -> list[Shot]:
-    """Noise and doubt over the plane [-5, 5]², black none, white a bit and a quarter of one, the points upon them."""
+    """Noise and uncertainty over the plane [-5, 5]², black none, white a bit and a quarter of one, the points upon
+    them."""
     line = torch.linspace(-5, 5, SIDE)
     grid = torch.stack(torch.meshgrid(line.flip(0), line, indexing="ij"), dim=-1).flip(-1).reshape(-1, 2)
     outputs = draws(grid)
     shots: list[Shot] = []
     for kind, score, white in (
-        ("noise", of_draws.expected_entropy, 1.0), ("doubt", of_draws.mutual_information, 0.25),
+        ("noise", of_draws.expected_entropy, 1.0), ("uncertainty", of_draws.mutual_information, 0.25),
     ):  # fmt: skip
-        if kind == "doubt" and name == ONE:
+        if kind == "uncertainty" and name == ONE:
             continue  # one network has none
         values = (score(outputs) / (white * math.log(2))).clamp(0, 1).reshape(SIDE, SIDE)
         shots.append(Shot(title=f"{kind}, {name}", png=_png(values, points, labels), caption=f"White: {white:g} bit."))
@@ -239,18 +240,20 @@ def _tables(found: list[Figures], counts: list[dict[str, dict[str, float]]], apa
     return [
         Table(
             title="y = sin x + noise", first="posterior", digits=3,
-            columns=["noise found, median error in %", "doubt at π", "doubt at 3π", "error of the mean", "NLL",
+            columns=["noise found, median error in %", "uncertainty at π", "uncertainty at 3π",
+                     "error of the mean", "NLL",
                      "95 % intervals hold, in %"],
             rows=common.rows(found, ["noise", "inside", "outside", "error", "NLL", "coverage"]),
-            note="Doubt: deviation of the draws' means. Error of the mean: RMSE to sin x on (π/4, 2π). NLL and "
+            note="Uncertainty: deviation of the draws' means. Error of the mean: RMSE to sin x on (π/4, 2π). NLL and "
             "coverage on 2,000 fresh samples from (0, 2π).",
         ),
         Table(title="How many members", first="members", columns=["NLL", "error of the mean"], digits=4,
               rows=common.rows(counts, ["NLL", "error"])),
         Table(
             title="Two overlapping, sparse classes: where which uncertainty is, in nats", first="posterior", digits=3,
-            columns=["noise, overlap", "noise, beside", "noise, far", "doubt, overlap", "doubt, beside", "doubt, far"],
-            rows=common.rows(apart, [f"{kind} {at}" for kind in ("noise", "doubt")
+            columns=["noise, overlap", "noise, beside", "noise, far",
+                     "uncertainty, overlap", "uncertainty, beside", "uncertainty, far"],
+            rows=common.rows(apart, [f"{kind} {at}" for kind in ("noise", "uncertainty")
                                      for at in ("overlap", "beside", "far")]),
             note="Overlap: around the origin; beside: at (±2.2, 0), well inside one class; far: along y = ±5.",
         ),
@@ -266,15 +269,15 @@ def _claims(found: list[Figures], counts: list[dict[str, dict[str, float]]], apa
     others = [name for name in found[0] if name != ONE]
     numbers = sorted(map(int, counts[0]))
     five, most = mean(counts, "5", "NLL"), mean(counts, str(numbers[-1]), "NLL")
-    in_between = [n for n in others if mean(apart, n, "doubt far") > mean(apart, n, "doubt beside") + 0.005]
+    in_between = [n for n in others if mean(apart, n, "uncertainty far") > mean(apart, n, "uncertainty beside") + 0.005]
     gap = max(one[name]["identity"] for one in found for name in one)
     return [
         Claim(claim="The network finds the noise: its deviation is 0.0707 x", found=f"Deep ensemble: median error "
               f"{noise:.1f} % on (π/4, 2π).", verdict="confirmed" if noise <= 15 else "refuted"),
-        Claim(claim="Doubt grows where no data were seen, noise does not tell that",
+        Claim(claim="Uncertainty grows where no data were seen, noise does not tell that",
               verdict="confirmed" if len(wider) == len(others) else "partly" if wider else "refuted",
-              found=f"At 3π doubt is {ratio:.0f} times that at π for the deep ensemble; more than twice for "
-              f"{', '.join(wider) or 'none'} of {len(others)} posteriors. TRADI doubts where data are, too: "
+              found=f"At 3π uncertainty is {ratio:.0f} times that at π for the deep ensemble; more than twice for "
+              f"{', '.join(wider) or 'none'} of {len(others)} posteriors. TRADI uncertainties where data are, too: "
               f"{mean(found, OURS, 'inside'):.2f} at π, where the noise is {SLOPE * PI:.2f}."),
         Claim(claim="Total variance is the sum of both", found=f"Largest difference {gap:.1e}.",
               verdict="confirmed" if gap < 1e-9 else "refuted"),
@@ -286,9 +289,10 @@ def _claims(found: list[Figures], counts: list[dict[str, dict[str, float]]], apa
                                          for n in found[0]) else "refuted",
               found=f"Deep ensemble: {mean(apart, MANY, 'noise overlap'):.2f} nats there, "
               f"{mean(apart, MANY, 'noise beside'):.2f} beside."),
-        Claim(claim="and doubt is large far from the data",
+        Claim(claim="and uncertainty is large far from the data",
               verdict="confirmed" if len(in_between) == len(others) else "partly" if in_between else "refuted",
-              found=f"Deep ensemble: {mean(apart, MANY, 'doubt far'):.2f} nats far away, "
-              f"{mean(apart, MANY, 'doubt beside'):.2f} beside the data; more far away for {', '.join(in_between)} of "
-              f"{len(others)} posteriors. What TRADI tracks of weights that have come to rest is no doubt."),
+              found=f"Deep ensemble: {mean(apart, MANY, 'uncertainty far'):.2f} nats far away, "
+              f"{mean(apart, MANY, 'uncertainty beside'):.2f} beside the data; more far away for "
+              f"{', '.join(in_between)} of "
+              f"{len(others)} posteriors. What TRADI tracks of weights that have come to rest is no uncertainty."),
     ]  # fmt: skip

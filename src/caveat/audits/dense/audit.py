@@ -39,7 +39,7 @@ def audit_dense(  # noqa: PLR0913  # the signature is the configuration
     model: nn.Module,
     test: Batches,
     *,
-    unknown: Mapping[str, Sequence[int]] | None = None,
+    ood: Mapping[str, Sequence[int]] | None = None,
     void: int | None = None,
     scores: Sequence[str] | None = None,
     scenes: int = 4,
@@ -47,7 +47,7 @@ def audit_dense(  # noqa: PLR0913  # the signature is the configuration
     seed: int = 0,
     say: Callable[[str], None] | None = None,
 ) -> record.Record:
-    """Audit a segmentation network: accuracy, calibration, mistakes and unknown objects, over all pixels.
+    """Audit a segmentation network: accuracy, calibration, mistakes and OOD objects, over all pixels.
 
     Parameters
     ----------
@@ -56,7 +56,7 @@ def audit_dense(  # noqa: PLR0913  # the signature is the configuration
         (`posteriors.Predictive`), whose draws are scored too.
     test
         Batches of pictures and label maps `(n, h, w)`; gone through twice.
-    unknown
+    OOD
         Labels (at or above c, say) of objects the network was not trained on, by the name of their kind; those of
         `data.segmentation`'s sets by default.
     void
@@ -64,7 +64,7 @@ def audit_dense(  # noqa: PLR0913  # the signature is the configuration
     scores
         Names of scores that need nothing but logits or draws; all of these by default.
     scenes
-        Pictures shown with their maps: those with most unknown pixels, then the least sure.
+        Pictures shown with their maps: those with most OOD pixels, then the least sure.
 
     Raises
     ------
@@ -76,7 +76,7 @@ def audit_dense(  # noqa: PLR0913  # the signature is the configuration
         If a score is not one of those.
     """
     check_eval(model)
-    plan = _plan(model, test, unknown, void, scores)
+    plan = _plan(model, test, ood, void, scores)
     say = say or (lambda _: None)
     started = time.perf_counter()
     say("first pass: where scores lie")
@@ -148,19 +148,19 @@ def confusion_iou(confusion: Tensor) -> Tensor:
 def _plan(
     model: nn.Module,
     test: Batches,
-    unknown: Mapping[str, Sequence[int]] | None,
+    ood: Mapping[str, Sequence[int]] | None,
     void: int | None,
     scores: Sequence[str] | None,
 ) -> Plan:
     allowed = FROM_LOGITS | tables.FROM_DRAWS if isinstance(model, Drawing) else FROM_LOGITS
     names = tuple(known_name("scores", name, allowed) for name in (scores or allowed))
-    given: Mapping[str, Sequence[int]] = getattr(test, "unknown", {}) if unknown is None else unknown
+    given: Mapping[str, Sequence[int]] = getattr(test, "ood", {}) if ood is None else ood
     kinds = {name: torch.tensor(list(labels)) for name, labels in given.items()}
     return Plan(model, test, names, getattr(test, "void", None) if void is None else void, kinds)
 
 
 def _leading(plan: Plan) -> str:
-    """The score whose maps are shown: doubt about the network if there are draws, else plain uncertainty."""
+    """The score whose maps are shown: uncertainty about the network if there are draws, else plain uncertainty."""
     wanted = ("mutual_information", "predictive_entropy", "entropy", "msp")
     return next((name for name in wanted if name in plan.names), plan.names[0])
 
@@ -185,12 +185,12 @@ def _first_pass(plan: Plan) -> tuple[Tensor, calibration.temperature.Temperature
 
 
 def _sets(plan: Plan, counts: Counts, images: int, shape: list[int], confidence: float) -> list[record.SetSummary]:
-    """The pictures, and each unknown kind that occurs in them."""
-    sets = [record.SetSummary(name="test", role="known", source=str(getattr(plan.test, "name", "test")), count=images,
+    """The pictures, and each OOD kind that occurs in them."""
+    sets = [record.SetSummary(name="test", role="test", source=str(getattr(plan.test, "name", "test")), count=images,
                               shape=shape, mean_confidence=confidence)]  # fmt: skip
     present = counts.present()
     return sets + [
-        record.SetSummary(name=kind, role="unknown", source=f"pixels labelled {labels.tolist()}",
+        record.SetSummary(name=kind, role="ood", source=f"pixels labelled {labels.tolist()}",
                           count=int(present[kind].positive.sum()), shape=shape)
         for kind, labels in plan.kinds.items() if kind in present
     ]  # fmt: skip
@@ -215,9 +215,9 @@ def _notes(confusion: Tensor, kept: int) -> list[str]:
 
 
 def _draws(
-    counts: Mapping[str, Counts], count: int, summary: record.KnownSummary, kinds: Sequence[str]
+    counts: Mapping[str, Counts], count: int, summary: record.Performance, kinds: Sequence[str]
 ) -> record.Draws | None:
-    """What the draws say of right, wrong and unknown pixels; None if not all of their scores were asked for."""
+    """What the draws say of right, wrong and OOD pixels; None if not all of their scores were asked for."""
     if not {*SPLIT, AGREEMENT} <= set(counts):
         return None
     sides = ("correct", "wrong", *kinds)

@@ -18,7 +18,7 @@ __all__ = ["Counts", "Reservoir", "Sums", "groups"]
 
 
 def groups(labels: Tensor, predicted: Tensor, void: int | None, kinds: Sequence[Tensor]) -> Tensor:
-    """What each pixel is: 0 known and right, 1 known and wrong, 2 + k of the k-th unknown kind, -1 void."""
+    """What each pixel is: 0 known and right, 1 known and wrong, 2 + k of the k-th OOD kind, -1 void."""
     found = (predicted != labels).long()
     for number, values in enumerate(kinds):
         found[torch.isin(labels, values)] = 2 + number
@@ -29,7 +29,7 @@ def groups(labels: Tensor, predicted: Tensor, void: int | None, kinds: Sequence[
 
 @dataclass
 class Reservoir:
-    """Rows evenly spread over a stream of unknown length: every `step`-th, and every other one when they get many."""
+    """Rows evenly spread over a stream of OOD length: every `step`-th, and every other one when they get many."""
 
     most: int
     step: int = 1
@@ -84,7 +84,7 @@ class Sums:
         kept = [bins for bins in (self.bins, self.classwise) if bins is not None]
         return sum(t.nbytes for bins in kept for t in (bins.count, bins.confidence, bins.hits)) + 32
 
-    def summary(self, replicas: int, seed: int) -> tuple[record.KnownSummary, record.Reliability]:
+    def summary(self, replicas: int, seed: int) -> tuple[record.Performance, record.Reliability]:
         """The figures; intervals count pixels as independent, which neighbours are not, so they are too narrow."""
         assert self.bins is not None
         assert self.classwise is not None
@@ -96,7 +96,7 @@ class Sums:
             return Estimate(value=total / self.count, low=total / self.count, high=total / self.count)
 
         diagram = reliability.reliability(self.bins)
-        summary = record.KnownSummary(
+        summary = record.Performance(
             accuracy=flat(self.right), nll=flat(self.nll), brier=flat(self.brier),
             ece=Estimate(value=found.value, low=found.low, high=found.high),
             ece_equal_mass=float(reliability.ece(fine)), ece_classwise=float(reliability.ece(self.classwise).mean()),
@@ -115,7 +115,7 @@ class Counts:
 
     edges: Tensor
     kinds: tuple[str, ...]
-    """Names of the unknown kinds."""
+    """Names of the OOD kinds."""
     table: Tensor = field(default_factory=lambda: torch.empty(0))
     """`(2 + kinds, bins)`: right, wrong and each kind."""
     total: Tensor = field(default_factory=lambda: torch.empty(0))
@@ -188,7 +188,7 @@ class Counts:
 
         kinds = {name: t for name, t in self.present().items() if name != "wrong"}
         return record.Sweep(
-            score=score, thresholds=thresholds.tolist(), kept_correct=upto(own.negative, total),
-            kept_wrong=upto(own.positive, total),
-            passed={name: ranking.shares_accepted(t, thresholds)[1].tolist() for name, t in kinds.items()},
+            score=score, thresholds=thresholds.tolist(), accepted_correct=upto(own.negative, total),
+            accepted_wrong=upto(own.positive, total),
+            accepted_ood={name: ranking.shares_accepted(t, thresholds)[1].tolist() for name, t in kinds.items()},
         )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Pictures of a dense audit: the scenes with most unknown pixels, or else the least sure ones, as PNGs."""
+"""Pictures of a dense audit: the scenes with most OOD pixels, or else the least sure ones, as PNGs."""
 
 import base64
 import colorsys
@@ -33,7 +33,7 @@ class _Candidate:
     merit: tuple[float, float, int]
     index: int
     accuracy: float | None
-    unknown: float
+    ood: float
     picture: Tensor
     labels: Tensor
     prediction: Tensor
@@ -55,10 +55,10 @@ class Views:
             return
         index, self.seen = self.seen, self.seen + 1
         seen = group >= 0
-        unknown = float((group > 1).sum() / seen.sum().clamp_min(1))
+        ood = float((group > 1).sum() / seen.sum().clamp_min(1))
         known = (group == 0) | (group == 1)
         accuracy = float((group == 0).sum() / known.sum()) if bool(known.any()) else None
-        merit = (unknown, float(uncertainty[seen].double().mean()) if bool(seen.any()) else 0.0, -index)
+        merit = (ood, float(uncertainty[seen].double().mean()) if bool(seen.any()) else 0.0, -index)
         if len(self.found) == self.count and merit <= self.found[-1].merit:
             return
         size = tuple(picture.shape[1:])
@@ -66,7 +66,7 @@ class Views:
             _small(values.reshape(size))
             for values in (labels, logits.argmax(1), logits.double().softmax(1).amax(1), uncertainty.double())
         ]
-        own = _Candidate(merit, index, accuracy, unknown, _small(picture), *maps)
+        own = _Candidate(merit, index, accuracy, ood, _small(picture), *maps)
         self.found = sorted([*self.found, own], key=lambda candidate: candidate.merit, reverse=True)[: self.count]
 
     def scenes(self, score: str, low: float, high: float, names: Sequence[str]) -> Scenes | None:
@@ -78,7 +78,7 @@ class Views:
         scale = high - low if high > low else 1.0
         shown = [
             Scene(
-                index=one.index, accuracy=one.accuracy, unknown=one.unknown, picture=_png(one.picture),
+                index=one.index, accuracy=one.accuracy, ood=one.ood, picture=_png(one.picture),
                 labels=_named(one.labels, shades), prediction=_named(one.prediction, shades),
                 confidence=_grey(one.confidence), uncertainty=_grey((one.uncertainty - low) / scale),
             )

@@ -11,14 +11,16 @@ NAME = "fit"
 def run(
     audit: Path = typer.Argument(..., help="Folder of an audit: its observations are used again."),
     output: Path = typer.Option(..., "-o", "--output", help="Folder for the guard."),
-    score: str = typer.Option("auto", help="A score, or auto: the best by what is known without unknown data."),
+    score: str = typer.Option("auto", help="A score, or auto: the best by what is known without OOD data."),
     calibration: str = typer.Option("temperature", help="A calibration, or none."),
-    keep: float | None = typer.Option(None, help="Accept a fresh known input at least this often (default 0.95)."),
+    keep: float | None = typer.Option(
+        None, help="Accept a fresh in-distribution input at least this often (default 0.95)."
+    ),
     max_error: float | None = typer.Option(None, help="Or: at most this share of wrong answers among the accepted."),
     against: str | None = typer.Option(
-        None, help="Or: the threshold that best tells known inputs from this unknown set of the audit (its NAME)."
+        None, help="Or: the threshold that best tells in-distribution inputs from this OOD set of the audit (its NAME)."
     ),
-    seed: int = typer.Option(0, help="Seed of the split of the known data."),
+    seed: int = typer.Option(0, help="Seed of the split of the in-distribution data."),
 ) -> None:
     """Fit a guard that answers or abstains, from the observations an audit has kept."""
     from safetensors.torch import load_file
@@ -37,7 +39,7 @@ def run(
     made = decision.fit(
         known, fit, head, score=score, calibration=calibration, keep=keep, max_error=max_error, probe=probe,
         classes=tuple(about["classes"]), shape=tuple(about["shape"]), seed=seed,
-        outliers=cache.outliers(folder), against=None if against is None else cache.unknown(folder, against),
+        outliers=cache.outliers(folder), against=None if against is None else cache.ood(folder, against),
     )  # fmt: skip
     weights = folder / "model.safetensors"
     if not weights.exists():
@@ -51,12 +53,13 @@ def run(
 def show(made: Any) -> None:
     """Print what a guard promises."""
     promised = {
-        "keep": f"accepts a fresh known input with probability {made.operating.level:.1%} or more",
+        "keep": f"accepts a fresh in-distribution input with probability {made.operating.level:.1%} or more",
         "max_error": f"at most {made.operating.level:.1%} of the accepted answers are wrong (95 % confidence)",
-        "against": f"none; its threshold refuses {made.operating.level:.1%} of the pseudo-unknown inputs",
+        "against": f"none; its threshold refuses {made.operating.level:.1%} of the pseudo-OOD inputs",
     }[made.operating.kind]
     typer.echo(
         f"Guard: score {made.score} ({made.why}), calibration {made.calibration}. Promise: {promised}. "
-        f"On held-out known data it accepts {made.operating.kept:.1%}, of which {made.operating.error:.2%} are wrong; "
+        f"On held-out in-distribution data it accepts {made.operating.kept:.1%}, "
+        f"of which {made.operating.error:.2%} are wrong; "
         f"threshold {made.operating.threshold:.6g}."
     )

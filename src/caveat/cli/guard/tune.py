@@ -9,7 +9,9 @@ NAME = "tune"
 
 def run(
     guard: Path = typer.Argument(..., help="Folder of the guard."),
-    keep: float | None = typer.Option(None, help="Accept a fresh known input with at least this probability."),
+    keep: float | None = typer.Option(
+        None, help="Accept a fresh in-distribution input with at least this probability."
+    ),
     max_error: float | None = typer.Option(None, help="Or: at most this share of wrong answers among the accepted."),
 ) -> None:
     """Set another operating point of a guard; nothing is fitted again."""

@@ -1,8 +1,8 @@
-"""Meta classification: is this answer wrong, or the input unknown? Learned from any columns of scores.
+"""Meta classification: is this answer wrong, or the input OOD? Learned from any columns of scores.
 
 Fitted on answers of held-out data of which it is known whether they were right, and on a few inputs that are known to
-be unknown (200 pictures of noise go far). scikit-learn does the fitting; the result is a frozen dataclass of tensors,
-and a score like any other: the probability that the answer is wrong or the input unknown.
+be OOD (200 pictures of noise go far). scikit-learn does the fitting; the result is a frozen dataclass of tensors,
+and a score like any other: the probability that the answer is wrong or the input OOD.
 """
 
 from caveat.scores.meta.importance import groups, importances

@@ -48,7 +48,7 @@ def importances(
 
     loss
         Of scores and what is wrong; by default the log loss, in nats. One of their order alone (1 - AUROC) does not
-        mind that there are more unknown inputs than in fitting.
+        mind that there are more OOD inputs than in fitting.
 
     Raises
     ------

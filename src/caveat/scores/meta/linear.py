@@ -37,11 +37,11 @@ class Linear:
     """Of the columns; empty if they were not given."""
 
     def log_odds(self, columns: Float[Tensor, "n k"]) -> Float[Tensor, " n"]:
-        """Log odds of wrong or unknown."""
+        """Log odds of wrong or OOD."""
         return (self.preparation(columns) * self.weight).sum(dim=1) + self.bias
 
     def __call__(self, columns: Float[Tensor, "n k"]) -> Score:
-        """Probability in [0, 1] that the answer is wrong or the input unknown."""
+        """Probability in [0, 1] that the answer is wrong or the input OOD."""
         return torch.sigmoid(self.log_odds(columns)).to(columns.dtype)
 
 
@@ -63,7 +63,7 @@ def glm(
     log: bool = True,
     clip: bool = True,
 ) -> Linear:
-    """Probability of a wrong answer or unknown input, by logistic regression without a penalty.
+    """Probability of a wrong answer or OOD input, by logistic regression without a penalty.
 
     The plainest meta classifier; with many columns that say the same its coefficients run wild: prefer the LASSO. If
     the columns separate the two kinds there is no optimum; a warning says so, and the fit stops early.
@@ -94,7 +94,7 @@ def lasso(
     clip: bool = True,
     generator: torch.Generator | None = None,
 ) -> Linear:
-    """Probability of a wrong answer or unknown input, by the LASSO: few columns get a coefficient.
+    """Probability of a wrong answer or OOD input, by the LASSO: few columns get a coefficient.
 
     The linear meta classifier to start with: of many columns that say the same it keeps one.
 
@@ -132,7 +132,7 @@ def ridge(
     clip: bool = True,
     generator: torch.Generator | None = None,
 ) -> Linear:
-    """Probability of a wrong answer or unknown input, by ridge: columns that say the same share a coefficient.
+    """Probability of a wrong answer or OOD input, by ridge: columns that say the same share a coefficient.
 
     Formula: as `glm`, minimises -sum log P(what it was) + strength / 2 * sum w^2. Options and errors as `lasso`.
 
@@ -152,7 +152,7 @@ def elastic_net(
     clip: bool = True,
     generator: torch.Generator | None = None,
 ) -> Linear:
-    """Probability of a wrong answer or unknown input, by the elastic net: half LASSO, half ridge.
+    """Probability of a wrong answer or OOD input, by the elastic net: half LASSO, half ridge.
 
     Formula: as `glm`, minimises -sum log P(what it was) + strength * (sum |w| / 2 + sum w^2 / 4). Options and errors as
     `lasso`.

@@ -29,12 +29,12 @@ class Network:
     names: tuple[str, ...]
 
     def log_odds(self, columns: Float[Tensor, "n k"]) -> Float[Tensor, " n"]:
-        """Log odds of wrong or unknown."""
+        """Log odds of wrong or OOD."""
         units = torch.relu(self.preparation(columns) @ self.hidden.T + self.hidden_bias)
         return (units * self.weight).sum(dim=1) + self.bias
 
     def __call__(self, columns: Float[Tensor, "n k"]) -> Score:
-        """Probability in [0, 1] that the answer is wrong or the input unknown."""
+        """Probability in [0, 1] that the answer is wrong or the input OOD."""
         return torch.sigmoid(self.log_odds(columns)).to(columns.dtype)
 
 
@@ -49,9 +49,9 @@ def network(
     clip: bool = True,
     generator: torch.Generator | None = None,
 ) -> Network:
-    """Probability of a wrong answer or unknown input, by a network with one hidden layer of ReLUs.
+    """Probability of a wrong answer or OOD input, by a network with one hidden layer of ReLUs.
 
-    What profits most from a few inputs known to be unknown: it bends where a linear model can't.
+    What profits most from a few auxiliary OOD inputs: it bends where a linear model can't.
 
     Formula: P = sigmoid(b + v . relu(W z + a)), z the prepared columns; minimises the mean of -log P(what it was) plus
     decay * (|W|^2 + |v|^2), by L-BFGS.

@@ -84,10 +84,10 @@ def check(columns: Float[Tensor, "n k"], wrong: Bool[Tensor, " n"], names: tuple
         column = int(bad[0])
         raise DataError(f"columns: expected finite scores, column {names[column] if names else column} is not")
     if bool(wrong.all()) or not bool(wrong.any()):
-        kind = "wrong or unknown" if bool(wrong.all()) else "right"
+        kind = "wrong or OOD" if bool(wrong.all()) else "right"
         raise DataError(
-            f"wrong: expected right answers and wrong or unknown ones, all {len(wrong)} are {kind}; add some inputs "
-            "that are known to be unknown, such as noise"
+            f"wrong: expected right answers and wrong or OOD ones, all {len(wrong)} are {kind}; add some inputs "
+            "that are known to be OOD, such as noise"
         )
 
 

@@ -29,7 +29,7 @@ class Trees:
     names: tuple[str, ...]
 
     def log_odds(self, columns: Float[Tensor, "n k"]) -> Float[Tensor, " n"]:
-        """Log odds of wrong or unknown."""
+        """Log odds of wrong or OOD."""
         rows = _rounded(columns).to(self.threshold.dtype)
         tree = torch.arange(len(self.feature), device=columns.device)
         node = tree.new_zeros(len(columns), len(tree))
@@ -39,7 +39,7 @@ class Trees:
         return self.value[tree, node].sum(dim=1) + self.bias
 
     def __call__(self, columns: Float[Tensor, "n k"]) -> Score:
-        """Probability in [0, 1] that the answer is wrong or the input unknown."""
+        """Probability in [0, 1] that the answer is wrong or the input OOD."""
         return torch.sigmoid(self.log_odds(columns)).to(columns.dtype)
 
 
@@ -53,7 +53,7 @@ def trees(
     names: tuple[str, ...] = (),
     generator: torch.Generator | None = None,
 ) -> Trees:
-    """Probability of a wrong answer or unknown input, by gradient-boosted trees.
+    """Probability of a wrong answer or OOD input, by gradient-boosted trees.
 
     Needs no preparation of the columns, does not extrapolate, and sees interactions; seconds to fit on 20,000 rows.
 
