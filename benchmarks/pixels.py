@@ -29,7 +29,7 @@ from caveat.models import enet
 from caveat.objectives import pixel_cross_entropy
 from caveat.posteriors import Predictive, dropout
 from caveat.scores import FROM_DRAWS, FROM_LOGITS, FROM_RAW_LOGITS
-from caveat.studies.toy_scenes import write_toy_camvid
+from caveat.studies.kit.toy_scenes import write_toy_camvid
 from caveat.training import fit
 
 OOD = ("pedestrian", "bicyclist", "car")

@@ -8,7 +8,7 @@ from caveat.cli.main import app
 from caveat.errors import CaveatError
 from caveat.models import enet
 from caveat.records.record import Record
-from caveat.studies.toy_scenes import write_toy_camvid
+from caveat.studies.kit.toy_scenes import write_toy_camvid
 
 MODEL = "caveat.models:enet(classes=8)"
 OOD = [text for kind in ("pedestrian", "bicyclist", "car") for text in ("--ood", kind)]

@@ -9,7 +9,7 @@ import pytest
 from caveat.errors import DataError
 from caveat.records.findings import Cell, Claim, Figure, Findings, Row, Shot, Table, cell
 from caveat.report.study import markdown, render, write
-from caveat.studies import plots
+from caveat.studies.kit import plots
 
 PNG = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNkYPhfDwAChwGA60e6kgAAAABJRU5ErkJggg=="
 

@@ -9,8 +9,10 @@ import torch
 from PIL import Image
 
 from caveat.records.findings import Findings
-from caveat.studies import adversarial_found, adversarial_mnist, study
-from caveat.studies.adversarial_shots import strip
+from caveat.studies import study
+from caveat.studies.adversarial_mnist import findings as adversarial_found
+from caveat.studies.adversarial_mnist import run as adversarial_mnist
+from caveat.studies.adversarial_mnist.figures import strip
 
 
 @pytest.fixture(scope="module")

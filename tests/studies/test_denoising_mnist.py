@@ -9,9 +9,10 @@ import torch
 from caveat.errors import MissingExtraError
 from caveat.records.findings import Findings
 from caveat.report import study as page
-from caveat.studies import denoising_mnist, study
-from caveat.studies.denoising_mnist_claims import CHOSEN, GRID, PUBLISHED
-from caveat.studies.denoising_mnist_rules import (
+from caveat.studies import study
+from caveat.studies.denoising_mnist import run as denoising_mnist
+from caveat.studies.denoising_mnist.claims import CHOSEN, GRID, PUBLISHED
+from caveat.studies.denoising_mnist.rules import (
     PIPELINE,
     SOFTMAX,
     STRAIGHT,
@@ -23,7 +24,7 @@ from caveat.studies.denoising_mnist_rules import (
     made,
     rules,
 )
-from caveat.studies.denoising_mnist_train import ABLATIONS, SIZES, sets, whole
+from caveat.studies.denoising_mnist.training import ABLATIONS, SIZES, sets, whole
 
 
 @pytest.fixture(scope="module")

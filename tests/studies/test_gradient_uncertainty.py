@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from caveat.records.findings import Findings
-from caveat.studies import gradient_findings, study
+from caveat.studies import study
+from caveat.studies.gradient_uncertainty import findings as gradient_findings
 
 
 @pytest.fixture(scope="module")

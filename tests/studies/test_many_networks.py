@@ -10,7 +10,8 @@ from typer.testing import CliRunner
 from caveat.cli.main import app
 from caveat.errors import OptionError
 from caveat.records.findings import Findings
-from caveat.studies import STUDIES, Study, common, study
+from caveat.studies import STUDIES, Study, study
+from caveat.studies.kit import common
 
 
 def run(name: str, folder: Path) -> Findings:

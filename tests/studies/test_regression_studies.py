@@ -9,8 +9,10 @@ import torch
 from caveat.data.tabular import Split
 from caveat.records.findings import Findings
 from caveat.scores.regression import Gaussians
-from caveat.studies import study, tradi_uci, two_uncertainties
-from caveat.studies.regression import DIAGONAL, MANY, MASKS, ONE, OURS, SWAG, Recipe
+from caveat.studies import study
+from caveat.studies.kit.regression import DIAGONAL, MANY, MASKS, ONE, OURS, SWAG, Recipe
+from caveat.studies.tradi_uci import run as tradi_uci
+from caveat.studies.two_uncertainties import run as two_uncertainties
 
 METHODS = [ONE, MASKS, MANY, OURS, DIAGONAL, SWAG]
 

@@ -12,9 +12,10 @@ from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 from caveat.data.segmentation import open_camvid
 from caveat.models import pspnet
 from caveat.records.findings import Findings
-from caveat.studies import study, tradi_camvid
-from caveat.studies.pixels import measure
-from caveat.studies.toy_scenes import write_toy_camvid
+from caveat.studies import study
+from caveat.studies.kit.pixels import measure
+from caveat.studies.kit.toy_scenes import write_toy_camvid
+from caveat.studies.tradi_camvid import run as tradi_camvid
 
 OOD = ("pedestrian", "bicyclist", "car")
 

@@ -102,13 +102,9 @@ def _posteriors() -> tuple[list[str], list[tuple[str, ...]]]:
 
 
 def _studies() -> tuple[list[str], list[tuple[str, ...]]]:
-    from importlib import import_module
+    from caveat.studies import STUDIES
 
-    from caveat import studies
-
-    return ["name", "what it reproduces"], [
-        (name, _first_line(import_module(f"caveat.studies.{module}"))) for name, module in studies.STUDIES.items()
-    ]
+    return ["name", "what it reproduces"], [(name, line) for name, (_, line) in STUDIES.items()]
 
 
 LISTS = {

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from caveat.records.findings import Claim, Scale, Table
-from caveat.studies import common
+from caveat.studies.kit import common
 
 __all__ = ["MANY", "MASKS", "NOISE", "ONE", "OURS", "SWAG", "claims", "tables"]
 

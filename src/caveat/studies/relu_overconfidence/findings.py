@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 
 from caveat.records.findings import Cell, Claim, Figure, Findings, Row, Scale, Shot, Table
-from caveat.studies import common, plots
+from caveat.studies.kit import common, plots
 
 __all__ = ["Judged", "Size", "told"]
 

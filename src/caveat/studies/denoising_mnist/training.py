@@ -11,7 +11,7 @@ from caveat.data import Source
 from caveat.models.denoising_classifier import DenoisingClassifier, denoising_classifier
 from caveat.objectives.denoising import Denoising
 from caveat.records.findings import Scale
-from caveat.studies import common
+from caveat.studies.kit import common
 from caveat.training import fit
 
 __all__ = ["ABLATIONS", "COEFFICIENTS", "CROSS_ENTROPY", "SIZES", "Sets", "Size", "ablated", "sets", "trained", "whole"]

@@ -4,9 +4,8 @@ import math
 from collections.abc import Mapping, Sequence
 
 from caveat.records.findings import Cell, Figure, Findings, Row, Scale, Shot, Table, cell
-from caveat.studies import common
-from caveat.studies import denoising_mnist_figures as figures
-from caveat.studies.denoising_mnist_claims import (
+from caveat.studies.denoising_mnist import figures
+from caveat.studies.denoising_mnist.claims import (
     CHOSEN,
     DOUBT,
     GRID,
@@ -17,8 +16,9 @@ from caveat.studies.denoising_mnist_claims import (
     claims,
     mean,
 )
-from caveat.studies.denoising_mnist_rules import PIPELINE
-from caveat.studies.denoising_mnist_train import COEFFICIENTS, Size
+from caveat.studies.denoising_mnist.rules import PIPELINE
+from caveat.studies.denoising_mnist.training import COEFFICIENTS, Size
+from caveat.studies.kit import common
 
 __all__ = ["told"]
 

@@ -1,4 +1,4 @@
-"""Confidence far away from the data (CEDA, ACET): what ReLU networks say of noise, and along rays to infinity."""
+"""CEDA and ACET: how confident ReLU networks are on noise, and far away from the training data."""
 
 import math
 from collections.abc import Callable
@@ -16,9 +16,9 @@ from caveat.objectives import Acet, Ceda, Objective, cross_entropy
 from caveat.rays import along, overconfident, reached
 from caveat.records.findings import Findings, Scale
 from caveat.scores.logits import msp
-from caveat.studies import common
-from caveat.studies.moons import moons
-from caveat.studies.relu_found import Judged, Size, told
+from caveat.studies.kit import common
+from caveat.studies.relu_overconfidence.figures import moons
+from caveat.studies.relu_overconfidence.findings import Judged, Size, told
 from caveat.training import fit
 
 __all__ = ["run"]

@@ -1,4 +1,4 @@
-"""Gradient uncertainty and meta classification: which answers on digits are wrong, and what is no digit?"""
+"""Gradient uncertainty and meta classification: detecting misclassified digits and OOD inputs."""
 
 import json
 from collections.abc import Callable, Iterator, Mapping
@@ -17,8 +17,9 @@ from caveat.observations import Observations, observe
 from caveat.records.findings import Findings, Scale
 from caveat.scores import activations, gradients, meta
 from caveat.scores.logits import entropy, msp
-from caveat.studies import common, gradient_findings
-from caveat.studies.gradient_nets import SIZES, WHOLE, Size, trained
+from caveat.studies.gradient_uncertainty import findings as gradient_findings
+from caveat.studies.gradient_uncertainty.training import SIZES, WHOLE, Size, trained
+from caveat.studies.kit import common
 
 __all__ = ["run"]
 

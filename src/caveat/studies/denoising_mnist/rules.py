@@ -13,7 +13,7 @@ from caveat.metrics.tally import tally_sets
 from caveat.objectives.denoising import Joint
 from caveat.scores.logits import msp
 from caveat.scores.reconstruction import error
-from caveat.studies.denoising_mnist_train import Sets
+from caveat.studies.denoising_mnist.training import Sets
 
 __all__ = [
     "PIPELINE",

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from caveat.records.findings import Cell, Claim, Figure, Findings, Row, Scale, Shot, Table
-from caveat.studies import common, plots
+from caveat.studies.kit import common, plots
 
 __all__ = ["PENALTY", "PLAIN", "Size", "told"]
 

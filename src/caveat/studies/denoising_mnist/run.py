@@ -1,4 +1,4 @@
-"""Zeros among the digits 1 to 9, by a classifier that is a denoising autoencoder too; the threshold sees no zero."""
+"""Zeros as OOD inputs of a classifier of the digits 1 to 9 that is a denoising autoencoder, too."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -9,12 +9,12 @@ from torch import Tensor
 from caveat.guard.threshold import refusing
 from caveat.models.denoising_classifier import DenoisingClassifier
 from caveat.records.findings import Findings, Scale
-from caveat.studies import common
-from caveat.studies import denoising_mnist_figures as figures
-from caveat.studies.denoising_mnist_claims import DOUBT, ERROR, GRID, TOP, WORSE, Ablation, Judged
-from caveat.studies.denoising_mnist_found import told
-from caveat.studies.denoising_mnist_rules import STRAIGHT, Looked, Rule, balanced, chosen, look, made, rules
-from caveat.studies.denoising_mnist_train import ABLATIONS, CROSS_ENTROPY, SIZES, Sets, ablated, sets, whole
+from caveat.studies.denoising_mnist import figures
+from caveat.studies.denoising_mnist.claims import DOUBT, ERROR, GRID, TOP, WORSE, Ablation, Judged
+from caveat.studies.denoising_mnist.findings import told
+from caveat.studies.denoising_mnist.rules import STRAIGHT, Looked, Rule, balanced, chosen, look, made, rules
+from caveat.studies.denoising_mnist.training import ABLATIONS, CROSS_ENTROPY, SIZES, Sets, ablated, sets, whole
+from caveat.studies.kit import common
 from caveat.training import checkpoint as files
 
 __all__ = ["run"]

@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from caveat.records.findings import Claim
-from caveat.studies.denoising_mnist_rules import PIPELINE, SOFTMAX
-from caveat.studies.denoising_mnist_train import COEFFICIENTS, CROSS_ENTROPY
+from caveat.studies.denoising_mnist.rules import PIPELINE, SOFTMAX
+from caveat.studies.denoising_mnist.training import COEFFICIENTS, CROSS_ENTROPY
 
 __all__ = [
     "CHOSEN", "DOUBT", "ERROR", "GRID", "PUBLISHED", "TOP", "WORSE", "Ablation", "Judged", "claims", "mean",

@@ -11,7 +11,7 @@ from caveat.errors import DataError
 from caveat.metrics import calibration, proper, ranking
 from caveat.metrics.tally import mirror, quantile_edges
 from caveat.scores.logits import msp
-from caveat.studies.common import detection
+from caveat.studies.kit.common import detection
 
 __all__ = ["Answer", "measure"]
 

@@ -1,4 +1,4 @@
-"""TRADI on CIFAR-10: likelihood and accuracy of many networks, on what two cores can train."""
+"""TRADI on CIFAR-10: likelihood and accuracy beside ensembles, MC dropout, SWAG and Laplace."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from caveat.data import Source
 from caveat.objectives import cross_entropy
 from caveat.posteriors import Ensemble, dropout, perturbation, swag, tradi
 from caveat.records.findings import Claim, Findings, Scale, Table
-from caveat.studies import common, networks
+from caveat.studies.kit import common, networks
 from caveat.training import fit, members
 
 __all__ = ["run"]

@@ -14,8 +14,8 @@ from torch import Tensor
 from caveat.guard.pseudo_ood import pseudo_ood
 from caveat.models.denoising_classifier import DenoisingClassifier
 from caveat.objectives.denoising import noised
-from caveat.studies import plots
-from caveat.studies.denoising_mnist_train import Sets
+from caveat.studies.denoising_mnist.training import Sets
+from caveat.studies.kit import plots
 
 __all__ = ["Shots", "by_digit", "confidences", "shots", "trade_off"]
 

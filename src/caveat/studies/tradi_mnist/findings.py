@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from caveat.records.findings import Claim, Figure, Findings, Scale, Table
-from caveat.studies import common, plots
+from caveat.studies.kit import common, plots
 
 __all__ = ["Size", "told"]
 

@@ -1,4 +1,4 @@
-"""TRADI's table of regression: nine UCI sets, RMSE and NLL."""
+"""TRADI on nine UCI regression sets: RMSE, NLL and the coverage of prediction intervals."""
 
 import json
 from collections.abc import Callable
@@ -17,8 +17,8 @@ from caveat.metrics import prediction_intervals, regression
 from caveat.objectives import quantile
 from caveat.records.findings import Cell, Claim, Figure, Findings, Row, Scale, Table, cell
 from caveat.scores.regression import Gaussians, cdf, interval, split
-from caveat.studies import common, plots
-from caveat.studies.regression import DIAGONAL, MANY, MASKS, ONE, OURS, SWAG, Recipe
+from caveat.studies.kit import common, plots
+from caveat.studies.kit.regression import DIAGONAL, MANY, MASKS, ONE, OURS, SWAG, Recipe
 
 __all__ = ["run"]
 

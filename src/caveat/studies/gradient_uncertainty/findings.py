@@ -6,7 +6,7 @@ from typing import Any, Literal
 import altair as alt
 
 from caveat.records.findings import Claim, Figure, Findings, Row, Scale, Table, cell
-from caveat.studies import common, plots
+from caveat.studies.kit import common, plots
 
 __all__ = ["MIXTURES", "findings"]
 

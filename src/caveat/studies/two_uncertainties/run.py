@@ -1,4 +1,4 @@
-"""Two uncertainties: noise in the labels, and uncertainty where there were no data; one figure a posterior."""
+"""Aleatoric and epistemic uncertainty of six posteriors, on a noisy sine and on two classes."""
 
 import base64
 import io
@@ -17,8 +17,8 @@ from caveat.objectives import cross_entropy
 from caveat.records.findings import Claim, Figure, Findings, Scale, Shot, Table
 from caveat.scores import draws as of_draws
 from caveat.scores.regression import Gaussians, Split, interval, split
-from caveat.studies import common, plots
-from caveat.studies.regression import MANY, ONE, OURS, Answer, Recipe
+from caveat.studies.kit import common, plots
+from caveat.studies.kit.regression import MANY, ONE, OURS, Answer, Recipe
 
 __all__ = ["run"]
 

@@ -1,4 +1,4 @@
-"""TRADI on street scenes: which pixels are of a kind that was never taught?"""
+"""TRADI on street scenes (CamVid): detecting pixels of classes that training never showed."""
 
 import os
 from collections.abc import Callable
@@ -19,10 +19,10 @@ from caveat.models import enet, pspnet
 from caveat.objectives import pixel_cross_entropy
 from caveat.posteriors import Dropout, Ensemble, dropout, ensemble, perturbation, swag, tradi
 from caveat.records.findings import Figure, Findings, Scale, Shot
-from caveat.studies import common, plots
-from caveat.studies.camvid_tables import MANY, MASKS, NOISE, ONE, OURS, SWAG, claims, tables
-from caveat.studies.pixels import Answer, measure
-from caveat.studies.toy_scenes import write_toy_camvid
+from caveat.studies.kit import common, plots
+from caveat.studies.kit.pixels import Answer, measure
+from caveat.studies.kit.toy_scenes import write_toy_camvid
+from caveat.studies.tradi_camvid.findings import MANY, MASKS, NOISE, ONE, OURS, SWAG, claims, tables
 from caveat.training import checkpoint as files
 from caveat.training import fit, members
 

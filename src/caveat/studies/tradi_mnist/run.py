@@ -1,4 +1,4 @@
-"""TRADI on MNIST against notMNIST: five ways to many networks from one training run or several, side by side."""
+"""TRADI on MNIST against notMNIST, beside a deep ensemble, MC dropout, SWAG and weight noise."""
 
 import shutil
 from collections.abc import Callable
@@ -14,8 +14,8 @@ from caveat.models.tradi_mlp import tradi_mlp
 from caveat.objectives import cross_entropy
 from caveat.posteriors import Ensemble, dropout, swag, tradi
 from caveat.records.findings import Findings, Scale
-from caveat.studies import common, networks
-from caveat.studies.tradi_mnist_found import Size, told
+from caveat.studies.kit import common, networks
+from caveat.studies.tradi_mnist.findings import Size, told
 from caveat.training import fit, members
 
 __all__ = ["run"]

@@ -1,4 +1,4 @@
-"""Adversarial examples on MNIST: four trainings of one small network, and a fully connected one, under attack."""
+"""Adversarial examples on MNIST: four ways of training a small network and an MLP, under attack."""
 
 import json
 import math
@@ -16,9 +16,9 @@ from caveat.data import Source
 from caveat.files import write_atomically
 from caveat.objectives import Adversarial, Objective, Trades, cross_entropy
 from caveat.records.findings import Findings, Scale, Shot
-from caveat.studies import common
-from caveat.studies.adversarial_found import PENALTY, PLAIN, Size, told
-from caveat.studies.adversarial_shots import strip
+from caveat.studies.adversarial_mnist.figures import strip
+from caveat.studies.adversarial_mnist.findings import PENALTY, PLAIN, Size, told
+from caveat.studies.kit import common
 from caveat.training import fit
 
 __all__ = ["run"]

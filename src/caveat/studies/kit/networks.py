@@ -13,7 +13,7 @@ from caveat.mixture import log_mean
 from caveat.observations import observe
 from caveat.posteriors import Dropout, Ensemble, laplace, perturbation
 from caveat.scores.logits import msp
-from caveat.studies import common
+from caveat.studies.kit import common
 from caveat.training import checkpoint as files
 
 __all__ = ["Method", "last_layer", "measure", "mixture", "perturbed", "seconds"]

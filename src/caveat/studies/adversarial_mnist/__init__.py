@@ -1,0 +1,1 @@
+"""The study `adversarial-mnist`: `run.py` says what it reproduces."""

@@ -1,0 +1,1 @@
+"""The study `denoising-mnist`: `run.py` says what it reproduces."""

@@ -1,0 +1,1 @@
+"""The study `gradient-uncertainty`: `run.py` says what it reproduces."""

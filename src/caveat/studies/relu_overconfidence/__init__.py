@@ -1,0 +1,1 @@
+"""The study `relu-overconfidence`: `run.py` says what it reproduces."""

@@ -1,0 +1,1 @@
+"""The study `tradi-camvid`: `run.py` says what it reproduces."""

@@ -1,0 +1,1 @@
+"""The study `tradi-cifar`: `run.py` says what it reproduces."""

@@ -1,0 +1,1 @@
+"""The study `tradi-mnist`: `run.py` says what it reproduces."""

@@ -1,0 +1,1 @@
+"""The study `tradi-uci`: `run.py` says what it reproduces."""

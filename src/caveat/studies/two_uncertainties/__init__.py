@@ -1,0 +1,1 @@
+"""The study `two-uncertainties`: `run.py` says what it reproduces."""
