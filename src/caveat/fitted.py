@@ -6,16 +6,15 @@ plain values only; it never names code, so the reader says which class it expect
 
 import dataclasses
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save as to_bytes
 from torch import Tensor
 
 from caveat.errors import DataError
+from caveat.files import parse_json
+from caveat.tensors import read_with_header, write_tensors
 
 __all__ = ["arrays", "load", "mapped", "rebuild", "save"]
 
@@ -117,18 +116,10 @@ def mapped(fitted: Fitted, function: Callable[[Tensor], Tensor]) -> Fitted:
 
 
 def save(fitted: Any, path: str | Path, *, kind: str | None = None) -> None:
-    """Write a fitted object to one safetensors file, under a temporary name first; `kind` is noted in its header."""
+    """Write a fitted object to one safetensors file, whole or not at all; `kind` is noted in its header."""
     tensors, values = arrays(fitted)
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        plain = {name: tensor.contiguous() for name, tensor in tensors.items()}
-        header = {"values": json.dumps(values)} | ({} if kind is None else {"kind": json.dumps(kind)})
-        temporary.write_bytes(to_bytes(plain, metadata=header))
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    header = {"values": json.dumps(values)} | ({} if kind is None else {"kind": json.dumps(kind)})
+    write_tensors(path, tensors, header=header)
 
 
 def load(cls: type[Fitted], path: str | Path) -> Fitted:
@@ -139,10 +130,8 @@ def load(cls: type[Fitted], path: str | Path) -> Fitted:
     DataError
         If the file is missing, damaged, or of another class.
     """
-    try:
-        with safe_open(path, framework="pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a dict
-            values = json.loads((file.metadata() or {}).get("values", "{}"))
-    except (OSError, SafetensorError, json.JSONDecodeError) as error:
-        raise DataError(f"path: cannot read {path} as safetensors ({error})") from None
+    tensors, header = read_with_header(path)
+    values = parse_json(header.get("values", "{}"), name="path", where=path, constants=True)
+    if not isinstance(values, dict):
+        raise DataError(f"path: {path} holds no fitted object: its values are a {type(values).__name__}")
     return rebuild(cls, tensors, values)

@@ -18,6 +18,7 @@ from caveat import heads, storage
 from caveat.calls import recorded
 from caveat.errors import DataError, ModelError
 from caveat.mixture import log_mean
+from caveat.tensors import read_tensors
 from caveat.types import Batches, Drawing, Features, Look, Probe
 
 __all__ = ["DRAWS", "Observations", "load", "observe"]
@@ -51,7 +52,7 @@ class Observations:
         return Observations(self.logits[indices], self.labels[indices], features, probed)
 
     def save(self, path: str | Path) -> None:
-        """Write to one safetensors file, under a temporary name first."""
+        """Write to one safetensors file, whole or not at all."""
         with storage.File(Path(path)) as sink:
             sink.add("logits", self.logits)
             sink.add("labels", self.labels)
@@ -69,7 +70,7 @@ def load(path: str | Path) -> Observations:
     DataError
         If the file is missing, damaged, or holds no observations.
     """
-    signals = storage.read(Path(path))
+    signals = read_tensors(path)
     return _observations(signals, str(path))
 
 

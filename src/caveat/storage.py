@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import IO
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from caveat.errors import DataError
+from caveat.files import replacing, writing
+from caveat.tensors import read_tensors
 
-__all__ = ["File", "Memory", "read"]
+__all__ = ["File", "Memory"]
 
 
 class Memory:
@@ -56,20 +57,23 @@ class File:
         self.rows = 0
 
     def __enter__(self) -> "File":
-        self._path.parent.mkdir(parents=True, exist_ok=True)
+        with writing(self._path):
+            self._path.parent.mkdir(parents=True, exist_ok=True)
         return self
 
     def add(self, name: str, tensor: Tensor) -> None:
         """Write one more batch of the signal `name`."""
         tensor = tensor.detach().cpu().contiguous()
         if name not in self._files:
-            self._files[name] = tempfile.TemporaryFile(dir=self._path.parent)  # noqa: SIM115  # closed in __exit__
+            with writing(self._path):
+                self._files[name] = tempfile.TemporaryFile(dir=self._path.parent)  # noqa: SIM115  # closed in __exit__
             self._shapes[name] = (tensor.dtype, [0, *tensor.shape[1:]])
         dtype, shape = self._shapes[name]
         if dtype != tensor.dtype or shape[1:] != list(tensor.shape[1:]):
             came, expected = (tensor.dtype, list(tensor.shape[1:])), (dtype, shape[1:])
             raise DataError(f"{name}: expected the same kind of array in every batch: {expected}, got {came}")
-        self._files[name].write(tensor.view(torch.uint8).flatten().numpy().data)
+        with writing(self._path):
+            self._files[name].write(tensor.view(torch.uint8).flatten().numpy().data)
         shape[0] += len(tensor)
         self.rows += len(tensor)
 
@@ -92,32 +96,12 @@ class File:
             offset += size
         text = json.dumps(header, separators=(",", ":")).encode()
         text += b" " * (-len(text) % 8)
-        temporary = self._path.with_name(f".{self._path.name}.tmp")
-        try:
-            with temporary.open("wb") as out:
-                out.write(struct.pack("<Q", len(text)) + text)
-                for name in header:
-                    self._files[name].seek(0)
-                    shutil.copyfileobj(self._files[name], out, 1 << 22)
-            temporary.replace(self._path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        with replacing(self._path) as temporary, temporary.open("wb") as out:
+            out.write(struct.pack("<Q", len(text)) + text)
+            for name in header:
+                self._files[name].seek(0)
+                shutil.copyfileobj(self._files[name], out, 1 << 22)
 
     def signals(self) -> dict[str, Tensor]:
         """Memory-map what was written; call after leaving the context."""
-        return read(self._path)
-
-
-def read(path: Path) -> dict[str, Tensor]:
-    """Memory-map all tensors of a safetensors file.
-
-    Raises
-    ------
-    DataError
-        If the file is missing or damaged.
-    """
-    try:
-        with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a dict
-    except (OSError, SafetensorError) as error:
-        raise DataError(f"path: cannot read {path} as safetensors ({error})") from None
+        return read_tensors(self._path)

@@ -7,6 +7,7 @@ import pytest
 import torch
 from tests.scores.conftest import energy, tensor
 
+from caveat import sampling
 from caveat.errors import OptionError
 from caveat.scores import knn, nnguide
 
@@ -67,9 +68,9 @@ def test_chunks_change_nothing(relu_sample, queries, monkeypatch):
 
 
 def test_a_thinned_bank_spans_the_whole_set():
-    chosen = knn.thinned(torch.arange(1000), 10)
+    chosen = sampling.thinned(torch.arange(1000), 10)
     assert (chosen // 100).tolist() == list(range(10))
-    assert torch.equal(knn.thinned(chosen, 10), chosen)
+    assert torch.equal(sampling.thinned(chosen, 10), chosen)
 
 
 @pytest.mark.parametrize(
@@ -79,7 +80,7 @@ def test_a_thinned_bank_keeps_every_class_its_share(classes, n, limit):
     # one after the other or in turn; with a fixed step class 9 of 10 in turn would get 1 of 100 places
     turn, block = torch.arange(n) % classes, torch.arange(n) * classes // n
     for labels in (turn, block):
-        share = torch.bincount(knn.thinned(labels, limit), minlength=classes) * classes / limit
+        share = torch.bincount(sampling.thinned(labels, limit), minlength=classes) * classes / limit
         assert share.min() > 0.7
         assert share.max() < 1.3
 

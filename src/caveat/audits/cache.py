@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save as to_bytes
 from torch import nn
 
-from caveat import heads, observations, storage
+from caveat import heads, observations
 from caveat.errors import CaveatError, DataError, OptionError
-from caveat.files import write_atomically, write_bytes
+from caveat.files import read_json, write_atomically
 from caveat.observations import Observations
+from caveat.tensors import read_tensors, write_tensors
 from caveat.types import Batches, Probe
 
 __all__ = ["file_name", "fingerprint", "folder", "keep_model", "load", "manifest", "observe", "ood", "outliers"]
@@ -37,12 +37,11 @@ def fingerprint(model: nn.Module) -> str:
 
 def manifest(folder: Path) -> dict[str, Any]:
     """What is kept in `folder`: file name to what it was observed from; empty if nothing is."""
-    try:
-        return json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    except (OSError, json.JSONDecodeError) as error:
-        raise DataError(f"{folder / MANIFEST}: cannot be read ({error}); remove the folder to observe anew") from None
+    path = folder / MANIFEST
+    found = read_json(path, name="observations") if path.exists() else {}
+    if not isinstance(found, dict):
+        raise DataError(f"observations: {path} is no manifest of ours; remove the folder to observe anew")
+    return found
 
 
 def observe(
@@ -90,11 +89,10 @@ def folder(audit: Path) -> Path:
 
 def keep_model(model: nn.Module, head: heads.HeadLayer | None, place: Path, about: dict[str, Any]) -> None:
     """Keep the network's weights and head beside the observations, so that a guard can be made from them."""
-    plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in model.state_dict().items()}
-    write_bytes(place / "model.safetensors", to_bytes(plain))
+    write_tensors(place / "model.safetensors", model.state_dict())
     if head is not None:
-        weight, bias = (part.detach().cpu().contiguous() for part in head.head)
-        write_bytes(place / "head.safetensors", to_bytes({"weight": weight, "bias": bias}))
+        weight, bias = head.head
+        write_tensors(place / "head.safetensors", {"weight": weight, "bias": bias})
         about = about | {"head": {"name": head.name, "pooled": head.pooled}}
     write_atomically(place / MANIFEST, json.dumps(manifest(place) | {"about": about}, indent=1))
 
@@ -110,7 +108,7 @@ def load(place: Path) -> tuple[Observations, Observations | None, heads.HeadLaye
     fit = observations.load(place / "train.safetensors") if about["train"] else None
     head = None
     if "head" in about:
-        weights = storage.read(place / "head.safetensors")
+        weights = read_tensors(place / "head.safetensors", name="audit")
         head = heads.HeadLayer(about["head"]["name"], about["head"]["pooled"], (weights["weight"], weights["bias"]))
     return observations.load(place / "test.safetensors"), fit, head, about
 

@@ -26,7 +26,9 @@ def load(spec: str, weights: Path | None = None, *, seed: int = 0) -> "nn.Module
     Raises
     ------
     ModelError
-        If the module, the callable or the weights can't be used.
+        If the module or the callable can't be used, or the weights don't fit.
+    DataError
+        If the weights can't be read.
     """
     if spec.endswith((".pt2", ".pt", ".pth", ".pkl")):
         raise ModelError(
@@ -131,13 +133,9 @@ def _from_hub(name: str) -> "nn.Module":
 
 
 def _load_weights(model: "nn.Module", path: Path) -> None:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
+    from caveat.tensors import read_tensors
 
-    try:
-        state = load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise ModelError(f"--weights: cannot read {path} as safetensors ({error})") from None
+    state = read_tensors(path, name="--weights")
     own = model.state_dict()
     missing, foreign = sorted(set(own) - set(state)), sorted(set(state) - set(own))
     shapes = [k for k in state if k in own and state[k].shape != own[k].shape]

@@ -1,7 +1,6 @@
 """Parquet files of encoded pictures, as the Hugging Face hub keeps them; streamed."""
 
 import glob
-import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from caveat.data.encoded import from_encoded
 from caveat.data.pictures import Form
 from caveat.data.source import Indices, Source
 from caveat.errors import DataError
+from caveat.files import parse_json
 from caveat.types import Labels
 
 __all__ = ["IMAGE_COLUMNS", "LABEL_COLUMNS", "find", "open_parquet"]
@@ -179,9 +179,10 @@ def _labels(files: list[Path], column: str, name: str) -> Labels:
 def _classes(schema: pa.Schema, label: str | None) -> tuple[str, ...] | None:
     """Class names as the hub's `datasets` library writes them; what does not look like that is passed over."""
     try:
-        features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
+        text = (schema.metadata or {})[b"huggingface"]
+        features = parse_json(text, name="parquet", where="its header")["info"]["features"]
         return tuple(str(name) for name in features[label]["names"])
-    except (KeyError, TypeError, ValueError, RecursionError):
+    except (KeyError, TypeError, DataError):
         return None
 
 

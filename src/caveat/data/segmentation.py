@@ -1,12 +1,12 @@
 """CamVid, StreetHazards and BDD-Anomaly, in the layouts in which they are published."""
 
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from caveat.data.named import under_root
 from caveat.data.scenes import Scenes, coded, read_map
 from caveat.errors import DataError, OptionError
+from caveat.files import MOST, parse_json, read_bytes
 
 __all__ = ["SETS", "open_bdd_anomaly", "open_camvid", "open_street_hazards"]
 
@@ -186,9 +186,11 @@ def _listed(lists: Sequence[Path], base: Path) -> _Pairs:
     for listing in lists:
         if not listing.is_file():
             continue
-        text = listing.read_text(encoding="utf-8").strip()
+        text = read_bytes(listing, name=str(listing), most=MOST).decode("utf-8", errors="replace").strip()
+        lines = [text] if text.startswith("[") else text.splitlines()
+        parsed = [parse_json(line, name="list", where=listing) for line in lines]
+        entries = parsed[0] if text.startswith("[") else parsed
         try:
-            entries = json.loads(text) if text.startswith("[") else [json.loads(line) for line in text.splitlines()]
             return [(_inside(base, entry["fpath_img"]), _inside(base, entry["fpath_segm"])) for entry in entries]
         except (ValueError, KeyError, TypeError) as error:
             raise DataError(f"{listing}: expected entries with fpath_img and fpath_segm ({error})") from None

@@ -18,18 +18,16 @@ from typing import Any, Literal, get_type_hints
 
 import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
-from safetensors import SafetensorError
-from safetensors.torch import load as from_bytes
-from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
 
 from caveat import __version__, calibration, fitted
 from caveat.errors import DataError, ModelError
-from caveat.files import read_json, write_atomically, write_bytes
+from caveat.files import parse_json, read_bytes, read_json, write_atomically, write_bytes
 from caveat.guard.decision import Decision, as_it_is
 from caveat.guard.guard import Guard
 from caveat.guard.threshold import Promise
 from caveat.scoring import catalog
+from caveat.tensors import pack, unpack
 
 __all__ = ["Manifest", "check_output", "load", "manifest", "save", "tune"]
 
@@ -113,7 +111,7 @@ def save(decision: Decision, weights: dict[str, Tensor], folder: str | Path, *, 
     tensors = {f"score.{name}": tensor for name, tensor in score_tensors.items()}
     tensors |= {f"calibration.{name}": tensor for name, tensor in own_tensors.items()}
     tensors |= {"reference": decision.reference, "reference_wrong": decision.reference_wrong}
-    data = {"guard": _bytes(tensors), "model": _bytes(weights)}
+    data = {"guard": pack(tensors), "model": pack(weights)}
     files = {role: _described(role, content) for role, content in data.items()}
     made = Manifest(
         caveat_version=__version__,
@@ -178,14 +176,14 @@ def manifest(folder: str | Path) -> Manifest:
         If it is missing, damaged, or of another schema.
     """
     path = Path(folder) / "manifest.json"
-    data = read_json(path, name="guard")
+    data = read_json(path, name="guard", constants=True)
     try:
         made = Manifest.model_validate(data)
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"]))
         raise DataError(f"guard: {path} is not the manifest of a guard: {place}: {first['msg']}") from None
-    if json.loads(_sealed(made))["digest"] != made.digest:
+    if parse_json(_sealed(made), name="guard", where=path, constants=True)["digest"] != made.digest:
         raise DataError(f"guard: {path} was altered after it was written")
     return made
 
@@ -266,10 +264,6 @@ def _parts(thing: Any) -> tuple[dict[str, Tensor], dict[str, Any]]:
     return fitted.arrays(thing) if hasattr(thing, "__dataclass_fields__") else ({}, {})
 
 
-def _bytes(tensors: dict[str, Tensor]) -> bytes:
-    return to_bytes({name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()})
-
-
 def _sealed(made: Manifest) -> str:
     plain = made.model_copy(update={"digest": ""}).model_dump()
     text = json.dumps(plain, sort_keys=True, allow_nan=True)
@@ -281,10 +275,7 @@ def _checked(folder: Path, role: str, made: Manifest) -> dict[str, Tensor]:
     if expected is None or _OWN_FILE.fullmatch(expected.name) is None:
         raise DataError(f"guard: {folder / 'manifest.json'} names no file of the {role}")
     path = folder / expected.name
-    try:
-        data = path.read_bytes()
-        if len(data) != expected.size or hashlib.sha256(data).hexdigest() != expected.sha256:
-            raise DataError(f"guard: {path} is not the file that was written (size or SHA-256 differs)")
-        return from_bytes(data)
-    except (OSError, SafetensorError) as error:
-        raise DataError(f"guard: cannot read {path} ({error})") from None
+    data = read_bytes(path, name="guard")
+    if len(data) != expected.size or hashlib.sha256(data).hexdigest() != expected.sha256:
+        raise DataError(f"guard: {path} is not the file that was written (size or SHA-256 differs)")
+    return unpack(data, name="guard", where=path)

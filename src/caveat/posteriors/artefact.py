@@ -1,19 +1,18 @@
 """A posterior on disk: one safetensors file, with its kind and plain values as JSON in the header."""
 
-import json
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
-
 from caveat import fitted
 from caveat.errors import DataError, OptionError
+from caveat.files import parse_json
 from caveat.posteriors.dropout import Dropout
 from caveat.posteriors.ensemble import Ensemble
 from caveat.posteriors.laplace import Laplace
 from caveat.posteriors.perturbation import Perturbation
 from caveat.posteriors.swag import Swag
 from caveat.posteriors.tradi import Tradi
+from caveat.tensors import read_header
 
 __all__ = ["KINDS", "load", "save"]
 
@@ -29,7 +28,7 @@ KINDS: dict[str, type] = {
 
 
 def save(posterior: Any, path: str | Path) -> None:
-    """Write a posterior, under a temporary name first.
+    """Write a posterior, whole or not at all.
 
     Raises
     ------
@@ -50,11 +49,7 @@ def load(path: str | Path) -> Any:
     DataError
         If the file is missing, damaged, or no posterior.
     """
-    try:
-        with safe_open(path, framework="pt") as file:
-            kind = json.loads((file.metadata() or {}).get("kind", "null"))
-    except (OSError, SafetensorError, json.JSONDecodeError) as error:
-        raise DataError(f"path: cannot read {path} as safetensors ({error})") from None
-    if kind not in KINDS:
+    kind = parse_json(read_header(path).get("kind", "null"), name="path", where=path)
+    if not isinstance(kind, str) or kind not in KINDS:
         raise DataError(f"path: {path} is no posterior: its kind is {kind!r}, expected one of {', '.join(KINDS)}")
     return fitted.load(KINDS[kind], path)

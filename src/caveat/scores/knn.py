@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from caveat.errors import OptionError
+from caveat.sampling import thinned
 from caveat.scores.moments import check
 from caveat.types import Features, Labels, Score
 
@@ -60,16 +61,3 @@ def fit(features: Features, labels: Labels, *, k: int | None = None, limit: int 
     if not 1 <= k <= len(features):
         raise OptionError(f"k: expected a number of neighbours in [1, {len(features)}] (the bank's size), got {k}")
     return NearestNeighbours(normalize(features, dim=1), k)
-
-
-def thinned(features: Tensor, limit: int) -> Tensor:
-    """At most `limit` samples, one of each of as many equal stretches: the same every time, of every class its share.
-
-    Where in its stretch a sample is taken changes from one to the next by the golden ratio: a fixed step would meet
-    only some of the classes of a set in which they take turns.
-    """
-    if len(features) <= limit:
-        return features
-    stretch = torch.arange(limit, dtype=torch.float64, device=features.device)
-    chosen = (stretch + stretch * ((5**0.5 - 1) / 2) % 1) * (len(features) / limit)
-    return features[chosen.long().clamp_max(len(features) - 1)]

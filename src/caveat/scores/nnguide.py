@@ -8,7 +8,8 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from caveat.errors import OptionError
-from caveat.scores.knn import CHUNK, thinned
+from caveat.sampling import thinned
+from caveat.scores.knn import CHUNK
 from caveat.scores.moments import check
 from caveat.types import Features, Head, Labels, Score
 

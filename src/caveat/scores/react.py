@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from caveat.errors import OptionError
-from caveat.scores.knn import thinned
+from caveat.sampling import thinned
 from caveat.scores.moments import check
 from caveat.types import Features, Head, Labels, Score
 

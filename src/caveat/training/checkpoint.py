@@ -1,18 +1,17 @@
 """The state of a training run in one file: tensors as safetensors, the rest as JSON in its header; no code."""
 
 import json
-import os
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from caveat.errors import CaveatError, DataError
+from caveat.files import parse_json, reason
+from caveat.tensors import read_with_header, write_tensors
 
-__all__ = ["load", "save"]
+__all__ = ["load", "save", "seconds"]
 
 _SCHEMA = "caveat-training-1"
 
@@ -20,24 +19,16 @@ _SCHEMA = "caveat-training-1"
 def save(path: Path, state: dict[str, Any]) -> None:
     """Write nested dictionaries, lists and tuples of tensors, numbers, strings and None.
 
-    Written under another name first, then renamed: whenever the process is killed, a whole file is there.
+    Whenever the process is killed, a whole file is there.
 
     Raises
     ------
     CaveatError
-        If there is something else among them.
+        If there is something else among them, or the file cannot be written.
     """
     tensors: dict[str, Tensor] = {}
     text = json.dumps(_flatten(state, "", tensors))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        save_file(tensors, temporary, metadata={"schema": _SCHEMA, "state": text})
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_tensors(path, tensors, header={"schema": _SCHEMA, "state": text})
 
 
 def load(path: Path) -> dict[str, Any]:
@@ -48,21 +39,34 @@ def load(path: Path) -> dict[str, Any]:
     DataError
         If the file cannot be read, or is something else.
     """
+    tensors, header = read_with_header(path, name="checkpoint")
+    if header.get("schema") != _SCHEMA:
+        raise DataError(f"checkpoint: {path} is not a training checkpoint of this version")
+    state = parse_json(header.get("state", ""), name="checkpoint", where=path, constants=True)
     try:
-        with safe_open(path, framework="pt", device="cpu") as file:
-            metadata: dict[str, str] = file.metadata() or {}
-            if metadata.get("schema") != _SCHEMA:
-                raise DataError(f"checkpoint: {path} is not a training checkpoint of this version")
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 -- it is no dictionary
-        return _restore(json.loads(metadata["state"]), tensors)
-    except (SafetensorError, OSError, KeyError, TypeError, json.JSONDecodeError) as error:
-        raise DataError(f"checkpoint: cannot read {path} ({str(error) or type(error).__name__})") from None
+        return _restore(state, tensors)
+    except (KeyError, TypeError, ValueError) as error:
+        raise DataError(f"checkpoint: {path} is damaged ({reason(error)}); remove it to train anew") from None
+
+
+def seconds(path: Path) -> float:
+    """How long the training of a finished run took.
+
+    Raises
+    ------
+    DataError
+        As `load`, and if no training stopped there.
+    """
+    try:
+        return float(sum(load(path)["history"]["seconds"]))
+    except (KeyError, TypeError):
+        raise DataError(f"checkpoint: {path} does not say how long its training took; train anew") from None
 
 
 def _flatten(value: Any, key: str, tensors: dict[str, Tensor]) -> Any:
     """`value` as JSON: numbers, strings and None as they are, everything else as `{kind: content}`."""
     if isinstance(value, Tensor):
-        tensors[key] = value.detach().to("cpu").contiguous().clone()  # cloned: tied weights may not share memory
+        tensors[key] = value
         return {"tensor": key}
     if value is None or isinstance(value, bool | int | float | str):
         return value

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from caveat.errors import OptionError
-from caveat.files import write_atomically, write_bytes
+from caveat.files import write_atomically
 
 if TYPE_CHECKING:
     import torch
@@ -170,10 +170,10 @@ def logged(folder: Path) -> "Callable[[History], None]":
 
 
 def save_weights(network: "nn.Module", path: Path) -> None:
-    """Write all parameters and buffers as safetensors, under a temporary name first."""
-    from safetensors.torch import save
+    """Write all parameters and buffers as safetensors, whole or not at all."""
+    from caveat.tensors import write_tensors
 
-    write_bytes(path, save({k: v.contiguous() for k, v in network.state_dict().items()}))
+    write_tensors(path, network.state_dict())
 
 
 def named_call(text: str, option: str) -> tuple[str, dict[str, Any]]:

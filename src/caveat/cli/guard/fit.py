@@ -23,13 +23,11 @@ def run(
     seed: int = typer.Option(0, help="Seed of the split of the in-distribution data."),
 ) -> None:
     """Fit a guard that answers or abstains, from the observations an audit has kept."""
-    from safetensors.torch import load_file
-
     from caveat import fitted
     from caveat.audits import cache
-    from caveat.errors import DataError
     from caveat.guard import artefact, decision
     from caveat.scoring import catalog
+    from caveat.tensors import read_tensors
 
     artefact.check_output(output)
     folder = cache.folder(audit)
@@ -41,10 +39,8 @@ def run(
         classes=tuple(about["classes"]), shape=tuple(about["shape"]), seed=seed,
         outliers=cache.outliers(folder), against=None if against is None else cache.ood(folder, against),
     )  # fmt: skip
-    weights = folder / "model.safetensors"
-    if not weights.exists():
-        raise DataError(f"audit: {weights} is missing; audit again to keep the network's weights")
-    artefact.save(made, load_file(weights), output, model=str(about["model"]))
+    weights = read_tensors(folder / "model.safetensors", name="audit")
+    artefact.save(made, weights, output, model=str(about["model"]))
     show(artefact.manifest(output))
     named = about["model"] or "package.module:callable"
     typer.echo(f"Next: caveat guard run {output} DATA --model '{named}' -o verdicts.parquet")

@@ -1,8 +1,14 @@
 """`caveat guard run`: verdicts on a set, as Parquet."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from caveat.guard.verdict import Verdict
 
 NAME = "run"
 
@@ -18,14 +24,13 @@ def run(
     seed: int = typer.Option(0, help="Seed of generated sets."),
 ) -> None:
     """Answer or abstain for every input of a set; batch by batch, whatever its size."""
-    import pyarrow as pa
     import pyarrow.parquet as pq
 
     from caveat import data as sources
     from caveat.cli import model as models
     from caveat.errors import ModelError
+    from caveat.files import replacing
     from caveat.guard import artefact
-    from caveat.guard.verdict import REASONS
 
     made = artefact.manifest(guard)
     if model is None:
@@ -35,30 +40,12 @@ def run(
         )
     network = artefact.load(guard, models.load(model))
     source = sources.load(data, batch=batch, seed=seed)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    temporary = output.with_name(f".{output.name}.tmp")
     writer: pq.ParquetWriter | None = None
     counts, start, example = [0, 0, 0], 0, ""
-    try:
+    with replacing(output) as temporary:
         for inputs, _ in source:
             verdict = network(inputs)
-            rows = len(verdict)
-            names = [verdict.classes[i] for i in verdict.predicted.tolist()]
-            table = pa.table(
-                {
-                    "index": pa.array(range(start, start + rows), pa.int64()),
-                    "label": pa.array([None if i < 0 else i for i in verdict.label.tolist()], pa.int64()),
-                    "accepted": pa.array(verdict.accepted.tolist()),
-                    "predicted": pa.array(verdict.predicted.tolist(), pa.int64()),
-                    "predicted_name": pa.array(names),
-                    "confidence": pa.array(verdict.confidence.tolist(), pa.float64()),
-                    "score": pa.array(verdict.score.tolist(), pa.float64()),
-                    "p_value": pa.array(verdict.p_value.tolist(), pa.float64()),
-                    "aleatoric": pa.array(verdict.aleatoric.tolist(), pa.float64()),
-                    "reason": pa.array([REASONS[i] for i in verdict.reason.tolist()]),
-                    "probs": pa.array(verdict.probs.tolist(), pa.list_(pa.float64())),
-                }
-            )
+            table = _table(verdict, start)
             writer = writer or pq.ParquetWriter(temporary, table.schema)
             writer.write_table(table)
             for reason in verdict.reason.tolist():
@@ -66,14 +53,34 @@ def run(
             if not example and not bool(verdict.accepted.all()):
                 row = int((~verdict.accepted).nonzero()[0])
                 example = f"For instance input {start + row}: {verdict.explain(row)}."
-            start += rows
+            start += len(verdict)
         if writer is not None:
             writer.close()
-            temporary.replace(output)
-    finally:
-        temporary.unlink(missing_ok=True)
     typer.echo(
         f"{start} inputs: {counts[0]} answered ({counts[0] / max(1, start):.1%}), {counts[1]} refused, "
         f"{counts[2]} invalid. {example}"
     )
     typer.echo(f"Verdicts are in {output}; another operating point: caveat guard tune {guard} --keep 0.99")
+
+
+def _table(verdict: "Verdict", start: int) -> "pa.Table":
+    """The verdicts as rows, the first of them numbered `start`."""
+    import pyarrow as pa
+
+    from caveat.guard.verdict import REASONS
+
+    return pa.table(
+        {
+            "index": pa.array(range(start, start + len(verdict)), pa.int64()),
+            "label": pa.array([None if i < 0 else i for i in verdict.label.tolist()], pa.int64()),
+            "accepted": pa.array(verdict.accepted.tolist()),
+            "predicted": pa.array(verdict.predicted.tolist(), pa.int64()),
+            "predicted_name": pa.array([verdict.classes[i] for i in verdict.predicted.tolist()]),
+            "confidence": pa.array(verdict.confidence.tolist(), pa.float64()),
+            "score": pa.array(verdict.score.tolist(), pa.float64()),
+            "p_value": pa.array(verdict.p_value.tolist(), pa.float64()),
+            "aleatoric": pa.array(verdict.aleatoric.tolist(), pa.float64()),
+            "reason": pa.array([REASONS[i] for i in verdict.reason.tolist()]),
+            "probs": pa.array(verdict.probs.tolist(), pa.list_(pa.float64())),
+        }
+    )

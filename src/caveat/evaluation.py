@@ -1,0 +1,1 @@
+"""What evaluation mode means, and how a network is left as it was."""

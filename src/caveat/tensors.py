@@ -1,0 +1,88 @@
+"""The one home of files of tensors (safetensors): written whole or not at all, read with errors that teach."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load as _load
+from safetensors.torch import save as _save
+from torch import Tensor
+
+from caveat.errors import DataError
+from caveat.files import reason, write_bytes
+
+__all__ = ["pack", "read_header", "read_tensors", "read_with_header", "unpack", "write_tensors"]
+
+BROKEN = (OSError, SafetensorError, KeyError, ValueError, RuntimeError, OverflowError)
+"""What safetensors raises about missing, cut and hostile files; a type of numbers it does not know is a KeyError."""
+
+
+def read_tensors(path: str | Path, *, name: str = "path") -> dict[str, Tensor]:
+    """Memory-map all tensors of a file, on the CPU; `name` is the option or the file's name that an error begins with.
+
+    Raises
+    ------
+    DataError
+        If the file is missing or damaged.
+    """
+    return read_with_header(path, name=name)[0]
+
+
+def read_with_header(path: str | Path, *, name: str = "path") -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The same with the texts that stand in the file's header."""
+    try:
+        with safe_open(path, framework="pt", device="cpu") as file:
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  # not a dict
+            return tensors, file.metadata() or {}
+    except BROKEN as error:
+        raise _unreadable(name, path, error) from None
+
+
+def read_header(path: str | Path, *, name: str = "path") -> dict[str, str]:
+    """The texts in a file's header alone."""
+    try:
+        with safe_open(path, framework="pt", device="cpu") as file:
+            return file.metadata() or {}
+    except BROKEN as error:
+        raise _unreadable(name, path, error) from None
+
+
+def write_tensors(path: str | Path, tensors: Mapping[str, Tensor], *, header: Mapping[str, str] | None = None) -> None:
+    """Write tensors, from any device and in any layout, whole or not at all.
+
+    Raises
+    ------
+    CaveatError
+        If the file cannot be written.
+    """
+    write_bytes(Path(path), pack(tensors, header=header))
+
+
+def pack(tensors: Mapping[str, Tensor], *, header: Mapping[str, str] | None = None) -> bytes:
+    """The bytes of such a file."""
+    # copied: tied weights may not share memory
+    plain = {
+        name: tensor.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
+        for name, tensor in tensors.items()
+    }
+    return _save(plain, metadata=None if header is None else dict(header))
+
+
+def unpack(data: bytes, *, name: str, where: Any) -> dict[str, Tensor]:
+    """The tensors in the bytes of such a file; `where` they stand is told in an error.
+
+    Raises
+    ------
+    DataError
+        If the bytes are damaged.
+    """
+    try:
+        return _load(data)
+    except BROKEN as error:
+        raise _unreadable(name, where, error) from None
+
+
+def _unreadable(name: str, where: Any, error: BaseException) -> DataError:
+    return DataError(f"{name}: cannot read {where} as safetensors ({reason(error)}); check the path, or make it anew")
