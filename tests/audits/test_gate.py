@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from caveat.errors import OptionError
-from caveat.records.gate import METRICS, check, junit
+from caveat.records.gate import METRICS, check, junit, parse, validate
 from caveat.records.record import Check, Record
 
 from ..report.conftest import make_record
@@ -71,8 +71,62 @@ def test_the_values_above_tell_the_metrics_apart():
 
 
 def test_spaces_and_number_forms():
-    found = check(RECORD, [" accuracy < .98 ", "accuracy<98e-2", "nll > -1"])
-    assert [item.failed for item in found] == [True, True, True]
+    found = check(RECORD, [" accuracy < .98 ", "accuracy<98e-2", "nll > 1e-9", "accuracy<98%", "accuracy < 98 %"])
+    assert [item.failed for item in found] == [True] * 5
+    assert check(RECORD, ["accuracy<97%"])[0].failed is False  # it is 97.33 %
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("auroc[notmnist]<85", r"auroc lies in \[0, 1\].*write 85% for a percentage"),
+        ("ece>-0.1", r"ece lies in \[0, 1\]"),
+        ("accuracy<101%", r"accuracy lies in \[0, 1\]"),
+        ("ece>500", r"can never tell anything$"),
+        ("brier>2.5", r"brier lies in \[0, 2\]"),
+        ("nll<-1", r"nll lies in \[0, infinity\)"),
+        ("nll>85%", "nll is no share"),
+        ("brier>5%", "brier is no share"),
+    ],
+)
+def test_a_threshold_out_of_range_is_refused(text, told):
+    with pytest.raises(OptionError, match=told):
+        parse([text])
+
+
+def test_the_ends_of_a_range_are_in_it():
+    limits = [item.threshold for item in parse(["ece>0", "ece>100%", "brier>2", "nll>1e6", "ece<7%", "ece<29%"])]
+    assert limits == [0.0, 1.0, 2.0, 1e6, 0.07, 0.29]
+
+
+def test_a_condition_is_understood_before_anything_is_measured():
+    (item,) = parse([" auroc[ a,b>[c] , knn ] < 85 % "])
+    assert (item.metric, item.inside, item.sign, item.threshold) == ("auroc", "a,b>[c] , knn", "<", 0.85)
+    assert item.holds(0.8499)
+    assert not item.holds(0.85)
+    with pytest.raises(OptionError, match="did you mean 'accuracy'"):
+        parse(["ece>0.1", "acuracy<0.9"])
+
+
+def test_names_are_checked_against_those_declared():
+    good = ["ece>0.1", "ece[temperature]>0.1", "auroc[near]<85%", "auroc[near,knn]<0.5", "accepted[street]>0.1",
+            "accepted[test,msp]<0.5", "coverage[aps]<0.8", "aurc[msp]>0.1", "error>0.1"]  # fmt: skip
+    names = {"ood": ["near"], "scores": ["knn", "msp"], "calibrations": ["temperature"], "unlabelled": ["street"]}
+    assert [item.text for item in validate(good, **names)] == good
+    assert validate(parse(good), **names) == parse(good)
+    for text, told in {
+        "auroc[nera]<0.9": "there is no 'nera'; did you mean 'near'?",
+        "auroc<0.9": "no name was given; expected one of near",
+        "auroc[street]<0.9": "there is no 'street'",  # an unlabelled set has no AUROC
+        "auroc[near,knm]<0.9": "did you mean 'knn'?",
+        "accepted[sreet]>0.1": "did you mean 'street'?",
+        "aurc[mps]>0.1": "did you mean 'msp'?",
+        "ece[temprature]>0.1": "did you mean 'temperature'?",
+    }.items():
+        with pytest.raises(OptionError) as error:
+            validate([text], **names)
+        assert told in str(error.value)
+    assert validate(["aurc[anything]>0.1", "ece[anything]>0.1"], ood=[])  # what is not known is not checked
 
 
 @pytest.mark.parametrize(

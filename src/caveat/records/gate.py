@@ -1,24 +1,58 @@
-"""Conditions an audit must not meet, for a build that should stop: `ece>0.05`, `auroc[near]<0.85`.
+"""Conditions an audit must not meet, for a build that should stop: `ece>0.05`, `auroc[near]<85%`.
 
-It imports no torch: what was measured is in the record.
+It imports no torch: what was measured is in the record. What can be wrong with a condition before anything is measured
+(a typo, a number out of range) is told by `parse` and `validate`, so that it costs no audit.
 """
 
 import math
 import re
 import xml.etree.ElementTree as ET
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from typing import Literal
 
 from caveat.errors import OptionError, known_name
 from caveat.records.record import Calibration, Check, Detection, Operating, Performance, Record, Selective
 
-__all__ = ["METRICS", "check", "junit"]
+__all__ = ["METRICS", "Condition", "Metric", "check", "junit", "parse", "validate"]
 
-GRAMMAR = re.compile(r"\s*([^\s\[\]<>]+)\s*(?:\[(.*)\])?\s*([<>])\s*([^\s<>]+)\s*", flags=re.DOTALL)
+GRAMMAR = re.compile(r"\s*([^\s\[\]<>]+)\s*(?:\[(.*)\])?\s*([<>])\s*([^\s<>%]+)\s*(%?)\s*", flags=re.DOTALL)
 NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 """Signs that XML 1.0 cannot hold, not even escaped."""
 
-Metric = Callable[[Record, str, str], float]
+Read = Callable[[Record, str, str], float]
 """(record, name of the metric, text in the brackets) to a value; the name is for errors."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metric:
+    """What a condition may be about."""
+
+    summary: str
+    inside: Literal["calibration", "ood,score", "score", "conformal", "set,score"]
+    """What stands in the brackets."""
+    read: Read
+    highest: float = 1.0
+    """The lowest value is 0."""
+    share: bool = True
+    """Whether a threshold may be written in percent."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Condition:
+    """A condition as it was understood."""
+
+    text: str
+    """As the user wrote it."""
+    metric: str
+    inside: str
+    """What stood in the brackets."""
+    sign: Literal["<", ">"]
+    threshold: float
+
+    def holds(self, value: float) -> bool:
+        """Whether the value is on the side that the condition names."""
+        return value > self.threshold if self.sign == ">" else value < self.threshold
 
 
 def check(record: Record, conditions: Sequence[str]) -> list[Check]:
@@ -34,7 +68,7 @@ def check(record: Record, conditions: Sequence[str]) -> list[Check]:
     record
         What an audit found.
     conditions
-        Texts as a user writes them; shares are numbers in [0, 1]. Spaces do not matter.
+        Texts as a user writes them; shares are numbers in [0, 1] or percentages (`85%`). Spaces do not matter.
 
     Returns
     -------
@@ -44,9 +78,82 @@ def check(record: Record, conditions: Sequence[str]) -> list[Check]:
     Raises
     ------
     OptionError
-        If a condition is malformed, or names a metric, set, score, calibration or kind the record does not have.
+        As `parse`, or if a condition names a set, score, calibration or kind that the record does not have.
     """
-    return [_check(record, condition) for condition in conditions]
+    checks: list[Check] = []
+    for item in parse(conditions):
+        value = METRICS[item.metric].read(record, item.metric, item.inside)
+        checks.append(Check(condition=item.text, value=value, failed=item.holds(value)))
+    return checks
+
+
+def parse(conditions: Sequence[str]) -> list[Condition]:
+    """Read conditions; needs no record, so a typo is found before anything is measured.
+
+    >>> [condition] = parse(["auroc[near] < 85%"])
+    >>> condition.metric, condition.inside, condition.sign, condition.threshold
+    ('auroc', 'near', '<', 0.85)
+
+    Raises
+    ------
+    OptionError
+        If a condition is malformed, names a metric that does not exist, or has a threshold that the metric cannot
+        reach.
+    """
+    return [_parse(text) for text in conditions]
+
+
+def validate(
+    conditions: Sequence[str | Condition],
+    *,
+    ood: Collection[str],
+    scores: Collection[str] | None = None,
+    calibrations: Collection[str] | None = None,
+    unlabelled: Collection[str] = (),
+) -> list[Condition]:
+    """Check conditions against the names that an audit will have, before it runs.
+
+    Parameters
+    ----------
+    conditions
+        Texts, or what `parse` made of them.
+    ood
+        Names of the OOD sets.
+    scores
+        Names of the scores; None where they are not known yet, and then not checked.
+    calibrations
+        Names of the calibrations, likewise; `none` (the network as it is) always exists.
+    unlabelled
+        Names of the unlabelled sets.
+
+    Returns
+    -------
+    list[Condition]
+        The conditions, in order.
+
+    Raises
+    ------
+    OptionError
+        As `parse`, or if a name is not among those given.
+    """
+    parsed = [_parse(item) if isinstance(item, str) else item for item in conditions]
+    for item in parsed:
+        match METRICS[item.metric].inside:
+            case "ood,score":
+                _, score = _set_and_score(f"{item.metric}[set,score]", item.inside, list(ood))
+            case "set,score":
+                _, score = _set_and_score(f"{item.metric}[set,score]", item.inside, ["test", *ood, *unlabelled])
+            case "score":
+                score = item.inside
+            case "calibration":
+                score = ""
+                if calibrations is not None:
+                    known_name(f"{item.metric}[calibration]", item.inside or "none", ["none", *calibrations])
+            case "conformal":
+                score = ""
+        if score and scores is not None:
+            known_name(f"{item.metric}[score]", score, scores)
+    return parsed
 
 
 def junit(checks: Sequence[Check]) -> str:
@@ -69,17 +176,30 @@ def junit(checks: Sequence[Check]) -> str:
     return '<?xml version="1.0" encoding="UTF-8"?>\n' + ET.tostring(root, encoding="unicode") + "\n"
 
 
-def _check(record: Record, condition: str) -> Check:
-    match = GRAMMAR.fullmatch(condition)
-    bound = _number(match[4]) if match else None
-    if match is None or bound is None:
+def _parse(text: str) -> Condition:
+    match = GRAMMAR.fullmatch(text)
+    number = _number(match[4]) if match else None
+    if match is None or number is None:
         raise OptionError(
-            f"condition: expected METRIC<NUMBER or METRIC>NUMBER such as 'ece>0.05' or 'auroc[near]<0.85', "
-            f"got {condition!r}"
+            f"condition: expected METRIC<NUMBER or METRIC>NUMBER such as 'ece>0.05' or 'auroc[near]<85%', got {text!r}"
         )
     name = known_name("condition", match[1], METRICS)
-    value = METRICS[name](record, name, (match[2] or "").strip())
-    return Check(condition=condition, value=value, failed=value > bound if match[3] == ">" else value < bound)
+    metric = METRICS[name]
+    if match[5] and not metric.share:
+        raise OptionError(f"condition: {name} is no share, so its threshold is a plain number without %, got {text!r}")
+    # Divided as decimals are read: 85 % is 0.85, not 0.8500000000000001.
+    threshold = float(f"{number / 100:.15g}") if match[5] else number
+    if not 0 <= threshold <= metric.highest:
+        limits = f"[0, {metric.highest:g}]" if math.isfinite(metric.highest) else "[0, infinity)"
+        hint = f"; write {match[4]}% for a percentage" if metric.share and 1 < threshold <= 100 else ""
+        raise OptionError(f"condition: {name} lies in {limits}, so {text!r} can never tell anything{hint}")
+    return Condition(
+        text=text,
+        metric=name,
+        inside=(match[2] or "").strip(),
+        sign=">" if match[3] == ">" else "<",
+        threshold=threshold,
+    )
 
 
 def _number(text: str) -> float | None:
@@ -90,7 +210,7 @@ def _number(text: str) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _summary(read: Callable[[Performance], float]) -> Metric:
+def _summary(read: Callable[[Performance], float]) -> Read:
     def metric(record: Record, name: str, inside: str) -> float:
         return read(_calibration(record, name, inside).summary)
 
@@ -102,7 +222,7 @@ def _calibration(record: Record, name: str, inside: str) -> Calibration:
     return table[known_name(f"{name}[calibration]", inside or "none", table)]
 
 
-def _detection(read: Callable[[Detection], float]) -> Metric:
+def _detection(read: Callable[[Detection], float]) -> Read:
     def metric(record: Record, name: str, inside: str) -> float:
         names = list(dict.fromkeys(item.ood for item in record.detections))
         ood, score = _set_and_score(f"{name}[set,score]", inside, names)
@@ -113,7 +233,7 @@ def _detection(read: Callable[[Detection], float]) -> Metric:
     return metric
 
 
-def _selective(read: Callable[[Selective], float]) -> Metric:
+def _selective(read: Callable[[Selective], float]) -> Read:
     def metric(record: Record, name: str, inside: str) -> float:
         table = {item.score: item for item in record.selective}
         score = inside or _chosen(record, name, f"{name}[msp]")
@@ -160,21 +280,73 @@ def _chosen(record: Record, place: str, example: str) -> str:
 
 
 METRICS: dict[str, Metric] = {
-    "accepted": _accepted,
-    "accuracy": _summary(lambda found: found.accuracy.value),
-    "aupr_in": _detection(lambda found: found.aupr_in.value),
-    "aupr_out": _detection(lambda found: found.aupr_out.value),
-    "aurc": _selective(lambda found: found.aurc.value),
-    "auroc": _detection(lambda found: found.auroc.value),
-    "brier": _summary(lambda found: found.brier.value),
-    "coverage": _coverage,
-    "e_aurc": _selective(lambda found: found.e_aurc),
-    "ece": _summary(lambda found: found.ece.value),
-    "ece_classwise": _summary(lambda found: found.ece_classwise),
-    "ece_equal_mass": _summary(lambda found: found.ece_equal_mass),
-    "error": _error,
-    "fpr": _detection(lambda found: found.fpr_at_95_tpr.value),
-    "mce": _summary(lambda found: found.mce),
-    "nll": _summary(lambda found: found.nll.value),
+    "accepted": Metric(summary="Share of a set that the guard accepts.", inside="set,score", read=_accepted),
+    "accuracy": Metric(
+        summary="Share of right answers on in-distribution data.",
+        inside="calibration",
+        read=_summary(lambda found: found.accuracy.value),
+    ),
+    "aupr_in": Metric(
+        summary="Area under precision and recall, in-distribution inputs positive.",
+        inside="ood,score",
+        read=_detection(lambda found: found.aupr_in.value),
+    ),
+    "aupr_out": Metric(
+        summary="Area under precision and recall, OOD inputs positive.",
+        inside="ood,score",
+        read=_detection(lambda found: found.aupr_out.value),
+    ),
+    "aurc": Metric(
+        summary="Area under the risk-coverage curve.",
+        inside="score",
+        read=_selective(lambda found: found.aurc.value),
+    ),
+    "auroc": Metric(
+        summary="AUROC of an OOD set against in-distribution data.",
+        inside="ood,score",
+        read=_detection(lambda found: found.auroc.value),
+    ),
+    "brier": Metric(
+        summary="Brier score, in [0, 2].",
+        inside="calibration",
+        read=_summary(lambda found: found.brier.value),
+        highest=2.0,
+        share=False,
+    ),
+    "coverage": Metric(
+        summary="Share of conformal sets that hold the right class.", inside="conformal", read=_coverage
+    ),
+    "e_aurc": Metric(
+        summary="AURC above that of the ideal order.", inside="score", read=_selective(lambda found: found.e_aurc)
+    ),
+    "ece": Metric(
+        summary="Expected calibration error.",
+        inside="calibration",
+        read=_summary(lambda found: found.ece.value),
+    ),
+    "ece_classwise": Metric(
+        summary="Class-wise expected calibration error.",
+        inside="calibration",
+        read=_summary(lambda found: found.ece_classwise),
+    ),
+    "ece_equal_mass": Metric(
+        summary="Expected calibration error over bins of equal mass.",
+        inside="calibration",
+        read=_summary(lambda found: found.ece_equal_mass),
+    ),
+    "error": Metric(summary="Share of wrong answers among those the guard accepts.", inside="score", read=_error),
+    "fpr": Metric(
+        summary="False positive rate at 95 % true positive rate.",
+        inside="ood,score",
+        read=_detection(lambda found: found.fpr_at_95_tpr.value),
+    ),
+    "mce": Metric(summary="Maximum calibration error.", inside="calibration", read=_summary(lambda found: found.mce)),
+    "nll": Metric(
+        summary="Negative log-likelihood, in nats.",
+        inside="calibration",
+        read=_summary(lambda found: found.nll.value),
+        highest=math.inf,
+        share=False,
+    ),
 }
 """What a condition may be about."""
