@@ -195,7 +195,7 @@ def test_randomness_is_noticed():
 
 def test_errors_teach():
     model = models.mlp(size=3)
-    with pytest.raises(ModelError, match=r"eval mode, but the model itself is in training mode"):
+    with pytest.raises(ModelError, match=r"evaluation mode, but it is in training mode"):
         trace(model, torch.rand(1, 1, 3, 3))
     with pytest.raises(DataError, match="at least one floating sample"):
         trace(model.eval(), torch.rand(0, 1, 3, 3))

@@ -1,1 +1,144 @@
-"""What evaluation mode means, and how a network is left as it was."""
+"""What evaluation mode is, and how a network is left as it was: one rule and one way for everything that runs one."""
+
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import fx, nn
+from torch._C import parse_schema  # pyright: ignore[reportPrivateUsage]  # names of arguments stand nowhere else
+from torch._ops import OpOverload  # pyright: ignore[reportPrivateUsage]  # has no public name
+
+from caveat.errors import ModelError
+
+__all__ = ["check", "in_eval_mode", "modes_restored", "unchanged"]
+
+HOOKS = (
+    "_forward_hooks", "_forward_hooks_with_kwargs", "_forward_hooks_always_called", "_forward_pre_hooks",
+    "_forward_pre_hooks_with_kwargs", "_backward_hooks", "_backward_pre_hooks",
+)  # fmt: skip
+"""Where torch keeps the hooks of a module."""
+SWITCHED = ("train", "training")
+"""What operations call the argument that switches dropout on, or takes statistics from the batch."""
+IN_SCRIPTS = (
+    "aten::dropout", "aten::dropout_", "aten::feature_dropout", "aten::alpha_dropout", "aten::feature_alpha_dropout",
+    "aten::batch_norm", "aten::rrelu", "aten::lstm", "aten::gru",
+)  # fmt: skip
+"""Operations with such an argument, as TorchScript names them."""
+
+
+def check(model: nn.Module) -> None:
+    """Refuse a network whose answer to an input is not a function of that input alone.
+
+    Every module must be in evaluation mode, and no batch normalisation may lack running statistics: it takes those of
+    the batch in any mode. In exported, traced and frozen networks the mode is part of the operations, whatever
+    `training` says, so those are looked at. MC dropout needs no training mode: `posteriors.dropout`.
+
+    Raises
+    ------
+    ModelError
+        If it is such a network; the message names the layer.
+    """
+    passed: set[nn.Module] = set()
+    for name, layer in model.named_modules():
+        if layer in passed:
+            continue
+        who = f"its layer {name!r}" if name else "it"
+        if any(_switched(layer)):
+            raise ModelError(
+                f"model: expected a model in evaluation mode, but {who} was traced or exported with dropout on, or "
+                "with statistics of the batch, which cannot be changed now: call model.eval() and make it again"
+            )
+        if _exported(layer):
+            passed |= set(layer.modules())
+        elif getattr(layer, "training", False):  # frozen scripts have no mode
+            raise ModelError(
+                f"model: expected a model in evaluation mode, but {who} is in training mode: call model.eval()"
+            )
+        elif _normalises_by_batch(layer):
+            raise ModelError(
+                f"model: {who} normalises by the batch (a batch norm without running statistics), so that an answer "
+                "depends on the other inputs: give it track_running_stats=True and train, or use another normalisation"
+            )
+
+
+def _exported(layer: nn.Module) -> bool:
+    """Whether it is a list of elementary operations: modes mean nothing to it, and it cannot change them."""
+    return isinstance(layer, fx.GraphModule) and any(isinstance(node.target, OpOverload) for node in layer.graph.nodes)
+
+
+def _normalises_by_batch(layer: nn.Module) -> bool:
+    norm = isinstance(layer, nn.modules.batchnorm._BatchNorm) or "BatchNorm" in getattr(layer, "original_name", "")  # pyright: ignore[reportPrivateUsage]  # the only common base
+    return norm and getattr(layer, "running_mean", None) is None
+
+
+def _switched(layer: nn.Module) -> Iterator[bool]:
+    """Of operations in a graph, whether their argument `training` is a constant that says so."""
+    if isinstance(layer, fx.GraphModule):
+        for node in layer.graph.nodes:
+            given = dict(node.kwargs)
+            if isinstance(node.target, OpOverload):
+                schema: Any = getattr(node.target, "_schema")  # noqa: B009  # private
+                names = [argument.name for argument in schema.arguments]
+                given |= dict(zip(names, node.args, strict=False))
+            yield node.op == "call_function" and any(given.get(name) is True for name in SWITCHED)
+    elif isinstance(layer, torch.jit.ScriptModule) and hasattr(layer, "inlined_graph"):
+        graph: Any = layer.inlined_graph
+        for kind in IN_SCRIPTS:
+            for node in graph.findAllNodes(kind, recurse=True):
+                names = [argument.name for argument in parse_schema(node.schema()).arguments]
+                constants = zip(names, (value.toIValue() for value in node.inputs()), strict=False)
+                yield any(name in SWITCHED and value is True for name, value in constants)
+
+
+@contextmanager
+def in_eval_mode(model: nn.Module) -> Generator[None]:
+    """Every module in evaluation mode within, and in the mode it was in afterwards: for a look in mid-training."""
+    with modes_restored(model):
+        model.eval()
+        yield
+
+
+@contextmanager
+def unchanged(model: nn.Module) -> Generator[None]:
+    """Leave a network as it was, whatever the block does: modes, `requires_grad`, `.grad` and hooks.
+
+    Gradients are set aside meanwhile, so that a backward pass within adds nothing to them. Weights and buffers are not
+    copied: who changes those restores them.
+    """
+    parameters = [(parameter, parameter.requires_grad, parameter.grad) for parameter in model.parameters()]
+    hooks = [(own, own.copy()) for layer in model.modules() for own in _hooks(layer)]
+    with modes_restored(model):
+        try:
+            for parameter, _, gradient in parameters:
+                if gradient is not None:
+                    parameter.grad = None
+            yield
+        finally:
+            for parameter, required, gradient in parameters:
+                if parameter.requires_grad != required:
+                    parameter.requires_grad_(required)
+                if parameter.grad is not gradient:
+                    parameter.grad = gradient
+            for own, before in hooks:
+                own.clear()
+                own.update(before)
+
+
+@contextmanager
+def modes_restored(model: nn.Module) -> Generator[None]:
+    """Every module in the mode it was in afterwards; for those who mean to leave gradients."""
+    modes = [(layer, layer.training) for layer in model.modules() if hasattr(layer, "training")]
+    try:
+        yield
+    finally:
+        for layer, training in modes:
+            if layer.training != training:
+                layer.training = training
+
+
+def _hooks(layer: nn.Module) -> Iterator[dict[int, Any]]:
+    for name in HOOKS:
+        own = getattr(layer, name, None)
+        if isinstance(own, dict):
+            yield own

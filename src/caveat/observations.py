@@ -14,9 +14,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from caveat import heads, storage
+from caveat import evaluation, heads, storage
 from caveat.calls import recorded
 from caveat.errors import DataError, ModelError
+from caveat.evaluation import check as check_eval
 from caveat.mixture import log_mean
 from caveat.tensors import read_tensors
 from caveat.types import Batches, Drawing, Features, Look, Probe
@@ -109,13 +110,13 @@ def observe(
     The model is left as it was: no hook stays, no mode or gradient changes. If it is many networks
     (`posteriors.Predictive`), their draws are kept too.
     """
-    check_eval(model)
+    evaluation.check(model)
     anchor = next(model.parameters(), None)
     sink = storage.File(Path(path)) if path is not None else storage.Memory()
     probes = probes or {}
     layer = head if isinstance(head, heads.HeadLayer) else None
     features = features and not isinstance(model, Drawing)  # which has as many heads as networks
-    with sink:
+    with sink, evaluation.unchanged(model):
         for number, (inputs, labels) in enumerate(batches):
             check_inputs(inputs, labels, name)
             if anchor is not None:
@@ -179,17 +180,6 @@ def _observations(signals: dict[str, Tensor], where: str) -> Observations:
     if not {"logits", "labels"} <= set(signals) <= {"logits", "labels", "features"}:
         raise DataError(f"path: {where} holds {sorted(signals)}, expected logits, labels and perhaps features")
     return Observations(**signals, probed=probed)
-
-
-def check_eval(model: nn.Module) -> None:
-    """Refuse a model that would answer differently the next time it is asked."""
-    for layer_name, layer in model.named_modules():
-        random = isinstance(layer, nn.modules.dropout._DropoutNd | nn.modules.batchnorm._BatchNorm)  # pyright: ignore[reportPrivateUsage]  # the only common base
-        if layer.training and (layer is model or random):
-            where = f"its layer {layer_name!r} is" if layer_name else "it is"
-            raise ModelError(
-                f"model: expected a model in evaluation mode, but {where} in training mode: call model.eval()"
-            )
 
 
 def check_inputs(inputs: Tensor, labels: Tensor, name: str) -> None:

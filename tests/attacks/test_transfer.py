@@ -56,5 +56,5 @@ def test_one_matrix_a_set():
 def test_errors_teach():
     with pytest.raises(OptionError, match="at least one network"):
         transfer({}, INPUTS, LABELS, Ball(2, 0.1), generator=torch.Generator())
-    with pytest.raises(ModelError, match="eval mode"):
+    with pytest.raises(ModelError, match="evaluation mode"):
         transfer({"m": reader(0).train()}, INPUTS, LABELS, Ball(2, 0.1), generator=torch.Generator())

@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from caveat.attacks import IN_BALL, LOSSES, PENALISED, Ball, in_eval_mode, losses
+from caveat.attacks import IN_BALL, LOSSES, PENALISED, Ball, losses
 from caveat.errors import DataError, ModelError
+from caveat.evaluation import in_eval_mode
 from tests.conftest import shapes_unchecked
 
 NORMS = (1, 2, math.inf)
@@ -230,7 +231,7 @@ class TestEvery:
     def test_training_mode_is_refused(self, name):
         model, inputs, labels = case((6,))
         model[2].train()
-        with pytest.raises(ModelError, match=r"eval mode, but 2 is in training mode"):
+        with pytest.raises(ModelError, match=r"evaluation mode, but its layer '2' is in training mode"):
             run(name, model, inputs, labels)
         with in_eval_mode(model):
             run(name, model, inputs, labels)

@@ -61,7 +61,7 @@ def test_batches_change_nothing():
 
 
 def test_errors_teach():
-    with pytest.raises(ModelError, match="eval mode"):
+    with pytest.raises(ModelError, match="evaluation mode"):
         reached(reader().train(), torch.rand(1, 2).double())
     with pytest.raises(OptionError, match="factor"):
         reached(reader(), torch.rand(1, 2).double(), factor=1.0)

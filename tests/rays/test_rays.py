@@ -244,5 +244,5 @@ def test_errors_teach():
         along(model, inputs, threshold=0.3)
     with pytest.raises(OptionError, match="pieces"):
         along(model, inputs, pieces=-1)
-    with pytest.raises(ModelError, match="eval mode"):
+    with pytest.raises(ModelError, match="evaluation mode"):
         along(model.train(), inputs)

@@ -31,7 +31,7 @@ def test_equal_the_definition_layer_by_layer(net, inputs):
 def test_golden_numbers():
     net = nn.Linear(1, 3, bias=False).double().eval()
     net.weight.data = torch.tensor([[1.0], [0.0], [-4.0]]).double()
-    found = activations.statistics(nn.Sequential(net), torch.ones(1, 1).double())
+    found = activations.statistics(nn.Sequential(net).eval(), torch.ones(1, 1).double())
     # outputs 1, 0, -4: mean -1, deviations 2, 1, -3: m2 = 14/3, m3 = (8 + 1 - 27)/3 = -6, m4 = 98/3
     expected = [5.0, 17**0.5, -4.0, 1.0, -1.0, -6 / (14 / 3) ** 1.5, (98 / 3) / (14 / 3) ** 2]
     torch.testing.assert_close(found.values[0, 0], torch.tensor(expected).double(), rtol=1e-6, atol=0)

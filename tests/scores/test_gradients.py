@@ -456,7 +456,7 @@ def test_refusals(inputs):
         gradients.statistics(net, inputs, target=torch.zeros(4, dtype=torch.long))
     with pytest.raises(DataError, match=r"target: expected labels in \[0, 3\), got 0 to 3"):
         gradients.statistics(net, inputs, target=torch.tensor([0, 1, 2, 3, 0]))
-    with pytest.raises(ModelError, match="layer 'norm1' is training"):
+    with pytest.raises(ModelError, match="it is in training mode"):
         gradients.statistics(built(Residual, inputs).train(), inputs)
     with pytest.raises(ModelError, match="layer '0' normalises by the batch"):
         gradients.statistics(nn.Sequential(nn.BatchNorm2d(2, track_running_stats=False)).eval(), inputs)

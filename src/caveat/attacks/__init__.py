@@ -14,7 +14,6 @@ from caveat.attacks.ball import Ball
 from caveat.attacks.fgsm import fgsm
 from caveat.attacks.l1 import penalised, sparse
 from caveat.attacks.losses import LOSSES
-from caveat.attacks.network import in_eval_mode
 from caveat.attacks.pgd import pgd
 from caveat.attacks.result import Attacked
 from caveat.attacks.transfer import Transfer, over_sets, transfer
@@ -32,7 +31,6 @@ __all__ = [
     "cosine",
     "fgsm",
     "from_inputs",
-    "in_eval_mode",
     "losses",
     "over_sets",
     "penalised",

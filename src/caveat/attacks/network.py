@@ -1,46 +1,28 @@
 """The model as an attack uses it: in eval mode, untouched, one function of the input."""
 
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
 from caveat.attacks.losses import Loss
 from caveat.errors import DataError, ModelError
+from caveat.evaluation import check
 
-__all__ = ["answered", "broken", "checked", "harm", "in_eval_mode"]
-
-
-@contextmanager
-def in_eval_mode(model: nn.Module) -> Generator[None]:
-    """Every module in eval mode within, and in the mode it was in afterwards: for attacks in the midst of training."""
-    modes = [(module, module.training) for module in model.modules()]
-    try:
-        model.eval()
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training
+__all__ = ["answered", "broken", "checked", "harm"]
 
 
 def checked(model: nn.Module, inputs: Tensor, labels: Tensor) -> None:
-    """Refuse a model in training mode, inputs that are no numbers, and labels that do not belong to them.
+    """Refuse a model that is not in evaluation mode, inputs that are no numbers, and labels that do not belong to them.
 
     Raises
     ------
     ModelError
-        If any module is in training mode: dropout would make the answer random, batch normalisation would tie the
-        samples together and change its statistics.
+        As `evaluation.check`; in the midst of training, attack within `evaluation.in_eval_mode(model)`.
     DataError
         If the inputs are not floating or there is not one label for each.
     """
-    training = [name or "the model itself" for name, module in model.named_modules() if module.training]
-    if training:
-        raise ModelError(
-            f"model: expected it in eval mode, but {training[0]} is in training mode: call model.eval(), or attack "
-            "within attacks.in_eval_mode(model)"
-        )
+    check(model)
     if not inputs.is_floating_point():
         raise DataError(f"inputs: expected floating numbers, got {inputs.dtype}")
     if labels.shape != inputs.shape[:1] or labels.is_floating_point():

@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, fx, nn
 
 from caveat.errors import DataError, ModelError
+from caveat.evaluation import check
 from caveat.graph.graph import Graph
 from caveat.graph.lowering import LOWER
 from caveat.graph.value import Adds, Unsuited, Value
@@ -39,9 +40,7 @@ def trace(model: nn.Module, inputs: Float[Tensor, "n ..."]) -> Graph:
     DataError
         If there is no input.
     """
-    training = [name or "the model itself" for name, module in model.named_modules() if module.training]
-    if training:
-        raise ModelError(f"model: expected it in eval mode, but {training[0]} is in training mode: call model.eval()")
+    check(model)
     if not len(inputs) or not inputs.is_floating_point():
         raise DataError(f"inputs: expected at least one floating sample, got {inputs.dtype} of {tuple(inputs.shape)}")
     pair = inputs.detach()[:2] if len(inputs) > 1 else torch.cat([inputs.detach()] * 2)

@@ -8,9 +8,10 @@ from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 from torch.nn import functional
 
-from caveat.attacks import Ball, ascend, in_eval_mode, losses, shrunk
+from caveat.attacks import Ball, ascend, losses, shrunk
 from caveat.data.outliers import Outliers, permuted_then_blurred
 from caveat.errors import OptionError
+from caveat.evaluation import in_eval_mode
 from caveat.objectives.confidence import together
 from caveat.types import Labels
 

@@ -8,8 +8,9 @@ from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 from torch.nn import functional
 
-from caveat.attacks import Ball, ascend, in_eval_mode, uniform
+from caveat.attacks import Ball, ascend, uniform
 from caveat.errors import OptionError
+from caveat.evaluation import in_eval_mode
 from caveat.types import Labels
 
 __all__ = ["Trades"]

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional
 
+from caveat import evaluation
 from caveat.errors import ModelError, OptionError
 from caveat.posteriors import renew
 from caveat.posteriors.dropout import Dropout
@@ -105,8 +106,7 @@ def predict(
     ModelError
         If the model is in training mode, or nothing in it is dropped out (for `Dropout`).
     """
-    if model.training:
-        raise ModelError("model: expected a model in evaluation mode, but it is in training mode: call model.eval()")
+    evaluation.check(model)
     if isinstance(posterior, Dropout):
         return _with_masks(posterior, model, inputs, generator, 20 if draws is None else draws)
     if not isinstance(posterior, Ensemble):
@@ -144,19 +144,14 @@ def _with_masks(posterior: Dropout, model: nn.Module, inputs: Tensor, generator:
     def forward(_: int, chunk: Tensor) -> Tensor:
         return model(chunk)
 
-    hooks = [
-        model.get_submodule(name).register_forward_hook(partial(_drop, posterior.rate)) for name in posterior.after
-    ]
     seed = int(torch.randint(2**62, (), generator=generator, device=generator.device))
     devices = [inputs.device] if inputs.device.type == "cuda" else []
-    try:
-        with torch.random.fork_rng(devices=devices):
-            restart = partial(_seed, seed, devices)
-            restart()
-            outputs = _chunks(forward, inputs, draws, touches, act, restart)
-    finally:
-        for hook in hooks:
-            hook.remove()
+    with evaluation.unchanged(model), torch.random.fork_rng(devices=devices):
+        for name in posterior.after:
+            model.get_submodule(name).register_forward_hook(partial(_drop, posterior.rate))
+        restart = partial(_seed, seed, devices)
+        restart()
+        outputs = _chunks(forward, inputs, draws, touches, act, restart)
     if not active:
         raise ModelError(
             "model: nothing in it is dropped out: it has no dropout of a rate above 0; name layers in `after`"

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from caveat.errors import OptionError
+from caveat.evaluation import modes_restored
 from caveat.posteriors.layers import batch_norms
 
 __all__ = ["statistics"]
@@ -34,21 +35,21 @@ def statistics(
         for prefix, layer in norms.items()
         for name, buffer in layer.named_buffers(recurse=False)
     }
-    before = [(layer, layer.training, layer.momentum) for layer in norms.values()]
+    before = [(layer, layer.momentum) for layer in norms.values()]
     anchor = next(iter(weights.values()))
     count = 0
     try:
-        for layer in norms.values():
-            layer.training = True
-            layer.momentum = None  # the plain average over batches
-        with torch.no_grad():
+        with modes_restored(model), torch.no_grad():
+            for layer in norms.values():
+                layer.training = True
+                layer.momentum = None  # the plain average over batches
             for inputs, _ in batches:
                 inputs = inputs.to(anchor.device, anchor.dtype if inputs.is_floating_point() else None)
                 functional_call(model, {**weights, **buffers}, (inputs,))
                 count += 1
     finally:
-        for layer, training, momentum in before:
-            layer.training, layer.momentum = training, momentum
+        for layer, momentum in before:
+            layer.momentum = momentum
     if not count:
         raise OptionError("batches: expected at least one batch to renew batch-norm statistics, got none")
     return buffers

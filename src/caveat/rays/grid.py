@@ -7,7 +7,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from caveat.errors import ModelError, OptionError
+from caveat.errors import OptionError
+from caveat.evaluation import check
 
 __all__ = ["overconfident", "reached"]
 
@@ -113,7 +114,6 @@ def _first(
 
 
 def _check(model: nn.Module, threshold: float, factor: float) -> None:
-    if any(module.training for module in model.modules()):
-        raise ModelError("model: expected it in eval mode: call model.eval()")
+    check(model)
     if not 0 < threshold < 1 or not factor > 1:
         raise OptionError(f"threshold, factor: expected a share in (0, 1) and more than 1, got {threshold}, {factor}")

@@ -9,9 +9,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from caveat import evaluation
 from caveat.calls import recorded
 from caveat.errors import ModelError
-from caveat.scores.gradients import moments, plan
+from caveat.scores.gradients import moments
 from caveat.scores.gradients.whole import LayerStatistics, looks, not_empty
 from caveat.types import Look
 
@@ -54,7 +55,7 @@ def probe(model: nn.Module, inputs: Tensor) -> ActivationProbe:
     ModelError
         If there is no such layer, or the model is in training mode.
     """
-    plan.check_fixed(model)
+    evaluation.check(model)
     own = [
         name
         for name, layer in model.named_modules()

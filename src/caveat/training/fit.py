@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from caveat import evaluation
 from caveat.errors import CaveatError, DataError, OptionError
 from caveat.objectives import Objective
 from caveat.training import checkpoint as checkpoints
@@ -217,13 +218,11 @@ def _answers(model: nn.Module, inputs: Tensor) -> Generator[list[Tensor]]:
 
 @contextmanager
 def _left_tidy(model: nn.Module, optimizer: Optimizer) -> Generator[None]:
-    modes = [(module, module.training) for module in model.modules()]
     try:
-        yield
+        with evaluation.modes_restored(model):
+            yield
     finally:
         _forget_gradients(model, optimizer)
-        for module, training in modes:
-            module.training = training
 
 
 def _forget_gradients(model: nn.Module, optimizer: Optimizer) -> None:

@@ -18,9 +18,9 @@ from caveat.audits.dense.counts import Counts, Reservoir, Sums
 from caveat.audits.dense.pictures import FROM_LOGITS, Plan, answers
 from caveat.audits.dense.scenes import Views
 from caveat.errors import DataError, known_name
+from caveat.evaluation import check
 from caveat.metrics import ranking
 from caveat.metrics.tally import quantile_edges
-from caveat.observations import check_eval
 from caveat.records import record
 from caveat.scoring import catalog
 from caveat.types import Batches, Drawing
@@ -75,7 +75,7 @@ def audit_dense(  # noqa: PLR0913  # the signature is the configuration
     OptionError
         If a score is not one of those.
     """
-    check_eval(model)
+    check(model)
     plan = _plan(model, test, ood, void, scores)
     say = say or (lambda _: None)
     started = time.perf_counter()

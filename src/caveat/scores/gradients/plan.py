@@ -18,31 +18,12 @@ from caveat.scores.gradients.forms import Form, added, full, sums
 from caveat.scores.gradients.rules import RULES, workspace
 from caveat.types import Call
 
-__all__ = ["Pairs", "Source", "by_rule", "check_fixed", "grouped", "pairs", "sources", "without_rule"]
+__all__ = ["Pairs", "Source", "by_rule", "grouped", "pairs", "sources", "without_rule"]
 
 Source: TypeAlias = tuple[str, nn.Module, str]
 """A layer's name, the layer, and the name by which it holds a parameter."""
 Pairs: TypeAlias = Mapping[str, Sequence[tuple[Tensor, Tensor]]]
 """Per layer, inputs and output gradients of each call; every sample is a row."""
-
-
-def check_fixed(model: nn.Module) -> None:
-    """Refuse a model in which samples see each other, or that answers differently the next time.
-
-    Raises
-    ------
-    ModelError
-        If a batch normalisation uses the batch, or dropout is on.
-    """
-    for name, layer in model.named_modules():
-        norm = isinstance(layer, nn.modules.batchnorm._BatchNorm)  # pyright: ignore[reportPrivateUsage]  # the only common base
-        random = isinstance(layer, nn.modules.dropout._DropoutNd)  # pyright: ignore[reportPrivateUsage]  # the only common base
-        if layer.training and (norm or random):
-            raise ModelError(f"model: expected evaluation mode, but layer {name!r} is training: call model.eval()")
-        if norm and layer.running_mean is None:
-            raise ModelError(
-                f"model: layer {name!r} normalises by the batch, so that no sample has a gradient of its own"
-            )
 
 
 def sources(model: nn.Module, *, biases: bool) -> dict[str, list[Source]]:

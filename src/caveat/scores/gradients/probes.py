@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from caveat import evaluation
 from caveat.errors import CaveatWarning, ModelError, OptionError
 from caveat.scores.gradients import moments, plan, slow, targets
 from caveat.scores.gradients.moments import Sums
@@ -91,7 +92,7 @@ def probe(model: nn.Module, inputs: Tensor, *, target: Target = "predicted", bia
     """
     if target not in ("predicted", "uniform"):
         raise OptionError(f"target: expected 'predicted', 'uniform' or labels, got {target!r}")
-    plan.check_fixed(model)
+    evaluation.check(model)
     held = plan.sources(model, biases=biases)
     if not held:
         raise ModelError("model: expected parameters to differentiate by, found none")

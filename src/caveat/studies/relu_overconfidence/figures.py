@@ -7,7 +7,8 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from caveat.attacks import Ball, ascend, in_eval_mode, losses
+from caveat.attacks import Ball, ascend, losses
+from caveat.evaluation import in_eval_mode
 from caveat.objectives import Objective, cross_entropy
 from caveat.objectives.confidence import together
 from caveat.records.findings import Shot
