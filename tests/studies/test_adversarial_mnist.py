@@ -13,6 +13,7 @@ from caveat.studies import study
 from caveat.studies.adversarial_mnist import findings as adversarial_found
 from caveat.studies.adversarial_mnist import run as adversarial_mnist
 from caveat.studies.adversarial_mnist.figures import strip
+from caveat.studies.adversarial_mnist.training import SIZES
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +48,7 @@ def test_a_network_is_fooled_most_by_its_own_examples(done):
         assert row.cells[own].value == max(cell.value for cell in row.cells)
 
 
-def test_a_second_run_reads_what_the_first_kept(done, monkeypatch):
+def test_a_second_run_reads_what_the_first_stored(done, monkeypatch):
     folder, found, _ = done
     for name in ("_judge", "_few_pixels", "_crossed"):
         monkeypatch.setattr(adversarial_mnist, name, lambda *_: pytest.fail("measured again"))
@@ -72,7 +73,7 @@ def test_claims_have_a_verdict_that_follows_the_figures(like):
     }  # fmt: skip
     matrix = [[50.0] * 6 for _ in range(6)]
     matrix[0][1], matrix[1][0] = (60.0, 60.0) if like else (40.0, 40.0)
-    size = adversarial_mnist.SIZES["small"]
+    size = SIZES["small"]
     made = adversarial_found.told("small", 0, size, found, {"0.1": matrix, "0.3": matrix}, [], pixels=784)
     assert [claim.verdict for claim in made.claims] == [
         "confirmed", "confirmed", "confirmed" if like else "refuted", "confirmed", "refuted", "partly", "confirmed",
@@ -82,7 +83,7 @@ def test_claims_have_a_verdict_that_follows_the_figures(like):
     assert made.tables[1].rows[0].cells[4].text == "-"
 
 
-def test_wrong_answers_have_a_coloured_frame():
+def test_wrong_predictions_have_a_coloured_frame():
     rows = [torch.zeros(2, 1, 8, 8), torch.ones(2, 1, 8, 8)]
     image = Image.open(io.BytesIO(base64.b64decode(strip(rows, [torch.tensor([3, 4])] * 2, torch.tensor([3, 5])))))
     frame = image.convert("RGB")

@@ -1,13 +1,12 @@
 """The study runs from pictures to findings, and goes on where it was stopped."""
 
 import json
-from pathlib import Path
 
 import pytest
 
 from caveat.records.findings import Findings
 from caveat.studies import study
-from caveat.studies.gradient_uncertainty import findings as gradient_findings
+from caveat.studies.gradient_uncertainty.findings import told
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +25,7 @@ def test_from_pictures_to_findings(done):
     assert len(found.tables) == 9
     single = {row.label: row.cells for row in found.tables[0].rows}
     assert found.tables[0].columns == ["wrong", "blobs", "uniform", "normal"]
-    assert single["entropy"][0].value > 70  # even these answers: the least sure are wrong more often
+    assert single["entropy"][0].value > 70  # even here the least confident predictions are wrong more often
     # the gradient's norms follow the softmax
     assert abs(single["l1, head"][0].value - single["softmax"][0].value) < 10
     assert all(0 <= cell.value <= 100 for table in found.tables for row in table.rows for cell in row.cells)
@@ -35,7 +34,7 @@ def test_from_pictures_to_findings(done):
     assert all(figure.spec["width"] == "container" for figure in found.figures)
 
 
-def test_noise_that_was_shown_is_found(done):
+def test_noise_in_the_fit_is_detected(done):
     _, found, _ = done
     auroc = {row.label: row.cells for row in found.tables[6].rows}
     uniform = found.tables[6].columns.index("uniform")
@@ -43,7 +42,7 @@ def test_noise_that_was_shown_is_found(done):
     assert auroc["NN; validation + noise"][uniform].value > auroc["NN; validation"][uniform].value
 
 
-def test_a_second_run_reads_what_the_first_kept(done):
+def test_a_second_run_reads_what_the_first_stored(done):
     folder, found, _ = done
     said: list[str] = []
     again = study("gradient-uncertainty")(folder, scale="smoke", seed=0, say=said.append)
@@ -53,12 +52,10 @@ def test_a_second_run_reads_what_the_first_kept(done):
 
 def test_claims_have_a_verdict_that_follows_the_figures(done):
     folder, *_ = done
-    kept = json.loads((folder / "smoke" / "cnn-0" / "figures.json").read_text())
-    renamed = json.loads(json.dumps(kept).replace('"blobs"', '"letters"'))
+    stored = json.loads((folder / "cnn-0" / "figures.json").read_text())
+    renamed = json.loads(json.dumps(stored).replace('"blobs"', '"letters"'))
     size = dict.fromkeys(("nets", "train", "held_out", "test", "epochs", "ood"), 2)
-    made = gradient_findings.findings(
-        [renamed, renamed], scale="small", seeds=[0, 1], size=size, names={"known": "mnist"}
-    )
+    made = told([renamed, renamed], scale="small", seeds=[0, 1], size=size, names={"in-distribution": "mnist"})
     assert len(made.claims) == 10
     verdicts = {claim.claim: claim.verdict for claim in made.claims}
     lift = next(claim for claim in made.claims if "200 pictures of uniform noise" in claim.claim)
@@ -68,8 +65,3 @@ def test_claims_have_a_verdict_that_follows_the_figures(done):
     assert verdicts[lift.claim] == expected
     assert f"{gains[2]:+.1f}" in lift.found
     assert any("MNIST's 70,000 digits" in text for text in made.reduced)
-
-
-def test_a_folder_is_per_scale(done):
-    folder: Path = done[0]
-    assert [place.name for place in folder.iterdir() if place.is_dir()] == ["smoke"]

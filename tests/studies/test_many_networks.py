@@ -70,17 +70,17 @@ def test_the_table_of_studies() -> None:
         CliRunner().invoke(app, ["study", "tradi-mnist", "--scale", "huge"], catch_exceptions=False)
 
 
-def test_error_over_known_and_unknown_counts_unknown_answers_as_wrong() -> None:
-    known = torch.tensor([[9.0, -9.0], [9.0, -9.0]])
+def test_calibration_error_with_ood_counts_every_prediction_on_ood_as_wrong() -> None:
+    inside = torch.tensor([[9.0, -9.0], [9.0, -9.0]])
     ood = torch.tensor([[9.0, -9.0], [-9.0, 9.0]])
-    # four answers that are sure; the known half is right, the others cannot be
-    assert common.together(known, torch.tensor([0, 0]), ood) == pytest.approx(0.5, abs=1e-6)
+    # four confident predictions; the in-distribution half is right, the others cannot be
+    assert common.ece_with_ood(inside, torch.tensor([0, 0]), ood) == pytest.approx(0.5, abs=1e-6)
 
 
 def test_figures_of_merit_have_both_polarities() -> None:
-    known = torch.arange(100.0)
+    inside = torch.arange(100.0)
     ood = torch.arange(100.0) + 50
-    found = common.detection(known, ood)
-    assert found["fpr_in"] == pytest.approx(45.0)  # 95 % of the known are at or below 94
+    found = common.detection(inside, ood)
+    assert found["fpr_in"] == pytest.approx(45.0)  # 95 % of the in-distribution are at or below 94
     assert found["fpr_out"] == pytest.approx(45.0)  # 95 % of the OOD inputs are at or above 55
     assert found["auroc"] == pytest.approx(87.5, abs=0.5)

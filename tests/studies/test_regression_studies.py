@@ -10,11 +10,11 @@ from caveat.data.tabular import Split
 from caveat.records.findings import Findings
 from caveat.scores.regression import Gaussians
 from caveat.studies import study
-from caveat.studies.kit.regression import DIAGONAL, MANY, MASKS, ONE, OURS, SWAG, Recipe
+from caveat.studies.kit.regression import DIAGONAL, ENSEMBLE, MC_DROPOUT, ONE, OURS, SWAG, Recipe
 from caveat.studies.tradi_uci import run as tradi_uci
 from caveat.studies.two_uncertainties import run as two_uncertainties
 
-METHODS = [ONE, MASKS, MANY, OURS, DIAGONAL, SWAG]
+METHODS = [ONE, MC_DROPOUT, ENSEMBLE, OURS, DIAGONAL, SWAG]
 
 
 @pytest.mark.parametrize("name", ["tradi-uci", "two-uncertainties"])
@@ -39,13 +39,13 @@ def test_figures_of_one_split_are_in_the_labels_units():
     split = Split(inputs[:400], (labels[:400] - centre) / scale, inputs[400:], labels[400:], centre, scale)
     found = tradi_uci.one_split(split, Recipe(hidden=(10,), epochs=40, members=2, draws=5), 0)
     assert list(found) == [*METHODS, tradi_uci.CQR]
-    for method in (ONE, MASKS, MANY, SWAG):
+    for method in (ONE, MC_DROPOUT, ENSEMBLE, SWAG):
         assert found[method]["RMSE"] == pytest.approx(3.0, rel=0.2)
         assert found[method]["NLL"] == pytest.approx(math.log(3) + 0.5 * math.log(2 * math.pi * math.e), abs=0.2)
         assert 75 <= found[method]["coverage"] <= 99
     assert 80 <= found[tradi_uci.CQR]["coverage"] <= 100
     assert found[ONE]["epistemic"] == 0
-    assert found[MANY]["epistemic"] > 0
+    assert found[ENSEMBLE]["epistemic"] > 0
 
 
 def test_the_recalled_figures_are_marked(monkeypatch):

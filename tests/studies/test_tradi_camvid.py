@@ -15,7 +15,8 @@ from caveat.records.findings import Findings
 from caveat.studies import study
 from caveat.studies.kit.pixels import measure
 from caveat.studies.kit.toy_scenes import write_toy_camvid
-from caveat.studies.tradi_camvid import run as tradi_camvid
+from caveat.studies.tradi_camvid.run import on_one_set
+from caveat.studies.tradi_camvid.training import Recipe, Size, recipes
 
 OOD = ("pedestrian", "bicyclist", "car")
 
@@ -84,7 +85,7 @@ def test_figures_are_those_of_all_pixels(toy: Path, generator):
     hit = ((logits.argmax(1) == truth) & known)[kept].double()
     cells = (confidence * 15).ceil().clamp(1, 15).long() - 1
     gaps = [abs((confidence - hit)[cells == k].sum().item()) for k in range(15)]
-    assert found["ECE known + OOD"] == pytest.approx(sum(gaps) / kept.sum().item(), abs=1e-9)
+    assert found["ECE, ID + OOD"] == pytest.approx(sum(gaps) / kept.sum().item(), abs=1e-9)
     each = measure(answer, replace(scenes, batch=1), per_image=True)
     image_scores = []
     for k in range(len(scenes)):
@@ -99,11 +100,10 @@ def test_figures_are_those_of_all_pixels(toy: Path, generator):
 def test_the_large_sets_run_with_pspnet(toy: Path, tmp_path: Path):
     """As `full` does with StreetHazards and BDD-Anomaly: per-image figures, another network."""
     opened = {split: partial(open_camvid, split, root=toy, ood=OOD, size=(24, 32)) for split in ("train", "test")}
-    recipe = tradi_camvid.Recipe(
-        "Toy", opened["train"], opened["test"], partial(pspnet, backbone="tiny"), epochs=4, members=2, draws=2,
-        per_image=True,
-    )  # fmt: skip
-    found, spent, shots = tradi_camvid.study_of(recipe, tmp_path, 0, lambda _: None)
+    size = Size(epochs=4, members=2, draws=2)
+    network = partial(pspnet, backbone="tiny")
+    recipe = Recipe("Toy", opened["train"], opened["test"], network, size, per_image=True)
+    found, spent, shots = on_one_set(recipe, tmp_path, 0, lambda _: None)
     assert len(found) == 6
     assert spent["tracked network"] > 0
     assert shots
@@ -111,8 +111,8 @@ def test_the_large_sets_run_with_pspnet(toy: Path, tmp_path: Path):
 
 def test_full_says_what_is_missing(monkeypatch, tmp_path: Path):
     monkeypatch.setenv("CAVEAT_DATA", str(tmp_path))
-    recipes, missing = tradi_camvid._recipes(tmp_path, "full")
-    assert [recipe.name for recipe in recipes] == ["CamVid"]
+    chosen, missing = recipes(tmp_path, "full")
+    assert [recipe.name for recipe in chosen] == ["CamVid"]
     assert [text.split(" ")[0] for text in missing] == ["StreetHazards", "BDD-Anomaly"]
     (tmp_path / "StreetHazards").mkdir()
-    assert [recipe.name for recipe in tradi_camvid._recipes(tmp_path, "full")[0]] == ["CamVid", "StreetHazards"]
+    assert [recipe.name for recipe in recipes(tmp_path, "full")[0]] == ["CamVid", "StreetHazards"]

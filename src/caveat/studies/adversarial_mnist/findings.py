@@ -1,56 +1,21 @@
-"""What the study of adversarial examples shows: tables, the curves over the radius, the claims one by one."""
+"""What the study of adversarial examples shows: tables, and the claims one by one."""
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
-from caveat.records.findings import Cell, Claim, Figure, Findings, Row, Scale, Shot, Table
-from caveat.studies.kit import common, plots
+from caveat.records.findings import Cell, Claim, Findings, Row, Scale, Shot, Table
+from caveat.studies.adversarial_mnist.figures import curves
+from caveat.studies.adversarial_mnist.training import PLAIN, TWIN, Size
+from caveat.studies.kit import common
+from caveat.studies.kit.published import published
 
-__all__ = ["PENALTY", "PLAIN", "Size", "told"]
+__all__ = ["PENALTY", "told"]
 
 Figures = Mapping[str, Any]
-"""Of one network, as `adversarial_mnist` measures them; accuracies in %."""
-PLAIN = "plain"
+"""Of one network, as `run` measures them; accuracies in %."""
 PENALTY = 0.1
 """Of the L1 attack whose penalty is not searched for, in nats a unit of change."""
-SOURCE = (
-    "Okatani, Deep Learning (2nd edition, in Japanese), chapter 8; Goodfellow et al., ICLR 2015 (FGSM); Madry et al., "
-    "ICLR 2018 (PGD; its MNIST challenge for the figures); Papernot et al., 2016 (transfer); Zhang et al., ICML 2019 "
-    "(TRADES)."
-)
-PUBLISHED = {
-    "PGD-trained": {"clean": "98.5", "fgsm": "96.4", "pgd": "92.5 (PGD-100), 89.6 (and 50 restarts)"},
-    "TRADES": {"pgd": "92.8 (AutoAttack)"},
-}
-
-
-@dataclass(frozen=True)
-class Size:
-    """How large the experiment is."""
-
-    set: str
-    radius: float
-    """Of norm inf, in training and attack."""
-    train: int | None
-    epochs: int
-    warm: int
-    """Epochs with a smaller radius first, for the adversarial trainings."""
-    inner: int
-    """Steps of PGD in training."""
-    width: int
-    hidden: int
-    steps: int
-    restarts: int
-    judged: int
-    few: int
-    """Pictures for the L1 attacks."""
-    priced: int
-    """Steps of the L1 attack for each penalty tried."""
-    curve: int
-    """Pictures for the curves over the radius."""
-    radii: tuple[float, ...]
 
 
 def told(
@@ -66,8 +31,8 @@ def told(
     """Findings from what was measured."""
     return common.findings(
         study="adversarial-mnist",
-        title="How little must be changed to fool a network, and does training against it help?",
-        source=SOURCE,
+        title="Adversarial examples on MNIST: how small a change suffices, and does adversarial training help?",
+        source=published("adversarial_mnist").source,
         scale=scale,
         seeds=[seed],
         settings={
@@ -89,29 +54,29 @@ def told(
             _accuracies(found, size.radius), _sparse(found, pixels),
             *(_matrix(found, radius, matrix) for radius, matrix in crossed.items()),
         ],
-        figures=[_curves(found, "FGSM", 1, size.radius), _curves(found, "PGD", 2, size.radius)],
+        figures=[curves(found, "FGSM", 1, size.radius), curves(found, "PGD", 2, size.radius)],
         shots=shots,
         notes=[
             "The published figures are of larger networks, longer training and more attacked pictures (10,000).",
-            "What no attack finds is not proved absent: PGD's accuracies are upper marks.",
+            "A failed attack proves nothing: accuracies under PGD are upper bounds of the robust accuracy.",
         ],
         seconds={f"train {name}": float(one["seconds"]) for name, one in found.items()},
     )  # fmt: skip
 
 
 def _accuracies(found: Mapping[str, Figures], radius: float) -> Table:
-    printed = PUBLISHED if radius == 0.3 else {}
+    printed = published("adversarial_mnist").tables["accuracy"] if radius == 0.3 else None
     keys = ("clean", "noise", "fgsm", "pgd")
     rows = [
         Row(label=name, cells=[
-            Cell(value=one[key], published=printed.get(name, {}).get(key, "")) for key in keys
+            Cell(value=one[key], published=printed.at(name, key) if printed else "") for key in keys
         ])
         for name, one in found.items()
     ]  # fmt: skip
     return Table(
         title=f"Accuracy in % within {radius:g} (norm inf)", first="network", rows=rows,
         columns=["clean", "random signs", "FGSM", "PGD with restarts"],
-        note=f"Random signs: every pixel {radius:g} up or down at random, what an attack must beat.",
+        note=f"Random signs: every pixel {radius:g} up or down at random, the baseline of an attack.",
     )  # fmt: skip
 
 
@@ -140,30 +105,18 @@ def _matrix(found: Mapping[str, Figures], radius: str, matrix: Sequence[Sequence
     names = list(found)
     rows = [Row(label=f"from {name}", cells=[_cell(v) for v in row]) for name, row in zip(names, matrix, strict=True)]
     return Table(
-        title=f"Transfer of PGD's examples within {radius}: success in %", first="made on", rows=rows,
+        title=f"Transfer of PGD's examples within {radius}: success in %", first="attacked network", rows=rows,
         columns=[f"on {name}" for name in names],
-        note="Of the pictures both networks answer rightly, how many the second answers wrongly after the attack on "
-        "the first. One restart. A weak target is fooled by anything: compare within a column.",
+        note="Of the pictures that both networks classify correctly, how many the second misclassifies after the "
+        "attack on the first. One restart. A weak target is fooled by anything: compare within a column.",
     )  # fmt: skip
-
-
-def _curves(found: Mapping[str, Figures], attack: str, column: int, radius: float) -> Figure:
-    rows = [
-        {"radius": point[0], "accuracy in %": point[column], "network": name}
-        for name, one in found.items()
-        for point in one["curve"]
-    ]
-    spec = plots.lines(
-        rows, x="radius", y="accuracy in %", colour="network", description=f"Accuracy under {attack} over its radius"
-    )
-    caption = f"Norm inf, inputs in [0, 1]; FGSM, PGD and TRADES trained for {radius:g}."
-    return Figure(title=f"Accuracy under {attack}", spec=spec, caption=caption)
 
 
 def _claims(found: Mapping[str, Figures], crossed: Mapping[str, Sequence[Sequence[float]]], pixels: int) -> list[Claim]:
     plain, fast, robust, trades = (found[name] for name in (PLAIN, "FGSM-trained", "PGD-trained", "TRADES"))
     stronger = [one["pgd"] <= one["fgsm"] for one in found.values()]
     few = plain["search"]
+    printed = published("adversarial_mnist").tables["accuracy"]
     return [
         Claim(
             claim="FGSM is weaker than PGD",
@@ -173,7 +126,7 @@ def _claims(found: Mapping[str, Figures], crossed: Mapping[str, Sequence[Sequenc
         ),
         *_transfer_claims(found, crossed),
         Claim(
-            claim="Adversarial training helps (89.6 to 92.5 % under PGD on MNIST)",
+            claim=f"Adversarial training helps (accuracy in % under PGD on MNIST: {printed.at('PGD-trained', 'pgd')})",
             verdict="confirmed" if robust["pgd"] > max(plain["pgd"] + 30, 80)
             else "partly" if robust["pgd"] > plain["pgd"] + 30 else "refuted",
             found=f"Under PGD {robust['pgd']:.1f} % against {plain['pgd']:.1f} % of the plain network; clean "
@@ -196,7 +149,7 @@ def _claims(found: Mapping[str, Figures], crossed: Mapping[str, Sequence[Sequenc
             claim="A penalty on the L1 size of the change gives changes of few pixels",
             verdict="confirmed" if few["reached"] > 95 and few["pixels"] < pixels / 10
             else "partly" if few["pixels"] < pixels / 4 else "refuted",
-            found=f"The plain network answers the wanted digit for {few['reached']:.0f} % of the pictures, with "
+            found=f"The plain network predicts the targeted digit for {few['reached']:.0f} % of the pictures, with "
             f"{few['pixels']:.0f} of {pixels} pixels changed (median) and an L1 size of {few['l1']:.1f}; PGD changes "
             f"{plain['pgd pixels']:.0f}.",
         ),
@@ -204,25 +157,25 @@ def _claims(found: Mapping[str, Figures], crossed: Mapping[str, Sequence[Sequenc
 
 
 def _transfer_claims(found: Mapping[str, Figures], crossed: Mapping[str, Sequence[Sequence[float]]]) -> list[Claim]:
-    """Do examples transfer, and more so between like networks? By source and by target, since some targets are weak."""
+    """Do examples transfer, and more between similar networks? By source and target, since some targets are weak."""
     names = list(found)
     at = {name: row for row, name in enumerate(names)}
     (less, weak), (most, strong) = crossed.items()
-    own, twin, other = (at[name] for name in (PLAIN, "plain, other seed", "MLP"))
-    undone = [name for name in ("plain, other seed", "MLP") if strong[own][at[name]] <= 100 - found[name]["noise"]]
+    own, twin, other = (at[name] for name in (PLAIN, TWIN, "MLP"))
+    undone = [name for name in (TWIN, "MLP") if strong[own][at[name]] <= 100 - found[name]["noise"]]
     pairs = [(weak[own][twin], weak[own][other]), (weak[twin][own], weak[other][own])]
     wins = sum(like > unlike for like, unlike in pairs)
     return [
         Claim(
-            claim="Examples made on one network fool others",
+            claim="Adversarial examples of one network fool others",
             verdict="partly" if undone else "confirmed",
             found=f"Within {most}, examples of the plain LeNet fool its twin of another seed on "
             f"{strong[own][twin]:.1f} % and the MLP on {strong[own][other]:.1f} %; random signs leave them "
-            f"{100 - found['plain, other seed']['noise']:.1f} and {100 - found['MLP']['noise']:.1f} % wrong. The "
+            f"{100 - found[TWIN]['noise']:.1f} and {100 - found['MLP']['noise']:.1f} % wrong. The "
             f"PGD-trained network is fooled on {strong[own][at['PGD-trained']]:.1f} %.",
         ),
         Claim(
-            claim="They transfer more between networks of like architecture",
+            claim="They transfer better between networks of the same architecture",
             verdict=("refuted", "partly", "confirmed")[wins],
             found=f"Within {less}: from the plain LeNet to its twin {pairs[0][0]:.1f} %, to the MLP "
             f"{pairs[0][1]:.1f} %; to the plain LeNet from its twin {pairs[1][0]:.1f} %, from the "

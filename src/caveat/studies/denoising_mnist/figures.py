@@ -34,13 +34,15 @@ class Shots:
 
 
 def shots(model: DenoisingClassifier, given: Sets, *, seed: int) -> Shots:
-    """Digits, noised, and as the autoencoder gives them back; pseudo-OOD digits beside what they are made of."""
+    """Digits, with noise, and reconstructed; pseudo-OOD digits beside what they are made of."""
     draw = torch.Generator().manual_seed(seed)
-    known = given.held[torch.linspace(0, len(given.held) - 1, 2 * SHOWN).long()]
+    inside = given.held[torch.linspace(0, len(given.held) - 1, 2 * SHOWN).long()]
     with torch.no_grad():
-        strips = [[x, z, model.reconstruct(z)] for x in (given.zeros[:SHOWN], known[:SHOWN]) for z in [noised(x, draw)]]
-    plain = pseudo_ood(known, torch.Generator().manual_seed(seed))
-    drawn = pseudo_ood(known, torch.Generator().manual_seed(seed), model=model)
+        strips = [
+            [x, z, model.reconstruct(z)] for x in (given.zeros[:SHOWN], inside[:SHOWN]) for z in [noised(x, draw)]
+        ]
+    plain = pseudo_ood(inside, torch.Generator().manual_seed(seed))
+    drawn = pseudo_ood(inside, torch.Generator().manual_seed(seed), model=model)
     return Shots(_png(strips[0]), _png(strips[1]), _png([plain, drawn]))
 
 
@@ -65,9 +67,9 @@ def trade_off(
     points: Sequence[Mapping[str, float | str]],
     printed: tuple[float, float],
 ) -> dict[str, Any]:
-    """Zeros found against other digits right, one line a criterion; the rules' points, and the published one."""
+    """Zeros detected against other digits correct, one line a criterion; the rules' points, and the published one."""
     rows = [
-        {"score": name, "others right": right, "zeros found": share}
+        {"score": name, "others correct": right, "zeros detected": share}
         for name, curve in curves.items()
         for share, right in zip(grid, curve, strict=True)
     ]
@@ -76,55 +78,59 @@ def trade_off(
         alt.Chart(alt.Data(values=rows))
         .mark_line(strokeWidth=2, clip=True)
         .encode(
-            x=alt.X("others right:Q", title="others right, %", scale=alt.Scale(domain=[70, 100])),
-            y=alt.Y("zeros found:Q", title="zeros found, %", scale=alt.Scale(domain=[50, 100])),
+            x=alt.X("others correct:Q", title="others correct, %", scale=alt.Scale(domain=[70, 100])),
+            y=alt.Y("zeros detected:Q", title="zeros detected, %", scale=alt.Scale(domain=[50, 100])),
             color=alt.Color(
                 "score:N", title=None, scale=alt.Scale(domain=names, range=list(plots.COLOURS[2:5][: len(names)]))
             ),
-            order="zeros found:Q",
+            order="zeros detected:Q",
         )
     )
     whose = ["ours", "published"]
     marks = [dict(point) | {"whose": "ours"} for point in points]
-    marks.append({"whose": "published", "rule": "the report", "zeros found": printed[0], "others right": printed[1]})
+    marks.append(
+        {"whose": "published", "rule": "the report", "zeros detected": printed[0], "others correct": printed[1]}
+    )
     dots = (
         alt.Chart(alt.Data(values=marks))
         .mark_point(filled=True, size=80, opacity=1, clip=True)
         .encode(
-            x="others right:Q",
-            y="zeros found:Q",
+            x="others correct:Q",
+            y="zeros detected:Q",
             shape=alt.Shape("whose:N", title=None, scale=alt.Scale(domain=whose, range=["circle", "diamond"])),
             fill=alt.Fill("whose:N", title=None, scale=alt.Scale(domain=whose, range=[OURS, PRINTED])),
             tooltip=[
-                alt.Tooltip("rule:N"), alt.Tooltip("zeros found:Q", format=".1f"),
-                alt.Tooltip("others right:Q", format=".1f"),
+                alt.Tooltip("rule:N"), alt.Tooltip("zeros detected:Q", format=".1f"),
+                alt.Tooltip("others correct:Q", format=".1f"),
             ],
         )
     )  # fmt: skip
     layers = alt.layer(lines, dots)
-    return plots.finish(layers, description="Zeros found against other digits right", height=320)
+    return plots.finish(layers, description="Zeros detected against other digits correct", height=320)
 
 
 def confidences(histograms: Mapping[str, Sequence[float]], *, description: str) -> dict[str, Any]:
-    """How the largest softmax is spread over right and wrong answers and zeros, in % of each."""
+    """How the largest softmax is distributed over correct and wrong predictions and zeros, in % of each."""
     rows = [
-        {"largest softmax": (bin + 0.5) / len(shares), "share, %": share, "answers": group}
+        {"largest softmax": (bin + 0.5) / len(shares), "share, %": share, "predictions": group}
         for group, shares in histograms.items()
         for bin, share in enumerate(shares)
     ]
-    return plots.lines(rows, x="largest softmax", y="share, %", colour="answers", description=description)
+    return plots.lines(rows, x="largest softmax", y="share, %", colour="predictions", description=description)
 
 
 def by_digit(errors: Mapping[int, Mapping[str, float]]) -> dict[str, Any]:
     """Median and 10 to 90 % range of the reconstruction error of every digit."""
     rows = [
         {"digit": str(digit), "low": found["10 %"], "median": found["median"], "high": found["90 %"],
-         "kind": "known" if digit else "ood"}
+         "kind": "in-distribution" if digit else "OOD"}
         for digit, found in errors.items()
     ]  # fmt: skip
     base = alt.Chart(alt.Data(values=rows)).encode(
         x=alt.X("digit:N", title="digit", axis=alt.Axis(labelAngle=0)),
-        color=alt.Color("kind:N", title=None, scale=alt.Scale(domain=["known", "ood"], range=[OURS, PRINTED])),
+        color=alt.Color(
+            "kind:N", title=None, scale=alt.Scale(domain=["in-distribution", "OOD"], range=[OURS, PRINTED])
+        ),
     )
     ranges = base.mark_rule(strokeWidth=3, opacity=0.5).encode(
         y=alt.Y("low:Q", title="reconstruction error of a pixel"), y2="high:Q"

@@ -1,4 +1,4 @@
-"""Data and networks of the study on OOD zeros: sizes, sets, and training as it can be gone on with."""
+"""Data and networks of the study on OOD zeros: sizes, sets, and training that can be resumed."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,7 +53,7 @@ ABLATIONS: dict[str, Denoising] = {
 
 @dataclass(frozen=True)
 class Sets:
-    """Known digits 1 to 9; zeros only in `zeros`, which nothing is chosen by."""
+    """In-distribution digits 1 to 9; zeros only in `zeros`, by which nothing is chosen."""
 
     train: Source
     held: Tensor

@@ -1,21 +1,19 @@
-"""What the study of gradient uncertainty found: tables, claims and figures, from the figures of its CNNs."""
+"""What the study of gradient uncertainty shows: tables and claims, from the figures of its CNNs."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
-import altair as alt
+from caveat.records.findings import Claim, Findings, Row, Scale, Table, cell
+from caveat.studies.gradient_uncertainty.figures import figures
+from caveat.studies.gradient_uncertainty.training import FEW
+from caveat.studies.kit import common
+from caveat.studies.kit.published import published
 
-from caveat.records.findings import Claim, Figure, Findings, Row, Scale, Table, cell
-from caveat.studies.kit import common, plots
-
-__all__ = ["MIXTURES", "findings"]
+__all__ = ["MIXTURES", "told"]
 
 Found = Sequence[Mapping[str, Any]]
 """One a CNN: `accuracy`, `single` and `meta` (by score, set and figure of merit); of the first also what is drawn."""
-SOURCE = (
-    "Oberdiek, Rottmann and Gottschalk, Classification Uncertainty of Deep Neural Networks Based on Gradient "
-    "Information, ANNPR 2018 (arXiv 1805.08440)."
-)
 MIXTURES: dict[str, tuple[str, ...]] = {
     "validation": (),
     "validation + noise": ("uniform",),
@@ -26,23 +24,26 @@ MIXTURES: dict[str, tuple[str, ...]] = {
 """What the meta classifiers are fitted on: validation digits, and 200 pictures of each kind named."""
 MERITS = {"auroc": "AUROC", "aupr_in": "AUPR-In", "aupr_out": "AUPR-Out"}
 LINEAR = ("GLM", "LASSO", "ridge", "elastic net")
+NOISES = ("uniform", "normal")
+KINDS_OF_NOISE = ("noise", "normal noise")
+"""Names of the mixtures with one kind of noise."""
 
 
-def findings(
+def told(
     found: Found, *, scale: Scale, seeds: Sequence[int], size: Mapping[str, int], names: Mapping[str, str]
 ) -> Findings:
-    """All of it."""
+    """Findings from the figures of each CNN."""
     accuracy = [one["accuracy"] for one in found]
     smoke = scale == "smoke"
     return common.findings(
         study="gradient-uncertainty",
-        title="Gradient uncertainty: which answers on digits are wrong, and what is no digit?",
-        source=SOURCE,
+        title="Gradient uncertainty: detecting misclassified digits and OOD inputs",
+        source=published("gradient_uncertainty").source,
         scale=scale,
         seeds=seeds,
         settings={
             **size, "optimizer": "SGD, momentum 0.9, rate / 10 on a plateau, not below 0.001",
-            "decay": 1e-3, "dropout": 0.33, "weights": "Glorot", "known OOD inputs of each kind": 200,
+            "decay": 1e-3, "dropout": 0.33, "weights": "Glorot", "OOD inputs of each kind in the fit": FEW,
             **names, "accuracy in %": round(sum(accuracy) / len(accuracy), 2),
         },
         reduced=_reduced(found, scale, size, names),
@@ -50,21 +51,22 @@ def findings(
         tables=[*_tables(found, "Single metrics", "single", list(found[0]["single"])),
                 *_tables(found, "Linear meta classifiers", "meta",
                          ["entropy", *(f"{name}{end}" for end in (", as published", "") for name in LINEAR)]),
-                *_tables(found, "Meta classifiers by what they are fitted on", "meta",
+                *_tables(found, "Meta classifiers by their training data", "meta",
                          [name for name in found[0]["meta"] if "; " in name])],
-        figures=_figures(found[0]),
-        notes=["Smoke: other data, to see that all works; the figures mean nothing."] if smoke else [
-            "The paper's tables are made from files that were not published with it; none of their figures is printed "
-            "here. Its claims are compared one by one.",
-            "Every column compares a set with the correct answers on test digits, in %: mean and standard deviation "
-            "over CNNs trained on re-drawn splits. AUPR-In: correct answers positive; AUPR-Out: the others positive.",
+        figures=figures(found[0]),
+        notes=["Smoke: other data, to see that everything works; the figures mean nothing."] if smoke else [
+            "The files of the paper's tables were not published with it; none of their figures is printed here. Its "
+            "claims are compared one by one.",
+            "Every column compares a set with the correct predictions on test digits, in %: mean and standard "
+            "deviation over CNNs trained on re-drawn splits. AUPR-In: correct predictions positive; AUPR-Out: the "
+            "others.",
             "The paper's text swaps the axes of the ROC and of the precision-recall curve; here they are as usual.",
         ],
     )  # fmt: skip
 
 
 def _reduced(found: Found, scale: Scale, size: Mapping[str, int], names: Mapping[str, str]) -> list[str]:
-    here = [] if names["known"].startswith("EMNIST") else [
+    here = [] if names["in-distribution"].startswith("EMNIST") else [
         "MNIST's 70,000 digits stand in for EMNIST's 280,000, and notMNIST, KMNIST and Omniglot for its letters "
         "(put emnist_digits and emnist_letters under CAVEAT_DATA to change that)."
     ]  # fmt: skip
@@ -105,64 +107,82 @@ def _tables(found: Found, title: str, part: str, methods: Sequence[str]) -> list
 Verdict = Literal["confirmed", "partly", "refuted", "untested"]
 
 
-def _claims(found: Found) -> list[Claim]:
-    sets = list(found[0]["single"]["entropy"])
-    noises, shapes = (
-        [s for s in sets if s in ("uniform", "normal")],
-        [s for s in sets if s not in ("uniform", "normal")],
-    )
-    near = [s for s in shapes if s != "CIFAR-10"]
+@dataclass(frozen=True)
+class _Means:
+    """Means over the CNNs, by score, metric and sets."""
 
-    def mean(name: str, merit: str, over: Sequence[str]) -> float:
-        part = "single" if name in found[0]["single"] else "meta"
-        values = [one[part][name][other][merit] for one in found for other in over]
+    found: Found
+
+    def sets(self) -> list[str]:
+        """What is compared with the correct predictions."""
+        return list(self.found[0]["single"]["entropy"])
+
+    def mean(self, name: str, merit: str, over: Sequence[str]) -> float:
+        """Over those sets, too."""
+        part = "single" if name in self.found[0]["single"] else "meta"
+        values = [one[part][name][other][merit] for one in self.found for other in over]
         return sum(values) / len(values)
 
-    def gains(name: str, base: str, merit: str) -> dict[str, float]:
-        return {other: mean(name, merit, [other]) - mean(base, merit, [other]) for other in sets}
+    def gains(self, name: str, base: str) -> dict[str, float]:
+        """Of AUPR-Out over another score, by set."""
+        return {s: self.mean(name, "aupr_out", [s]) - self.mean(base, "aupr_out", [s]) for s in self.sets()}
 
+
+def _claims(found: Found) -> list[Claim]:
+    means = _Means(found)
+    return [
+        *_single_claims(means),
+        _linear(means, ", as published", "as published, on standardised columns, strength 1"),
+        _linear(means, "", "on clipped logarithms, strength by cross-validation"),
+        *_mixture_claims(means),
+        _normal_noise(means),
+        _activations(means),
+    ]
+
+
+def _single_claims(means: _Means) -> list[Claim]:
+    sets = means.sets()
+    noises = [s for s in sets if s in NOISES]
+    near = [s for s in sets if s not in (*NOISES, "CIFAR-10")]
     norms = [f"{statistic}, all layers" for statistic in ("l1", "l2", "min", "max")]
+    best = max(norms, key=lambda name: means.mean(name, "auroc", near))
+    behind = means.mean("entropy", "auroc", near) - means.mean(best, "auroc", near)
     shapeless = [f"{statistic}, all layers" for statistic in ("mean", "skewness", "kurtosis")]
-    best = max(norms, key=lambda name: mean(name, "auroc", near))
-    behind = mean("entropy", "auroc", near) - mean(best, "auroc", near)
-    useless = {name: mean(name, "auroc", sets) for name in shapeless}
-    on_noise = {name: mean(name, "aupr_out", noises) for name in ("entropy", best)}
-    noise = gains("NN; validation + noise", "NN; validation", "aupr_out")
-    printed = gains("NN, as published; validation + noise", "NN, as published; validation", "aupr_out")
-    more = gains("NN; validation + noise + CIFAR-10 + Omniglot", "NN; validation + noise", "aupr_out")
-    others = [s for s in sets if s not in ("uniform", "normal", "CIFAR-10", "Omniglot")]
-    normal = gains("NN; validation + normal noise", "NN; validation", "aupr_out")
-    own = {
-        k: mean(f"NN; {k}", "auroc", ["wrong"])
-        for k in ("validation", "validation + noise", "validation + normal noise")
-    }
-    lively = "NN on activations; validation + noise"
-    active = {"all": mean(lively, "auroc", sets), "wrong": mean(lively, "auroc", ["wrong"])}
-    against = gains("NN; validation + noise", "entropy", "aupr_out")
+    useless = {name: means.mean(name, "auroc", sets) for name in shapeless}
+    entropy = means.mean("entropy", "auroc", sets)
+    on_noise = {name: means.mean(name, "aupr_out", noises) for name in ("entropy", best)}
     return [
         Claim(
-            claim="Single gradient metrics are comparable to entropy and softmax as thresholds",
+            claim="Single gradient metrics are comparable to entropy and softmax as scores to threshold",
             verdict="confirmed" if behind <= 1 else "partly" if behind <= 3 else "refuted",
-            found=f"On wrong answers and shapes of strokes ({', '.join(near)}) the best norm ({best}) reaches a mean "
-            f"AUROC of {mean(best, 'auroc', near):.1f}, entropy {mean('entropy', 'auroc', near):.1f}, softmax "
-            f"{mean('softmax', 'auroc', near):.1f}.",
+            found=f"On wrong predictions and other characters ({', '.join(near)}) the best norm ({best}) reaches a "
+            f"mean AUROC of {means.mean(best, 'auroc', near):.1f}, entropy {means.mean('entropy', 'auroc', near):.1f}, "
+            f"softmax {means.mean('softmax', 'auroc', near):.1f}.",
         ),
         Claim(
-            claim="Mean, skewness and kurtosis are unfit as thresholds",
-            verdict=_all(value < mean("entropy", "auroc", sets) - 10 for value in useless.values()),
+            claim="Mean, skewness and kurtosis are unsuitable as scores to threshold",
+            verdict=_all(value < entropy - 10 for value in useless.values()),
             found="Mean AUROC over all sets: "
             + ", ".join(f"{name} {value:.1f}" for name, value in useless.items())
-            + f"; entropy {mean('entropy', 'auroc', sets):.1f}. Each in the direction that is better in validation.",
+            + f"; entropy {entropy:.1f}. Each in the direction that is better in validation.",
         ),
         Claim(
-            claim="Single gradient metrics find noise badly",
+            claim="Single gradient metrics detect noise badly",
             verdict="confirmed" if on_noise["entropy"] > on_noise[best] + 2 else "refuted",
             found=f"AUPR-Out on noise: {best} {on_noise[best]:.1f}, entropy {on_noise['entropy']:.1f}.",
         ),
-        _linear(mean, sets, ", as published", "as published, on standardised columns, strength 1"),
-        _linear(mean, sets, "", "on clipped logarithms, strength by cross-validation"),
+    ]
+
+
+def _mixture_claims(means: _Means) -> list[Claim]:
+    noise = means.gains("NN; validation + noise", "NN; validation")
+    printed = means.gains("NN, as published; validation + noise", "NN, as published; validation")
+    against = means.gains("NN; validation + noise", "entropy")
+    more = means.gains("NN; validation + noise + CIFAR-10 + Omniglot", "NN; validation + noise")
+    others = [s for s in means.sets() if s not in (*NOISES, "CIFAR-10", "Omniglot")]
+    return [
         Claim(
-            claim="Known OOD inputs lift AUPR-Out of the meta NN: 200 pictures of uniform noise already do",
+            claim="OOD inputs in the fit raise AUPR-Out of the meta NN: 200 pictures of uniform noise are enough",
             verdict=_all(gain > 0 for gain in noise.values()),
             found=f"By {_listed(noise)} points; mean {_average(noise):.1f}. As published, without clipped logarithms: "
             f"{_listed(printed)}; mean {_average(printed):.1f}.",
@@ -173,35 +193,43 @@ def _claims(found: Found) -> list[Claim]:
             found=f"AUPR-Out above entropy's: {_listed(against)} points; mean {_average(against):.1f}.",
         ),
         Claim(
-            claim="More kinds of known OOD inputs help more",
+            claim="More kinds of OOD inputs in the fit help more",
             verdict=_all(more[other] > 0 for other in others),
-            found=f"CIFAR-10 and Omniglot added: {_listed(more)} points of AUPR-Out. On sets of which none was "
-            f"shown ({', '.join(others)}): mean {_average({k: more[k] for k in others}):.1f}.",
+            found=f"CIFAR-10 and Omniglot added: {_listed(more)} points of AUPR-Out. On sets that were not in the fit "
+            f"({', '.join(others)}): mean {_average({k: more[k] for k in others}):.1f}.",
         ),
-        Claim(
-            claim="Normal noise helps less than uniform noise, and harms on wrong answers",
-            verdict="confirmed"
-            if _average(normal) < _average(noise) and own["validation + normal noise"] < own["validation"]
-            else "partly"
-            if _average(normal) < _average(noise) or own["validation + normal noise"] < own["validation"]
-            else "refuted",
-            found=f"AUPR-Out rises by {_average(normal):.1f} points on average, with uniform noise by "
-            f"{_average(noise):.1f}; AUROC on wrong answers {own['validation + normal noise']:.2f}, with uniform noise "
-            f"{own['validation + noise']:.2f}, without {own['validation']:.2f}.",
-        ),
-        Claim(
-            claim="Statistics of activations may serve as well (the paper's outlook)",
-            verdict="confirmed"
-            if active["all"] >= mean("NN; validation + noise", "auroc", sets) - 1
-            else "refuted",
-            found=f"Mean AUROC of the NN with 200 pictures of noise: {active['all']:.1f} on activations and entropy, "
-            f"{mean('NN; validation + noise', 'auroc', sets):.1f} on gradients and entropy; on wrong answers "
-            f"{active['wrong']:.1f} and {own['validation + noise']:.1f}.",
-        ),
-    ]  # fmt: skip
+    ]
 
 
-def _linear(mean: Callable[[str, str, Sequence[str]], float], sets: Sequence[str], end: str, words: str) -> Claim:
+def _normal_noise(means: _Means) -> Claim:
+    noise, normal = (_average(means.gains(f"NN; validation + {kind}", "NN; validation")) for kind in KINDS_OF_NOISE)
+    plain, with_noise, with_normal = (
+        means.mean(f"NN; validation{kind}", "auroc", ["wrong"]) for kind in ("", *(f" + {k}" for k in KINDS_OF_NOISE))
+    )
+    less, harms = normal < noise, with_normal < plain
+    return Claim(
+        claim="Normal noise helps less than uniform noise, and harms the detection of wrong predictions",
+        verdict="confirmed" if less and harms else "partly" if less or harms else "refuted",
+        found=f"AUPR-Out rises by {normal:.1f} points on average, with uniform noise by {noise:.1f}; AUROC on wrong "
+        f"predictions {with_normal:.2f}, with uniform noise {with_noise:.2f}, without {plain:.2f}.",
+    )
+
+
+def _activations(means: _Means) -> Claim:
+    sets = means.sets()
+    own, other = "NN; validation + noise", "NN on activations; validation + noise"
+    gradients, activations = (means.mean(name, "auroc", sets) for name in (own, other))
+    return Claim(
+        claim="Statistics of activations may do as well (the paper's outlook)",
+        verdict="confirmed" if activations >= gradients - 1 else "refuted",
+        found=f"Mean AUROC of the NN with 200 pictures of noise: {activations:.1f} on activations and entropy, "
+        f"{gradients:.1f} on gradients and entropy; on wrong predictions {means.mean(other, 'auroc', ['wrong']):.1f} "
+        f"and {means.mean(own, 'auroc', ['wrong']):.1f}.",
+    )
+
+
+def _linear(means: _Means, end: str, words: str) -> Claim:
+    sets, mean = means.sets(), means.mean
     plain = {other: mean(f"GLM{end}", "aupr_out", [other]) for other in sets}
     better = [o for o in sets if min(mean(f"{k}{end}", "aupr_out", [o]) for k in ("LASSO", "elastic net")) > plain[o]]
     averages = {name: mean(f"{name}{end}", "aupr_out", sets) for name in LINEAR}
@@ -216,7 +244,7 @@ def _linear(mean: Callable[[str, str, Sequence[str]], float], sets: Sequence[str
     )
 
 
-def _all(each: Any) -> Verdict:
+def _all(each: Iterable[bool]) -> Verdict:
     seen = list(each)
     return "confirmed" if all(seen) else "partly" if any(seen) else "refuted"
 
@@ -227,66 +255,3 @@ def _listed(gains: Mapping[str, float]) -> str:
 
 def _average(values: Mapping[str, float]) -> float:
     return sum(values.values()) / len(values)
-
-
-def _figures(first: Mapping[str, Any]) -> list[Figure]:
-    largest: dict[str, float] = {}
-    for row in first["path"]:
-        largest[row["column"]] = max(largest.get(row["column"], 0.0), abs(row["coefficient"]))
-    shown = sorted(largest, key=lambda name: -largest[name])[:8]
-    path = plots.lines(
-        [row for row in first["path"] if row["column"] in shown], x="strength", y="coefficient", colour="column",
-        log_x=True, description="Coefficients of the LASSO over the strength of its penalty",
-    )  # fmt: skip
-    made = [
-        Figure(
-            title="The LASSO's path", spec=path,
-            caption="First CNN, validation digits alone; the eight columns with the largest coefficients.",
-        ),
-        Figure(
-            title="What the meta NN lives on", spec=_bars(first["importances"]),
-            caption="By how much the log loss grows (nats) when the columns of a layer, or of a statistic, are "
-            "shuffled together; all test sets, NN with 200 pictures of noise.",
-        ),
-    ]  # fmt: skip
-    statistics = list(dict.fromkeys(row["statistic"] for row in first["strips"]))
-    return made + [
-        Figure(
-            title=f"{_axis(statistic)}, over all layers",
-            spec=_strip([row for row in first["strips"] if row["statistic"] == statistic], statistic),
-            caption="Where each set's values lie: darker = more. First CNN.",
-        )
-        for statistic in statistics
-    ]  # fmt: skip
-
-
-def _axis(statistic: str) -> str:
-    return statistic if statistic in ("mean", "skewness") else f"log10 |{statistic}|"
-
-
-def _bars(values: Mapping[str, float]) -> dict[str, Any]:
-    rows = [{"columns": name, "growth": value} for name, value in values.items()]
-    chart = alt.Chart(alt.Data(values=rows)).mark_bar(fill=plots.COLOURS[0]).encode(
-        y=alt.Y("columns:N", sort=None, title=None),
-        x=alt.X("growth:Q", title="growth of the log loss, nats"),
-        tooltip=[alt.Tooltip("columns:N"), alt.Tooltip("growth:Q", format=".3~g")],
-    )  # fmt: skip
-    return plots.finish(chart, description="Permutation importances of layers and statistics")
-
-
-def _strip(rows: Sequence[Mapping[str, Any]], statistic: str) -> dict[str, Any]:
-    colours = alt.Scale(domain=["correct", "wrong", "ood"], range=[plots.COLOURS[k] for k in (0, 2, 1)])
-    values = [
-        {k: row[k] for k in ("set", "from", "to", "share")}
-        | {"kind": row["set"] if row["set"] in ("correct", "wrong") else "ood"}
-        for row in rows
-    ]
-    chart = alt.Chart(alt.Data(values=values)).mark_rect().encode(
-        y=alt.Y("set:N", sort=None, title=None),
-        x=alt.X("from:Q", title=_axis(statistic),
-                scale=alt.Scale(zero=False, nice=False)),
-        x2="to:Q",
-        opacity=alt.Opacity("share:Q", legend=None, scale=alt.Scale(domain=[0, 1], range=[0.03, 1])),
-        color=alt.Color("kind:N", title=None, scale=colours),
-    )  # fmt: skip
-    return plots.finish(chart, description=f"Spread of the {statistic} per set", height=220)

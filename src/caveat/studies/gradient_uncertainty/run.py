@@ -17,59 +17,64 @@ from caveat.observations import Observations, observe
 from caveat.records.findings import Findings, Scale
 from caveat.scores import activations, gradients, meta
 from caveat.scores.logits import entropy, msp
-from caveat.studies.gradient_uncertainty import findings as gradient_findings
-from caveat.studies.gradient_uncertainty.training import SIZES, WHOLE, Size, trained
+from caveat.studies.gradient_uncertainty.findings import MIXTURES, told
+from caveat.studies.gradient_uncertainty.training import FEW, SIZES, WHOLE, Size, trained
 from caveat.studies.kit import common
+from caveat.studies.kit import folder as folders
 
 __all__ = ["run"]
 
 LAYERS = ("conv1", "conv2", "conv3", "head")
-FEW = 200
-"""Known OOD inputs of each kind, as in the paper."""
 Columns = Mapping[str, Tensor]
 """Of one set, by kind: `paper` (29 columns), `all`, `activations`, `both`."""
 
 
 @dataclass(frozen=True)
 class Sets:
-    """Pictures in memory: bytes of the known, floats of the OOD."""
+    """Pictures in memory: bytes of the in-distribution ones, floats of the OOD ones."""
 
     images: Tensor
     labels: Tensor
     ood: dict[str, Tensor]
     few: dict[str, Tensor]
-    """Known OOD inputs for meta classifiers; none of them is judged."""
+    """OOD inputs that meta classifiers are fitted on; none of them is judged."""
     names: dict[str, str]
-    """What the sets are, for people."""
+    """What the sets are, as it is shown."""
 
 
 def run(folder: Path, *, scale: Scale, seed: int, say: Callable[[str], None]) -> Findings:
     """Train CNNs on re-drawn splits, take the statistics of their gradients, fit meta classifiers, compare."""
-    sets = _sets(scale, seed)
-    size = WHOLE if scale == "full" and len(sets.images) >= 280_000 else SIZES[scale]
+    whole = scale == "full" and all(place is not None and place.exists() for place in _emnist())
+    size = WHOLE if whole else SIZES[scale]
+    folders.claim(folder, study="gradient-uncertainty", scale=scale, seed=seed, size=size)
+    sets = _sets(scale, size, seed, whole=whole)
     seeds = [seed + number for number in range(size.nets)]
-    found = [_one(sets, size, one, folder / scale / f"cnn-{one}", say, drawn=one == seed) for one in seeds]
-    return gradient_findings.findings(found, scale=scale, seeds=seeds, size=vars(size), names=sets.names)
+    found = [_one(sets, size, one, folder / f"cnn-{one}", say, drawn=one == seed) for one in seeds]
+    return told(found, scale=scale, seeds=seeds, size=vars(size), names=sets.names)
 
 
-def _sets(scale: Scale, seed: int) -> Sets:
-    emnist = [under_root("emnist_digits"), under_root("emnist_letters")]
-    whole = scale == "full" and all(place is not None and place.exists() for place in emnist)
+def _emnist() -> list[Path | None]:
+    """Where digits and letters would be."""
+    return [under_root("emnist_digits"), under_root("emnist_letters")]
+
+
+def _sets(scale: Scale, size: Size, seed: int, *, whole: bool) -> Sets:
+    """MNIST's digits, or with `whole` EMNIST's, and the OOD sets."""
     if scale == "smoke":
-        known, specs = ["digits:train+28x28", "digits:test+28x28"], {"blobs": "blobs"}
+        inside, specs = ["digits:train+28x28", "digits:test+28x28"], {"blobs": "blobs"}
     else:
-        known = [f"parquet:{emnist[0]}/{part}-*.parquet" for part in ("train", "test")] if whole else []
-        known = known or ["mnist:train", "mnist:test"]
+        emnist = _emnist()
+        inside = [f"parquet:{emnist[0]}/{part}-*.parquet" for part in ("train", "test")] if whole else []
+        inside = inside or ["mnist:train", "mnist:test"]
         letters = f"parquet:{emnist[1]}/test-*.parquet" if whole else "notmnist_small"
         specs = {
             "letters": letters, "KMNIST": "kmnist:test", "Omniglot": "omniglot+invert+28x28",
             "CIFAR-10": "cifar10:test+grey+28x28",
         }  # fmt: skip
-    digits = [common.pictures(data.load(spec)) for spec in known]
+    digits = [common.pictures(data.load(spec)) for spec in inside]
     images = torch.cat([part for part, _ in digits]).mul_(255).round_().to(torch.uint8)
     like = data.from_tensors(images)
     generator = torch.Generator().manual_seed(seed)
-    size = WHOLE if whole else SIZES[scale]
     ood: dict[str, Tensor] = {}
     few: dict[str, Tensor] = {}
     for name, spec in specs.items():
@@ -80,12 +85,12 @@ def _sets(scale: Scale, seed: int) -> Sets:
     for name, make in (("uniform", outliers.uniform), ("normal", outliers.normal)):
         few[name] = make((FEW, *like.shape), generator)
         ood[name] = make((size.ood, *like.shape), generator)
-    names = {"known": " and ".join(known) if not whole else "EMNIST digits", **specs}
+    names = {"in-distribution": " and ".join(inside) if not whole else "EMNIST digits", **specs}
     return Sets(images, torch.cat([labels for _, labels in digits]), ood, few, names)
 
 
 def _one(sets: Sets, size: Size, seed: int, place: Path, say: Callable[[str], None], *, drawn: bool) -> dict[str, Any]:
-    """All figures of one CNN; kept, so that a stopped study goes on."""
+    """All figures of one CNN; stored, so that a stopped study goes on."""
     done = place / "figures.json"
     if done.exists():
         return json.loads(done.read_text(encoding="utf-8"))
@@ -179,14 +184,14 @@ def _classifiers(held_out: Observations, few: Mapping[str, Observations], seed: 
         "ridge": meta.ridge(*data_with(), generator=draw()),
         "elastic net": meta.elastic_net(*data_with(), generator=draw()),
     }
-    for mixture, kinds in gradient_findings.MIXTURES.items():
+    for mixture, kinds in MIXTURES.items():
         made[f"NN, as published; {mixture}"] = meta.network(*data_with(*kinds), generator=draw(), **plain)
         made[f"NN; {mixture}"] = meta.network(*data_with(*kinds), generator=draw())
         made[f"LASSO; {mixture}"] = meta.lasso(*data_with(*kinds), generator=draw())
         made[f"trees; {mixture}"] = meta.trees(*data_with(*kinds), generator=draw())
     scores: dict[str, Score] = {name: _on("gradients", fitted) for name, fitted in made.items()}
     for mixture in ("validation", "validation + noise"):
-        kinds = gradient_findings.MIXTURES[mixture]
+        kinds = MIXTURES[mixture]
         name = f"NN on activations; {mixture}"
         scores[name] = _on("activations", meta.network(*data_with(*kinds, of="activations"), generator=draw()))
     return scores
@@ -199,7 +204,7 @@ def _on(kind: str, fitted: Any) -> Score:
 def _judged(
     scores: Mapping[str, Score], correct: Observations, others: Mapping[str, Observations]
 ) -> dict[str, dict[str, dict[str, float]]]:
-    """Figures by score and set, each set against the correct answers."""
+    """Metrics by score and set, each set against the correct predictions."""
     found: dict[str, dict[str, dict[str, float]]] = {}
     for name, score in scores.items():
         right = score(correct)
@@ -214,9 +219,9 @@ def _drawn(
     """What the figures of the first CNN show: values of the metrics, the LASSO's path, importances."""
     wrong = held_out.logits.argmax(dim=1) != held_out.labels
     noisy = torch.cat([_columns(held_out), _columns(few["uniform"])])
-    unsure = torch.cat([wrong, torch.ones(len(few["uniform"]), dtype=torch.bool)])
+    positive = torch.cat([wrong, torch.ones(len(few["uniform"]), dtype=torch.bool)])
     path = meta.path(_columns(held_out), wrong)
-    network = meta.network(noisy, unsure, generator=torch.Generator().manual_seed(seed))
+    network = meta.network(noisy, positive, generator=torch.Generator().manual_seed(seed))
     judged = torch.cat([_columns(seen) for seen in (correct, *others.values())])
     truth = torch.arange(len(judged)) >= len(correct)
     shuffled = meta.importances(

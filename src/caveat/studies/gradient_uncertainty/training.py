@@ -20,7 +20,11 @@ from caveat.observations import observe
 from caveat.records.findings import Scale
 from caveat.training import fit
 
-__all__ = ["SIZES", "WHOLE", "Size", "trained"]
+__all__ = ["FEW", "SIZES", "WHOLE", "Size", "trained"]
+
+
+FEW = 200
+"""OOD inputs of each kind that meta classifiers are fitted on, as in the paper."""
 
 
 @dataclass(frozen=True)

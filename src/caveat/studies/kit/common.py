@@ -1,4 +1,4 @@
-"""What the studies share: figures as the papers take them, findings with their date."""
+"""What the studies share: metrics as the papers take them, rows of tables, findings with their date."""
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -11,17 +11,18 @@ from caveat import __version__
 from caveat.metrics import calibration, ranking
 from caveat.metrics.tally import mirror, tally_sets
 from caveat.records.findings import Cell, Claim, Figure, Findings, Row, Scale, Shot, Table, cell
+from caveat.studies.kit.published import Printed
 
-__all__ = ["detection", "findings", "pictures", "rows", "together"]
+__all__ = ["detection", "ece_with_ood", "findings", "mean", "pictures", "rows"]
 
 
-def detection(known: Tensor, ood: Tensor) -> dict[str, float]:
-    """Figures of merit in % of scores (higher = less trustworthy): AUROC, AUPR-Out, and both FPR at 95 %.
+def detection(inside: Tensor, ood: Tensor) -> dict[str, float]:
+    """Metrics in % of scores (higher = less trustworthy): AUROC, AUPR-Out, AUPR-In, and both FPR at 95 %.
 
-    `fpr_in`: OOD inputs that pass when 95 % of the known are kept. `fpr_out`: known that are rejected when 95 % of the
-    OOD inputs are found.
+    `fpr_in`: OOD inputs that are accepted where 95 % of the in-distribution ones are. `fpr_out`: in-distribution inputs
+    that are rejected where 95 % of the OOD inputs are.
     """
-    counted = tally_sets(known.double(), ood.double())
+    counted = tally_sets(inside.double(), ood.double())
     return {
         "auroc": 100 * float(ranking.auroc(counted)),
         "aupr_out": 100 * float(ranking.aupr_out(counted)),
@@ -31,12 +32,12 @@ def detection(known: Tensor, ood: Tensor) -> dict[str, float]:
     }
 
 
-def together(known: Tensor, labels: Tensor, ood: Tensor) -> float:
-    """Calibration error (15 bins) over in-distribution and OOD inputs, every answer on an OOD counted as wrong."""
-    logits = torch.cat([known, ood]).double()
+def ece_with_ood(inside: Tensor, labels: Tensor, ood: Tensor) -> float:
+    """Calibration error (15 bins) over in-distribution and OOD logits; every prediction on an OOD input is wrong."""
+    logits = torch.cat([inside, ood]).double()
     confidence = logits.softmax(dim=1)
     predicted = confidence.argmax(dim=1)
-    wrong = (predicted[len(known) :] + 1) % confidence.shape[1]
+    wrong = (predicted[len(inside) :] + 1) % confidence.shape[1]
     return float(calibration.ece(calibration.confidence_bins(confidence, torch.cat([labels, wrong]))))
 
 
@@ -49,18 +50,21 @@ def pictures(batches: Any) -> tuple[Tensor, Tensor]:
 def rows(
     found: Sequence[Mapping[str, Mapping[str, float]]],
     columns: Sequence[str],
-    published: Mapping[str, Sequence[str]] | None = None,
+    printed: Printed | None = None,
 ) -> list[Row]:
     """One row a method, from `found[seed][method][column]`: mean and spread over seeds, the published figure below."""
-    made: list[Row] = []
-    for method in found[0]:
-        printed = (published or {}).get(method, [""] * len(columns))
-        cells: list[Cell] = []
-        for column, text in zip(columns, printed, strict=True):
-            values = [one[method][column] for one in found if column in one[method]]
-            cells.append(cell(values, text) if values else Cell(published=text))
-        made.append(Row(label=method, cells=cells))
-    return made
+
+    def shown(method: str, column: str) -> Cell:
+        text = printed.at(method, column) if printed else ""
+        values = [one[method][column] for one in found if column in one[method]]
+        return cell(values, text) if values else Cell(published=text)
+
+    return [Row(label=method, cells=[shown(method, column) for column in columns]) for method in found[0]]
+
+
+def mean(found: Sequence[Mapping[str, Mapping[str, float]]], method: str, column: str) -> float:
+    """Of one figure over the seeds."""
+    return sum(one[method][column] for one in found) / len(found)
 
 
 def findings(  # noqa: PLR0913  # what a study found has so many parts

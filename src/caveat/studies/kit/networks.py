@@ -1,4 +1,4 @@
-"""Ways to many networks, as the studies compare them: made from one trained network, run, and judged."""
+"""Posteriors as the studies compare them: fitted to a trained network, sampled, and measured."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -23,10 +23,10 @@ Method = Callable[[Tensor], Tensor]
 
 
 def perturbed(
-    model: nn.Module, tune: Source, renewing: list[tuple[Tensor, Tensor]], draw: torch.Generator
+    model: nn.Module, held: Source, renewing: list[tuple[Tensor, Tensor]], draw: torch.Generator
 ) -> perturbation.Perturbation:
     """Gaussian noise around the trained weights; its size is the one of the lowest NLL on validation data, of five."""
-    inputs, labels = common.pictures(tune)
+    inputs, labels = common.pictures(held)
 
     def loss(scale: float) -> float:
         drawn = posteriors.sample(
@@ -59,20 +59,19 @@ def mixture(posterior: Ensemble | Dropout, model: nn.Module, *, draws: int, logi
 
 
 def measure(method: Method, test: tuple[Tensor, Tensor], ood: Tensor) -> dict[str, float]:
-    """What a method is worth on in-distribution and OOD inputs; AUC, AUPR, FPR95 and accuracy in %, OOD = positive."""
+    """A method's metrics on in-distribution and OOD inputs; AUC, AUPR, FPR95 and accuracy in %, OOD = positive."""
     inputs, labels = test
     with torch.no_grad():
-        known, foreign = method(inputs), method(ood)
-    figures = common.detection(msp(known), msp(foreign))
+        inside, outside = method(inputs), method(ood)
+    figures = common.detection(msp(inside), msp(outside))
     return {
         "AUC": figures["auroc"],
         "AUPR": figures["aupr_out"],
         "FPR95": figures["fpr_out"],
-        "FPR at 95 % TPR": figures["fpr_in"],
-        "ECE known + OOD": common.together(known, labels, foreign),
-        "NLL": float(proper.nll(known, labels)),
-        "accuracy": 100 * float((known.argmax(dim=1) == labels).double().mean()),
-        "ECE": float(calibration.ece(calibration.confidence_bins(known.double().softmax(1), labels))),
+        "ECE, ID + OOD": common.ece_with_ood(inside, labels, outside),
+        "NLL": float(proper.nll(inside, labels)),
+        "accuracy": 100 * float((inside.argmax(dim=1) == labels).double().mean()),
+        "ECE": float(calibration.ece(calibration.confidence_bins(inside.double().softmax(1), labels))),
     }
 
 

@@ -1,4 +1,4 @@
-"""Figures of OOD objects, pixel by pixel: streamed over a set of street scenes."""
+"""Metrics of OOD detection, pixel by pixel: streamed over a set of street scenes."""
 
 from collections.abc import Callable
 
@@ -22,29 +22,29 @@ Answer = Callable[[Tensor], Tensor]
 def measure(answer: Answer, scenes: Scenes, *, per_image: bool = False) -> dict[str, float]:
     """AUC, AUPR and FPR95 in % (OOD = positive), calibration error and accuracy, over all pixels that are not void.
 
-    The score is one minus the largest probability. `FPR95`: known pixels rejected when 95 % of the OOD ones are
-    found. `per_image`: the mean over the pictures with an OOD pixel, as the code of the anomaly benchmark has it.
-    Of all pixels only counts in 4,096 bins are kept, whose edges come from 20 pictures.
+    The score is one minus the largest probability. `FPR95`: in-distribution pixels rejected where 95 % of the OOD ones
+    are. `per_image`: the mean over the pictures with an OOD pixel, as the code of the anomaly benchmark has it.
+    Of all pixels only counts in 4,096 bins are stored, whose edges come from 20 pictures.
     """
     counts = Counts(_edges(answer, scenes), ("ood",))
     kinds = [torch.arange(len(scenes.classes), scenes.void)]
-    both, known_bins, each = None, None, []
+    both, inside_bins, each = None, None, []
     nll = pixels = 0.0
     for inputs, labels in scenes:
         logits, truth = _flat(answer(inputs)), labels.flatten()
         group = groups(truth, logits.argmax(1), scenes.void, kinds)
-        score, known = msp(logits), (group == 0) | (group == 1)
+        score, inside = msp(logits), (group == 0) | (group == 1)
         counts.add(score, group)
         probs = logits.double().softmax(1)
-        right = torch.where(group == 0, truth, (probs.argmax(1) + 1) % probs.shape[1])  # an OOD is always wrong
-        kept = group >= 0
-        both = _merged(both, calibration.confidence_bins(probs[kept], right[kept]))
-        known_bins = _merged(known_bins, calibration.confidence_bins(probs[known], truth[known]))
-        nll += float(proper.nll_of_each(logits[known], truth[known]).sum())
-        pixels += float(known.sum())
+        right = torch.where(group == 0, truth, (probs.argmax(1) + 1) % probs.shape[1])  # OOD: always wrong
+        labelled = group >= 0
+        both = _merged(both, calibration.confidence_bins(probs[labelled], right[labelled]))
+        inside_bins = _merged(inside_bins, calibration.confidence_bins(probs[inside], truth[inside]))
+        nll += float(proper.nll_of_each(logits[inside], truth[inside]).sum())
+        pixels += float(inside.sum())
         if per_image:
             each += _per_image(score.reshape(len(inputs), -1), group.reshape(len(inputs), -1))
-    if both is None or known_bins is None:
+    if both is None or inside_bins is None:
         raise DataError(f"{scenes.name}: no scenes")
     found = counts.tally("ood")
     wrong = counts.tally("wrong")
@@ -56,8 +56,8 @@ def measure(answer: Answer, scenes: Scenes, *, per_image: bool = False) -> dict[
     if per_image:
         figures = {name: sum(one[name] for one in each) / len(each) for name in figures}
     return figures | {
-        "ECE known + OOD": float(calibration.ece(both)),
-        "ECE": float(calibration.ece(known_bins)),
+        "ECE, ID + OOD": float(calibration.ece(both)),
+        "ECE": float(calibration.ece(inside_bins)),
         "accuracy": 100 * float(wrong.negative.sum() / (wrong.negative.sum() + wrong.positive.sum())),
         "NLL": nll / pixels,
         "ood": 100 * float(found.positive.sum() / (found.positive.sum() + found.negative.sum())),
@@ -80,8 +80,8 @@ def _merged(before: calibration.Bins | None, found: calibration.Bins) -> calibra
 def _per_image(scores: Tensor, group: Tensor) -> list[dict[str, float]]:
     figures: list[dict[str, float]] = []
     for score, kind in zip(scores, group, strict=True):
-        known, ood = score[(kind == 0) | (kind == 1)], score[kind == 2]
-        if len(known) and len(ood):
-            one = detection(known, ood)
+        inside, ood = score[(kind == 0) | (kind == 1)], score[kind == 2]
+        if len(inside) and len(ood):
+            one = detection(inside, ood)
             figures.append({"AUC": one["auroc"], "AUPR": one["aupr_out"], "FPR95": one["fpr_out"]})
     return figures

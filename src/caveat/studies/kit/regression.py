@@ -1,4 +1,4 @@
-"""Many networks for a real label, from one recipe: what the regression studies compare."""
+"""Posteriors for a real label, from one recipe: what the regression studies compare."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,9 +16,9 @@ from caveat.posteriors import Dropout, Ensemble, dropout, ensemble, swag, tradi
 from caveat.scores.regression import Gaussians, from_gaussians
 from caveat.training import fit
 
-__all__ = ["DIAGONAL", "MANY", "MASKS", "ONE", "OURS", "SWAG", "Answer", "Recipe"]
+__all__ = ["DIAGONAL", "ENSEMBLE", "MC_DROPOUT", "ONE", "OURS", "SWAG", "Answer", "Recipe"]
 
-ONE, MASKS, MANY, OURS, SWAG = "one network", "MC dropout", "Deep ensemble", "TRADI", "SWAG"
+ONE, MC_DROPOUT, ENSEMBLE, OURS, SWAG = "one network", "MC dropout", "Deep ensemble", "TRADI", "SWAG"
 DIAGONAL = "TRADI, independent weights"
 Answer = Callable[[Tensor], Gaussians]
 """From standardised inputs `(n, d)` to one Gaussian for each draw and sample, `(s, n)`, of standardised labels."""
@@ -89,25 +89,25 @@ class Recipe:
         return model.eval(), trackers
 
     def answers(self, inputs: Tensor, labels: Tensor, seed: int, *, place: Path | None = None) -> dict[str, Answer]:
-        """Every method's Gaussians; networks are kept in `place`."""
+        """Every method's Gaussians; networks are stored in `place`."""
         found = self.outputs(inputs, labels, seed, place=place)
         return {name: partial(_gaussians, answer) for name, answer in found.items()}
 
     def outputs(
         self, inputs: Tensor, labels: Tensor, seed: int, *, place: Path | None = None
     ) -> dict[str, Callable[[Tensor], Tensor]]:
-        """Every method's plain outputs `(s, n, 2)`: two classes' logits, say."""
+        """Every method's outputs `(s, n, 2)`: two classes' logits, say."""
 
-        def kept(name: str) -> Path | None:
+        def stored(name: str) -> Path | None:
             return None if place is None else place / f"{name}.safetensors"
 
-        model, trackers = self.trained(inputs, labels, seed, tracked=True, checkpoint=kept("tracked"))
+        model, trackers = self.trained(inputs, labels, seed, tracked=True, checkpoint=stored("tracked"))
         tracked, averaged = trackers
         others = [
-            self.trained(inputs, labels, 1000 * (seed + 1) + k, checkpoint=kept(f"member-{k}"))[0]
+            self.trained(inputs, labels, 1000 * (seed + 1) + k, checkpoint=stored(f"member-{k}"))[0]
             for k in range(1, self.members)
         ]
-        masked, _ = self.trained(inputs, labels, seed, rate=self.dropout, checkpoint=kept("dropout"))
+        masked, _ = self.trained(inputs, labels, seed, rate=self.dropout, checkpoint=stored("dropout"))
         draw = torch.Generator().manual_seed(seed)
 
         assert isinstance(tracked, tradi.Tracker)
@@ -118,8 +118,8 @@ class Recipe:
         many = ensemble.of([model, *others])
         return {
             ONE: self._answer(many.first(1), model),
-            MASKS: self._answer(dropout.of(masked), masked),
-            MANY: self._answer(many, model),
+            MC_DROPOUT: self._answer(dropout.of(masked), masked),
+            ENSEMBLE: self._answer(many, model),
             OURS: self._answer(sampled(tracked.posterior()), model),
             DIAGONAL: self._answer(sampled(tracked.posterior(covariance="diagonal")), model),
             SWAG: self._answer(sampled(averaged.posterior()), model),

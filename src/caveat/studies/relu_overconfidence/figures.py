@@ -22,7 +22,7 @@ REACH = 3.0
 
 
 def moons(*, steps: int, seed: int) -> list[Shot]:
-    """Train both networks and paint their confidence: white is 50 %, dark is sure; the two classes as dots."""
+    """Train both networks and paint their confidence: white is 50 %, dark is confident; the two classes as dots."""
     points, labels = _points(seed)
     shots: list[Shot] = []
     for name, objective in (("Plain", cross_entropy), ("ACET", _acet)):
@@ -31,7 +31,7 @@ def moons(*, steps: int, seed: int) -> list[Shot]:
             Shot(
                 title=f"Two moons, {name}", png=_painted(model, points, labels),
                 caption="Confidence over the plane: white 50 %, dark blue 100 %. The square is [0, 1] x [0, 1], where "
-                "ACET saw noise; the plain network is sure almost everywhere.",
+                "ACET saw noise; the plain network is confident almost everywhere.",
             )
         )  # fmt: skip
     return shots
@@ -50,15 +50,15 @@ def _points(seed: int) -> tuple[Tensor, Tensor]:
 
 
 def _acet(model: nn.Module, inputs: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
-    """ACET in the plane: twice as much noise as data, moved by at most 0.025 where the network is most sure."""
+    """ACET in the plane: twice as much noise as data, moved by at most 0.025 where the network is most confident."""
     noise = torch.rand(2 * len(inputs), 2, generator=generator).reshape(-1, 1, 1, 2)
 
-    def sure(points: Tensor) -> Tensor:
+    def confidence(points: Tensor) -> Tensor:
         logits = model(points)
         return losses.confidence(logits, logits.argmax(dim=1))
 
     with in_eval_mode(model):
-        worst = ascend(sure, noise, Ball(float("inf"), 0.025), generator=generator, steps=4).inputs
+        worst = ascend(confidence, noise, Ball(float("inf"), 0.025), generator=generator, steps=4).inputs
     return together(model, inputs, labels, worst, 1.0)
 
 
@@ -83,8 +83,8 @@ def _painted(model: nn.Module, points: Tensor, labels: Tensor) -> str:
     across = torch.linspace(0.5 - REACH, 0.5 + REACH, SIDE)
     grid = torch.stack(torch.meshgrid(across, across.flip(0), indexing="xy"), dim=2).reshape(-1, 1, 1, 2)
     with torch.no_grad():
-        sure = model(grid).softmax(dim=1).amax(dim=1).reshape(SIDE, SIDE)
-    depth = ((sure - 0.5) * 2).clamp(0, 1).unsqueeze(2)
+        confident = model(grid).softmax(dim=1).amax(dim=1).reshape(SIDE, SIDE)
+    depth = ((confident - 0.5) * 2).clamp(0, 1).unsqueeze(2)
     picture = (1 - depth) * torch.tensor([255.0, 255.0, 255.0]) + depth * torch.tensor([27.0, 73.0, 138.0])
     edges = [int((edge - 0.5 + REACH) / (2 * REACH) * (SIDE - 1)) for edge in (0.0, 1.0)]
     for edge in edges:

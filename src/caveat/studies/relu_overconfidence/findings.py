@@ -1,39 +1,14 @@
-"""What the study of confidence far away shows: tables, the curve along rays, the claims one by one."""
+"""What the study of confidence far away shows: tables, the curves along rays, the claims one by one."""
 
 import math
 from dataclasses import dataclass
 
 from caveat.records.findings import Cell, Claim, Figure, Findings, Row, Scale, Shot, Table
 from caveat.studies.kit import common, plots
+from caveat.studies.kit.published import published
+from caveat.studies.relu_overconfidence.training import Size
 
-__all__ = ["Judged", "Size", "told"]
-
-SOURCE = (
-    "Hein, Andriushchenko and Bitterwolf, Why ReLU Networks Yield High-Confidence Predictions Far Away From the "
-    "Training Data and How to Mitigate the Problem, CVPR 2019 (arXiv 1812.05720)."
-)
-PUBLISHED = {  # median alpha, % overconfident: the slides' table and a figure of the authors' repository
-    ("mnist", "plain"): ("1.5", "98.7"),
-    ("mnist", "ACET"): ("> 10^6 (slides), 3.0e15 (repository)", "0.0"),
-    ("cifar10", "plain"): ("8.1", "99.9"),
-    ("cifar10", "ACET"): ("45.3", "3.4"),
-}
-
-
-@dataclass(frozen=True)
-class Size:
-    """How large the experiment is."""
-
-    sets: tuple[str, ...]
-    train: int | None
-    epochs: int
-    warm: int
-    """Epochs with a small weight first, for ACET."""
-    steps: int
-    width: int
-    hidden: int
-    rays: int
-    judged: int
+__all__ = ["Judged", "told"]
 
 
 @dataclass(frozen=True)
@@ -60,8 +35,8 @@ def told(scale: Scale, seed: int, size: Size, judged: list[Judged], shots: list[
     """Findings from what was judged."""
     return common.findings(
         study="relu-overconfidence",
-        title="How sure is a network far away from everything it has seen?",
-        source=SOURCE,
+        title="How confident is a ReLU network far away from its training data?",
+        source=published("relu_overconfidence").source,
         scale=scale,
         seeds=[seed],
         settings={
@@ -75,9 +50,10 @@ def told(scale: Scale, seed: int, size: Size, judged: list[Judged], shots: list[
             f"{0.3 / size.steps:.3g} (40 of 0.0075): the published recipe takes about 90 hours here.",
             f"{size.rays} noise inputs (10,000), {size.judged} test pictures; the exact alphas on "
             f"{judged[0].rays} of them.",
-            "ACET's full weight from the start. After two epochs at a weight of 0.001, as the authors' later code "
-            "warms up, this network was sure near all noise, where confidence has no slope, and stayed so.",
-            "EMNIST is not to be had here: notMNIST and KMNIST stand in. The published per-set figures on MNIST could "
+            "ACET's full weight from the start. After two epochs at a weight of 0.001, the warm-up of the authors' "
+            "later code, this network was fully confident near all noise, where confidence has no slope, and stayed "
+            "so.",
+            "EMNIST is not available here: notMNIST and KMNIST stand in. The published per-set figures on MNIST could "
             "not be verified and are not printed.",
         ],
         claims=[] if scale == "smoke" else _claims(judged),
@@ -93,7 +69,7 @@ def told(scale: Scale, seed: int, size: Size, judged: list[Judged], shots: list[
                     x="alpha", y="mean confidence", colour="training", log_x=True,
                     description="Mean confidence at alpha x over alpha",
                 ),
-                caption="Mean highest probability at alpha x, x uniform noise; inputs leave [0, 1].",
+                caption="Mean of the largest probability at alpha x, x uniform noise; inputs leave [0, 1].",
             )
             for name in dict.fromkeys(item.set for item in judged)
         ],
@@ -103,25 +79,29 @@ def told(scale: Scale, seed: int, size: Size, judged: list[Judged], shots: list[
 
 
 def _far(judged: list[Judged]) -> Table:
+    printed = published("relu_overconfidence").tables["far"]
     rows: list[Row] = []
     for item in judged:
-        printed = PUBLISHED.get((item.set, item.method), ("", ""))
+        label = f"{item.set}, {item.method}"
         rows.append(
-            Row(label=f"{item.set}, {item.method}", cells=[
-                Cell(value=item.error), _alpha(item.alpha, printed[0]), _alpha(item.first), _alpha(item.stays),
-                Cell(value=item.overconfident, published=printed[1]), Cell(text=f"{item.ties} of {item.rays}"),
+            Row(label=label, cells=[
+                Cell(value=item.error), _alpha(item.alpha, printed.at(label, "alpha")), _alpha(item.first),
+                _alpha(item.stays),
+                Cell(value=item.overconfident, published=printed.at(label, "overconfident")),
+                Cell(text=f"{item.ties} of {item.rays}"),
             ])
         )  # fmt: skip
     return Table(
         title="Along rays to infinity",
         first="network",
-        columns=["test error in %", "median alpha (grid of 1.1)", "exact: first at 99.9 %", "exact: for good",
-                 "% overconfident", "rays whose limit ties"],
+        columns=["test error in %", "median alpha (powers of 1.1)", "exact: first at 99.9 %", "exact: from there on",
+                 "% overconfident", "rays with a tie in the limit"],
         rows=rows,
         digits=2,
         note="Median alpha: smallest alpha of 1, 1.1, 1.1^2 ... with a confidence of 99.9 % at alpha x, x uniform "
-        "noise. Exact: by following the network's pieces, in float64; inf = never. % overconfident: over 95 % sure at "
-        "some point of the path clip(alpha x). Where the largest slopes tie the confidence tends to less than 1.",
+        "noise. Exact: by following the network's linear pieces, in float64; inf = never. % overconfident: confidence "
+        "above 95 % at some point of the path clip(alpha x). Where the largest slopes tie the confidence tends to less "
+        "than 1.",
     )  # fmt: skip
 
 
@@ -139,13 +119,14 @@ def _near(name: str, judged: list[Judged]) -> Table:
         for other in dict.fromkeys(key for item in nets for key in item.outside)
     ]
     return Table(
-        title=f"Out-of-distribution inputs, {name}",
+        title=f"OOD detection, in-distribution: {name}",
         first="OOD set",
         columns=[item.method for item in nets],
         rows=rows,
         digits=3,
-        note="Mean maximum confidence / AUROC / FPR at 95 % TPR (known = positive). Adversarial noise: moved within "
-        "0.3 to where the network is most sure. Adversarial samples: those that an attack of radius 0.3 broke ("
+        note="Mean maximum confidence (MMC) / AUROC / FPR at 95 % TPR (in-distribution = positive). Adversarial noise: "
+        "moved within 0.3 to where the network is most confident. Adversarial samples: successful ones of an attack of "
+        "radius 0.3 ("
         + ", ".join(f"{item.method} resists {item.resisted:.0f} %" for item in nets) + ").",
     )  # fmt: skip
 
@@ -155,30 +136,32 @@ def _three(found: dict[str, float] | None) -> Cell:
 
 
 def _claims(judged: list[Judged]) -> list[Claim]:
+    printed = published("relu_overconfidence").tables["far"]
+    there = [printed.at(f"mnist, {method}", "overconfident") for method in ("plain", "ACET")]
     made: list[Claim] = []
     for name in dict.fromkeys(item.set for item in judged):
         nets = {item.method: item for item in judged if item.set == name}
         plain, acet = nets["plain"], nets["ACET"]
         made += [
             Claim(
-                claim=f"{name}: a plain network is overconfident on almost all noise (98.7 % on MNIST)",
+                claim=f"{name}: a plain network is overconfident on almost all noise ({there[0]} % on MNIST)",
                 verdict="confirmed" if plain.overconfident > 95 else "refuted",
                 found=f"{plain.overconfident:.1f} % of the clipped paths; median alpha {plain.alpha:.2g}.",
             ),
             Claim(
-                claim=f"{name}: ACET is not (0.0 % on MNIST), and its median alpha is beyond 10^6",
+                claim=f"{name}: an ACET network is not ({there[1]} % on MNIST), and its median alpha is above 10^6",
                 verdict="confirmed" if acet.overconfident <= 1 and acet.alpha > 1e6
                 else "partly" if acet.overconfident <= 1 or acet.alpha > 1e6 else "refuted",
                 found=f"{acet.overconfident:.1f} %; median alpha {acet.alpha:.2g} on the grid, "
                 f"{acet.first:.2g} exactly.",
             ),
             Claim(
-                claim=f"{name}: at hardly any cost in accuracy",
+                claim=f"{name}: ACET costs hardly any accuracy",
                 verdict="confirmed" if acet.error - plain.error <= 0.5 else "refuted",
                 found=f"Test error {acet.error:.2f} % against {plain.error:.2f} %.",
             ),
             Claim(
-                claim=f"{name}: CEDA is unsure of noise but not of adversarial noise; ACET of both",
+                claim=f"{name}: CEDA lowers the confidence on noise but not on adversarial noise; ACET lowers both",
                 verdict="confirmed" if nets["CEDA"].outside["noise"]["MMC"] < 0.2
                 and acet.outside["adversarial noise"]["MMC"] < nets["CEDA"].outside["adversarial noise"]["MMC"]
                 else "partly",

@@ -1,189 +1,166 @@
 """What TRADI on MNIST shows: tables beside the published figures, and the claims one by one."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 from caveat.records.findings import Claim, Figure, Findings, Scale, Table
 from caveat.studies.kit import common, plots
+from caveat.studies.kit.common import mean
+from caveat.studies.kit.published import published
+from caveat.studies.tradi_mnist.training import Size
 
-__all__ = ["Size", "told"]
+__all__ = ["PER_WEIGHT", "Figures", "Found", "told"]
 
-Found = list[dict[str, dict[str, float]]]
-"""One entry a seed: per method, its figures."""
-
-SOURCE = (
-    "Franchi, Bursuc, Aldea, Dubuisson and Bloch, TRADI: Tracking Deep Neural Network Weight Distributions, ECCV 2020 "
-    "(arXiv 1912.11316); figures of the authors' slides."
-)
-PUBLISHED = {  # AUC, AUPR, FPR95, ECE over in-distribution and OOD, training time
-    "MCP (one network)": ("94.0", "96.0", "24.6", "0.305", "2 min"),
-    "Gaussian perturbation": ("94.8", "96.4", "19.2", "0.500", "2 min"),
-    "MC dropout": ("91.8", "94.9", "35.6", "0.494", "2 min"),
-    "Deep ensemble": ("97.2", "98.0", "9.2", "0.462", "31 min"),
-    "TRADI": ("96.7", "97.6", "11.0", "0.407", "2 min"),
-    "SWAG": ("90.9", "94.4", "31.9", "0.529", ""),
-}
-PUBLISHED_KNOWN = {  # NLL, accuracy
-    "Deep ensemble": ("0.035", "98.88"),
-    "MC dropout": ("0.065", "98.19"),
-    "SWAG": ("0.041", "98.78"),
-    "TRADI": ("0.044", "98.63"),
-}
-COLUMNS = ("AUC", "AUPR", "FPR95", "ECE known + OOD")
-
-
-SMOKE = "Smoke: other data, to see that all works; the figures mean nothing."
+Figures = dict[str, dict[str, float]]
+"""Of one seed: per method, its figures."""
+SMOKE = "Smoke: other data, to see that everything works; the figures mean nothing."
 TIMES = (
-    "Training times are those of the clock: on a machine that does other work at the same time their ratios are rough. "
-    "benchmarks/posteriors.py measures what tracking costs, in turns with the plain step."
+    "Training times are wall-clock times: on a machine that does other work at the same time their ratios are rough. "
+    "benchmarks/posteriors.py measures what tracking costs, alternating with the plain step."
 )
+PER_WEIGHT = "one phase per weight (public code), mean of probabilities"
+PLAIN, DROPOUT, ENSEMBLE, TRADI = "MCP (one network)", "MC dropout", "Deep ensemble", "TRADI"
 
 
 @dataclass(frozen=True)
-class Size:
-    """How large the experiment is."""
+class Found:
+    """What was measured: one entry a seed in `main`, `variants` of TRADI and `late`, after the whole schedule."""
 
-    seeds: int
-    epochs: int
-    step: int
-    """Epochs until the rate is divided by 10."""
-    members: int
-    draws: int
-    train: int | None
-    """Training pictures; None for all but the validation part."""
-    longer: int
-    """Epochs of the authors' code, for the last table."""
+    main: list[Figures] = field(default_factory=list[Figures])
+    variants: list[Figures] = field(default_factory=list[Figures])
+    late: list[Figures] = field(default_factory=list[Figures])
+    curve: list[dict[str, float | str | None]] = field(default_factory=list[dict[str, float | str | None]])
+    """AUC of the first seed by number of samples."""
+    seconds: dict[str, float] = field(default_factory=dict[str, float])
 
 
-def told(
-    scale: Scale,
-    seeds: list[int],
-    size: Size,
-    main: Found,
-    variants: Found,
-    late: Found,
-    curves: list[dict[str, float | str | None]],
-    seconds: dict[str, float],
-) -> Findings:
-    """Findings from figures: `main`, `variants` of TRADI, and `late`, after the whole schedule; one entry a seed."""
-    columns = [*COLUMNS, "training, x plain"]
-    named = ["AUC", "AUPR", "FPR95 (95 % of OOD inputs found)", "ECE, known + OOD", "training time, x one network"]
-    made = common.rows(main, columns, PUBLISHED)
+def told(scale: Scale, seeds: Sequence[int], size: Size, found: Found) -> Findings:
+    """Findings from figures."""
+    smoke = scale == "smoke"
     return common.findings(
         study="tradi-mnist",
-        title="TRADI on MNIST: which digits are letters?",
-        source=SOURCE,
+        title="TRADI on MNIST: detecting letters among digits",
+        source=published("tradi_mnist").source,
         scale=scale,
         seeds=seeds,
         settings={
-            "epochs": size.epochs, "rate": "Adam 1e-3, x 0.1 every " + str(size.step) + " epochs",
-            "weight decay": 1e-2, "batch": 128, "members": size.members, "draws": size.draws,
-            "known": "digits" if scale == "smoke" else "MNIST test, 10,000",
-            "ood": "blobs" if scale == "smoke" else "notMNIST_small, 18,724",
+            "epochs": size.epochs, "rate": f"Adam 1e-3, x 0.1 every {size.step} epochs",
+            "weight decay": 1e-2, "batch": 128, "members": size.members, "posterior samples": size.draws,
+            "in-distribution": "digits" if smoke else "MNIST test, 10,000",
+            "OOD": "blobs" if smoke else "notMNIST_small, 18,724",
         },
         reduced=_reduced(size),
-        claims=[] if scale == "smoke" else _claims(main, variants, late),
-        notes=[SMOKE] if scale == "smoke" else [TIMES],
-        tables=[
-            Table(title="Letters among digits", first="method", columns=named, rows=made, digits=2,
-                  note="AUC, AUPR, FPR95 in %, OOD = positive. Score: one minus the largest mean probability."),
-            Table(title="Digits: likelihood and accuracy", first="method", columns=["NLL", "accuracy in %", "ECE"],
-                  rows=common.rows(
-                      main, ["NLL", "accuracy", "ECE"], {k: (*v, "") for k, v in PUBLISHED_KNOWN.items()}
-                  ), digits=3),
-            Table(title="What makes TRADI work", first="draws of TRADI", columns=[*COLUMNS, "NLL"],
-                  rows=common.rows(variants, [*COLUMNS, "NLL"]), digits=2),
-            Table(title=f"After all {size.longer} epochs of the authors' schedule", first="method",
-                  columns=[*COLUMNS, "accuracy in %"], rows=common.rows(late, [*COLUMNS, "accuracy"]), digits=2,
-                  note="The last stage has a rate of 1e-5: weights hardly move, and what is tracked shrinks."),
-        ],
+        claims=[] if smoke else _claims(found),
+        notes=[SMOKE] if smoke else [TIMES],
+        tables=_tables(found, size, smoke=smoke),
         figures=[
             Figure(
-                title="What another draw buys",
-                spec=plots.lines(curves, x="draws", y="AUC", colour="method", description="AUC by number of draws"),
+                title="AUC by number of posterior samples or members",
+                spec=plots.lines(found.curve, x="samples or members", y="AUC", colour="method",
+                                 description="AUC by number of posterior samples or members"),
                 caption="First seed.",
             )
         ],
-        seconds=seconds,
+        seconds=found.seconds,
     )  # fmt: skip
+
+
+def _tables(found: Found, size: Size, *, smoke: bool) -> list[Table]:
+    printed = {} if smoke else published("tradi_mnist").tables
+    ood = ("AUC", "AUPR", "FPR95", "ECE, ID + OOD")
+    return [
+        Table(title="OOD detection: letters among digits", first="method",
+              columns=["AUC", "AUPR", "FPR95 (95 % of the OOD inputs detected)", "ECE, ID + OOD",
+                       "training time, x one network"],
+              rows=common.rows(found.main, [*ood, "training time"], printed.get("ood")), digits=2,
+              note="AUC, AUPR, FPR95 in %, OOD = positive. Score: one minus the largest mean probability. ECE, ID + "
+              "OOD: calibration error over both, every prediction on an OOD input counted as wrong."),
+        Table(title="Digits: likelihood and accuracy", first="method", columns=["NLL", "accuracy in %", "ECE"],
+              rows=common.rows(found.main, ["NLL", "accuracy", "ECE"], printed.get("id")), digits=3),
+        Table(title="Which parts of TRADI matter", first="TRADI's samples", columns=[*ood, "NLL"],
+              rows=common.rows(found.variants, [*ood, "NLL"]), digits=2),
+        Table(title=f"After all {size.longer} epochs of the authors' schedule", first="method",
+              columns=[*ood, "accuracy in %"], rows=common.rows(found.late, [*ood, "accuracy"]), digits=2,
+              note="The last stage has a rate of 1e-5: weights hardly move, and the tracked variance shrinks."),
+    ]  # fmt: skip
 
 
 def _reduced(size: Size) -> list[str]:
     return [
         f"{size.epochs} epochs instead of {size.longer}: the rate falls once, to 1e-4. In the third stage of the "
-        "authors' schedule (1e-5) what TRADI tracks shrinks with the rate; that was seen on another seed (2) before "
-        "this study was fixed, and is the last table here.",
-        "The last epoch is judged, not the one of the best test accuracy, as the public code has it.",
-        "Tracking starts after the first epoch, from the weights as they are then and variance 0.",
-        "One phase a random feature for all weights of a tensor, as the paper's kernel needs; the public code draws "
-        "one a weight. Probabilities are averaged, as equation 6 says; the public code averages logits.",
+        "authors' schedule (1e-5) the variance that TRADI tracks shrinks with the rate; that was observed on another "
+        "seed (2) before this study was fixed, and is the last table here.",
+        "The last epoch is judged, not the one of the best test accuracy, as in the public code.",
+        "Tracking starts after the first epoch, from the weights at that time and variance 0.",
+        "One random phase per feature for all weights of a tensor, as the paper's kernel needs; the public code draws "
+        "one per weight. Probabilities are averaged, as in equation 6; the public code averages logits.",
         "SWAG takes four snapshots an epoch in the last quarter; the noise of the Gaussian perturbation is chosen on "
         "5,000 validation digits. The source leaves both open.",
         "SWAG's published row is read off a figure of the authors' page.",
     ]
 
 
-def _mean(found: Found, method: str, column: str) -> float:
-    return sum(one[method][column] for one in found) / len(found)
+def _claims(found: Found) -> list[Claim]:
+    return [*_detection_claims(found), *_digit_claims(found)]
 
 
-def _claims(
-    main: Found,
-    variants: Found,
-    late: Found,
-) -> list[Claim]:
-    def auc(method: str) -> float:
-        return _mean(main, method, "AUC")
-
-    def fpr(method: str) -> float:
-        return _mean(main, method, "FPR95")
-
-    plain, masks, many, ours = "MCP (one network)", "MC dropout", "Deep ensemble", "TRADI"
-    gain = auc(ours) - max(auc(plain), auc(masks))
-    cut = 1 - fpr(ours) / min(fpr(plain), fpr(masks))
-    cost = _mean(main, ours, "training, x plain")
-    per_weight = "a phase per weight (the public code), probabilities"
+def _detection_claims(found: Found) -> list[Claim]:
+    printed = published("tradi_mnist").tables["ood"]
+    auc = {name: mean(found.main, name, "AUC") for name in (PLAIN, DROPOUT, ENSEMBLE, TRADI)}
+    fpr = {name: mean(found.main, name, "FPR95") for name in (PLAIN, DROPOUT, TRADI)}
+    gain = auc[TRADI] - max(auc[PLAIN], auc[DROPOUT])
+    cut = 1 - fpr[TRADI] / min(fpr[PLAIN], fpr[DROPOUT])
+    behind = auc[ENSEMBLE] - auc[TRADI]
+    cost = {name: mean(found.main, name, "training time") for name in (ENSEMBLE, TRADI)}
+    per_weight, late = mean(found.variants, PER_WEIGHT, "AUC"), mean(found.late, TRADI, "AUC")
+    late_plain = mean(found.late, PLAIN, "AUC")
     return [
         Claim(
-            claim="TRADI finds OOD inputs better than one network and than MC dropout (by 2.7 and 4.9 points of AUC)",
+            claim="TRADI detects OOD inputs better than a single network and than MC dropout (AUC "
+            f"{printed.at(TRADI, 'AUC')} against {printed.at(PLAIN, 'AUC')} and {printed.at(DROPOUT, 'AUC')})",
             verdict="confirmed" if gain >= 1.5 and cut >= 1 / 3 else "partly" if gain > 0 else "refuted",
-            found=f"AUC {auc(ours):.1f} against {auc(plain):.1f} and {auc(masks):.1f}; FPR95 {fpr(ours):.1f} against "
-            f"{fpr(plain):.1f} and {fpr(masks):.1f}.",
+            found=f"AUC {auc[TRADI]:.1f} against {auc[PLAIN]:.1f} and {auc[DROPOUT]:.1f}; FPR95 {fpr[TRADI]:.1f} "
+            f"against {fpr[PLAIN]:.1f} and {fpr[DROPOUT]:.1f}.",
         ),
         Claim(
-            claim="It stands beside a deep ensemble at a fraction of its training time",
-            verdict="confirmed"
-            if auc(many) - auc(ours) <= 1
-            else "partly"
-            if auc(many) - auc(ours) <= 2
-            else "refuted",
-            found=f"AUC {auc(ours):.1f} against {auc(many):.1f}, at {cost:.2f} times the training of one network "
-            f"against {_mean(main, many, 'training, x plain'):.0f}.",
+            claim="It comes close to a deep ensemble at a fraction of the training time",
+            verdict="confirmed" if behind <= 1 else "partly" if behind <= 2 else "refuted",
+            found=f"AUC {auc[TRADI]:.1f} against {auc[ENSEMBLE]:.1f}, at {cost[TRADI]:.2f} "
+            f"times the training of one network against {cost[ENSEMBLE]:.0f}.",
         ),
         Claim(
-            claim="The public code's phases (one a weight) give the same",
-            verdict="refuted" if _mean(variants, per_weight, "AUC") < auc(ours) - 1 else "confirmed",
-            found=f"AUC {_mean(variants, per_weight, 'AUC'):.1f}, hardly more than one network's {auc(plain):.1f}: "
-            "independent phases leave no covariance between weights.",
+            claim="One phase per weight, as in the public code, gives the same",
+            verdict="refuted" if per_weight < auc[TRADI] - 1 else "confirmed",
+            found=f"AUC {per_weight:.1f}, close to a single network's {auc[PLAIN]:.1f}: independent phases leave no "
+            "covariance between weights.",
         ),
         Claim(
-            claim="Its calibration error over in-distribution and OOD together is above one network's (0.407, 0.305)",
-            verdict="confirmed"
-            if _mean(main, ours, "ECE known + OOD") > _mean(main, plain, "ECE known + OOD")
-            else "refuted",
-            found=f"{_mean(main, ours, 'ECE known + OOD'):.3f} against "
-            f"{_mean(main, plain, 'ECE known + OOD'):.3f}: less confident on letters is less wrong there.",
+            claim="The gain does not depend on the length of training",
+            verdict="partly" if late > late_plain else "refuted",
+            found=f"After the last stage, at a rate of 1e-5, AUC {late:.1f} against {late_plain:.1f}: track while the "
+            "weights still move.",
+        ),
+    ]
+
+
+def _digit_claims(found: Found) -> list[Claim]:
+    printed = published("tradi_mnist").tables
+    ece, nll = "ECE, ID + OOD", "NLL"
+    error = {name: mean(found.main, name, ece) for name in (PLAIN, TRADI)}
+    loss = {name: mean(found.main, name, nll) for name in (PLAIN, DROPOUT, TRADI)}
+    return [
+        Claim(
+            claim="Its calibration error over in-distribution and OOD inputs together is above a single network's "
+            f"({printed['ood'].at(TRADI, ece)} against {printed['ood'].at(PLAIN, ece)})",
+            verdict="confirmed" if error[TRADI] > error[PLAIN] else "refuted",
+            found=f"{error[TRADI]:.3f} against {error[PLAIN]:.3f}: predictions on letters are all wrong, so less "
+            "confidence there is a smaller error.",
         ),
         Claim(
-            claim="TRADI lowers the NLL on digits (0.044, MC dropout 0.065)",
-            verdict="confirmed" if _mean(main, ours, "NLL") < _mean(main, masks, "NLL") else "refuted",
-            found=f"{_mean(main, ours, 'NLL'):.3f} against {_mean(main, masks, 'NLL'):.3f} (MC dropout) and "
-            f"{_mean(main, plain, 'NLL'):.3f} (one network): "
-            "draws that are unsure of letters are less sure of digits, too.",
-        ),
-        Claim(
-            claim="The gain does not depend on the training's length",
-            verdict="partly" if _mean(late, ours, "AUC") > _mean(late, plain, "AUC") else "refuted",
-            found=f"After the last stage, at a rate of 1e-5, AUC {_mean(late, ours, 'AUC'):.1f} against "
-            f"{_mean(late, plain, 'AUC'):.1f}: track while the weights still move.",
+            claim=f"TRADI lowers the NLL on digits ({printed['id'].at(TRADI, nll)}, MC dropout "
+            f"{printed['id'].at(DROPOUT, nll)})",
+            verdict="confirmed" if loss[TRADI] < loss[DROPOUT] else "refuted",
+            found=f"{loss[TRADI]:.3f} against {loss[DROPOUT]:.3f} (MC dropout) and {loss[PLAIN]:.3f} (one network): "
+            "posterior samples that are less confident on letters are less confident on digits, too.",
         ),
     ]

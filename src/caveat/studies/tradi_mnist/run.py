@@ -2,200 +2,155 @@
 
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from caveat import data, posteriors
-from caveat.data import Source
-from caveat.models.tradi_mlp import tradi_mlp
-from caveat.objectives import cross_entropy
-from caveat.posteriors import Ensemble, dropout, swag, tradi
+from caveat import posteriors
+from caveat.posteriors import Ensemble, dropout, tradi
 from caveat.records.findings import Findings, Scale
-from caveat.studies.kit import common, networks
-from caveat.studies.tradi_mnist.findings import Size, told
-from caveat.training import fit, members
+from caveat.studies.kit import folder as folders
+from caveat.studies.kit import networks
+from caveat.studies.tradi_mnist.findings import PER_WEIGHT, Figures, Found, told
+from caveat.studies.tradi_mnist.training import SIZES, Sets, Size, sets_of, trained
+from caveat.training import members
 
 __all__ = ["run"]
 
-SIZES: dict[Scale, Size] = {
-    "smoke": Size(seeds=1, epochs=2, step=1, members=2, draws=3, train=600, longer=3),
-    "small": Size(seeds=1, epochs=10, step=5, members=5, draws=20, train=20_000, longer=15),
-    "full": Size(seeds=3, epochs=20, step=10, members=15, draws=20, train=None, longer=30),
-}
+COUNTS = (1, 2, 3, 5, 8, 10, 15, 20)
+"""Posterior samples, or members, at which the AUC is drawn."""
 
 
 @dataclass(frozen=True)
-class _Sets:
-    train: Source
-    tune: Source
-    test: tuple[Tensor, Tensor]
-    ood: Tensor
+class _Networks:
+    """What the training of one seed gives."""
+
+    model: nn.Module
+    tracked: Ensemble
+    """Samples from TRADI's posterior."""
+    tradi: tradi.Tracker
+    ensemble: Ensemble
+    methods: dict[str, networks.Method]
+    draw: torch.Generator
+    seconds: dict[str, float] = field(default_factory=dict[str, float])
 
 
 def run(folder: Path, *, scale: Scale, seed: int, say: Callable[[str], None]) -> Findings:
     """Train, track, sample and compare; see `studies`."""
     size = SIZES[scale]
-    sets = _sets(scale, size)
+    folders.claim(folder, study="tradi-mnist", scale=scale, seed=seed, size=size)
+    sets = sets_of(scale, size)
     seeds = [seed + number for number in range(size.seeds)]
-    main: list[dict[str, dict[str, float]]] = []
-    variants: list[dict[str, dict[str, float]]] = []
-    late: list[dict[str, dict[str, float]]] = []
-    curves: list[dict[str, float | str | None]] = []
-    seconds: dict[str, float] = {}
+    found = Found()
     for one in seeds:
         place = folder / f"seed-{one}"
-        found, others, curve, spent = _one_seed(sets, size, one, place, say)
-        main.append(found)
-        variants.append(others)
-        curves += curve
-        seconds |= {f"seed {one}: {name}": value for name, value in spent.items()}
-        late.append(_later(sets, size, one, place, say))
-    return told(scale, seeds, size, main, variants, late, curves, seconds)
+        made = _networks(sets, size, one, place, say)
+        main = {name: networks.measure(method, sets.test, sets.ood) for name, method in made.methods.items()}
+        _add_costs(main, made.seconds, size)
+        found.main.append(main)
+        say(f"seed {one}: variants of TRADI")
+        found.variants.append(_variants(main["TRADI"], made, sets, size))
+        if one == seed:
+            found.curve.extend(_curve(made, sets, size))
+        found.seconds.update({f"seed {one}: {name}": value for name, value in made.seconds.items()})
+        say(f"seed {one}: {size.longer} epochs")
+        found.late.append(_later(sets, size, one, place))
+    return told(scale, seeds, size, found)
 
 
-def _sets(scale: Scale, size: Size) -> _Sets:
-    if scale == "smoke":
-        whole, test = data.load("digits:train"), data.load("digits:test")
-        ood = data.load("blobs", like=test)
-    else:
-        whole, test, ood = data.load("mnist:train"), data.load("mnist:test"), data.load("notmnist_small")
-    whole = data.in_memory(whole)
-    held = min(5000, len(whole) // 5)
-    count = len(whole) - held if size.train is None else min(size.train, len(whole) - held)
-    return _Sets(
-        train=data.subset(whole, torch.arange(count)),
-        tune=data.subset(whole, torch.arange(len(whole) - held, len(whole))),
-        test=common.pictures(test),
-        ood=common.pictures(ood)[0],
-    )
-
-
-def _network(sets: _Sets, seed: int) -> nn.Module:
-    return tradi_mlp(size=sets.train.shape[1], generator=torch.Generator().manual_seed(seed))
-
-
-def _trained(
-    sets: _Sets, size: Size, seed: int, checkpoint: Path, *, tracked: bool, epochs: int
-) -> tuple[nn.Module, list[tradi.Tracker | swag.Tracker]]:
-    """The recipe of the authors' code; the same weights with and without trackers."""
-    model = _network(sets, seed)
-    batches = data.shuffled(sets.train, batch=128, generator=torch.Generator().manual_seed(seed + 1))
-    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, weight_decay=1e-2)
-    schedule = torch.optim.lr_scheduler.StepLR(optimizer, size.step * len(batches), 0.1)
-    steps = len(batches)
-    trackers: list[tradi.Tracker | swag.Tracker] = []
-    if tracked:
-        last = (3 * size.step // 2) * steps
-        trackers = [
-            tradi.start(model, optimizer, burn_in=steps),
-            swag.start(model, burn_in=last, every=max(1, steps // 4)),
-        ]
-    fit(
-        model, batches, cross_entropy, optimizer=optimizer, schedule=schedule, epochs=epochs, trackers=trackers,
-        generator=torch.Generator().manual_seed(seed + 2), checkpoint=checkpoint,
-    )  # fmt: skip
-    return model.eval(), trackers
-
-
-def _one_seed(
-    sets: _Sets, size: Size, seed: int, place: Path, say: Callable[[str], None]
-) -> tuple[
-    dict[str, dict[str, float]],
-    dict[str, dict[str, float]],
-    list[dict[str, float | str | None]],
-    dict[str, float],
-]:
+def _networks(sets: Sets, size: Size, seed: int, place: Path, say: Callable[[str], None]) -> _Networks:
+    """Train the tracked network and the members, and fit or sample every posterior."""
     say(f"seed {seed}: one network, tracked by TRADI and SWAG")
-    model, trackers = _trained(sets, size, seed, place / "base.safetensors", tracked=True, epochs=size.epochs)
+    model, tracked, averaged = trained(sets, size, seed, place / "base.safetensors", epochs=size.epochs, track=True)
     say(f"seed {seed}: {size.members} networks for the deep ensemble")
 
     def member(number: int, checkpoint: Path) -> nn.Module:
-        return _trained(sets, size, number, checkpoint, tracked=False, epochs=size.epochs)[0]
+        return trained(sets, size, number, checkpoint, epochs=size.epochs, track=False)[0]
 
-    # the first member is the very network that was tracked
+    # the first member has the weights of the tracked network, trained without trackers: its time is the plain one
     numbers = [seed, *(1000 * (seed + 1) + k for k in range(1, size.members))]
     ensemble = members(member, seeds=numbers, folder=place / "members")
-    say(f"seed {seed}: draws")
+    say(f"seed {seed}: posterior samples")
     draw = torch.Generator().manual_seed(seed)
-    renewing = list(data.subset(sets.train, torch.arange(min(20_000, len(sets.train)))))
-    tracked, averaged = trackers
-    assert isinstance(tracked, tradi.Tracker)
-    assert isinstance(averaged, swag.Tracker)
-
-    def judged(method: networks.Method) -> dict[str, float]:
-        return networks.measure(method, sets.test, sets.ood)
+    renewing = sets.renewing()
 
     def sampled(posterior: posteriors.Posterior) -> Ensemble:
         return posteriors.sample(posterior, model, draws=size.draws, generator=draw, batches=renewing)
 
-    noisy = sampled(networks.perturbed(model, sets.tune, renewing, draw))
+    def mixed(posterior: Ensemble | posteriors.Dropout) -> networks.Method:
+        return networks.mixture(posterior, model, draws=size.draws)
+
+    noisy = sampled(networks.perturbed(model, sets.held, renewing, draw))
     shared = sampled(tracked.posterior())
     layer = networks.last_layer(model, sets.train)
     methods: dict[str, networks.Method] = {
         "MCP (one network)": model,
-        "Gaussian perturbation": networks.mixture(noisy, model, draws=size.draws),
-        "MC dropout": networks.mixture(dropout.of(model), model, draws=size.draws),
-        "Deep ensemble": networks.mixture(ensemble, model, draws=size.draws),
-        "TRADI": networks.mixture(shared, model, draws=size.draws),
-        "SWAG": networks.mixture(sampled(averaged.posterior()), model, draws=size.draws),
-        "Laplace, last layer": networks.mixture(
-            posteriors.sample(layer, model, draws=size.draws, generator=draw), model, draws=size.draws
-        ),
-    }  # fmt: skip
-    spent = {"tracked network": networks.seconds(place / "base.safetensors")}
-    spent["plain networks"] = sum(
-        networks.seconds(place / "members" / f"member-{number}.checkpoint.safetensors") for number in numbers
-    )
-    found = {name: judged(method) for name, method in methods.items()}
-    plain = spent["plain networks"] / size.members
-    for name, figures in found.items():
-        figures["training, x plain"] = {
-            "Deep ensemble": float(size.members), "TRADI": spent["tracked network"] / plain,
-            "SWAG": spent["tracked network"] / plain,
-        }.get(name, 1.0)  # fmt: skip
-    say(f"seed {seed}: variants of TRADI")
-    variants = {
-        "one phase per feature, probabilities averaged (TRADI)": found["TRADI"],
-        "one phase per feature, logits averaged": judged(
-            networks.mixture(shared, model, draws=size.draws, logits=True)
-        ),
-        "a phase per weight (the public code), probabilities": judged(
-            networks.mixture(sampled(tracked.posterior(covariance="per_weight")), model, draws=size.draws)
-        ),
-        "a phase per weight, logits (the public code)": judged(
-            networks.mixture(sampled(tracked.posterior(covariance="per_weight")), model, draws=size.draws, logits=True)
-        ),
-        "independent weights, probabilities": judged(
-            networks.mixture(sampled(tracked.posterior(covariance="diagonal")), model, draws=size.draws)
-        ),
+        "Gaussian perturbation": mixed(noisy),
+        "MC dropout": mixed(dropout.of(model)),
+        "Deep ensemble": mixed(ensemble),
+        "TRADI": mixed(shared),
+        "SWAG": mixed(sampled(averaged.posterior())),
+        "Laplace, last layer": mixed(posteriors.sample(layer, model, draws=size.draws, generator=draw)),
     }
+    spent = [networks.seconds(place / "members" / f"member-{number}.checkpoint.safetensors") for number in numbers]
+    seconds = {"tracked network": networks.seconds(place / "base.safetensors"), "plain networks": sum(spent)}
+    return _Networks(model, shared, tracked, ensemble, methods, draw, seconds)
+
+
+def _add_costs(main: Figures, seconds: dict[str, float], size: Size) -> None:
+    """How long each method trains, in trainings of one network; sampling is not counted."""
+    tracking = seconds["tracked network"] * size.members / seconds["plain networks"]
+    costs = {"Deep ensemble": float(size.members), "TRADI": tracking, "SWAG": tracking}
+    for name, figures in main.items():
+        figures["training time"] = costs.get(name, 1.0)
+
+
+def _variants(own: dict[str, float], made: _Networks, sets: Sets, size: Size) -> Figures:
+    """TRADI's samples drawn and averaged in other ways."""
+
+    def judged(drawn: Ensemble, *, logits: bool = False) -> dict[str, float]:
+        return networks.measure(
+            networks.mixture(drawn, made.model, draws=size.draws, logits=logits), sets.test, sets.ood
+        )
+
+    def sampled(posterior: posteriors.Posterior) -> Ensemble:
+        return posteriors.sample(
+            posterior, made.model, draws=size.draws, generator=made.draw, batches=sets.renewing()
+        )  # fmt: skip
+
+    return {
+        "one phase per feature, mean of probabilities (TRADI)": own,
+        "one phase per feature, mean of logits": judged(made.tracked, logits=True),
+        PER_WEIGHT: judged(sampled(made.tradi.posterior(covariance="per_weight"))),
+        "one phase per weight, mean of logits (public code)": judged(
+            sampled(made.tradi.posterior(covariance="per_weight")), logits=True
+        ),
+        "independent weights, mean of probabilities": judged(sampled(made.tradi.posterior(covariance="diagonal"))),
+    }
+
+
+def _curve(made: _Networks, sets: Sets, size: Size) -> list[dict[str, float | str | None]]:
+    """AUC by number of posterior samples or members."""
     curve: list[dict[str, float | str | None]] = []
-    if seed == 0 or size.seeds == 1:
-        for name, drawn in (("TRADI", shared), ("Deep ensemble", ensemble)):
-            for count in [k for k in (1, 2, 3, 5, 8, 10, 15, 20) if k <= len(drawn)]:
-                auc = judged(networks.mixture(drawn.first(count), model, draws=size.draws))["AUC"]
-                curve.append({"draws": float(count), "AUC": auc, "method": name})
-    return found, variants, curve, spent
+    for name, drawn in (("TRADI", made.tracked), ("Deep ensemble", made.ensemble)):
+        for count in [k for k in COUNTS if k <= len(drawn)]:
+            method = networks.mixture(drawn.first(count), made.model, draws=size.draws)
+            auc = networks.measure(method, sets.test, sets.ood)["AUC"]
+            curve.append({"samples or members": float(count), "AUC": auc, "method": name})
+    return curve
 
 
-def _later(sets: _Sets, size: Size, seed: int, place: Path, say: Callable[[str], None]) -> dict[str, dict[str, float]]:
+def _later(sets: Sets, size: Size, seed: int, place: Path) -> Figures:
     """The same network after the last stage of the authors' schedule."""
-    say(f"seed {seed}: {size.longer} epochs")
     longer = place / "longer.safetensors"
     if not longer.exists():
         shutil.copyfile(place / "base.safetensors", longer)
-    model, trackers = _trained(sets, size, seed, longer, tracked=True, epochs=size.longer)
-    tracked = trackers[0]
-    assert isinstance(tracked, tradi.Tracker)
-    renewing = list(data.subset(sets.train, torch.arange(min(20_000, len(sets.train)))))
+    model, tracked, _ = trained(sets, size, seed, longer, epochs=size.longer, track=True)
     drawn = posteriors.sample(
-        tracked.posterior(), model, draws=size.draws, generator=torch.Generator().manual_seed(seed), batches=renewing
-    )
-
-    def judged(method: networks.Method) -> dict[str, float]:
-        return networks.measure(method, sets.test, sets.ood)
-
-    return {"MCP (one network)": judged(model), "TRADI": judged(networks.mixture(drawn, model, draws=size.draws))}
+        tracked.posterior(), model, draws=size.draws, generator=torch.Generator().manual_seed(seed),
+        batches=sets.renewing(),
+    )  # fmt: skip
+    methods = {"MCP (one network)": model, "TRADI": networks.mixture(drawn, model, draws=size.draws)}
+    return {name: networks.measure(method, sets.test, sets.ood) for name, method in methods.items()}

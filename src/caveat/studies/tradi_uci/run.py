@@ -18,7 +18,7 @@ from caveat.objectives import quantile
 from caveat.records.findings import Cell, Claim, Figure, Findings, Row, Scale, Table, cell
 from caveat.scores.regression import Gaussians, cdf, interval, split
 from caveat.studies.kit import common, plots
-from caveat.studies.kit.regression import DIAGONAL, MANY, MASKS, ONE, OURS, SWAG, Recipe
+from caveat.studies.kit.regression import DIAGONAL, ENSEMBLE, MC_DROPOUT, ONE, OURS, SWAG, Recipe
 
 __all__ = ["run"]
 
@@ -40,7 +40,7 @@ RECALLED: dict[str, tuple[str, str, str, str]] = {
     "wine": (".62 ± .04", ".64 ± .04", ".93 ± .06", ".94 ± .12"),
     "yacht": ("1.11 ± .38", "1.58 ± .48", "1.55 ± .12", "1.18 ± .21"),
 }
-METHODS = (ONE, MASKS, MANY, OURS, DIAGONAL, SWAG)
+METHODS = (ONE, MC_DROPOUT, ENSEMBLE, OURS, DIAGONAL, SWAG)
 CQR = "quantile network, conformal"
 ERROR = 0.1
 Figures = dict[str, dict[str, float]]
@@ -184,8 +184,8 @@ def _tables(scale: Scale, found: dict[str, list[Figures]]) -> list[Table]:
         return Table(title=title, first="set (splits)", columns=methods, rows=rows, digits=digits, note=note)
 
     return [
-        table("RMSE", "RMSE", {MASKS: 0, MANY: 1}, 3, "In the labels' own units; mean and deviation over splits."),
-        table("NLL", "NLL", {MASKS: 2, MANY: 3}, 3, "Of a Gaussian with the mixture's mean and variance, in nats."),
+        table("RMSE", "RMSE", {MC_DROPOUT: 0, ENSEMBLE: 1}, 3, "In the labels' own units; mean and deviation over splits."),
+        table("NLL", "NLL", {MC_DROPOUT: 2, ENSEMBLE: 3}, 3, "Of a Gaussian with the mixture's mean and variance, in nats."),
         table("CRPS", "CRPS", {}, 4, "Of the mixture itself, in the labels' own units."),
         table("Share of the variance that is epistemic, in %", "epistemic", {}, 1),
         table("Coverage of 90 % intervals, in %", "coverage", {}, 1, "Should be 90.", cqr_too=True),
@@ -239,7 +239,7 @@ def _claims(found: dict[str, list[Figures]]) -> list[Claim]:
         return "confirmed" if wins >= len(found) - 1 else "partly" if wins > len(found) // 2 else "refuted"
 
     count = len(found)
-    many, ours, masks = better(MANY, ONE, "NLL"), better(OURS, MANY, "NLL"), better(OURS, MASKS, "RMSE")
+    many, ours, masks = better(ENSEMBLE, ONE, "NLL"), better(OURS, ENSEMBLE, "NLL"), better(OURS, MC_DROPOUT, "RMSE")
     diagonal = better(DIAGONAL, OURS, "NLL")
     covered = {name: mean(name, CQR, "coverage") for name in found}
     near = [name for name, value in covered.items() if abs(value - 100 * (1 - ERROR)) < 4]

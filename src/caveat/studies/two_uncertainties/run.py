@@ -18,7 +18,7 @@ from caveat.records.findings import Claim, Figure, Findings, Scale, Shot, Table
 from caveat.scores import draws as of_draws
 from caveat.scores.regression import Gaussians, Split, interval, split
 from caveat.studies.kit import common, plots
-from caveat.studies.kit.regression import MANY, ONE, OURS, Answer, Recipe
+from caveat.studies.kit.regression import ENSEMBLE, ONE, OURS, Answer, Recipe
 
 __all__ = ["run"]
 
@@ -62,7 +62,7 @@ def run(folder: Path, *, scale: Scale, seed: int, say: Callable[[str], None]) ->
         inputs, labels = noisy_sine(size.samples, one)
         answers = size.recipe.answers(_scaled(inputs), labels, one, place=folder / f"sine-{one}")
         found.append({name: _judged(answer, one) for name, answer in answers.items()})
-        counts.append(_by_members(answers[MANY], size.recipe.members, one))
+        counts.append(_by_members(answers[ENSEMBLE], size.recipe.members, one))
         say(f"seed {one}: classification")
         # few samples: without a strong pull to small weights all networks are sure of the noise
         recipe = replace(
@@ -264,7 +264,7 @@ def _claims(found: list[Figures], counts: list[dict[str, dict[str, float]]], apa
     def mean(of: list[Figures], method: str, column: str) -> float:
         return sum(one[method][column] for one in of) / len(of)
 
-    noise, ratio = mean(found, MANY, "noise"), mean(found, MANY, "ratio")
+    noise, ratio = mean(found, ENSEMBLE, "noise"), mean(found, ENSEMBLE, "ratio")
     wider = [name for name in found[0] if name != ONE and mean(found, name, "ratio") > 2]
     others = [name for name in found[0] if name != ONE]
     numbers = sorted(map(int, counts[0]))
@@ -287,12 +287,12 @@ def _claims(found: list[Figures], counts: list[dict[str, dict[str, float]]], apa
         Claim(claim="Between classes noise is large where they overlap",
               verdict="confirmed" if all(mean(apart, n, "noise overlap") > mean(apart, n, "noise beside")
                                          for n in found[0]) else "refuted",
-              found=f"Deep ensemble: {mean(apart, MANY, 'noise overlap'):.2f} nats there, "
-              f"{mean(apart, MANY, 'noise beside'):.2f} beside."),
+              found=f"Deep ensemble: {mean(apart, ENSEMBLE, 'noise overlap'):.2f} nats there, "
+              f"{mean(apart, ENSEMBLE, 'noise beside'):.2f} beside."),
         Claim(claim="and uncertainty is large far from the data",
               verdict="confirmed" if len(in_between) == len(others) else "partly" if in_between else "refuted",
-              found=f"Deep ensemble: {mean(apart, MANY, 'uncertainty far'):.2f} nats far away, "
-              f"{mean(apart, MANY, 'uncertainty beside'):.2f} beside the data; more far away for "
+              found=f"Deep ensemble: {mean(apart, ENSEMBLE, 'uncertainty far'):.2f} nats far away, "
+              f"{mean(apart, ENSEMBLE, 'uncertainty beside'):.2f} beside the data; more far away for "
               f"{', '.join(in_between)} of "
               f"{len(others)} posteriors. What TRADI tracks of weights that have come to rest is no uncertainty."),
     ]  # fmt: skip
