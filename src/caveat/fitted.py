@@ -134,4 +134,7 @@ def load(cls: type[Fitted], path: str | Path) -> Fitted:
     values = parse_json(header.get("values", "{}"), name="path", where=path, constants=True)
     if not isinstance(values, dict):
         raise DataError(f"path: {path} holds no fitted object: its values are a {type(values).__name__}")
-    return rebuild(cls, tensors, values)
+    try:
+        return rebuild(cls, tensors, values)
+    except (ValueError, TypeError, IndexError) as error:
+        raise DataError(f"path: {path} holds no {cls.__name__} ({error})") from None
