@@ -1,9 +1,12 @@
 """Conformalised quantile regression: what it promises over many splits, and what it adds to an interval."""
 
 import math
+from fractions import Fraction
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from caveat import fitted
 from caveat.calibration import CONFORMAL_INTERVALS, cqr
@@ -40,6 +43,37 @@ def test_the_fitting_samples_are_covered_as_the_order_statistic_says(name: str):
     g = CONFORMAL_INTERVALS[name](lower, upper, labels, error=0.1)
     low, high = g(lower, upper)
     assert int(((low <= labels + 1e-12) & (labels <= high + 1e-12)).sum()) == 90
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize("offset", [0.0, 1.0, -3.1, 1e6])
+def test_coverage_holds_for_tied_labels_in_any_dtype(dtype: torch.dtype, offset: float):
+    """Labels in tenths, most of them the largest: their score is q, and a rounding inwards would lose them all."""
+    hits: list[float] = []
+    for seed in range(200):
+        generator = torch.Generator().manual_seed(seed)
+        top = 1 + seed % 9  # 0.1, 0.2 ... 0.9: some of them are rounded up, some down
+        steps = torch.where(torch.rand(219, generator=generator) < 0.3, top - 1, top)
+        labels = offset + steps.double() / 10 * (1 if seed % 2 else -1)
+        ends = torch.full((219,), offset if dtype.itemsize > 2 else 0.5).to(dtype)
+        g = cqr.fit(ends[:19], ends[:19], labels[:19], error=0.1)
+        low, high = g(ends[19:], ends[19:])
+        hits.append(((low <= labels[19:]) & (labels[19:] <= high)).double().mean().item())
+        assert low.dtype == high.dtype == dtype
+    found = torch.tensor(hits)
+    assert found.mean().item() >= 0.9 - 3 * found.std().item() / math.sqrt(len(hits))
+
+
+@given(st.lists(st.tuples(*[st.floats(-1e9, 1e9)] * 3), min_size=1, max_size=20))
+@settings(derandomize=True, deadline=None)
+def test_fitting_samples_are_covered_to_the_last_digit(samples: list[tuple[float, float, float]]):
+    """Whatever the ends: as many of the fitting samples hold their label as the order statistic says, exactly."""
+    lower, upper, labels = torch.tensor(samples, dtype=torch.float64).unbind(1)
+    for low, high in ((lower, upper), (lower.float(), upper.float())):
+        g = cqr.fit(low, high, labels, error=0.3)
+        low, high = g(low, high)
+        inside = int(((low <= labels) & (labels <= high)).sum())
+        assert inside >= min(len(labels), math.ceil(Fraction(7, 10) * (len(labels) + 1)))
 
 
 def test_golden_number():

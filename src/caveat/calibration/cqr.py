@@ -1,5 +1,6 @@
 """Conformalised quantile regression: intervals that hold the label as often as was asked for."""
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -22,15 +23,16 @@ class CQR:
     """By how much, in the labels' units, float64; infinite where the samples were too few."""
 
     def __call__(self, lower: Ends, upper: Ends) -> tuple[Ends, Ends]:
-        """The corrected ends, in the dtype of `lower`.
+        """The corrected ends: computed in float64, in the dtype of `lower`, rounded outwards to it.
 
-        Intervals that would turn inside out shrink to their middle; they hold no label either way.
+        So a label that lies exactly on the end of its interval stays inside in any dtype. Intervals that would turn
+        inside out shrink to their middle; they hold no label either way.
         """
         low, high = lower.double() - self.quantile, upper.double() + self.quantile
         middle = (lower.double() + upper.double()) / 2
         crossed = low > high
         low, high = torch.where(crossed, middle, low), torch.where(crossed, middle, high)
-        return low.to(lower.dtype), high.to(lower.dtype)
+        return -_rounded_up(-low, lower.dtype), _rounded_up(high, lower.dtype)
 
 
 def fit(lower: Ends, upper: Ends, labels: Ends, *, error: float = 0.1) -> CQR:
@@ -43,6 +45,7 @@ def fit(lower: Ends, upper: Ends, labels: Ends, *, error: float = 0.1) -> CQR:
         1 - error ≤ P(label in interval) ≤ 1 - error + 1/(n + 1)    (the upper bound if no two scores are equal).
 
     Formula: E_i = max(lower_i - y_i, y_i - upper_i); q the ⌈(n + 1)(1 - error)⌉-th smallest; [lower - q, upper + q].
+    Differences are rounded up and ends outwards, so that the lower bound holds for tied labels too.
 
     Raises
     ------
@@ -67,4 +70,18 @@ def fit(lower: Ends, upper: Ends, labels: Ends, *, error: float = 0.1) -> CQR:
         if not bool(torch.isfinite(values).all()):
             raise DataError(f"{name}: expected finite numbers, got NaN or infinity")
     y = labels.double()
-    return CQR(conformal_quantile(torch.maximum(lower.double() - y, y - upper.double()), error))
+    return CQR(conformal_quantile(torch.maximum(_above(lower.double(), y), _above(y, upper.double())), error))
+
+
+def _above(high: Tensor, low: Tensor) -> Tensor:
+    """`high - low` in float64, rounded up, so that `high` minus it is `low` or less whatever the rounding then."""
+    difference = high - low
+    back = difference - high
+    lost = (high - (difference - back)) - (low + back)  # Knuth's two-sum: what rounding took, exactly
+    return torch.where(lost > 0, torch.nextafter(difference, difference.new_tensor(math.inf)), difference)
+
+
+def _rounded_up(values: Tensor, dtype: torch.dtype) -> Tensor:
+    """The least number of this dtype that is not below the value."""
+    cast = values.to(dtype)
+    return torch.where(cast.double() < values, torch.nextafter(cast, cast.new_tensor(math.inf)), cast)
