@@ -35,11 +35,8 @@ def methods() -> str:
     }
     measured = [(f"`{name}`", kind, first_line(f)) for kind, found in kinds.items() for name, f in found.items()]
     calibrations = [
-        (f"`{name}`", first_line(import_module(fit.__module__))) for name, fit in calibration.FROM_LOGITS.items()
-    ]
-    calibrations += [
-        (f"`{name}`", first_line(import_module(fit.__module__)))
-        for name, fit in calibration.CONFORMAL_INTERVALS.items()
+        (f"`{name}`", first_line(import_module(fit.__module__) if fit.__name__ == "fit" else fit))
+        for name, fit in (calibration.FROM_LOGITS | calibration.CONFORMAL_INTERVALS).items()
     ]
     aims = {
         "classes, with an autoencoder": objectives.FOR_RECONSTRUCTION,

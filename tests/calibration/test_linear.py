@@ -1,18 +1,19 @@
 """Vector, matrix and Dirichlet calibration: known maps, the written-out objective, and the rivals' ruin."""
 
 import math
-from types import ModuleType
+from collections.abc import Callable
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from caveat.calibration import _regularised, dirichlet, matrix, temperature, vector
+from caveat.calibration import _regularised, temperature
+from caveat.calibration.linear import dirichlet, matrix, vector
 from caveat.errors import DataError, OptionError
 
 PROPERTY = settings(derandomize=True, deadline=None, max_examples=15)
-MODULES = pytest.mark.parametrize("module", [vector, matrix, dirichlet])
+FITS = pytest.mark.parametrize("fit", [vector, matrix, dirichlet])
 INFINITE = (math.inf, math.inf)
 
 
@@ -32,10 +33,10 @@ def loss(logits: torch.Tensor, labels: torch.Tensor) -> float:
     return torch.nn.functional.cross_entropy(logits, labels).item()
 
 
-def objective(module: ModuleType, g, logits: torch.Tensor, labels: torch.Tensor, strengths) -> torch.Tensor:
-    """As the docstring of each module writes it, in the stored parameters; differentiable by them."""
+def objective(fit: Callable[..., object], g, logits: torch.Tensor, labels: torch.Tensor, strengths) -> torch.Tensor:
+    """As the docstring of each function writes it, in the stored parameters; differentiable by them."""
     t = temperature.fit(logits, labels).temperature
-    if module is vector:
+    if fit is vector:
         cost = strengths[0] * ((t * g.scale - 1) ** 2).sum()
     else:
         eye = torch.eye(len(g.shift)).double()
@@ -46,21 +47,21 @@ def objective(module: ModuleType, g, logits: torch.Tensor, labels: torch.Tensor,
     return torch.nn.functional.cross_entropy(g(logits), labels) + cost / (2 * len(logits))
 
 
-@MODULES
+@FITS
 @PROPERTY
 @given(seed=st.integers(0, 10_000), c=st.integers(2, 6), power=st.floats(-2, 3), other=st.floats(-2, 3))
-def test_it_is_the_minimum_of_what_the_docstring_says(module, seed: int, c: int, power: float, other: float) -> None:
+def test_it_is_the_minimum_of_what_the_docstring_says(fit, seed: int, c: int, power: float, other: float) -> None:
     logits, labels = network(60, c, wrong=0.2, margin=2.0, seed=seed)
     strengths = (10**power, 10**other)
-    g = module.fit(logits, labels, strengths=strengths)
+    g = fit(logits, labels, strengths=strengths)
     parameters = [v.requires_grad_() for v in vars(g).values() if isinstance(v, torch.Tensor)]
-    value = objective(module, g, logits, labels, strengths)
+    value = objective(fit, g, logits, labels, strengths)
     gradients = torch.autograd.grad(value, parameters)
     assert max(float(gradient.abs().max()) for gradient in gradients) < 1e-9
     # Not by chance flat: elsewhere the gradient is large.
     with torch.no_grad():
         parameters[-1] += 0.1 * torch.arange(c)
-    moved = torch.autograd.grad(objective(module, g, logits, labels, strengths), parameters)
+    moved = torch.autograd.grad(objective(fit, g, logits, labels, strengths), parameters)
     assert max(float(gradient.abs().max()) for gradient in moved) > 1e-4
 
 
@@ -69,16 +70,16 @@ MIXING = torch.tensor([[1.5, 0.2, -0.1], [0.3, 0.8, 0.0], [-0.2, 0.1, 1.1]]).dou
 SHIFT = torch.tensor([0.4, -0.3, 0.1]).double()
 
 
-@pytest.mark.parametrize(("module", "mixing"), [(vector, MIXING.diagonal().diag()), (matrix, MIXING)])
-def test_recovers_a_known_map(module, mixing: torch.Tensor) -> None:
+@pytest.mark.parametrize(("fit", "mixing"), [(vector, MIXING.diagonal().diag()), (matrix, MIXING)])
+def test_recovers_a_known_map(fit, mixing: torch.Tensor) -> None:
     # Labels whose frequencies are exactly softmax(A z + b): the likeliest probabilities are the frequencies.
     true = (FREQUENCIES / 10).double().log()
     z = torch.linalg.solve(mixing, (true - SHIFT).T).T
     logits = z.repeat_interleave(10, dim=0)
     labels = torch.cat([torch.arange(3).repeat_interleave(row) for row in FREQUENCIES])
-    g = module.fit(logits, labels, strengths=(1e-9, 1e-9))
+    g = fit(logits, labels, strengths=(1e-9, 1e-9))
     torch.testing.assert_close(g(z).softmax(1), FREQUENCIES / 10.0, check_dtype=False, rtol=0, atol=1e-7)
-    if module is vector:  # of the same slope for all logits there is no freedom left but the level of the shift
+    if fit is vector:  # of the same slope for all logits there is no freedom left but the level of the shift
         torch.testing.assert_close(g.scale, mixing.diagonal(), rtol=1e-5, atol=0)
         torch.testing.assert_close(g.shift - g.shift.mean(), SHIFT - SHIFT.mean(), rtol=1e-5, atol=1e-7)
 
@@ -91,13 +92,13 @@ def test_dirichlet_recovers_a_known_map_of_probabilities() -> None:
     counts = (true * 1000).round().long()
     logits = p.log().repeat_interleave(counts.sum(1), dim=0) + 5.0
     labels = torch.cat([torch.arange(3).repeat_interleave(row) for row in counts])
-    got = dirichlet.fit(logits, labels, strengths=(1e-6, 1e-6))(p.log()).softmax(1)
+    got = dirichlet(logits, labels, strengths=(1e-6, 1e-6))(p.log()).softmax(1)
     torch.testing.assert_close(got, counts / counts.sum(1, keepdim=True), check_dtype=False, rtol=0, atol=1e-6)
     assert (got - p).abs().max() > 0.05
 
 
-@MODULES
-def test_few_samples_do_not_ruin_it(module) -> None:
+@FITS
+def test_few_samples_do_not_ruin_it(fit) -> None:
     # Regression: unregularised, 400 samples of 10 classes raise the NLL of TorchUncertainty's matrix scaling from
     # 0.229 to 2.219 and that of its Dirichlet scaling to 1.346.
     held_out, truth = network(4000, 10, seed=1000)
@@ -105,54 +106,54 @@ def test_few_samples_do_not_ruin_it(module) -> None:
     for seed in range(4):
         logits, labels = network(400, 10, seed=seed)
         tempered = loss(temperature.fit(logits, labels)(held_out), truth)
-        got = loss(module.fit(logits, labels)(held_out), truth)
+        got = loss(fit(logits, labels)(held_out), truth)
         assert got < max(1.02 * plain, 1.005 * tempered)
-        if module is not vector:
-            assert loss(module.fit(logits, labels, strengths=(1e-3, 1e-3))(held_out), truth) > 2 * plain
+        if fit is not vector:
+            assert loss(fit(logits, labels, strengths=(1e-3, 1e-3))(held_out), truth) > 2 * plain
 
 
-@MODULES
-def test_it_is_temperature_scaling_where_that_is_the_truth(module) -> None:
+@FITS
+def test_it_is_temperature_scaling_where_that_is_the_truth(fit) -> None:
     logits, labels = network(400, 5, margin=3.0)
-    g = module.fit(logits, labels)
+    g = fit(logits, labels)
     assert g.strengths == INFINITE
     expected = temperature.fit(logits, labels)(logits)
     torch.testing.assert_close(g(logits).log_softmax(1), expected.log_softmax(1), rtol=1e-12, atol=1e-12)
-    strong = module.fit(logits, labels, strengths=(1e12, 1e12))
+    strong = fit(logits, labels, strengths=(1e12, 1e12))
     torch.testing.assert_close(strong(logits).softmax(1), expected.softmax(1), rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize(("module", "gain"), [(vector, 0.03), (matrix, 0.07), (dirichlet, 0.06)])
-def test_it_finds_what_a_temperature_cannot_mend(module, gain: float) -> None:
+@pytest.mark.parametrize(("fit", "gain"), [(vector, 0.03), (matrix, 0.07), (dirichlet, 0.06)])
+def test_it_finds_what_a_temperature_cannot_mend(fit, gain: float) -> None:
     logits, labels = network(1500, 6, wrong=0.15, margin=3.0)
     held_out, truth = network(4000, 6, wrong=0.15, margin=3.0, seed=1)
-    g = module.fit(logits, labels)
+    g = fit(logits, labels)
     assert all(math.isfinite(strength) for strength in g.strengths)
     assert loss(g(held_out), truth) < (1 - gain) * loss(temperature.fit(logits, labels)(held_out), truth)
-    assert module.fit(logits, labels).strengths == g.strengths
+    assert fit(logits, labels).strengths == g.strengths
 
 
-@MODULES
-def test_an_infinite_strength_holds_its_part_alone(module) -> None:
+@FITS
+def test_an_infinite_strength_holds_its_part_alone(fit) -> None:
     logits, labels = network(300, 4, wrong=0.2, margin=3.0)
-    only_weights = module.fit(logits, labels, strengths=(1.0, math.inf))
-    only_shift = module.fit(logits, labels, strengths=(math.inf, 1.0))
+    only_weights = fit(logits, labels, strengths=(1.0, math.inf))
+    only_shift = fit(logits, labels, strengths=(math.inf, 1.0))
     assert only_weights.shift.abs().max() < 1e-9 < 0.1 < only_shift.shift.abs().max()
-    linear = only_shift.scale.diag() if module is vector else only_shift.weight
+    linear = only_shift.scale.diag() if fit is vector else only_shift.weight
     torch.testing.assert_close(linear, linear[0, 0] * torch.eye(4).double(), rtol=0, atol=1e-9)
-    assert objective(module, only_weights, logits, labels, (1.0, 1.0)) < objective(
-        module, module.fit(logits, labels, strengths=INFINITE), logits, labels, (1.0, 1.0)
+    assert objective(fit, only_weights, logits, labels, (1.0, 1.0)) < objective(
+        fit, fit(logits, labels, strengths=INFINITE), logits, labels, (1.0, 1.0)
     )
 
 
-@MODULES
+@FITS
 @PROPERTY
 @given(factor=st.floats(0.1, 10))
-def test_the_scale_of_the_logits_does_not_matter(module, factor: float) -> None:
+def test_the_scale_of_the_logits_does_not_matter(fit, factor: float) -> None:
     logits, labels = network(100, 3, wrong=0.2, margin=2.0)
-    expected = module.fit(logits, labels, strengths=(3.0, 5.0))(logits)
-    got = module.fit(logits * factor, labels, strengths=(3.0, 5.0))(logits * factor)
-    if module is dirichlet:  # log-probabilities of scaled logits are other features, up to their level
+    expected = fit(logits, labels, strengths=(3.0, 5.0))(logits)
+    got = fit(logits * factor, labels, strengths=(3.0, 5.0))(logits * factor)
+    if fit is dirichlet:  # log-probabilities of scaled logits are other features, up to their level
         return
     torch.testing.assert_close(got, expected, rtol=1e-6, atol=1e-6)
 
@@ -160,9 +161,9 @@ def test_the_scale_of_the_logits_does_not_matter(module, factor: float) -> None:
 def test_dirichlet_sees_probabilities_only() -> None:
     logits, labels = network(200, 4, wrong=0.2, margin=3.0)
     level = torch.linspace(-9, 9, 200).double()[:, None]
-    g, m = (module.fit(logits, labels, strengths=(1.0, 1.0)) for module in (dirichlet, matrix))
+    g, m = (fit(logits, labels, strengths=(1.0, 1.0)) for fit in (dirichlet, matrix))
     torch.testing.assert_close(g(logits + level), g(logits))
-    torch.testing.assert_close(dirichlet.fit(logits + level, labels, strengths=(1.0, 1.0))(logits), g(logits))
+    torch.testing.assert_close(dirichlet(logits + level, labels, strengths=(1.0, 1.0))(logits), g(logits))
     assert (m(logits + level).softmax(1) - m(logits).softmax(1)).abs().max() > 0.05
 
 
@@ -182,12 +183,12 @@ def test_the_strongest_within_two_standard_errors_is_chosen() -> None:
     assert choose({plain: ones, strong: worse, weak: weak_loss}) == weak
 
 
-@MODULES
-def test_mistakes_are_refused(module) -> None:
+@FITS
+def test_mistakes_are_refused(fit) -> None:
     logits, labels = network(20, 3)
     for bad in ((0.0, 1.0), (1.0, -1.0), (math.nan, 1.0)):
         with pytest.raises(OptionError, match="strengths: expected two positive numbers, or None to choose them, got"):
-            module.fit(logits, labels, strengths=bad)
+            fit(logits, labels, strengths=bad)
     with pytest.raises(DataError, match="labels: expected at least 2 labelled samples, to hold some out, got 1"):
-        module.fit(logits[:1], labels[:1])
-    assert module.fit(logits[:2], labels[:2])(logits).isfinite().all()
+        fit(logits[:1], labels[:1])
+    assert fit(logits[:2], labels[:2])(logits).isfinite().all()

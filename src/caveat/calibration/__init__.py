@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 
 from torch import Tensor
 
-from caveat.calibration import conformal, cqr, dirichlet, histogram, isotonic, matrix, temperature, vector
+from caveat.calibration import conformal, cqr, histogram, isotonic, linear, temperature
 from caveat.calibration._rank import conformal_quantile, exact_share, keeping_threshold
 
 __all__ = [
@@ -21,23 +21,21 @@ __all__ = [
     "conformal",
     "conformal_quantile",
     "cqr",
-    "dirichlet",
     "exact_share",
     "histogram",
     "isotonic",
     "keeping_threshold",
-    "matrix",
+    "linear",
     "temperature",
-    "vector",
 ]
 
 Fit = Callable[..., Callable[[Tensor], Tensor]]
 
 PARAMETRIC: Mapping[str, Fit] = {
     "temperature": temperature.fit,
-    "vector": vector.fit,
-    "matrix": matrix.fit,
-    "dirichlet": dirichlet.fit,
+    "vector": linear.vector,
+    "matrix": linear.matrix,
+    "dirichlet": linear.dirichlet,
 }
 """Fitted by likelihood: never of a higher NLL than none on the data they are fitted on; smooth in the logits."""
 

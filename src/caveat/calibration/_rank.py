@@ -33,6 +33,7 @@ def keeping_threshold(scores: Tensor, keep: float) -> float:
 
     Source: Papadopoulos et al., Inductive Confidence Machines for Regression, ECML 2002.
 
+    >>> import torch
     >>> scores = torch.arange(1.0, 20)
     >>> keeping_threshold(scores, 0.9), keeping_threshold(scores, 0.99)
     (18.0, inf)

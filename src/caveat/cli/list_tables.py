@@ -56,7 +56,7 @@ def _calibrations() -> tuple[list[str], list[tuple[str, ...]]]:
     from caveat import calibration
 
     return ["name", "what it is"], [
-        (name, _first_line(import_module(f.__module__)))
+        (name, _first_line(import_module(f.__module__) if f.__name__ == "fit" else f))
         for table in (calibration.FROM_LOGITS, calibration.CONFORMAL_INTERVALS) for name, f in table.items()
     ]  # fmt: skip
 
