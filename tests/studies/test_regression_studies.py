@@ -11,8 +11,11 @@ from caveat.records.findings import Findings
 from caveat.scores.regression import Gaussians
 from caveat.studies import study
 from caveat.studies.kit.regression import DIAGONAL, ENSEMBLE, MC_DROPOUT, ONE, OURS, SWAG, Recipe
-from caveat.studies.tradi_uci import run as tradi_uci
+from caveat.studies.tradi_uci.findings import CQR, told
+from caveat.studies.tradi_uci.run import one_split
+from caveat.studies.two_uncertainties import figures
 from caveat.studies.two_uncertainties import run as two_uncertainties
+from caveat.studies.two_uncertainties.training import noisy_sine, two_classes
 
 METHODS = [ONE, MC_DROPOUT, ENSEMBLE, OURS, DIAGONAL, SWAG]
 
@@ -31,28 +34,28 @@ def test_from_data_to_findings_and_again(name: str, tmp_path, monkeypatch):
 
 
 def test_figures_of_one_split_are_in_the_labels_units():
-    """A linear law with noise of deviation 3 in units of 10: every method must find both, in those units."""
+    """A linear law with noise of deviation 3 in units of 10: every method must estimate both, in those units."""
     generator = torch.Generator().manual_seed(0)
     inputs = torch.randn(500, 1, generator=generator)
     labels = 100 + 10 * inputs[:, 0] + 3 * torch.randn(500, generator=generator)
     centre, scale = float(labels[:400].mean()), float(labels[:400].std())
     split = Split(inputs[:400], (labels[:400] - centre) / scale, inputs[400:], labels[400:], centre, scale)
-    found = tradi_uci.one_split(split, Recipe(hidden=(10,), epochs=40, members=2, draws=5), 0)
-    assert list(found) == [*METHODS, tradi_uci.CQR]
+    found = one_split(split, Recipe(hidden=(10,), epochs=40, members=2, draws=5), 0)
+    assert list(found) == [*METHODS, CQR]
     for method in (ONE, MC_DROPOUT, ENSEMBLE, SWAG):
         assert found[method]["RMSE"] == pytest.approx(3.0, rel=0.2)
         assert found[method]["NLL"] == pytest.approx(math.log(3) + 0.5 * math.log(2 * math.pi * math.e), abs=0.2)
         assert 75 <= found[method]["coverage"] <= 99
-    assert 80 <= found[tradi_uci.CQR]["coverage"] <= 100
+    assert 80 <= found[CQR]["coverage"] <= 100
     assert found[ONE]["epistemic"] == 0
     assert found[ENSEMBLE]["epistemic"] > 0
 
 
-def test_the_recalled_figures_are_marked(monkeypatch):
-    figures = {"RMSE": 1.0, "NLL": 1.0, "CRPS": 1.0, "epistemic": 1.0, "coverage": 90.0, "width": 1.0,
+def test_the_recalled_figures_are_marked():
+    values = {"RMSE": 1.0, "NLL": 1.0, "CRPS": 1.0, "epistemic": 1.0, "coverage": 90.0, "width": 1.0,
                "calibration": 1.0, "mixture NLL": 1.0, "interval score": 1.0}  # fmt: skip
-    split = {method: dict(figures) for method in (*METHODS, tradi_uci.CQR)}
-    found = tradi_uci._findings("small", 0, tradi_uci.SIZES["small"], {"yacht": [split, split]})
+    split = {method: dict(values) for method in (*METHODS, CQR)}
+    found = told("small", 0, 5, 2, Recipe(), {"yacht": [split, split]})
     published = [cell.published for table in found.tables for row in table.rows for cell in row.cells]
     assert sum(text != "" for text in published) == 4
     assert all(text.startswith("recalled: ") for text in published if text)
@@ -61,8 +64,8 @@ def test_the_recalled_figures_are_marked(monkeypatch):
     assert set(ours) == {""}
 
 
-def test_what_is_told_of_a_perfect_answer():
-    """Two draws that know the law, and part by 0.2 outside of the data."""
+def test_figures_of_a_perfect_posterior():
+    """Two samples that have the true law, and differ by 0.2 outside of the data."""
 
     def answer(scaled: torch.Tensor) -> Gaussians:
         x = scaled[:, 0] * (math.pi / math.sqrt(3)) + math.pi
@@ -80,7 +83,7 @@ def test_what_is_told_of_a_perfect_answer():
 
 
 def test_the_noise_is_the_sources():
-    x, y = two_uncertainties.noisy_sine(40_000, 1)
+    x, y = noisy_sine(40_000, 1)
     assert 0 < x.min() < x.max() < 2 * math.pi
     late = x[:, 0] > 5
     deviation = ((y - x[:, 0].sin())[late] / x[late, 0]).std().item()
@@ -88,14 +91,14 @@ def test_the_noise_is_the_sources():
 
 
 def test_maps_of_the_plane_have_their_points(generator):
-    points, labels = two_uncertainties.two_classes(0)
+    points, labels = two_classes(0)
 
     def draws(at: torch.Tensor) -> torch.Tensor:
         return torch.stack([torch.stack([at[:, 0], -at[:, 0]], 1), torch.stack([at[:, 1], -at[:, 1]], 1)])
 
-    shots = two_uncertainties._maps("x", draws, points, labels)
-    assert [shot.title for shot in shots] == ["noise, x", "uncertainty, x"]
+    shots = figures.maps("x", draws, points, labels)
+    assert [shot.title for shot in shots] == ["aleatoric uncertainty, x", "epistemic uncertainty, x"]
     assert all(base64.b64decode(shot.png).startswith(b"\x89PNG") for shot in shots)
     places = two_uncertainties._places(draws)
-    assert places["noise overlap"] > places["noise beside"]
-    assert places["uncertainty far"] > places["uncertainty overlap"]
+    assert places["aleatoric overlap"] > places["aleatoric beside"]
+    assert places["epistemic far"] > places["epistemic overlap"]

@@ -1,8 +1,8 @@
 """Gradient uncertainty and meta classification: detecting misclassified digits and OOD inputs."""
 
-import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,6 @@ from torch import Tensor
 from caveat import data
 from caveat.data import outliers
 from caveat.data.named import under_root
-from caveat.files import write_atomically
 from caveat.observations import Observations, observe
 from caveat.records.findings import Findings, Scale
 from caveat.scores import activations, gradients, meta
@@ -49,7 +48,11 @@ def run(folder: Path, *, scale: Scale, seed: int, say: Callable[[str], None]) ->
     folders.claim(folder, study="gradient-uncertainty", scale=scale, seed=seed, size=size)
     sets = _sets(scale, size, seed, whole=whole)
     seeds = [seed + number for number in range(size.nets)]
-    found = [_one(sets, size, one, folder / f"cnn-{one}", say, drawn=one == seed) for one in seeds]
+    found: list[dict[str, Any]] = []
+    for one in seeds:
+        place = folder / f"cnn-{one}"
+        make = partial(_one, sets, size, one, place, say, drawn=one == seed)
+        found.append(folders.stored(place / "figures.json", make))
     return told(found, scale=scale, seeds=seeds, size=vars(size), names=sets.names)
 
 
@@ -90,10 +93,7 @@ def _sets(scale: Scale, size: Size, seed: int, *, whole: bool) -> Sets:
 
 
 def _one(sets: Sets, size: Size, seed: int, place: Path, say: Callable[[str], None], *, drawn: bool) -> dict[str, Any]:
-    """All figures of one CNN; stored, so that a stopped study goes on."""
-    done = place / "figures.json"
-    if done.exists():
-        return json.loads(done.read_text(encoding="utf-8"))
+    """All figures of one CNN."""
     order = torch.randperm(len(sets.images), generator=torch.Generator().manual_seed(seed))
     parts = order.split([size.train, size.held_out, size.test, len(order) - size.train - size.held_out - size.test])
     say(f"CNN {seed}: training")
@@ -124,7 +124,6 @@ def _one(sets: Sets, size: Size, seed: int, place: Path, say: Callable[[str], No
     }
     if drawn:
         figures |= _drawn(held_out, few, correct, others, seed)
-    write_atomically(done, json.dumps(figures))
     return figures
 
 

@@ -5,19 +5,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
-from safetensors.torch import save as to_bytes
 from torch import nn
 
 from caveat import data
 from caveat.data import Source
 from caveat.errors import CaveatError
-from caveat.files import write_bytes
 from caveat.models.gradient_cnn import gradient_cnn
 from caveat.models.initialise import glorot
 from caveat.objectives import cross_entropy
 from caveat.observations import observe
 from caveat.records.findings import Scale
+from caveat.tensors import read_tensors, write_tensors
 from caveat.training import fit
 
 __all__ = ["FEW", "SIZES", "WHOLE", "Size", "trained"]
@@ -58,7 +56,7 @@ def trained(train: Source, held_out: Source, size: Size, seed: int, path: Path) 
     """
     generator = torch.Generator().manual_seed(seed)
     if path.exists():
-        net, state = gradient_cnn(), load_file(path)
+        net, state = gradient_cnn(), read_tensors(path, name="study")
         restarts = int(state.pop("restarts"))
         net.load_state_dict(state)
         return net.eval(), restarts
@@ -68,8 +66,7 @@ def trained(train: Source, held_out: Source, size: Size, seed: int, path: Path) 
             _train(net, train, held_out, size, size.rate / 2**restarts, generator)
         except CaveatError:
             continue
-        kept = {name: value.contiguous() for name, value in net.state_dict().items()}
-        write_bytes(path, to_bytes(kept | {"restarts": torch.tensor(restarts)}))
+        write_tensors(path, net.state_dict() | {"restarts": torch.tensor(restarts)})
         return net.eval(), restarts
     raise CaveatError(f"training: the CNN of seed {seed} diverged five times, the last at a rate of {size.rate / 16}")
 

@@ -47,7 +47,7 @@ def stored(path: Path, make: Callable[[], Any]) -> Any:
     """What an earlier part of this run stored as JSON, or what `make()` gives, stored for the next."""
     if not path.exists():
         write_atomically(path, json.dumps(make()))
-    return read_json(path, name="study")
+    return read_json(path, name="study", constants=True)
 
 
 def _name(setting: object) -> str:
