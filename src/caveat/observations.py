@@ -19,6 +19,7 @@ from caveat.calls import recorded
 from caveat.errors import DataError, ModelError
 from caveat.evaluation import check as check_eval
 from caveat.mixture import log_mean
+from caveat.sampling import spread
 from caveat.tensors import read_tensors
 from caveat.types import Batches, Drawing, Features, Look, Probe
 
@@ -51,6 +52,10 @@ class Observations:
         features = None if self.features is None else self.features[indices]
         probed = {name: found[indices] for name, found in self.probed.items()}
         return Observations(self.logits[indices], self.labels[indices], features, probed)
+
+    def thinned(self, most: int) -> "Observations":
+        """At most `most` of the samples, spread over the set; itself if it has no more."""
+        return self if len(self) <= most else self.part(spread(len(self), most))
 
     def save(self, path: str | Path) -> None:
         """Write to one safetensors file, whole or not at all."""

@@ -10,6 +10,7 @@ from caveat.metrics.interval import Interval, interval_of_ece, interval_of_mean,
 from caveat.metrics.tally import Tally, compress, tally, tally_sets
 from caveat.records import record
 from caveat.records.record import Curve, Estimate
+from caveat.sampling import evenly
 
 __all__ = [
     "BINS",
@@ -159,7 +160,7 @@ def _thinned(values: Tensor, limit: int = 1_000_000) -> Tensor:
     """torch.quantile takes at most 16 million values; evenly spaced ranks of more are as good."""
     if len(values) <= limit:
         return values
-    return values.sort().values[torch.linspace(0, len(values) - 1, limit).long()]
+    return values.sort().values[evenly(len(values), limit)]
 
 
 def _estimate(found: Interval) -> Estimate:

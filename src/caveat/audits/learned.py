@@ -9,6 +9,7 @@ from caveat.metrics.ranking import auroc
 from caveat.metrics.tally import tally
 from caveat.observations import Observations
 from caveat.records.gradients import Learned, Strip
+from caveat.sampling import thinned
 from caveat.scores import gradients, meta
 from caveat.scoring import catalog
 
@@ -66,9 +67,9 @@ def learned(
     found: list[Learned] = []
     if not any(score.family == "meta" for score in fitted.values()):
         return found
-    parts = [_thin(seen) for seen in (known, *ood.values())]
+    parts = [seen.thinned(JUDGE) for seen in (known, *ood.values())]
     truth = torch.cat([wrong, *(wrong.new_ones(len(seen)) for seen in ood.values())])
-    truth = torch.cat([_thin_rows(part) for part in truth.split([len(known), *(len(s) for s in ood.values())])])
+    truth = torch.cat([thinned(part, JUDGE) for part in truth.split([len(known), *(len(s) for s in ood.values())])])
     if not bool(truth.any()) or bool(truth.all()):
         return found
     for name, score in fitted.items():
@@ -103,14 +104,6 @@ def _disorder(probs: Tensor, wrong: Tensor) -> float:
 def _largest(values: Mapping[str, float]) -> dict[str, float]:
     kept = sorted(values, key=lambda name: -abs(values[name]))[:SHOWN]
     return {name: _short(values[name]) for name in kept}
-
-
-def _thin_rows(values: Tensor) -> Tensor:
-    return values if len(values) <= JUDGE else values[torch.linspace(0, len(values) - 1, JUDGE).long()]
-
-
-def _thin(seen: Observations) -> Observations:
-    return seen if len(seen) <= JUDGE else seen.part(torch.linspace(0, len(seen) - 1, JUDGE).long())
 
 
 def _quantile(column: Tensor, level: float) -> Tensor:

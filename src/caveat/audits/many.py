@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 
-import torch
 from torch import Tensor
 
 from caveat.metrics import calibration, proper, ranking
@@ -29,8 +28,8 @@ def draws(evaluation: Observations, ood: Mapping[str, Observations]) -> record.D
         "wrong": evaluation.part(wrong.nonzero().flatten()),
     }
     sets = [_of(name, seen) for name, seen in {**parts, **ood}.items() if len(seen)]
-    known = _thin(evaluation)
-    others = {name: _thin(seen) for name, seen in ood.items()}
+    known = evaluation.thinned(ROWS)
+    others = {name: seen.thinned(ROWS) for name, seen in ood.items()}
     count = evaluation.probed[DRAWS].shape[1]
     counts = [k for k in COUNTS if k < count] + [count]
     return record.Draws(count=count, sets=sets, gain=[_with(k, known, others) for k in counts])
@@ -66,7 +65,3 @@ def _with(count: int, known: Observations, ood: Mapping[str, Observations]) -> r
 
 def _many(seen: Observations) -> Tensor:
     return seen.probed[DRAWS].transpose(0, 1).double()
-
-
-def _thin(seen: Observations) -> Observations:
-    return seen if len(seen) <= ROWS else seen.part(torch.linspace(0, len(seen) - 1, ROWS).long())

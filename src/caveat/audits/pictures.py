@@ -1,7 +1,5 @@
 """The pictures worth looking at: confident errors, uncertain correct answers, OOD inputs that pass as known."""
 
-import base64
-import io
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
@@ -11,7 +9,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, SequentialSampler
 
 from caveat.observations import Observations
-from caveat.records import record
+from caveat.records import pictures, record
 from caveat.types import Batches
 
 __all__ = ["choose", "encoded", "take"]
@@ -100,6 +98,4 @@ def encoded(image: Tensor) -> str | None:
     array = pixels[0].numpy() if len(pixels) == 1 else pixels.permute(1, 2, 0).numpy()
     picture = Image.fromarray(array)
     picture.thumbnail((SIDE, SIDE))
-    buffer = io.BytesIO()
-    picture.save(buffer, "PNG", optimize=True)
-    return base64.b64encode(buffer.getvalue()).decode()
+    return pictures.encoded(picture)

@@ -15,6 +15,7 @@ from caveat.errors import OptionError, known_name
 from caveat.guard.threshold import Promise, promise
 from caveat.heads import HeadLayer
 from caveat.observations import DRAWS, Observations
+from caveat.sampling import evenly
 from caveat.scoring import catalog
 from caveat.scoring.choose import choose
 from caveat.types import Probe
@@ -127,7 +128,7 @@ def fit(  # noqa: PLR0913  # the signature is the configuration
     scores = scored(second).double()
     wrong = calibrated(second.logits).argmax(dim=1) != second.labels
     rank = scores.argsort(stable=True)
-    rank = rank[torch.linspace(0, len(rank) - 1, min(len(rank), REFERENCE)).long()]
+    rank = rank[evenly(len(rank), REFERENCE)]
     foreign = None if against is None else scored(against).double()
     held = promise(scores[rank], wrong[rank], keep=keep, max_error=max_error, against=foreign)
     return Decision(

@@ -10,6 +10,7 @@ from caveat.metrics.tally import tally, tally_sets
 from caveat.mixture import log_mean
 from caveat.observations import DRAWS, Observations
 from caveat.records import record
+from caveat.sampling import evenly
 from caveat.scoring import catalog
 from caveat.types import Head
 
@@ -33,11 +34,11 @@ def choose(names: Sequence[str], fit: Observations, tuning: Observations, head: 
     are optimistic; they serve to compare. None if there is nothing to choose from.
     """
     candidates = [name for name in names if catalog.families()[name] in ("logits", "draws", "features", "head")]
-    fit, tuning = _thin(fit, FIT), _thin(tuning, JUDGE)
+    fit, tuning = fit.thinned(FIT), tuning.thinned(JUDGE)
     classes = tuning.labels.unique()
     if not candidates or len(classes) < 3 or tuning.logits.shape[1] < 3:
         return None
-    left_out = classes[torch.linspace(0, len(classes) - 1, min(CLASSES, len(classes))).long()].tolist()
+    left_out = classes[evenly(len(classes), CLASSES)].tolist()
     forgotten: dict[str, list[float]] = {name: [] for name in candidates}
     for label in left_out:
         fitted = catalog.fit(candidates, _without(fit, label, rows=True), _head_without(head, label))
@@ -70,12 +71,6 @@ def choose(names: Sequence[str], fit: Observations, tuning: Observations, head: 
 def _mean(values: Sequence[float | None]) -> float:
     known = [value for value in values if value is not None]
     return sum(known) / len(known)
-
-
-def _thin(observed: Observations, limit: int) -> Observations:
-    if len(observed) <= limit:
-        return observed
-    return observed.part(torch.linspace(0, len(observed) - 1, limit).long())
 
 
 def _without(observed: Observations, label: int, *, rows: bool) -> Observations:

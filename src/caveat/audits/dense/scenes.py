@@ -1,8 +1,6 @@
 """Pictures of a dense audit: the scenes with most OOD pixels, or else the least sure ones, as PNGs."""
 
-import base64
 import colorsys
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -11,6 +9,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
+from caveat.records.pictures import encoded
 from caveat.records.scenes import Scene, Scenes
 
 __all__ = ["Views", "colours"]
@@ -102,12 +101,12 @@ def _png(picture: Tensor) -> str:
     pixels = (picture.detach().double().clamp(0, 1) * 255).round().to(torch.uint8).cpu()
     array = (pixels if len(pixels) == 3 else pixels.expand(3, -1, -1)).permute(1, 2, 0).numpy()
     # 64 colours: a third of the size, and enough to see what is there
-    return _encoded(Image.fromarray(array).quantize(64))
+    return encoded(Image.fromarray(array).quantize(64))
 
 
 def _grey(values: Tensor) -> str:
     levels = (values.double().clamp(0, 1) * 31).round().mul(255 / 31).to(torch.uint8)
-    return _encoded(Image.fromarray(levels.cpu().numpy()))
+    return encoded(Image.fromarray(levels.cpu().numpy()))
 
 
 def _named(labels: Tensor, shades: Sequence[str]) -> str:
@@ -115,10 +114,4 @@ def _named(labels: Tensor, shades: Sequence[str]) -> str:
     known = (labels >= 0) & (labels < len(shades))
     image = Image.fromarray(torch.where(known, labels, len(shades)).to(torch.uint8).cpu().numpy())
     image.putpalette([int(shade[i : i + 2], 16) for shade in (*shades, VOID_COLOUR) for i in (1, 3, 5)])
-    return _encoded(image)
-
-
-def _encoded(image: Image.Image) -> str:
-    stream = io.BytesIO()
-    image.save(stream, format="PNG", optimize=True)
-    return base64.b64encode(stream.getvalue()).decode("ascii")
+    return encoded(image)

@@ -1,7 +1,5 @@
 """Pictures and charts of the study of adversarial examples: attacked digits, accuracy over the radius."""
 
-import base64
-import io
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -13,6 +11,7 @@ from torch import Tensor, nn
 from caveat import attacks
 from caveat.attacks import Ball
 from caveat.records.findings import Figure, Shot
+from caveat.records.pictures import encoded
 from caveat.studies.adversarial_mnist.training import Size
 from caveat.studies.kit import plots
 
@@ -35,9 +34,7 @@ def strip(rows: Sequence[Tensor], answers: Sequence[Tensor], labels: Tensor) -> 
             grey = Image.fromarray((picture[0] * 255).round().to(torch.uint8).numpy())
             framed.paste(grey.resize((SIDE, SIDE), Image.Resampling.NEAREST).convert("RGB"), (FRAME, FRAME))
             canvas.paste(framed, (across * cell, down * cell))
-    held = io.BytesIO()
-    canvas.quantize(64).save(held, format="PNG", optimize=True)
-    return base64.b64encode(held.getvalue()).decode()
+    return encoded(canvas.quantize(64))
 
 
 def shot(name: str, model: nn.Module, inputs: Tensor, labels: Tensor, size: Size, seed: int) -> Shot:

@@ -1,7 +1,5 @@
 """Figures of the study on OOD zeros: the trade-off, confidences, errors by digit, and pictures."""
 
-import base64
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +12,8 @@ from torch import Tensor
 from caveat.guard.pseudo_ood import pseudo_ood
 from caveat.models.denoising_classifier import DenoisingClassifier
 from caveat.objectives.denoising import noised
+from caveat.records.pictures import encoded
+from caveat.sampling import evenly
 from caveat.studies.denoising_mnist.training import Sets
 from caveat.studies.kit import plots
 
@@ -36,7 +36,7 @@ class Shots:
 def shots(model: DenoisingClassifier, given: Sets, *, seed: int) -> Shots:
     """Digits, with noise, and reconstructed; pseudo-OOD digits beside what they are made of."""
     draw = torch.Generator().manual_seed(seed)
-    inside = given.held[torch.linspace(0, len(given.held) - 1, 2 * SHOWN).long()]
+    inside = given.held[evenly(len(given.held), 2 * SHOWN)]
     with torch.no_grad():
         strips = [
             [x, z, model.reconstruct(z)] for x in (given.zeros[:SHOWN], inside[:SHOWN]) for z in [noised(x, draw)]
@@ -56,9 +56,7 @@ def _png(rows: Sequence[Tensor]) -> str:
             canvas[top : top + side, left : left + side] = image
     picture = Image.fromarray((canvas * 255).round().to(torch.uint8).numpy())
     picture = picture.resize((picture.width * ZOOM, picture.height * ZOOM), Image.Resampling.NEAREST)
-    buffer = io.BytesIO()
-    picture.save(buffer, "PNG", optimize=True)
-    return base64.b64encode(buffer.getvalue()).decode()
+    return encoded(picture)
 
 
 def trade_off(

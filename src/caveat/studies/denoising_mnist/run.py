@@ -33,8 +33,9 @@ from caveat.studies.denoising_mnist.findings import (
     told,
 )  # fmt: skip
 from caveat.studies.denoising_mnist.training import ABLATIONS, CROSS_ENTROPY, SIZES, Sets, ablated, sets, whole
-from caveat.studies.kit import common, networks
+from caveat.studies.kit import common
 from caveat.studies.kit import folder as folders
+from caveat.training import checkpoint
 
 __all__ = ["Looked", "Pseudo", "Rule", "balanced", "chosen", "look", "pseudo", "rules", "run"]
 
@@ -101,7 +102,7 @@ def run(folder: Path, *, scale: Scale, seed: int, say: Callable[[str], None]) ->
             shots.append(figures.shots(model, given, seed=one))
     say("ablations")
     changed = {name: _ablation(given, name, ablated(given, size, folder, name=name, seed=seed)) for name in ABLATIONS}
-    seconds = {path.stem: networks.seconds(path) for path in sorted(folder.glob("*.safetensors"))}
+    seconds = {path.stem: checkpoint.seconds(path) for path in sorted(folder.glob("*.safetensors"))}
     return told(scale, seeds, size, judged, changed, shots[0], seconds, counts=_counts(given))
 
 

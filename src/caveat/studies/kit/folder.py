@@ -8,7 +8,7 @@ from typing import Any
 
 from caveat import __version__
 from caveat.errors import OptionError
-from caveat.files import read_json, write_atomically
+from caveat.files import parse_json, read_json, write_atomically
 from caveat.records.findings import Scale
 
 __all__ = ["NAME", "claim", "stored"]
@@ -27,7 +27,8 @@ def claim(folder: Path, *, study: str, scale: Scale, seed: int, size: Any) -> No
         If the folder holds another run, or files of which nothing tells what made them.
     """
     whole = {"study": study, "scale": scale, "seed": seed, "caveat_version": __version__, "settings": asdict(size)}
-    own = json.loads(json.dumps(whole, default=_name))  # as it is read back: tuples are lists
+    # as it is read back: tuples are lists
+    own = parse_json(json.dumps(whole, default=_name), name="study", where=NAME, constants=True)
     place = folder / NAME
     if place.exists():
         there = read_json(place, name="study")

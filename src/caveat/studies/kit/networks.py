@@ -1,7 +1,6 @@
 """Posteriors as the studies compare them: fitted to a trained network, sampled, and measured."""
 
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -14,9 +13,8 @@ from caveat.observations import observe
 from caveat.posteriors import Dropout, Ensemble, laplace, perturbation
 from caveat.scores.logits import msp
 from caveat.studies.kit import common
-from caveat.training import checkpoint as files
 
-__all__ = ["Method", "last_layer", "measure", "mixture", "perturbed", "seconds"]
+__all__ = ["Method", "last_layer", "measure", "mixture", "perturbed"]
 
 Method = Callable[[Tensor], Tensor]
 """From inputs to the logits of a mixture."""
@@ -73,8 +71,3 @@ def measure(method: Method, test: tuple[Tensor, Tensor], ood: Tensor) -> dict[st
         "accuracy": 100 * float((inside.argmax(dim=1) == labels).double().mean()),
         "ECE": float(calibration.ece(calibration.confidence_bins(inside.double().softmax(1), labels))),
     }
-
-
-def seconds(checkpoint: Path) -> float:
-    """How long the training took that left this checkpoint."""
-    return sum(files.load(checkpoint)["history"]["seconds"])

@@ -10,6 +10,7 @@ from caveat.data.scenes import Scenes
 from caveat.errors import DataError
 from caveat.metrics import calibration, proper, ranking
 from caveat.metrics.tally import mirror, quantile_edges
+from caveat.sampling import evenly
 from caveat.scores.logits import msp
 from caveat.studies.kit.common import detection
 
@@ -65,7 +66,7 @@ def measure(answer: Answer, scenes: Scenes, *, per_image: bool = False) -> dict[
 
 
 def _edges(answer: Answer, scenes: Scenes) -> Tensor:
-    chosen = torch.linspace(0, len(scenes) - 1, min(20, len(scenes))).long().unique()
+    chosen = evenly(len(scenes), 20)
     return quantile_edges(torch.cat([msp(_flat(answer(scenes.take([i])[0])))[::7] for i in chosen.tolist()]), bins=4096)
 
 

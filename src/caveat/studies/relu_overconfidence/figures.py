@@ -1,7 +1,5 @@
 """Two moons: the confidence of a plain network and of one trained with ACET, over the plane."""
 
-import base64
-import io
 
 import torch
 from PIL import Image
@@ -12,6 +10,7 @@ from caveat.evaluation import in_eval_mode
 from caveat.objectives import Objective, cross_entropy
 from caveat.objectives.confidence import together
 from caveat.records.findings import Shot
+from caveat.records.pictures import encoded
 from caveat.training import fit
 
 __all__ = ["moons"]
@@ -97,6 +96,4 @@ def _painted(model: nn.Module, points: Tensor, labels: Tensor) -> str:
     image = Image.fromarray(picture.round().to(torch.uint8).numpy()).resize(
         (2 * SIDE, 2 * SIDE), Image.Resampling.NEAREST
     )
-    held = io.BytesIO()
-    image.save(held, format="PNG", optimize=True)
-    return base64.b64encode(held.getvalue()).decode()
+    return encoded(image)

@@ -13,12 +13,11 @@ from caveat.mixture import log_mean
 from caveat.posteriors import Dropout, Ensemble, dropout, ensemble, perturbation
 from caveat.records.findings import Figure, Findings, Scale, Shot
 from caveat.studies.kit import folder as folders
-from caveat.studies.kit import networks
 from caveat.studies.kit.pixels import Answer, measure
 from caveat.studies.tradi_camvid import figures
 from caveat.studies.tradi_camvid.findings import ENSEMBLE, MC_DROPOUT, NOISE, ONE, OURS, SWAG, told
 from caveat.studies.tradi_camvid.training import SIZES, Recipe, recipes
-from caveat.training import members
+from caveat.training import checkpoint, members
 
 __all__ = ["on_one_set", "run"]
 
@@ -92,8 +91,8 @@ def _methods(
         OURS: drawn,
         SWAG: sampled(averaged.posterior()),
     }
-    plain = [networks.seconds(place / "members" / f"member-{number}.checkpoint.safetensors") for number in numbers]
-    spent = {"tracked network": networks.seconds(place / "base.safetensors"), "one network": sum(plain) / len(plain)}
+    plain = [checkpoint.seconds(place / "members" / f"member-{number}.checkpoint.safetensors") for number in numbers]
+    spent = {"tracked network": checkpoint.seconds(place / "base.safetensors"), "one network": sum(plain) / len(plain)}
     return model, methods, spent
 
 

@@ -13,7 +13,7 @@ from caveat.studies.kit import folder as folders
 from caveat.studies.kit import networks
 from caveat.studies.tradi_cifar.findings import PLAIN, RENEWED, told
 from caveat.studies.tradi_cifar.training import SIZES, Sets, Size, sets_of, trained
-from caveat.training import members
+from caveat.training import checkpoint, members
 
 __all__ = ["run"]
 
@@ -30,7 +30,7 @@ def run(folder: Path, *, scale: Scale, seed: int, say: Callable[[str], None]) ->
         place = folder / f"seed-{one}"
         methods = _methods(sets, size, one, place, say)
         found.append({name: networks.measure(method, sets.test, sets.ood) for name, method in methods.items()})
-        seconds[f"seed {one}: tracked network"] = networks.seconds(place / "base.safetensors")
+        seconds[f"seed {one}: tracked network"] = checkpoint.seconds(place / "base.safetensors")
     return told(scale, seeds, size, found, seconds)
 
 

@@ -15,7 +15,7 @@ from caveat.studies.kit import folder as folders
 from caveat.studies.kit import networks
 from caveat.studies.tradi_mnist.findings import PER_WEIGHT, Figures, Found, told
 from caveat.studies.tradi_mnist.training import SIZES, Sets, Size, sets_of, trained
-from caveat.training import members
+from caveat.training import checkpoint, members
 
 __all__ = ["run"]
 
@@ -94,8 +94,8 @@ def _networks(sets: Sets, size: Size, seed: int, place: Path, say: Callable[[str
         "SWAG": mixed(sampled(averaged.posterior())),
         "Laplace, last layer": mixed(posteriors.sample(layer, model, draws=size.draws, generator=draw)),
     }
-    spent = [networks.seconds(place / "members" / f"member-{number}.checkpoint.safetensors") for number in numbers]
-    seconds = {"tracked network": networks.seconds(place / "base.safetensors"), "plain networks": sum(spent)}
+    spent = [checkpoint.seconds(place / "members" / f"member-{number}.checkpoint.safetensors") for number in numbers]
+    seconds = {"tracked network": checkpoint.seconds(place / "base.safetensors"), "plain networks": sum(spent)}
     return _Networks(model, shared, tracked, ensemble, methods, draw, seconds)
 
 

@@ -1,7 +1,5 @@
 """Charts and pictures of the study of two uncertainties: bands around the sine, maps of the plane."""
 
-import base64
-import io
 import math
 from collections.abc import Callable, Mapping
 
@@ -11,6 +9,7 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from caveat.records.findings import Figure, Shot
+from caveat.records.pictures import encoded
 from caveat.scores import draws as of_draws
 from caveat.studies.kit import plots
 from caveat.studies.kit.regression import ONE, Answer
@@ -68,6 +67,4 @@ def _png(values: Tensor, points: Tensor, labels: Tensor) -> str:
     for (across, up), label in zip(places.tolist(), labels.tolist(), strict=True):
         down = zoom * SIDE - up
         pen.ellipse((across - 3, down - 3, across + 3, down + 3), fill=("#e07a1f", "#2a7de1")[label], outline="black")
-    stream = io.BytesIO()
-    image.quantize(32).save(stream, format="PNG", optimize=True)
-    return base64.b64encode(stream.getvalue()).decode("ascii")
+    return encoded(image.quantize(32))
