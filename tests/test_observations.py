@@ -108,7 +108,7 @@ class TestHead:
         torch.testing.assert_close(seen.features @ weight.T + bias, seen.logits, rtol=1e-4, atol=1e-5)
 
     def test_a_wrong_name_is_answered_with_the_nearest(self, generator):
-        with pytest.raises(ModelError, match="head: the model has no layer 'clasify'; did you mean classify"):
+        with pytest.raises(ModelError, match="head: the model has no layer 'clasify'; did you mean 'classify'"):
             heads.find(Named().eval(), torch.rand(2, 1, 8, 8), name="clasify")
 
     def test_a_layer_that_is_no_head_is_refused(self, generator):
@@ -142,7 +142,7 @@ def test_training_mode_is_refused(generator, layer):
     ("batch", "message"),
     [
         ([], "test: expected at least one batch"),
-        ([(torch.rand(3, 1, 8, 8), torch.zeros(2, dtype=torch.long))], "test: expected one label per input, got 3"),
+        ([(torch.rand(3, 1, 8, 8), torch.zeros(2, dtype=torch.long))], "test: expected one label per input, got inputs of shape \\(3"),
         ([(torch.rand(2, 1, 8, 8), torch.zeros(2))], "test: expected integer labels"),
         ([(torch.rand(2, 1, 9, 8), torch.zeros(2, dtype=torch.long))], r"the model fails on inputs of shape \(2, 1, 9"),
         ([(torch.full((2, 1, 8, 8), torch.inf), torch.zeros(2, dtype=torch.long))], "expected finite inputs"),

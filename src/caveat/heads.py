@@ -108,6 +108,8 @@ def _weights(layer: nn.Module) -> Head:
     parameters = dict(layer.named_parameters(recurse=False))
     weight = parameters["weight"].detach().flatten(1).clone()
     bias = parameters["bias"].detach().clone() if "bias" in parameters else weight.new_zeros(len(weight))
+    if weight.dtype in (torch.float16, torch.bfloat16):  # as the features are kept: scores want single precision
+        weight, bias = weight.float(), bias.float()
     return weight, bias
 
 

@@ -11,13 +11,13 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Int64
 from torch import Tensor, nn
 
 from caveat import evaluation, heads, storage
 from caveat.calls import recorded
 from caveat.errors import DataError, ModelError
-from caveat.evaluation import check as check_eval
+from caveat.inputs import check, fingerprints, moved
 from caveat.mixture import log_mean
 from caveat.sampling import spread
 from caveat.tensors import read_tensors
@@ -28,6 +28,7 @@ __all__ = ["DRAWS", "Observations", "load", "observe"]
 DRAWS = "draws"
 """Name of a posterior's draws among what probes found."""
 
+FINGERPRINTS = "fingerprints"
 PROBED = "probe:"
 """Prefix of a probe's name in a file of observations."""
 
@@ -42,6 +43,8 @@ class Observations:
     """Input of the head; None where it was not asked for, or the model is dense."""
     probed: Mapping[str, Float[Tensor, "n *k"]] = field(default_factory=dict)
     """What each probe found, by name; of a posterior, its draws `(n, s, c)` under the name `draws`."""
+    fingerprints: Int64[Tensor, " n"] | None = None
+    """Of the inputs (`inputs.fingerprints`), to know them again; None where no inputs were seen."""
 
     def __len__(self) -> int:
         """Number of samples."""
@@ -51,7 +54,8 @@ class Observations:
         """The samples at `indices`, in that order."""
         features = None if self.features is None else self.features[indices]
         probed = {name: found[indices] for name, found in self.probed.items()}
-        return Observations(self.logits[indices], self.labels[indices], features, probed)
+        prints = None if self.fingerprints is None else self.fingerprints[indices]
+        return Observations(self.logits[indices], self.labels[indices], features, probed, prints)
 
     def thinned(self, most: int) -> "Observations":
         """At most `most` of the samples, spread over the set; itself if it has no more."""
@@ -64,6 +68,8 @@ class Observations:
             sink.add("labels", self.labels)
             if self.features is not None:
                 sink.add("features", self.features)
+            if self.fingerprints is not None:
+                sink.add(FINGERPRINTS, self.fingerprints)
             for name, found in self.probed.items():
                 sink.add(f"{PROBED}{name}", found)
 
@@ -116,16 +122,19 @@ def observe(
     (`posteriors.Predictive`), their draws are kept too.
     """
     evaluation.check(model)
-    anchor = next(model.parameters(), None)
     sink = storage.File(Path(path)) if path is not None else storage.Memory()
     probes = probes or {}
     layer = head if isinstance(head, heads.HeadLayer) else None
     features = features and not isinstance(model, Drawing)  # which has as many heads as networks
+    writes: bool | None = None  # whether the model changes its inputs in place: they are the caller's
     with sink, evaluation.unchanged(model):
-        for number, (inputs, labels) in enumerate(batches):
-            check_inputs(inputs, labels, name)
-            if anchor is not None:
-                inputs = inputs.to(anchor.device, anchor.dtype, non_blocking=True)
+        for number, batch in enumerate(batches):
+            inputs, labels = check(batch, name)
+            sink.add(FINGERPRINTS, fingerprints(inputs))
+            inputs = moved(inputs, model)
+            if writes is not False:  # unknown at first: the first batch is copied, to see
+                inputs = inputs.clone()
+            version = None if inputs.is_inference() else inputs._version
             if features and layer is None:
                 with torch.inference_mode():
                     run(model, inputs[:2], name)  # so that a broken model is not taken for one without a head
@@ -133,6 +142,8 @@ def observe(
             logits, seen, probed = glance(
                 model, inputs, layer if features else None, probes, f"batch {number} of {name}"
             )
+            if writes is None:
+                writes = version is None or inputs._version != version
             sink.add("logits", logits)
             sink.add("labels", labels.long())
             if seen is not None and logits.ndim == 2:
@@ -163,8 +174,13 @@ def glance(
         features = seen[0].detach() if seen else None
         activations = {name: made[-1].output for name, made in calls.items() if made}
         look = Look(model, inputs, logits, activations, calls)
-        probed = {name: probe(look).detach() for name, probe in probes.items()}
-    return logits.detach(), features, probed
+        probed = {name: _wide(probe(look).detach()) for name, probe in probes.items()}
+    return _wide(logits.detach()), None if features is None else _wide(features), probed
+
+
+def _wide(found: Tensor) -> Tensor:
+    """At least single precision: scores of half-precision numbers tie, overflow and lose their last digits."""
+    return found.float() if found.dtype in (torch.float16, torch.bfloat16) else found
 
 
 def _many(
@@ -176,26 +192,15 @@ def _many(
             f"model: it is many networks; {', '.join(probes)} needs one: observe its `model`, or use scores from draws"
         )
     with torch.inference_mode():
-        draws = _answered(model.draws, inputs, where)
+        draws = _wide(_answered(model.draws, inputs, where))
     return log_mean(draws), None, {DRAWS: draws.transpose(0, 1)}
 
 
 def _observations(signals: dict[str, Tensor], where: str) -> Observations:
     probed = {name[len(PROBED) :]: signals.pop(name) for name in list(signals) if name.startswith(PROBED)}
-    if not {"logits", "labels"} <= set(signals) <= {"logits", "labels", "features"}:
+    if not {"logits", "labels"} <= set(signals) <= {"logits", "labels", "features", FINGERPRINTS}:
         raise DataError(f"path: {where} holds {sorted(signals)}, expected logits, labels and perhaps features")
     return Observations(**signals, probed=probed)
-
-
-def check_inputs(inputs: Tensor, labels: Tensor, name: str) -> None:
-    """Refuse a batch that can't be right."""
-    if len(inputs) != len(labels):
-        raise DataError(f"{name}: expected one label per input, got {len(inputs)} inputs and {len(labels)} labels")
-    if labels.is_floating_point():
-        raise DataError(f"{name}: expected integer labels, got {labels.dtype}")
-    if inputs.is_floating_point() and not torch.isfinite(inputs).all():
-        bad = int((~torch.isfinite(inputs.flatten(1))).any(dim=1).nonzero()[0])
-        raise DataError(f"{name}: expected finite inputs, got NaN or infinity in sample {bad} of its batch")
 
 
 def run(model: nn.Module, inputs: Tensor, where: str) -> Tensor:

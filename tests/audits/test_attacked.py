@@ -14,7 +14,8 @@ from torch.utils.data import DataLoader, TensorDataset
 from caveat.audits.assess import split
 from caveat.audits.attacked import attacked
 from caveat.audits.audit import audit
-from caveat.errors import OptionError
+from caveat.errors import DataError, OptionError
+from caveat.inputs import fingerprints
 
 
 def brightness():
@@ -37,7 +38,7 @@ SUMS, LABELS = [2.24, 2.6, 0.8, 1.8], torch.tensor([1, 1, 0, 1])
 def run(**options):
     batches = [(pixels(SUMS), LABELS)]
     options = {"radii": [0.1, 0.2, 0.4], "generator": torch.Generator().manual_seed(0)} | options
-    return attacked(brightness(), batches, torch.arange(4), LABELS, **options)
+    return attacked(brightness(), batches, torch.arange(4), LABELS, fingerprints(pixels(SUMS)), **options)
 
 
 def test_accuracy_by_radius():
@@ -76,7 +77,14 @@ def test_only_the_given_rows_are_attacked_and_the_seed_decides_which():
     assert found.samples == 2
     batches = [(pixels(SUMS), LABELS)]
     part = attacked(
-        brightness(), batches, torch.tensor([1]), LABELS, radii=[0.2], generator=torch.Generator(), classes=["a", "b"]
+        brightness(),
+        batches,
+        torch.tensor([1]),
+        LABELS,
+        fingerprints(batches[0][0]),
+        radii=[0.2],
+        generator=torch.Generator(),
+        classes=["a", "b"],
     )
     assert [(p.index, p.label, p.predicted) for p in part.pictures] == [(1, "b", "a")]
 
@@ -90,6 +98,7 @@ def test_what_is_no_picture_has_none():
         [(inputs, labels)],
         torch.arange(10),
         labels,
+        fingerprints(inputs),
         radii=[5.0],
         generator=torch.Generator(),
         low=None,
@@ -105,9 +114,16 @@ def test_errors_teach():
             run(radii=radii)
     with pytest.raises(OptionError, match="at least 1"):
         run(samples=0)
-    shuffled = DataLoader(TensorDataset(pixels(SUMS), LABELS), shuffle=True)
-    with pytest.raises(OptionError, match="shuffled"):
-        attacked(brightness(), shuffled, torch.arange(4), LABELS, radii=[0.1], generator=torch.Generator())
+
+
+def test_the_inputs_attacked_are_those_observed_whatever_the_loader_does():
+    inputs = pixels(SUMS)
+    shuffled = DataLoader(TensorDataset(inputs, LABELS), shuffle=True)
+    options = {"radii": [0.1, 0.2, 0.4], "generator": torch.Generator().manual_seed(0)}
+    found = attacked(brightness(), shuffled, torch.arange(4), LABELS, fingerprints(inputs), **options)
+    assert [point.accuracy for point in found.radii] == [point.accuracy for point in run().radii]
+    with pytest.raises(DataError, match="not those that were observed"):
+        attacked(brightness(), shuffled, torch.arange(4), LABELS, fingerprints(inputs + 1), **options)
 
 
 def test_the_audit_attacks_what_it_judges_on():

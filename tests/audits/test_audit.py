@@ -11,8 +11,9 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from torch.utils.data import DataLoader, TensorDataset
 
 import caveat
-from caveat.audits import cache, pictures
+from caveat.audits import cache
 from caveat.errors import DataError, ModelError, OptionError
+from caveat.inputs import fingerprints, take
 from caveat.records.record import Record
 from caveat.scoring import catalog
 
@@ -178,8 +179,12 @@ def test_loaders_of_torch_and_shuffled_ones(model, known):
     images, labels = torch.cat([x for x, _ in known]), torch.cat([y for _, y in known])
     data = TensorDataset(images, labels)
     ordered = DataLoader(data, batch_size=50)
-    assert torch.equal(pictures.take(ordered, torch.tensor([7, 3])), images[[7, 3]])
-    assert pictures.take(DataLoader(data, batch_size=50, shuffle=True), torch.tensor([7, 3])) is None
+    prints = fingerprints(images)
+    for loader in (ordered, DataLoader(data, batch_size=50, shuffle=True)):  # found wherever they come
+        assert torch.equal(take(loader, torch.tensor([7, 3]), prints, "test"), images[[7, 3]])
+    noisy = [(inputs + torch.rand_like(inputs), labels) for inputs, labels in known]
+    with pytest.raises(DataError, match="test: inputs read again are not those that were observed"):
+        take(noisy, torch.tensor([7, 3]), prints, "test")
     record = caveat.audit(model, ordered, scores=["msp"], replicas=5)
     assert record.notes == [
         "Only 480 samples were judged: read the intervals, not the values.",
@@ -208,7 +213,7 @@ def with_label(batches, label):
         ({"calibration_share": 1.0}, OptionError, "calibration_share: expected a share"),
         ({"calibration_share": 0.001}, OptionError, "calibration_share: 0.001 of 600 samples leaves 1"),
         ({"head": "9"}, ModelError, "head: the model has no layer '9'"),
-        ({"ood": {"test": []}}, OptionError, "OOD: the name 'test' is taken"),
+        ({"ood": {"test": []}}, OptionError, "ood: the name 'test' is taken"),
     ],
 )
 def test_bad_input_is_refused_in_one_line(model, known, change, kind, message, tmp_path: Path):

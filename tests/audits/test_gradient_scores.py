@@ -15,7 +15,7 @@ from caveat.cli.main import main
 from caveat.guard import artefact, decision
 from caveat.observations import observe
 from caveat.scores import FROM_COLUMNS, FROM_GRADIENTS, gradients
-from caveat.scoring import catalog, outliers
+from caveat.scoring import catalog, kinds, outliers
 
 
 def known_set(generator, n=800, *, noise_level=0.12):
@@ -36,9 +36,7 @@ def test_the_scores_share_one_probe_and_one_pass(model, known, ood, tmp_path: Pa
     again = caveat.audit(model, known, ood=ood, scores=names, replicas=5, folder=tmp_path)
     assert len(passes) == batches  # all kept
     assert numbers(again) == numbers(record)
-    assert "Meta classifiers are fitted on the calibration split and on 200 auxiliary OOD inputs." in record.split
-    # a threshold of theirs would rest on what they were fitted on
-    assert {preview.score for preview in record.operating} <= set(FROM_GRADIENTS)
+    assert "Meta classifiers are fitted on half of the calibration split and on 200 auxiliary OOD" in record.split
 
 
 def test_by_default_they_cost_nothing(model, known):
@@ -56,14 +54,14 @@ def test_meta_classifiers_learn_from_held_out_data_not_from_training_data(model,
     monkeypatch.setitem(FROM_COLUMNS, "meta_lasso", watched)
     training = in_batches(*known_set(generator))
     caveat.audit(model, known, train=training, scores=["meta_lasso"], replicas=5, calibration_share=0.5)
-    assert seen["rows"] == 300 + 200
+    assert seen["rows"] == 150 + 200  # half of the calibration split: a guard's threshold rests on the other
     assert seen["wrong"] > 200
     assert seen["names"][0] == "1/l1"
     assert seen["names"][-1] == "entropy"
     assert len(seen["names"]) == 7 * 3 + 1
     own = [(torch.zeros(7, 1, 4, 4), torch.full((7,), -1))]
     caveat.audit(model, known, scores=["meta_lasso"], replicas=5, calibration_share=0.5, outliers=own)
-    assert seen["rows"] == 300 + 7
+    assert seen["rows"] == 150 + 7
 
 
 def test_known_unknowns_make_noise_found(model, known, ood):
@@ -91,13 +89,15 @@ def test_a_guard_from_kept_observations_is_that_of_fresh_ones(model, known, gene
     caveat.audit(model, known, scores=["meta_ridge", "grad_l2"], replicas=5, folder=tmp_path / "out")
     monkeypatch.chdir(tmp_path)
     for score in ("meta_ridge", "grad_l2"):
-        monkeypatch.setattr("sys.argv", ["caveat", "guard", "train", "out", "-o", f"guard-{score}", "--score", score])
+        monkeypatch.setattr("sys.argv", ["caveat", "guard", "fit", "out", "-o", f"guard-{score}", "--score", score])
         with suppress(SystemExit):  # what it leaves is looked at below
             main()
     place = cache.folder(tmp_path / "out")
-    whole, fit, head, _ = cache.load(place)
+    held_out, train, head, _ = cache.load(place)
     probe = gradients.probe(model, known[0][0])
-    made = decision.fit(whole, fit, head, score="meta_ridge", probe=probe, outliers=cache.outliers(place))
+    made = decision.fit(
+        held_out, train, head, score="meta_ridge", probes={"gradients": probe}, outliers=cache.outliers(place)
+    )
     images = known_set(generator, 40)[0]
     expected = Guard(model, made)(images).score
     torch.testing.assert_close(artefact.load("guard-meta_ridge", model)(images).score, expected, rtol=1e-9, atol=0)
@@ -114,7 +114,7 @@ def test_all_scores_of_a_convolutional_net(generator, known, ood):
 def test_columns_are_those_of_the_probe_and_the_entropy(model, known):
     probe = gradients.probe(model, known[0][0])
     seen = observe(model, known[:1], probes={"gradients": probe})
-    columns = catalog.columns(seen.probed["gradients"], seen.logits)
+    columns = kinds.columns(seen.probed["gradients"], seen.logits)
     assert columns.shape[1] == len(probe.columns) + 1
     torch.testing.assert_close(columns[:, -1], caveat.scores.logits.entropy(seen.logits))
 
@@ -137,24 +137,24 @@ def test_noise_has_the_range_of_each_channel(generator):
 
 def test_the_record_shows_the_statistics_and_what_is_learned(model, known, ood):
     record = caveat.audit(model, known, ood=ood, scores=["meta_lasso", "meta_trees"], replicas=2, calibration_share=0.4)
-    assert [strip.statistic for strip in record.strips] == list(gradients.STATISTICS)
-    for strip in record.strips:
+    assert [strip.statistic for strip in record.gradients] == list(gradients.STATISTICS)
+    for strip in record.gradients:
         assert list(strip.bins) == list(strip.median) == ["correct", "wrong", "grey", "noise"]
         assert all(max(bins) == 1 and len(bins) == 32 for bins in strip.bins.values())
         assert strip.low < strip.high
-    norm = record.strips[1]
+    norm = record.gradients[1]
     assert norm.logarithmic
     assert norm.low <= norm.median["correct"] < norm.median["wrong"] <= norm.high
-    lasso, trees = record.learned
-    assert lasso.strength > 0
+    lasso, trees = record.meta_classifiers
+    assert lasso.penalty > 0
     assert max(map(abs, lasso.weights.values())) == abs(next(iter(lasso.weights.values()))) > 0
-    assert trees.strength is None
+    assert trees.penalty is None
     assert not trees.weights
     assert len(lasso.importances) == 8  # of 11: two layers and all of them, seven statistics, the entropy
     assert 0.5 > max(lasso.importances.values()) > 0.02
     plain = caveat.audit(model, known, scores=["msp"], replicas=2)
-    assert not plain.strips
-    assert not plain.learned
+    assert not plain.gradients
+    assert not plain.meta_classifiers
 
 
 def test_gradients_need_no_fit_set_even_of_a_shuffled_loader(model, generator):

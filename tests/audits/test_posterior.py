@@ -66,15 +66,15 @@ def test_the_record_splits_doubt_and_says_what_a_draw_buys(many: posteriors.Pred
     again = audit(many, known, ood={"other": ood}, replicas=20, folder=tmp_path)
     assert again.draws == record.draws
     page = render(record)
-    assert "Many networks" in page
+    assert "Uncertainty of the ensemble" in page
     assert 'data-chart="gain"' in page
 
 
 def test_one_network_has_no_such_part() -> None:
     record = audit(network(0), pictures(80, 1), scores=["msp"], replicas=10)
     assert record.draws is None
-    assert "Many networks" not in render(record)
-    with pytest.raises(OptionError, match="needs the draws of many networks"):
+    assert "Uncertainty of the ensemble" not in render(record)
+    with pytest.raises(OptionError, match="needs the samples of a posterior"):
         audit(network(0), pictures(80, 1), scores=["mutual_information"])
 
 
@@ -115,4 +115,4 @@ def test_a_guard_of_many_networks_tells_its_doubts_apart(many: posteriors.Predic
     assert verdict.epistemic[3].isnan()
     assert not verdict.accepted[3]
     auto = caveat.Guard.fit(many, pictures(200, 1), keep=0.9)
-    assert auto.decision.score.family in ("logits", "draws")
+    assert auto.decision.score.kind.family in ("logits", "draws")

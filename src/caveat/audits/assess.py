@@ -1,8 +1,9 @@
-"""From what was observed to a record: split, calibrate, score, judge."""
+"""From what was observed to a record: split, calibrate, score, and write one chapter after the other."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -10,14 +11,20 @@ from torch import Tensor
 from caveat import __version__, calibration, heads
 from caveat.audits import judge, learned, many, pictures
 from caveat.audits.operate import conformal, operating
-from caveat.errors import DataError, OptionError
+from caveat.errors import CaveatError, DataError, OptionError
+from caveat.guard import decision
+from caveat.metrics.interval import interval_of_share
 from caveat.observations import Observations
 from caveat.records import record
 from caveat.scoring import catalog
 from caveat.scoring.choose import choose
+from caveat.scoring.kinds import Material
 from caveat.types import Batches, Probe
 
-__all__ = ["Observed", "Options", "assess"]
+__all__ = ["CHAPTERS", "Judged", "Observed", "Options", "assess", "split"]
+
+KEEP = 0.95
+"""Share of in-distribution inputs that the previewed guard accepts."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +48,8 @@ class Observed:
     """Name of the model's class and number of parameters."""
     outliers: Observations | None = None
     """Auxiliary OOD inputs, for meta classifiers."""
+    left_out: Mapping[str, str] = field(default_factory=dict[str, str])
+    """Scores that the model does not allow, and why."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +62,50 @@ class Options:
     calibration_share: float
     replicas: int
     seed: int
+    explicit: frozenset[str] = frozenset()
+    """Scores and calibrations that the user named one by one: an error in one of these is not passed over."""
+
+
+@dataclass(frozen=True)
+class Judged:
+    """All that the chapters of a record are written from: every split, score and decision is made once, here."""
+
+    observed: Observed
+    options: Options
+    held_out: Observations
+    """The calibration split: calibrations, and half of it scores without a training set, are fitted on it."""
+    evaluation: Observations
+    """All figures are of these samples, and nothing was fitted on them."""
+    positions: Tensor
+    """Where the evaluation split's samples stand in the whole test set."""
+    wrong: Tensor
+    """Which answers of the evaluation split are wrong."""
+    fitted: Mapping[str, catalog.FittedScore]
+    values: Mapping[str, Mapping[str, Tensor]]
+    """Per score and set (`test` is the evaluation split), the scores."""
+    seconds: Mapping[str, float]
+    """Per score, the time of applying it."""
+    choice: record.Choice | None
+    shown: str
+    """The baseline score: what most people look at."""
+    guards: Mapping[str, decision.Decision]
+    """Per score, the guard that `guard fit` would make of this audit."""
+    left_out: dict[str, str]
+    """What does not fit this network or data, and why; a chapter may add to it."""
+
+    @property
+    def parts(self) -> Mapping[str, Observations]:
+        """The sets that are judged, by name."""
+        return {"test": self.evaluation, **self.observed.ood}
+
+    @property
+    def chosen(self) -> str:
+        """The score a guard would take."""
+        return self.choice.score if self.choice else self.shown
+
+    def ood_values(self, name: str) -> dict[str, Tensor]:
+        """The scores of the OOD sets."""
+        return {key: values for key, values in self.values[name].items() if key != "test"}
 
 
 def assess(
@@ -67,109 +120,249 @@ def assess(
     OptionError
         If `calibration_share` leaves too little on either side.
     """
-    known = observed.known
-    _check_labels(known, "test")
-    replicas, seed = options.replicas, options.seed
-    tuning, judged = split(len(known), options.calibration_share, seed)
-    fit_part, fit_words = known.part(tuning), f"the calibration split of test ({len(tuning)} samples)"
-    if observed.train is not None:
-        _check_labels(observed.train, "train")
-        fit_part, fit_words = observed.train, f"train ({len(observed.train)} samples)"
-    evaluation = known.part(judged)
-    wrong = evaluation.logits.argmax(dim=1) != evaluation.labels
-    notes = _notes(evaluation, wrong, observed)
-
-    say("calibrating")
-    calibrations = _calibrations(options.calibrations, known.part(tuning), evaluation, replicas, seed)
-    say("scoring")
-    fitted = catalog.fit(
-        options.scores, fit_part, observed.head.head if observed.head else None, observed.probes,
-        held_out=known.part(tuning), outliers=observed.outliers,
-    )  # fmt: skip
-    parts = {"test": evaluation, **observed.ood}
-    values, scoring = catalog.evaluate(fitted, parts)
-    unknown_values = {name: {k: v for k, v in by_set.items() if k != "test"} for name, by_set in values.items()}
-    say("choosing a score on in-distribution data")
-    choice = choose(options.scores, fit_part, known.part(tuning), observed.head.head if observed.head else None)
+    judged = _judged(observed, options, say)
     say("judging")
-    detections = [
-        judge.detection(score, name, values[score]["test"], ood, replicas=replicas, seed=seed)
-        for score in fitted
-        for name, ood in unknown_values[score].items()
-    ]
-    both = bool(wrong.any()) and not bool(wrong.all())
-    shown = "msp" if "msp" in fitted else next(iter(fitted))
-    chosen = choice.score if choice else shown
-    preview = _operating(fitted, dict.fromkeys([chosen, shown]), known.part(tuning), values, wrong, observed)
-    notes += _doubtful_estimates(preview, observed)
-    best = _best(detections) or shown
+    parts = {name: write(judged) for name, write in CHAPTERS.items()}
     return record.Record(
         caveat_version=__version__,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
-        settings={k: list(v) if isinstance(v, tuple) else v for k, v in asdict(options).items()},
+        settings={k: list(v) if isinstance(v, tuple) else v for k, v in asdict(options).items() if k != "explicit"},
         model=observed.model[0],
         parameters=observed.model[1],
         head=observed.head.name if observed.head else "",
         classes=list(observed.classes),
-        sets=_set_summaries(observed, evaluation, known.part(tuning)),
-        split=(
-            f"Of test, {len(tuning)} samples drawn by seed {seed} were set aside: calibrations are fitted on them. "
-            f"All figures are judged on the other {len(judged)}. Scores are fitted on {fit_words}."
-            + ("" if observed.outliers is None else " Meta classifiers are fitted on the calibration split and on "
-               f"{len(observed.outliers)} auxiliary OOD inputs.")
-        ),
-        calibrations=calibrations,
-        scores=[
-            record.Score.model_validate(
-                {
-                    "name": name, "family": score.family, "seconds_fit": score.seconds,
-                    "seconds_score": scoring[name], "summary": catalog.describe(name)[0],
-                    "source": catalog.describe(name)[1],
-                    **judge.score_shape(values[name]["test"], wrong, unknown_values[name]),
-                }
-            )
-            for name, score in fitted.items()
-        ],
-        detections=detections,
-        selective=[
-            judge.misclassification(name, values[name]["test"], wrong, replicas=replicas, seed=seed)
-            for name in fitted
-            if both
-        ],
-        sweeps=[judge.sweep(name, values[name]["test"], wrong, unknown_values[name]) for name in fitted],
-        conformal=conformal(list(calibration.CONFORMAL), known.part(tuning), evaluation, observed.ood),
-        choice=choice,
-        operating=preview,
-        draws=many.draws(evaluation, observed.ood),
-        pictures=[
-            picture
-            for name in dict.fromkeys([shown, chosen, best] if observed.batches else [])
-            for picture in pictures.choose(
-                name, values[name], parts, observed.batches, positions=judged, classes=observed.classes
-            )
-        ],
-        notes=notes,
+        choice=judged.choice,
         seconds=dict(seconds),
-        strips=learned.strips(evaluation, wrong, observed.ood),
-        learned=learned.learned(fitted, evaluation, wrong, observed.ood, seed=seed),
+        **parts,
+    )
+
+
+def _judged(observed: Observed, options: Options, say: Callable[[str], None]) -> Judged:
+    known, seed = observed.known, options.seed
+    _check_labels(known, "test")
+    if observed.train is not None:
+        _check_labels(observed.train, "train")
+    calibrating, positions = split(len(known), options.calibration_share, seed)
+    held_out, evaluation = known.part(calibrating), known.part(positions)
+    first, _ = decision.halves(held_out, seed)
+    weights = observed.head.head if observed.head else None
+    left_out = dict(observed.left_out)
+    say("scoring")
+    material = Material(first if observed.train is None else observed.train, weights, first, observed.outliers)
+    fitted = catalog.fit(options.scores, material, observed.probes, left_out=left_out)
+    for name in options.explicit & set(left_out):
+        raise OptionError(f"scores: {name} can't be had here: {left_out[name]}")
+    if not fitted:
+        raise OptionError(f"scores: none can be had of this model and data; {next(iter(left_out.values()))}")
+    values, seconds = catalog.evaluate(fitted, {"test": evaluation, **observed.ood})
+    say("choosing a score on in-distribution data")
+    choice = choose(list(fitted), observed.train, first, weights)
+    shown = decision.BASELINE if decision.BASELINE in fitted else next(iter(fitted))
+    guards: dict[str, decision.Decision] = {}
+    for name in dict.fromkeys([choice.score if choice else shown, shown]):
+        try:
+            guards[name] = decision.of(fitted[name], held_out, keep=KEEP, seed=seed)
+        except OptionError as error:  # too few samples for a threshold
+            left_out[f"guard with {name}"] = str(error)
+    return Judged(
+        observed, options, held_out, evaluation, positions,
+        evaluation.logits.argmax(dim=1) != evaluation.labels,
+        fitted, values, seconds, choice, shown, guards, left_out,
     )  # fmt: skip
 
 
-def _calibrations(
-    names: Sequence[str], tuning: Observations, evaluation: Observations, replicas: int, seed: int
-) -> list[record.Calibration]:
+def _calibrations(judged: Judged) -> list[record.Calibration]:
+    held_out, evaluation, options = judged.held_out, judged.evaluation, judged.options
     maps: list[tuple[str, Callable[[Tensor], Tensor], dict[str, float]]] = [("none", lambda logits: logits, {})]
-    for name in names:
-        fitted = calibration.FROM_LOGITS[name](tuning.logits, tuning.labels)
+    for name in options.calibrations:
+        try:
+            fitted = calibration.FROM_LOGITS[name](held_out.logits, held_out.labels)
+        except CaveatError as error:
+            if name in options.explicit:
+                raise
+            judged.left_out[name] = str(error)
+            continue
         scalars = {k: v for k, v in vars(fitted).items() if isinstance(v, Tensor) and v.ndim == 0}
         maps.append((name, fitted, {k: float(v) for k, v in scalars.items()}))
     results: list[record.Calibration] = []
     for name, function, parameters in maps:
         summary, reliability = judge.performance(
-            function(evaluation.logits), evaluation.labels, replicas=replicas, seed=seed
+            function(evaluation.logits), evaluation.labels, replicas=options.replicas, seed=options.seed
         )
         results.append(record.Calibration(name=name, parameters=parameters, summary=summary, reliability=reliability))
     return results
+
+
+def _scores(judged: Judged) -> list[record.Score]:
+    return [
+        record.Score.model_validate(
+            {
+                "name": name, "family": score.kind.family, "seconds_fit": score.seconds,
+                "seconds_score": judged.seconds[name], "summary": catalog.describe(name)[0],
+                "source": catalog.describe(name)[1],
+                **judge.score_shape(judged.values[name]["test"], judged.wrong, judged.ood_values(name)),
+            }
+        )
+        for name, score in judged.fitted.items()
+    ]  # fmt: skip
+
+
+def _detections(judged: Judged) -> list[record.Detection]:
+    options = judged.options
+    return [
+        judge.detection(
+            name, key, judged.values[name]["test"], values, replicas=options.replicas, seed=options.seed
+        )
+        for name in judged.fitted
+        for key, values in judged.ood_values(name).items()
+    ]  # fmt: skip
+
+
+def _selective(judged: Judged) -> list[record.Selective]:
+    if not judged.wrong.any() or judged.wrong.all():
+        return []
+    options = judged.options
+    return [
+        judge.misclassification(
+            name, judged.values[name]["test"], judged.wrong, replicas=options.replicas, seed=options.seed
+        )
+        for name in judged.fitted
+    ]  # fmt: skip
+
+
+def _sweeps(judged: Judged) -> list[record.Sweep]:
+    return [
+        judge.sweep(name, judged.values[name]["test"], judged.wrong, judged.ood_values(name)) for name in judged.fitted
+    ]
+
+
+def _conformal(judged: Judged) -> list[record.Conformal]:
+    return conformal(list(calibration.CONFORMAL), judged.held_out, judged.evaluation, judged.observed.ood)
+
+
+def _operating(judged: Judged) -> list[record.Operating]:
+    """The preview of the guards: what each does with every set, on samples that it has not seen."""
+    unlabelled = judged.observed.unlabelled
+    return [
+        operating(
+            guard, judged.values[name]["test"], judged.wrong,
+            judged.ood_values(name) | {key: guard.score(seen).double() for key, seen in unlabelled.items()},
+        )
+        for name, guard in judged.guards.items()
+    ]  # fmt: skip
+
+
+def _pictures(judged: Judged) -> list[record.Picture]:
+    batches = judged.observed.batches
+    if not batches:
+        return []
+    names = list(dict.fromkeys([judged.shown, judged.chosen]))
+    try:
+        return pictures.choose(
+            names, judged.values, judged.parts, batches, positions=judged.positions,
+            prints=judged.observed.known.fingerprints, classes=judged.observed.classes,
+        )  # fmt: skip
+    except CaveatError as error:
+        judged.left_out["pictures"] = str(error)
+        return []
+
+
+def _sets(judged: Judged) -> list[record.SetSummary]:
+    observed, held_out = judged.observed, judged.held_out
+    calibrated = calibration.temperature.fit(held_out.logits, held_out.labels)
+
+    def summary(name: str, role: str, seen: Observations, confident: Observations) -> record.SetSummary:
+        confidence = float(confident.logits.double().softmax(dim=1).amax(dim=1).mean())
+        estimated = float(calibrated(confident.logits.double()).softmax(dim=1).amax(dim=1).mean())
+        source, shape = observed.sources[name]
+        return record.SetSummary.model_validate(
+            {"name": name, "role": role, "source": source, "count": len(seen), "shape": shape,
+             "mean_confidence": confidence, "generated": name in observed.generated,
+             "estimated_accuracy": estimated if role in ("test", "unlabelled") else None}
+        )  # fmt: skip
+
+    rows = [summary("test", "test", observed.known, judged.evaluation)]
+    if observed.train is not None:
+        rows.append(summary("train", "train", observed.train, observed.train))
+    rows += [summary(name, "ood", seen, seen) for name, seen in observed.ood.items()]
+    return rows + [summary(name, "unlabelled", seen, seen) for name, seen in observed.unlabelled.items()]
+
+
+def _split(judged: Judged) -> str:
+    observed, count = judged.observed, len(judged.held_out)
+    fitted_on = f"half of the calibration split ({count // 2} samples)"
+    if observed.train is not None:
+        fitted_on = f"train ({len(observed.train)} samples)"
+    text = (
+        f"Of test, {count} samples drawn by seed {judged.options.seed} are the calibration split: calibrations are "
+        f"fitted on them, and a guard's threshold on the half of them that no score was fitted on. All figures are of "
+        f"the other {len(judged.evaluation)}, the evaluation split. Scores are fitted on {fitted_on}."
+    )
+    if observed.outliers is not None:
+        text += (
+            f" Meta classifiers are fitted on half of the calibration split and on {len(observed.outliers)} auxiliary "
+            "OOD inputs."
+        )
+    return text
+
+
+def _notes(judged: Judged) -> list[str]:
+    evaluation, wrong, observed = judged.evaluation, judged.wrong, judged.observed
+    notes: list[str] = []
+    if not wrong.any():
+        notes.append(f"All {len(evaluation)} judged answers are right: misclassification detection can't be measured.")
+    elif int(wrong.sum()) < 30:
+        notes.append(f"Only {int(wrong.sum())} judged answers are wrong: figures on misclassification are uncertain.")
+    if len(evaluation) < 1000:
+        notes.append(f"Only {len(evaluation)} samples were judged: read the intervals, not the values.")
+    present = len(evaluation.labels.unique())
+    if present < len(observed.classes):
+        notes.append(f"Only {present} of {len(observed.classes)} classes occur in the judged part of test.")
+    if not observed.ood:
+        notes.append("No OOD set was given: nothing is known of how the network answers what it has never seen.")
+    reasons: dict[str, list[str]] = {}
+    for name, reason in judged.left_out.items():
+        reasons.setdefault(reason, []).append(name)
+    notes += [f"Left out: {', '.join(names)}. {reason}" for reason, names in reasons.items()]
+    return notes + _unreliable_estimates(judged)
+
+
+def _unreliable_estimates(judged: Judged) -> list[str]:
+    """An estimated accuracy holds only for in-distribution inputs."""
+    guard = judged.guards.get(judged.chosen)
+    if guard is None:
+        return []
+    refused = {
+        name: interval_of_share(int((guard.score(seen).double() > guard.promise.threshold).sum()), len(seen))
+        for name, seen in judged.observed.unlabelled.items()
+    }
+    return [
+        f"Of {name}, {share.value:.0%} look unlike in-distribution data to {guard.score.name} ({1 - KEEP:.0%} would be "
+        "usual): its estimated accuracy can't be relied on."
+        for name, share in refused.items()
+        if share.low > 1 - KEEP and share.value > 1.5 * (1 - KEEP)  # more than chance, and enough to matter
+    ]
+
+
+CHAPTERS: Mapping[str, Callable[[Judged], Any]] = {
+    "sets": _sets,
+    "split": _split,
+    "calibrations": _calibrations,
+    "scores": _scores,
+    "detections": _detections,
+    "selective": _selective,
+    "sweeps": _sweeps,
+    "conformal": _conformal,
+    "operating": _operating,
+    "draws": lambda judged: many.draws(judged.evaluation, judged.observed.ood),
+    "pictures": _pictures,
+    "gradients": lambda judged: learned.strips(judged.evaluation, judged.wrong, judged.observed.ood),
+    "meta_classifiers": lambda judged: learned.learned(
+        judged.fitted, judged.evaluation, judged.wrong, judged.observed.ood, seed=judged.options.seed
+    ),
+    "notes": _notes,
+}
+"""A part of the record and what writes it, notes last; a new chapter of the report begins with a row here."""
 
 
 def split(count: int, calibration_share: float, seed: int) -> tuple[Tensor, Tensor]:
@@ -181,7 +374,7 @@ def split(count: int, calibration_share: float, seed: int) -> tuple[Tensor, Tens
         If a part would be too small.
     """
     size = round(calibration_share * count)
-    if size < 2 or count - size < 2:
+    if size < 4 or count - size < 2:
         raise OptionError(
             f"calibration_share: {calibration_share} of {count} samples leaves {size} to fit and "
             f"{count - size} to judge on"
@@ -200,82 +393,3 @@ def _check_labels(observed: Observations, name: str) -> None:
             f"{name}: expected labels in [0, {classes - 1}] as the model has {classes} classes, got "
             f"{int(observed.labels[bad[0]])} at sample {int(bad[0])} ({len(bad)} of {len(observed)} are out of range)"
         )
-
-
-def _operating(
-    fitted: Mapping[str, catalog.FittedScore],
-    names: Iterable[str],
-    tuning: Observations,
-    values: Mapping[str, Mapping[str, Tensor]],
-    wrong: Tensor,
-    observed: Observed,
-) -> list[record.Operating]:
-    """The preview of a guard with each of these scores; its threshold comes from the calibration split."""
-    found: list[record.Operating] = []
-    for name in names:
-        if fitted[name].family == "meta":
-            continue  # its threshold would rest on the data that it was fitted on
-        others = {key: seen for key, seen in values[name].items() if key != "test"}
-        others |= {key: fitted[name](seen).double() for key, seen in observed.unlabelled.items()}
-        preview = operating(name, fitted[name](tuning).double(), values[name]["test"], wrong, others)
-        if preview is not None:
-            found.append(preview)
-    return found
-
-
-def _doubtful_estimates(preview: Sequence[record.Operating], observed: Observed) -> list[str]:
-    """An estimated accuracy holds only for inputs of the in-distribution kind."""
-    if not preview:
-        return []
-    first = preview[0]
-    return [
-        f"Of {name}, {1 - first.accepted[name]:.0%} look unlike in-distribution data to {first.score} "
-        f"({1 - first.keep:.0%} "
-        "would be usual): its estimated accuracy can't be relied on."
-        for name in observed.unlabelled
-        if 1 - first.accepted[name] > 2 * (1 - first.keep)
-    ]
-
-
-def _set_summaries(observed: Observed, evaluation: Observations, tuning: Observations) -> list[record.SetSummary]:
-    calibrated = calibration.temperature.fit(tuning.logits, tuning.labels)
-
-    def summary(name: str, role: str, seen: Observations, confident: Observations) -> record.SetSummary:
-        confidence = float(confident.logits.double().softmax(dim=1).amax(dim=1).mean())
-        estimated = float(calibrated(confident.logits.double()).softmax(dim=1).amax(dim=1).mean())
-        source, shape = observed.sources[name]
-        return record.SetSummary.model_validate(
-            {"name": name, "role": role, "source": source, "count": len(seen), "shape": shape,
-             "mean_confidence": confidence, "generated": name in observed.generated,
-             "estimated_accuracy": estimated if role in ("test", "unlabelled") else None}
-        )  # fmt: skip
-
-    rows = [summary("test", "test", observed.known, evaluation)]
-    if observed.train is not None:
-        rows.append(summary("train", "train", observed.train, observed.train))
-    rows += [summary(name, "ood", seen, seen) for name, seen in observed.ood.items()]
-    return rows + [summary(name, "unlabelled", seen, seen) for name, seen in observed.unlabelled.items()]
-
-
-def _notes(evaluation: Observations, wrong: Tensor, observed: Observed) -> list[str]:
-    notes: list[str] = []
-    if not wrong.any():
-        notes.append(f"All {len(evaluation)} judged answers are right: misclassification detection can't be measured.")
-    elif int(wrong.sum()) < 30:
-        notes.append(f"Only {int(wrong.sum())} judged answers are wrong: figures on misclassification are uncertain.")
-    if len(evaluation) < 1000:
-        notes.append(f"Only {len(evaluation)} samples were judged: read the intervals, not the values.")
-    present = len(evaluation.labels.unique())
-    if present < len(observed.classes):
-        notes.append(f"Only {present} of {len(observed.classes)} classes occur in the judged part of test.")
-    if not observed.ood:
-        notes.append("No OOD set was given: nothing is known of how the network answers what it has never seen.")
-    return notes
-
-
-def _best(detections: Sequence[record.Detection]) -> str | None:
-    """The score with the highest mean AUROC over the OOD sets."""
-    totals: dict[str, list[float]] = {}
-    for detection in detections:
-        totals.setdefault(detection.score, []).append(detection.auroc.value)
-    return max(totals, key=lambda name: sum(totals[name]) / len(totals[name])) if totals else None

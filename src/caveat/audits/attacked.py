@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from caveat.attacks import Ball, pgd
-from caveat.audits.pictures import encoded, take
+from caveat.audits.pictures import encoded
 from caveat.errors import OptionError
+from caveat.inputs import moved, take
 from caveat.metrics.interval import interval_of_share
 from caveat.records.attack import Attacked, AttackedPicture, AttackedRadius
 from caveat.types import Batches
@@ -24,6 +25,7 @@ def attacked(  # noqa: PLR0913  # the signature is the configuration
     batches: Batches,
     rows: Tensor,
     labels: Tensor,
+    prints: Tensor,
     *,
     radii: Sequence[float],
     generator: torch.Generator,
@@ -46,8 +48,8 @@ def attacked(  # noqa: PLR0913  # the signature is the configuration
     ----------
     rows
         Positions in the set from which inputs are drawn: those the audit judges on.
-    labels
-        Of the whole set.
+    labels, prints
+        Of the whole set: labels, and fingerprints of the inputs, by which they are known again.
     radii
         In units of the inputs, each > 0; norm 1, 2 or inf over all values of an input.
     low, high
@@ -56,9 +58,9 @@ def attacked(  # noqa: PLR0913  # the signature is the configuration
     Raises
     ------
     OptionError
-        If a radius is not positive, there are none, or the set's order cannot be known again (a shuffled loader).
+        If a radius is not positive or there are none.
     DataError
-        If inputs lie outside of the box.
+        If inputs lie outside of the box, or the set no longer gives those that were observed.
     ModelError
         If the model has no gradient with respect to its inputs.
     """
@@ -68,11 +70,7 @@ def attacked(  # noqa: PLR0913  # the signature is the configuration
     if samples < 1:
         raise OptionError(f"attack_samples: expected at least 1, got {samples}")
     chosen = rows[torch.randperm(len(rows), generator=generator)[:samples]].sort().values
-    clean = take(batches, chosen)
-    if clean is None:
-        raise OptionError("attack_radii: the loader of test is shuffled; give one that keeps its order")
-    anchor = next(model.parameters(), None)
-    clean = clean if anchor is None else clean.to(anchor.device, anchor.dtype)
+    clean = moved(take(batches, chosen, prints, "test"), model)
     truth = labels[chosen].to(clean.device)
     found, broken_at = clean.clone(), torch.full((len(clean),), math.inf, dtype=torch.float64, device=clean.device)
     broken_at[~_right(model, clean, truth, batch_size)] = 0.0

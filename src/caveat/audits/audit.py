@@ -3,24 +3,33 @@
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch import nn
 
-from caveat import calibration, fitted, heads
-from caveat.audits import arrays, cache, pictures
+from caveat import calibration, evaluation, fitted
+from caveat.audits import arrays, cache
 from caveat.audits.assess import Observed, Options, assess, split
 from caveat.audits.attacked import attacked
 from caveat.errors import DataError, OptionError, known_name
-from caveat.observations import DRAWS, Observations, check_eval, check_inputs, run
+from caveat.guard.decision import halved
+from caveat.inputs import Opened, fingerprints, opened, take
+from caveat.observations import DRAWS, Observations
 from caveat.records.record import Record
 from caveat.scoring import catalog
-from caveat.scoring import outliers as noise
-from caveat.scoring import probes as probing
-from caveat.types import Batches, Drawing, Probe
+from caveat.scoring import outliers as generated
+from caveat.scoring.kinds import kind_of
+from caveat.scoring.plan import Plan, plan
+from caveat.types import Batches, Drawing
 
 __all__ = ["audit", "audit_arrays"]
+
+OPTION_SAMPLES = 512
+"""As many inputs at most as options of a score are chosen on."""
+RESERVED = {"test", "train", "outliers", "correct", "wrong", "model", "head", "about"}
+"""Names that files and tables of an audit use themselves."""
 
 
 def audit(  # noqa: PLR0913  # the signature is the configuration
@@ -91,77 +100,68 @@ def audit(  # noqa: PLR0913  # the signature is the configuration
         If a name is in no table, or `calibration_share` leaves too little on either side.
     """
     say = say or _silent
-    families = catalog.families()
-    names = catalog.resolve(scores, draws=isinstance(model, Drawing))
-    calibration_names = list(calibration.FROM_LOGITS) if calibrations is None else list(calibrations)
-    for name in calibration_names:
-        known_name("calibrations", name, calibration.FROM_LOGITS)
-    if not 0 < calibration_share < 1:
-        raise OptionError(f"calibration_share: expected a share in (0, 1), got {calibration_share}")
+    started = time.perf_counter()
+    options = _options(
+        scores, calibrations, draws=isinstance(model, Drawing), head=head, calibration_share=calibration_share,
+        replicas=replicas, seed=seed,
+    )  # fmt: skip
     ood, unlabelled = dict(ood or {}), dict(unlabelled or {})
-    if reserved := {"test", "train", "outliers", "correct", "wrong", "model", "head", "about"} & {*ood, *unlabelled}:
-        raise OptionError(f"OOD: the name {reserved.pop()!r} is taken; choose another")
-    if twice := set(ood) & set(unlabelled):
-        raise OptionError(f"unlabelled: the name {twice.pop()!r} is taken by an OOD set; choose another")
-    check_eval(model)
+    _check_names(ood, unlabelled)
+    evaluation.check(model)
     if attack_radii and isinstance(model, Drawing):
         raise OptionError("attack_radii: a posterior's mean has no gradient here; attack one of its networks")
-
-    started = time.perf_counter()
-    layer = _head(model, test, head, needed=any(families[name] not in ("logits", "draws") for name in names))
-    sets = {"test": test} | ({"train": train} if train is not None else {}) | ood | unlabelled
-    _same_shape(sets)
-    options = Options(tuple(names), tuple(calibration_names), head, calibration_share, replicas, seed)
+    given = {"test": test} | ({"train": train} if train is not None else {}) | ood | unlabelled
+    sets = {name: opened(batches, name) for name, batches in given.items()}
+    planned = plan(
+        options.scores, model, sets["test"].first[0], head=head, explicit=options.explicit,
+        options=lambda: _samples(sets, options, seed),
+    )  # fmt: skip
+    if planned.learns_mistakes:
+        drawn = generated.like(sets["test"].first[0], torch.Generator().manual_seed(seed))
+        sets["outliers"] = opened(drawn if outliers is None else outliers, "outliers")
+    _check_shapes(sets)
+    _check_classes(sets)
     keep = None if folder is None else folder / "observations"
-    made, example = _probes(names, model, test, train, layer, options)
-    if any(families[name] == "meta" for name in names):
-        sets["outliers"] = noise.like(example, torch.Generator().manual_seed(seed)) if outliers is None else outliers
-        _same_shape(sets)
-    seen: dict[str, Observations] = {}
-    seconds: dict[str, float] = {}
-    for name, batches in sets.items():
-        say(f"observing {name}")
-        before = time.perf_counter()
-        # nothing is fitted on the gradients of training data, so no time is spent on them
-        own = {key: probe for key, probe in made.items() if (name, key) != ("train", "gradients")}
-        seen[name] = cache.observe(
-            model, batches, folder=keep, file=cache.file_name(name), head=layer, name=name, probes=own
-        )
-        seconds[f"observe {name}"] = time.perf_counter() - before
-    classes = _classes(test, seen["test"].logits.shape[1])
+    if keep is not None:
+        cache.begin(keep)
+    seen, seconds = _observed(model, sets, planned, keep, say)
+    classes = _classes(sets["test"], seen["test"].logits.shape[1])
     if keep is not None:
         about = {
-            "classes": classes, "shape": _shape(test), "model": made_by, "train": train is not None,
-            "outliers": "outliers" in seen,
-            "probes": {name: fitted.arrays(probe)[1] for name, probe in made.items()},
+            "classes": classes, "shape": sets["test"].shape, "model": made_by, "train": train is not None,
+            "outliers": "outliers" in seen, "calibration_share": calibration_share, "seed": seed,
+            "scores": list(planned.names),
+            "probes": {name: fitted.arrays(probe)[1] for name, probe in planned.probes.items()},
         }  # fmt: skip
-        cache.keep_model(model, layer, keep, about)
+        cache.finish(model, planned.head, keep, sets, about)
     observed = Observed(
         known=seen["test"],
         train=seen.get("train"),
         ood={name: seen[name] for name in ood},
         unlabelled={name: seen[name] for name in unlabelled},
-        generated=frozenset(name for name, batches in sets.items() if getattr(batches, "generated", False)),
-        head=layer,
-        probes=made,
+        generated=frozenset(name for name, one in sets.items() if one.generated),
+        head=planned.head,
+        probes=planned.probes,
         classes=classes,
-        sources={name: (str(getattr(b, "name", type(b).__name__)), _shape(b)) for name, b in sets.items()},
-        batches=sets,
+        sources={name: (one.source, list(one.shape)) for name, one in sets.items()},
+        batches={name: one.batches for name, one in sets.items()},
         model=(type(model).__name__, sum(p.numel() for p in model.parameters())),
         outliers=seen.get("outliers"),
+        left_out=planned.left_out,
     )
-    judged = assess(observed, options, seconds=seconds, say=say)
+    judged = assess(observed, replace(options, scores=planned.names), seconds=seconds, say=say)
     if attack_radii:
         before = time.perf_counter()
-        known, generator = seen["test"], torch.Generator().manual_seed(seed)
+        known = seen["test"]
+        assert known.fingerprints is not None
         found = attacked(
-            model, test, split(len(known), calibration_share, seed)[1], known.labels,
-            radii=attack_radii, norm=attack_norm,
-            samples=attack_samples, generator=generator, classes=classes, say=say,
+            model, test, split(len(known), calibration_share, seed)[1], known.labels, known.fingerprints,
+            radii=attack_radii, norm=attack_norm, samples=attack_samples, classes=classes, say=say,
+            generator=torch.Generator().manual_seed(seed),
         )  # fmt: skip
         judged = judged.model_copy(update={"attacked": [found]})
-        judged.seconds["attack"] = float(f"{time.perf_counter() - before:.6g}")
-    judged.seconds["all"] = float(f"{time.perf_counter() - started:.6g}")
+        judged.seconds["attack"] = _short(time.perf_counter() - before)
+    judged.seconds["all"] = _short(time.perf_counter() - started)
     return judged
 
 
@@ -182,91 +182,125 @@ def audit_arrays(
     """
     started = time.perf_counter()
     observed = arrays.observed(path)
-    families = catalog.families()
-    allowed = {"logits"} | ({"features"} if observed.known.features is not None else set())
-    allowed |= {"head"} if observed.head is not None else set()
     drawn = DRAWS in observed.known.probed
-    allowed |= {"draws"} if drawn else set()
-    names = catalog.resolve(scores, draws=drawn)
-    missing = [name for name in names if families[name] not in allowed]
-    if scores is not None and missing:
-        raise OptionError(f"scores: {missing[0]} needs {families[missing[0]]}, which {path} does not hold")
-    calibration_names = list(calibration.FROM_LOGITS) if calibrations is None else list(calibrations)
-    for name in calibration_names:
-        known_name("calibrations", name, calibration.FROM_LOGITS)
-    kept_names = tuple(name for name in names if families[name] in allowed)
-    options = Options(kept_names, tuple(calibration_names), None, calibration_share, replicas, seed)
-    judged = assess(observed, options, seconds={}, say=say or _silent)
-    judged.seconds["all"] = float(f"{time.perf_counter() - started:.6g}")
+    options = _options(
+        scores, calibrations, draws=drawn, head=None, calibration_share=calibration_share, replicas=replicas, seed=seed
+    )
+    left_out = {name: reason for name in options.scores if (reason := _missing(name, observed))}
+    for name in options.explicit & set(left_out):
+        raise OptionError(f"scores: {name} needs {left_out[name]}, which {path} does not hold")
+    allowed = tuple(name for name in options.scores if name not in left_out)
+    judged = assess(observed, replace(options, scores=allowed), seconds={}, say=say or _silent)
+    judged.seconds["all"] = _short(time.perf_counter() - started)
     return judged
 
 
-def _head(model: nn.Module, test: Batches, name: str | None, *, needed: bool) -> heads.HeadLayer | None:
-    if not needed:
-        return None
-    first = next(iter(test), None)
-    if first is None:
-        raise DataError("test: expected at least one batch of inputs, got an empty set")
-    check_inputs(*first, "test")
-    inputs, anchor = first[0][:2], next(model.parameters(), None)
-    if anchor is not None:
-        inputs = inputs.to(anchor.device, anchor.dtype)
-    with torch.no_grad():
-        run(model, inputs, "test")
-    return heads.find(model, inputs, name=name)
+def _missing(name: str, observed: Observed) -> str:
+    """What a score needs that arrays do not hold; empty if nothing is missing."""
+    kind = kind_of(name)
+    if not kind.one_pass:
+        return f"the {kind.family} of a model"
+    if kind.needs_features and observed.known.features is None:
+        return "features"
+    return "weight and bias of the head" if kind.needs_head and observed.head is None else ""
 
 
-def _probes(
-    names: Sequence[str],
-    model: nn.Module,
-    test: Batches,
-    train: Batches | None,
-    head: heads.HeadLayer | None,
-    options: Options,
-) -> tuple[dict[str, Probe], torch.Tensor]:
-    """The probes, and some in-distribution inputs: options are chosen on training data, or on what nothing is judged
-    on."""
-    families = catalog.families()
-    if all(families[name] in ("logits", "draws", "features", "head") for name in names):
-        return {}, torch.empty(0)
-    if train is not None or not any(families[name] in ("layers", "model") for name in names):
-        inputs, labels = next(iter(test if train is None else train))  # that of gradients has no options
-        return probing.probes(names, model, inputs, labels, head), inputs
-    all_labels = torch.cat([labels for _, labels in test])
-    rows = split(len(all_labels), options.calibration_share, options.seed)[0][:512]
-    chosen = pictures.take(test, rows)
-    if chosen is None:
-        raise OptionError(
-            "train: the loader of test is shuffled; scores that need options chosen want a training set then"
-        )
-    return probing.probes(names, model, chosen, all_labels[rows], head), chosen
+def _options(
+    scores: Sequence[str] | None,
+    calibrations: Sequence[str] | None,
+    *,
+    draws: bool,
+    head: str | None,
+    calibration_share: float,
+    replicas: int,
+    seed: int,
+) -> Options:
+    names = catalog.resolve(scores, draws=draws)
+    fits = list(calibration.FROM_LOGITS) if calibrations is None else list(calibrations)
+    for name in fits:
+        known_name("calibrations", name, calibration.FROM_LOGITS)
+    if not 0 < calibration_share < 1:
+        raise OptionError(f"calibration_share: expected a share in (0, 1), got {calibration_share}")
+    if replicas < 1:
+        raise OptionError(f"replicas: expected at least 1, got {replicas}")
+    explicit = frozenset({*(scores or ()), *(calibrations or ())} - {"all"})
+    return Options(tuple(names), tuple(fits), head, calibration_share, replicas, seed, explicit)
 
 
-def _same_shape(sets: Mapping[str, Batches]) -> None:
-    expected = _shape(sets["test"])
-    for name, batches in sets.items():
-        shape = _shape(batches)
-        if shape != expected:
+def _check_names(ood: Mapping[str, Batches], unlabelled: Mapping[str, Batches]) -> None:
+    if reserved := RESERVED & {*ood, *unlabelled}:
+        raise OptionError(f"ood: the name {reserved.pop()!r} is taken; choose another")
+    if twice := set(ood) & set(unlabelled):
+        raise OptionError(f"unlabelled: the name {twice.pop()!r} is taken by an OOD set; choose another")
+
+
+def _samples(sets: Mapping[str, Opened], options: Options, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """In-distribution samples to choose options on: training data, or a part that no threshold and figure rests on."""
+    if "train" in sets:
+        return sets["train"].first
+    test = sets["test"]
+    parts = [(labels, fingerprints(inputs)) for inputs, labels in test.batches]
+    labels, prints = (torch.cat(part) for part in zip(*parts, strict=True))
+    held_out = split(len(labels), options.calibration_share, seed)[0]
+    rows = held_out[halved(len(held_out), seed)[0]][:OPTION_SAMPLES]
+    return take(test.batches, rows, prints, "test"), labels[rows]
+
+
+def _observed(
+    model: nn.Module, sets: Mapping[str, Opened], planned: Plan, keep: Path | None, say: Callable[[str], None]
+) -> tuple[dict[str, Observations], dict[str, float]]:
+    seen: dict[str, Observations] = {}
+    seconds: dict[str, float] = {}
+    for name, one in sets.items():
+        say(f"observing {name}")
+        before = time.perf_counter()
+        seen[name] = cache.observe(
+            model, one.batches, folder=keep, file=cache.file_name(name), head=planned.head, name=name,
+            probes=planned.probes_of(training=name == "train"),
+        )  # fmt: skip
+        seconds[f"observe {name}"] = time.perf_counter() - before
+    return seen, seconds
+
+
+def _check_shapes(sets: Mapping[str, Opened]) -> None:
+    expected = sets["test"].shape
+    for name, one in sets.items():
+        if one.shape != expected:
             raise DataError(
-                f"{name}: expected inputs of shape {tuple(expected)} as in test, got {tuple(shape)}; bring them to one "
-                f"size and number of channels, on the command line with +{'x'.join(map(str, expected[-2:]))} and "
-                f"{'+grey' if expected[:1] == [1] else '+rgb'}"
+                f"{name}: expected inputs of shape {expected} as in test, got {one.shape}; bring them to one size and "
+                f"number of channels, on the command line with +{'x'.join(map(str, expected[-2:]))} and "
+                f"{'+grey' if expected[:1] == (1,) else '+rgb'}"
             )
 
 
-def _shape(batches: Batches) -> list[int]:
-    own = getattr(batches, "shape", None)
-    if own is not None:
-        return list(own)
-    first = next(iter(batches), None)
-    return [] if first is None else list(first[0].shape[1:])
+def _check_classes(sets: Mapping[str, Opened]) -> None:
+    """Labels are positions in a list of classes: two sets that count differently would shift them without a word."""
+    test, train = sets["test"].classes, sets["train"].classes if "train" in sets else None
+    if test is None or train is None or test == train:
+        return
+    missing, more = sorted(set(train) - set(test)), sorted(set(test) - set(train))
+    raise DataError(
+        f"train: its classes are not those of test, so that labels would mean different classes: test lacks "
+        f"{', '.join(missing[:5]) or 'none'}, train lacks {', '.join(more[:5]) or 'none'}"
+        + ("" if missing or more else ", but the order differs")
+        + "; give both the same class folders in the same order (an empty folder counts)"
+    )
 
 
-def _classes(test: Batches, count: int) -> tuple[str, ...]:
-    names = getattr(test, "classes", None)
-    if names is None or len(names) < count:
+def _classes(test: Opened, count: int) -> tuple[str, ...]:
+    if test.classes is None:
         return tuple(map(str, range(count)))
-    return tuple(names[:count])
+    if len(test.classes) != count:
+        raise DataError(
+            f"test: it names {len(test.classes)} classes ({', '.join(test.classes[:5])}, ...), but the model has "
+            f"{count} outputs: labels, which count the set's classes, may mean other classes than the model's. Give a "
+            f"set with all {count} classes in the model's order (an empty folder counts as a class)"
+        )
+    return test.classes
+
+
+def _short(seconds: float) -> float:
+    return float(f"{seconds:.6g}")
 
 
 def _silent(_: str) -> None: ...

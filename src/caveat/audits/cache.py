@@ -1,28 +1,44 @@
 """Observations kept in a folder, so that another score, a new report or a guard needs no second pass.
 
-A kept pass is used again only if it is the same pass: same weights, same set, and the model still gives the same
-logits on the set's first batch. (A rival's cache went by name alone and returned another network's scores.)
+A kept pass is used again only if it is the same pass: same weights, head, probes and version, every input and label
+the same, and the model still gives the same logits on the set's first batch.
 """
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from caveat import heads, observations
-from caveat.errors import CaveatError, DataError, OptionError
+from caveat import __version__, heads, observations
+from caveat.audits.assess import split
+from caveat.errors import DataError, OptionError
 from caveat.files import read_json, write_atomically
+from caveat.inputs import check, fingerprints
 from caveat.observations import Observations
 from caveat.tensors import read_tensors, write_tensors
 from caveat.types import Batches, Probe
 
-__all__ = ["file_name", "fingerprint", "folder", "keep_model", "load", "manifest", "observe", "ood", "outliers"]
+__all__ = [
+    "begin",
+    "file_name",
+    "fingerprint",
+    "finish",
+    "folder",
+    "load",
+    "manifest",
+    "observe",
+    "ood",
+    "outliers",
+    "weights",
+]
 
 MANIFEST = "manifest.json"
+OWN = ("head", "model", "outliers", "test", "train")
+"""Files that are no OOD or unlabelled set."""
 
 
 def fingerprint(model: nn.Module) -> str:
@@ -58,19 +74,47 @@ def observe(
     if folder is None:
         return observations.observe(model, batches, features=head is not None, head=head, probes=probes, name=name)
     about = {
-        "model": fingerprint(model), "head": head.name if head else None, "set": _set(batches, name),
+        "model": fingerprint(model), "head": head.name if head else None, "version": __version__,
         "probes": {probe_name: repr(probe) for probe_name, probe in probes.items()},
     }  # fmt: skip
     path = folder / f"{file}.safetensors"
-    if manifest(folder).get(file) == about and path.exists():
-        kept = _still_the_same(model, batches, path)
+    entry = manifest(folder).get(file, {})
+    if {key: entry.get(key) for key in about} == about and _intact(path, entry):
+        kept = _still_the_same(model, batches, path, name)
         if kept is not None:
             return kept
     observed = observations.observe(
         model, batches, features=head is not None, head=head, probes=probes, path=path, name=name
     )
-    write_atomically(folder / MANIFEST, json.dumps(manifest(folder) | {file: about}, indent=1))
+    write_atomically(
+        folder / MANIFEST, json.dumps(manifest(folder) | {file: about | {"sha256": _hash(path)}}, indent=1)
+    )
     return observed
+
+
+def begin(place: Path) -> None:
+    """Mark what is kept in the folder as not whole: an audit that is stopped must not be taken for one that ended."""
+    kept = manifest(place)
+    if "about" in kept:
+        write_atomically(place / MANIFEST, json.dumps({k: v for k, v in kept.items() if k != "about"}, indent=1))
+
+
+def finish(
+    model: nn.Module, head: heads.HeadLayer | None, place: Path, sets: Iterable[str], about: dict[str, Any]
+) -> None:
+    """Keep the network's weights and head beside the observations of `sets`, and mark the folder as whole.
+
+    Whoever loads it sees whether each file is the one that this audit wrote: another one may have written here since.
+    """
+    write_tensors(place / "model.safetensors", dict(model.state_dict()))
+    files = ["model", *map(file_name, sets)]
+    if head is not None:
+        weight, bias = (part.detach().cpu().contiguous() for part in head.head)
+        write_tensors(place / "head.safetensors", {"weight": weight, "bias": bias})
+        about = about | {"head": {"name": head.name, "pooled": head.pooled}}
+        files.append("head")
+    hashes = {file: _hash(place / f"{file}.safetensors") for file in files}
+    write_atomically(place / MANIFEST, json.dumps(manifest(place) | {"about": about | {"files": hashes}}, indent=1))
 
 
 def folder(audit: Path) -> Path:
@@ -87,36 +131,34 @@ def folder(audit: Path) -> Path:
     return place
 
 
-def keep_model(model: nn.Module, head: heads.HeadLayer | None, place: Path, about: dict[str, Any]) -> None:
-    """Keep the network's weights and head beside the observations, so that a guard can be made from them."""
-    write_tensors(place / "model.safetensors", model.state_dict())
-    if head is not None:
-        weight, bias = head.head
-        write_tensors(place / "head.safetensors", {"weight": weight, "bias": bias})
-        about = about | {"head": {"name": head.name, "pooled": head.pooled}}
-    write_atomically(place / MANIFEST, json.dumps(manifest(place) | {"about": about}, indent=1))
-
-
 def load(place: Path) -> tuple[Observations, Observations | None, heads.HeadLayer | None, dict[str, Any]]:
-    """In-distribution and training observations, head, and what is known about the model (`classes`, `shape`, `model`).
+    """The calibration split, training observations, head, and what is known of the model (`classes`, `shape`, `model`).
 
-    `train` says whether this audit had a training set: one that an earlier audit left in the folder does not count.
+    Raises
+    ------
+    DataError
+        If the audit did not end, or a file is not the one that it wrote.
     """
-    about = manifest(place).get("about")
-    if about is None or not (place / "test.safetensors").exists():
-        raise DataError(f"audit: {place} is not whole; audit again")
-    fit = observations.load(place / "train.safetensors") if about["train"] else None
+    about = _about(place)
+    train = _read(place, "train", about) if about["train"] else None
     head = None
     if "head" in about:
-        weights = read_tensors(place / "head.safetensors", name="audit")
+        weights = read_tensors(_checked(place, "head", about), name="audit")
         head = heads.HeadLayer(about["head"]["name"], about["head"]["pooled"], (weights["weight"], weights["bias"]))
-    return observations.load(place / "test.safetensors"), fit, head, about
+    test = _read(place, "test", about)
+    held_out = test.part(split(len(test), about["calibration_share"], about["seed"])[0])
+    return held_out, train, head, about
+
+
+def weights(place: Path) -> dict[str, Tensor]:
+    """The network's weights."""
+    return read_tensors(_checked(place, "model", _about(place)), name="audit")
 
 
 def outliers(place: Path) -> Observations | None:
     """Observations of the auxiliary OOD inputs, if the audit had any."""
-    about = manifest(place).get("about", {})
-    return observations.load(place / "outliers.safetensors") if about.get("outliers") else None
+    about = _about(place)
+    return _read(place, "outliers", about) if about["outliers"] else None
 
 
 def ood(place: Path, name: str) -> Observations:
@@ -127,17 +169,41 @@ def ood(place: Path, name: str) -> Observations:
     OptionError
         If the audit had no set of that name.
     """
-    about = manifest(place)
-    own = about["test"]["model"]  # an earlier audit of another network may have left its sets there
-    seen = [
-        file for file in about if file not in ("about", "test", "train", "outliers") and about[file]["model"] == own
-    ]
+    about = _about(place)
+    seen = [file for file in about["files"] if file not in OWN]
     if file_name(name) not in seen:
         raise OptionError(
             f"against: this audit saw no set {name!r}; it saw {', '.join(seen) or 'no OOD set'}: audit again, for "
             "example with --ood turned=quarter-turned"
         )
-    return observations.load(place / f"{file_name(name)}.safetensors")
+    return _read(place, file_name(name), about)
+
+
+def _about(place: Path) -> dict[str, Any]:
+    about = manifest(place).get("about")
+    if not isinstance(about, dict) or "files" not in about:
+        raise DataError(f"audit: {place} is not whole (an audit was stopped, or is of another version); audit again")
+    return about
+
+
+def _read(place: Path, file: str, about: Mapping[str, Any]) -> Observations:
+    return observations.load(_checked(place, file, about))
+
+
+def _checked(place: Path, file: str, about: Mapping[str, Any]) -> Path:
+    path = place / f"{file}.safetensors"
+    if not path.exists() or _hash(path) != about["files"].get(file):
+        raise DataError(f"audit: {path} is not the file that this audit wrote (SHA-256 differs); audit again")
+    return path
+
+
+def _intact(path: Path, entry: Mapping[str, Any]) -> bool:
+    return path.exists() and _hash(path) == entry.get("sha256")
+
+
+def _hash(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def file_name(name: str) -> str:
@@ -145,24 +211,24 @@ def file_name(name: str) -> str:
     return "".join(ch if ch.isalnum() or ch in "-_" else f"%{ord(ch):x}" for ch in name)
 
 
-def _set(batches: Batches, name: str) -> str:
-    return f"{getattr(batches, 'name', name)} ({len(batches) if hasattr(batches, '__len__') else '?'})"  # pyright: ignore[reportArgumentType]  # asked for just before
+def _still_the_same(model: nn.Module, batches: Batches, path: Path, name: str) -> Observations | None:
+    """The kept observations if every input and label is the one observed, and the first batch gives the same logits.
 
-
-def _still_the_same(model: nn.Module, batches: Batches, path: Path) -> Observations | None:
-    """The kept observations if the first batch still gives their logits and labels."""
-    try:
-        kept = observations.load(path)
-    except CaveatError:
+    The set is read once for that; what is saved is the network's work.
+    """
+    kept = observations.load(path)
+    start, first = 0, None
+    for batch in batches:
+        inputs, labels = check(batch, name)
+        first = first or (inputs, labels)
+        part = slice(start, start + len(inputs))
+        start += len(inputs)
+        if kept.fingerprints is None or not torch.equal(kept.fingerprints[part], fingerprints(inputs)):
+            return None
+        if not torch.equal(kept.labels[part], labels.long().cpu()):
+            return None
+    if first is None or start != len(kept):
         return None
-    first = next(iter(batches), None)
-    if first is None:
-        return None
-    again = observations.observe(model, [first], features=False)
-    size = len(again)
-    same = (
-        kept.logits[:size].shape == again.logits.shape
-        and torch.equal(kept.labels[:size], again.labels)
-        and torch.allclose(kept.logits[:size], again.logits, rtol=1e-3, atol=1e-3)
-    )
-    return kept if same else None
+    again = observations.observe(model, [first], features=False).logits
+    same = kept.logits[: len(again)]
+    return kept if same.shape == again.shape and torch.allclose(same, again, rtol=1e-3, atol=1e-3) else None

@@ -8,10 +8,11 @@ from torch import Tensor
 from caveat.metrics.ranking import auroc
 from caveat.metrics.tally import tally
 from caveat.observations import Observations
-from caveat.records.gradients import Learned, Strip
+from caveat.records.gradients import GradientStatistic, MetaClassifier
 from caveat.sampling import thinned
 from caveat.scores import gradients, meta
 from caveat.scoring import catalog
+from caveat.scoring.kinds import columns as columns_of
 
 __all__ = ["learned", "strips"]
 
@@ -23,7 +24,7 @@ JUDGE = 4000
 """Samples of each set at most that importances are measured on."""
 
 
-def strips(known: Observations, wrong: Tensor, ood: Mapping[str, Observations]) -> list[Strip]:
+def strips(known: Observations, wrong: Tensor, ood: Mapping[str, Observations]) -> list[GradientStatistic]:
     """How the seven statistics over all parameters are spread; empty if no gradients were observed."""
     if "gradients" not in known.probed:
         return []
@@ -33,7 +34,7 @@ def strips(known: Observations, wrong: Tensor, ood: Mapping[str, Observations]) 
             for place, statistic in enumerate(gradients.STATISTICS)]  # fmt: skip
 
 
-def _strip(statistic: str, columns: Mapping[str, Tensor]) -> Strip:
+def _strip(statistic: str, columns: Mapping[str, Tensor]) -> GradientStatistic:
     logarithmic = statistic not in SIGNED
     seen = {
         name: (column.abs().clamp_min(1e-37).log10() if logarithmic else column).contiguous()
@@ -49,7 +50,7 @@ def _strip(statistic: str, columns: Mapping[str, Tensor]) -> Strip:
         bins[name] = [_short(share) for share in (counts / counts.max()).tolist()]
     ends = [10**low, 10**high] if logarithmic else [low, high]
     ends = [float(f"{end:.4g}") for end in ends]
-    return Strip(
+    return GradientStatistic(
         statistic=statistic, logarithmic=logarithmic, low=ends[0], high=ends[1],
         median={name: _short(float(column.median())) for name, column in columns.items()}, bins=bins,
     )  # fmt: skip
@@ -62,10 +63,10 @@ def learned(
     ood: Mapping[str, Observations],
     *,
     seed: int,
-) -> list[Learned]:
+) -> list[MetaClassifier]:
     """Coefficients and permutation importances of the meta classifiers, on data that they were not fitted on."""
-    found: list[Learned] = []
-    if not any(score.family == "meta" for score in fitted.values()):
+    found: list[MetaClassifier] = []
+    if not any(score.kind.learns_mistakes for score in fitted.values()):
         return found
     parts = [seen.thinned(JUDGE) for seen in (known, *ood.values())]
     truth = torch.cat([wrong, *(wrong.new_ones(len(seen)) for seen in ood.values())])
@@ -73,9 +74,9 @@ def learned(
     if not bool(truth.any()) or bool(truth.all()):
         return found
     for name, score in fitted.items():
-        if score.family != "meta" or score.fitted is None:
+        if not score.kind.learns_mistakes or score.fitted is None:
             continue
-        columns = torch.cat([catalog.columns(seen.probed["gradients"], seen.logits) for seen in parts])
+        columns = torch.cat([columns_of(seen.probed["gradients"], seen.logits) for seen in parts])
         names = getattr(score.fitted, "names", ())
         shuffled = meta.importances(
             score.fitted,
@@ -89,8 +90,8 @@ def learned(
         linear = score.fitted if isinstance(score.fitted, meta.Linear) else None
         weights: dict[str, float] = {} if linear is None else dict(zip(names, linear.weight.tolist(), strict=True))
         found.append(
-            Learned(
-                score=name, strength=None if linear is None else linear.strength, weights=_largest(weights),
+            MetaClassifier(
+                score=name, penalty=None if linear is None else linear.strength, weights=_largest(weights),
                 importances=_largest(shuffled),
             )
         )  # fmt: skip

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from caveat import calibration
+from caveat.guard.decision import Decision
 from caveat.metrics.interval import interval_of_share
 from caveat.observations import Observations
 from caveat.records import record
@@ -13,35 +14,29 @@ from caveat.records.record import Estimate
 
 __all__ = ["conformal", "operating"]
 
-KEEP = 0.95
 ERROR = 0.1
 
 
-def operating(
-    score: str,
-    tuning_scores: Tensor,
-    known_scores: Tensor,
-    wrong: Tensor,
-    others: Mapping[str, Tensor],
-    *,
-    keep: float = KEEP,
-    calibrated_by: str = "temperature",
-) -> record.Operating | None:
-    """What a guard with this score does at the rate `keep`; None if there are too few samples for a threshold."""
-    threshold = calibration.keeping_threshold(tuning_scores, keep)
-    if threshold == float("inf"):
-        return None
-    kept = known_scores <= threshold
+def operating(guard: Decision, known: Tensor, wrong: Tensor, others: Mapping[str, Tensor]) -> record.Operating:
+    """What a guard does with every set: scores of the evaluation split, which of its answers are wrong, of others."""
+    threshold = guard.promise.threshold
+    accepted = known <= threshold
+    passed = {"test": accepted} | {name: values <= threshold for name, values in others.items()}
     return record.Operating(
-        score=score,
-        calibration=calibrated_by,
-        keep=keep,
+        score=guard.score.name,
+        calibration=guard.calibration,
+        keep=guard.promise.level,
         threshold=threshold,
-        accepted={"test": float(kept.double().mean())}
-        | {name: float((values <= threshold).double().mean()) for name, values in others.items()},
-        error=float(wrong[kept].double().mean()) if kept.any() else 0.0,
+        accepted={name: float(values.double().mean()) for name, values in passed.items()},
+        intervals={name: _share(values) for name, values in passed.items()},
+        error=float(wrong[accepted].double().mean()) if accepted.any() else 0.0,
         error_of_all=float(wrong.double().mean()),
     )
+
+
+def _share(hits: Tensor) -> Estimate:
+    found = interval_of_share(int(hits.sum()), len(hits))
+    return Estimate(value=found.value, low=found.low, high=found.high)
 
 
 def conformal(
@@ -58,12 +53,12 @@ def conformal(
             sizes[set_name] = sets.sum(dim=1)
             if set_name == "test":
                 hit = sets.gather(1, seen.labels.unsqueeze(1)).squeeze(1)
-        classes, share = evaluation.logits.shape[1], interval_of_share(int(hit.sum()), len(hit))
+        classes = evaluation.logits.shape[1]
         results.append(
             record.Conformal(
                 name=name,
                 error=ERROR,
-                coverage=Estimate(value=share.value, low=share.low, high=share.high),
+                coverage=_share(hit),
                 mean_size={key: float(size.double().mean()) for key, size in sizes.items()},
                 size_shares={
                     key: (torch.bincount(size, minlength=classes + 1)[: classes + 1].double() / len(size)).tolist()

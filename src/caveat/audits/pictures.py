@@ -6,88 +6,83 @@ from typing import Literal
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader, SequentialSampler
 
+from caveat.inputs import take
 from caveat.observations import Observations
 from caveat.records import pictures, record
 from caveat.types import Batches
 
-__all__ = ["choose", "encoded", "take"]
+__all__ = ["choose", "encoded"]
 
 Kind = Literal["confident error", "uncertain correct", "accepted OOD"]
 SIDE = 64
 
 
-def choose(
-    name: str,
-    values: Mapping[str, Tensor],
+def choose(  # noqa: PLR0913  # what varies independently is a separate argument
+    names: Sequence[str],
+    values: Mapping[str, Mapping[str, Tensor]],
     observed: Mapping[str, Observations],
     batches: Mapping[str, Batches],
     *,
     positions: Tensor,
+    prints: Tensor | None,
     classes: Sequence[str],
     known: str = "test",
     count: int = 12,
 ) -> list[record.Picture]:
-    """Pick `count` pictures of each kind by the score `name` and encode them.
+    """Pick `count` pictures of each kind by each of the scores `names`, and encode them.
 
-    `values` and `observed` are those of the parts that were judged; `positions` says where the known part's samples
-    stand in the whole set.
+    `values` (per score) and `observed` are those of the parts that were judged; `positions` says where the test part's
+    samples stand in the whole set, whose fingerprints are `prints`. Each set is read again once.
     """
     chosen: list[record.Picture] = []
-    for set_name, scores in values.items():
-        seen = observed[set_name]
-        predicted = seen.logits.argmax(dim=1)
-        kinds: list[tuple[Kind, Tensor, bool]]
-        if set_name == known:
-            wrong = predicted != seen.labels
-            kinds = [("confident error", wrong, False), ("uncertain correct", ~wrong, True)]
-        else:
-            kinds = [("accepted OOD", torch.ones_like(predicted, dtype=torch.bool), False)]
-        for kind, mask, descending in kinds:
-            candidates = mask.nonzero().flatten()
-            order = scores[candidates].argsort(descending=descending, stable=True)[:count]
-            rows = candidates[order]
-            where = positions[rows] if set_name == known else rows
-            images = take(batches[set_name], where)
-            if images is None:
-                continue
-            confidence = seen.logits[rows].softmax(dim=1).amax(dim=1)
-            for i, row in enumerate(rows.tolist()):
-                png = encoded(images[i])
-                if png is None:
-                    return []
-                chosen.append(
-                    record.Picture(
-                        kind=kind,
-                        score=name,
-                        value=float(scores[row]),
-                        set=set_name,
-                        index=int(where[i]),
-                        predicted=classes[int(predicted[row])],
-                        label=classes[int(seen.labels[row])] if set_name == known else None,
-                        confidence=float(confidence[i]),
-                        png=png,
-                    )
-                )
-    return chosen
+    for set_name, seen in observed.items():
+        picked: list[tuple[str, Kind, int]] = [
+            (name, kind, row)
+            for name in names
+            for kind, rows in _picked(values[name][set_name], seen, set_name == known, count)
+            for row in rows.tolist()
+        ]
+        whole = prints if set_name == known else seen.fingerprints
+        if whole is None or not picked:
+            continue
+        rows = torch.tensor(sorted({row for _, _, row in picked}))
+        where = positions[rows] if set_name == known else rows
+        images = dict(zip(rows.tolist(), take(batches[set_name], where, whole, set_name), strict=True))
+        place = dict(zip(rows.tolist(), where.tolist(), strict=True))
+        encodings = {row: encoded(image) for row, image in images.items()}
+        if None in encodings.values():
+            return []  # the inputs are no pictures
+        probs, predicted = seen.logits.softmax(dim=1).max(dim=1)
+        chosen += [
+            record.Picture(
+                kind=kind,
+                score=name,
+                value=float(values[name][set_name][row]),
+                set=set_name,
+                index=place[row],
+                predicted=classes[int(predicted[row])],
+                label=classes[int(seen.labels[row])] if set_name == known else None,
+                confidence=float(probs[row]),
+                png=str(encodings[row]),
+            )
+            for name, kind, row in picked
+        ]
+    order = {name: at for at, name in enumerate(names)}
+    return sorted(chosen, key=lambda picture: order[picture.score])
 
 
-def take(batches: Batches, indices: Tensor) -> Tensor | None:
-    """The inputs at `indices`, or None if their order can't be known again (a shuffled loader)."""
-    own = getattr(batches, "take", None)
-    if own is not None:
-        return own(indices)[0]
-    if isinstance(batches, DataLoader):
-        if not isinstance(batches.sampler, SequentialSampler):
-            return None
-        return torch.stack([batches.dataset[i][0] for i in indices.tolist()]) if len(indices) else torch.empty(0)
-    found: dict[int, Tensor] = {}
-    wanted, start = set(indices.tolist()), 0
-    for inputs, _ in batches:
-        found |= {i: inputs[i - start] for i in range(start, start + len(inputs)) if i in wanted}
-        start += len(inputs)
-    return torch.stack([found[i] for i in indices.tolist()]) if found else torch.empty(0)
+def _picked(scores: Tensor, seen: Observations, known: bool, count: int) -> list[tuple[Kind, Tensor]]:
+    predicted = seen.logits.argmax(dim=1)
+    kinds: list[tuple[Kind, Tensor, bool]] = [("accepted OOD", torch.ones_like(predicted, dtype=torch.bool), False)]
+    if known:
+        wrong = predicted != seen.labels
+        kinds = [("confident error", wrong, False), ("uncertain correct", ~wrong, True)]
+    found: list[tuple[Kind, Tensor]] = []
+    for kind, mask, descending in kinds:
+        rows = mask.nonzero().flatten()
+        found.append((kind, rows[scores[rows].argsort(descending=descending, stable=True)[:count]]))
+    return found
 
 
 def encoded(image: Tensor) -> str | None:

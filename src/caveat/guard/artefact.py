@@ -230,13 +230,13 @@ def tune(folder: str | Path, *, keep: float | None = None, max_error: float | No
 
 
 def _decision(made: Manifest, tensors: dict[str, Tensor]) -> Decision:
-    family = catalog.families().get(made.score)
-    if family is None or made.calibration not in ("none", *calibration.FROM_LOGITS):
+    if made.score not in catalog.families() or made.calibration not in ("none", *calibration.FROM_LOGITS):
         raise DataError(f"guard: this version knows no score {made.score!r} or no calibration {made.calibration!r}")
-    function = catalog.plain(made.score) or _rebuilt(catalog.kind(made.score), tensors, made.score_values, "score.")
+    kind = catalog.fitted_class(made.score)
+    score = catalog.restored(made.score, _rebuilt(kind, tensors, made.score_values, "score."))
     probe = None
     if made.probe_values is not None:
-        probe = fitted.rebuild(catalog.probe_kind(made.score), {}, made.probe_values)
+        probe = fitted.rebuild(catalog.probe_class(made.score), {}, made.probe_values)
     calibrated = as_it_is
     if made.calibration != "none":
         kind = get_type_hints(calibration.FROM_LOGITS[made.calibration])["return"]
@@ -244,7 +244,7 @@ def _decision(made: Manifest, tensors: dict[str, Tensor]) -> Decision:
     if not {"reference", "reference_wrong"} <= set(tensors):
         raise DataError("guard: its tensors lack the reference scores")
     return Decision(
-        catalog.FittedScore(made.score, family, function), probe, made.calibration, calibrated,
+        score, probe, made.calibration, calibrated,
         Promise(**made.operating.model_dump()), tensors["reference"], tensors["reference_wrong"], made.head,
         made.pooled, tuple(made.classes), tuple(made.shape), made.why,
     )  # fmt: skip

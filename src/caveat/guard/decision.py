@@ -1,7 +1,7 @@
 """Everything a guard knows beside the network: score, calibration, threshold, and the in-distribution data they rest
 on."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, is_dataclass, replace
 from typing import Any
 
@@ -18,9 +18,13 @@ from caveat.observations import DRAWS, Observations
 from caveat.sampling import evenly
 from caveat.scoring import catalog
 from caveat.scoring.choose import choose
+from caveat.scoring.kinds import Material, kind_of
 from caveat.types import Probe
 
-__all__ = ["Decision", "as_it_is", "fit", "mapped"]
+__all__ = ["BASELINE", "Decision", "as_it_is", "candidates", "fit", "halved", "halves", "mapped", "of"]
+
+BASELINE = "msp"
+"""The score of a guard where nothing tells which is best."""
 
 REFERENCE = 20_000
 """Known scores kept at most: enough for p-values to 1 in 20,000 and for another operating point."""
@@ -59,41 +63,47 @@ class Decision:
 
 
 def fit(  # noqa: PLR0913  # the signature is the configuration
-    known: Observations,
-    fit: Observations | None,
+    held_out: Observations,
+    train: Observations | None,
     head: HeadLayer | None,
     *,
     score: str = "auto",
     calibration: str = "temperature",
     keep: float | None = None,
     max_error: float | None = None,
-    probe: Probe | None = None,
+    probes: Mapping[str, Probe] | None = None,
     classes: tuple[str, ...] = (),
     shape: tuple[int, ...] = (),
     seed: int = 0,
     outliers: Observations | None = None,
     against: Observations | None = None,
+    among: Sequence[str] | None = None,
 ) -> Decision:
     """Fit score, calibration and threshold from observations of held-out in-distribution data.
 
-    Half of `known`, drawn by `seed`, fits the calibration (and the score, without a `fit` set); the threshold and its
+    Half of `held_out`, drawn by `seed`, fits the calibration (and the score, without `train`); the threshold and its
     promise rest on the other half, which nothing else has seen.
 
     Parameters
     ----------
     score
-        A name from the tables, or `auto`: the best by what can be known without OOD data (`audits.choose`).
+        A name from the tables, or `auto`: the best by what can be known without OOD data (`scoring.choose`).
     calibration
         A name from the tables, or `none`.
     keep
         Accept a fresh in-distribution input with at least this probability (default 0.95).
     max_error
         Or: at most this share of wrong answers among the accepted ones, with 95 % confidence.
+    probes
+        What the observations were probed with, by signal.
     outliers
-        Auxiliary OOD inputs, which a meta classifier is fitted on beside the first half of `known`.
+        Auxiliary OOD inputs, which a meta classifier is fitted on beside the first half of `held_out`.
     against
-        Or, instead of a promise: inputs that stand for OOD ones (`guard.pseudo_unknown`), from which the threshold
-        best tells the known; see `threshold.promise`.
+        Or, instead of a promise: inputs that stand for OOD ones (`guard.pseudo_ood`), from which the threshold best
+        tells the in-distribution inputs; see `threshold.promise`.
+
+    among
+        The scores that `auto` chooses among; all that share one pass by default.
 
     Raises
     ------
@@ -102,38 +112,87 @@ def fit(  # noqa: PLR0913  # the signature is the configuration
     DataError
         If a set is empty or a signal is missing.
     """
-    drawn = DRAWS in known.probed
-    names = [known_name("score", score, catalog.families())] if score != "auto" else None
-    names = catalog.resolve(names, draws=drawn)
+    names = candidates(score, held_out, among)
     known_name("calibration", calibration, ["none", *calibrations.FROM_LOGITS])
-    if known.features is None:
-        names = [name for name in names if catalog.families()[name] not in ("features", "head")]
+    first = halves(held_out, seed)[0]
+    weights = head.head if head is not None else None
+    name, why = names[0], "named by the user"
+    if score == "auto":
+        choice = choose(names, train, first, weights)
+        name = choice.score if choice else BASELINE
+        why = choice.why if choice else "too few classes to choose by: the baseline"
+    material = Material(train if train is not None else first, weights, first, outliers)
+    scored = catalog.fit([name], material, probes)[name]
+    probe = (probes or {}).get(catalog.signal(name))
+    return of(
+        scored, held_out, calibration=calibration, keep=keep, max_error=max_error, seed=seed, head=head, probe=probe,
+        against=None if against is None else scored(against).double(), classes=classes, shape=shape, why=why,
+    )  # fmt: skip
+
+
+def candidates(score: str, held_out: Observations, among: Sequence[str] | None = None) -> list[str]:
+    """The scores that `score` (a name, or `auto`) may mean, of those that these observations allow.
+
+    Raises
+    ------
+    OptionError
+        If there are none.
+    """
+    drawn = DRAWS in held_out.probed
+    if score != "auto":
+        known_name("score", score, catalog.families())
+    names = catalog.resolve(among if score == "auto" else [score], draws=drawn)
+    if held_out.features is None:
+        names = [name for name in names if not kind_of(name).needs_features]
     if not names:
         raise OptionError(f"score: {score} needs features, and these observations have none")
-    order = torch.randperm(len(known), generator=torch.Generator().manual_seed(seed))
-    first, second = known.part(order[: len(known) // 2]), known.part(order[len(known) // 2 :])
-    weights = head.head if head is not None else None
-    why = "named by the user"
-    if score == "auto":
-        choice = choose(names, fit or first, first, weights)
-        name = choice.score if choice else "msp"
-        why = choice.why if choice else "too few classes to choose by: the baseline"
-    else:
-        name = names[0]
-    probes = {catalog.signal(name): probe} if probe is not None else None
-    scored = catalog.fit([name], fit or first, weights, probes, held_out=first, outliers=outliers)[name]
+    return names
+
+
+def halves(held_out: Observations, seed: int) -> tuple[Observations, Observations]:
+    """What calibration and score may be fitted on, and what the threshold rests on; drawn by `seed`."""
+    first, second = halved(len(held_out), seed)
+    return held_out.part(first), held_out.part(second)
+
+
+def halved(count: int, seed: int) -> tuple[Tensor, Tensor]:
+    """The positions of `halves`."""
+    order = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
+    return order[: count // 2], order[count // 2 :]
+
+
+def of(  # noqa: PLR0913  # the signature is the configuration
+    scored: catalog.FittedScore,
+    held_out: Observations,
+    *,
+    calibration: str = "temperature",
+    keep: float | None = None,
+    max_error: float | None = None,
+    against: Tensor | None = None,
+    seed: int = 0,
+    head: HeadLayer | None = None,
+    probe: Probe | None = None,
+    classes: tuple[str, ...] = (),
+    shape: tuple[int, ...] = (),
+    why: str = "",
+) -> Decision:
+    """The decision with a score that is fitted already, on nothing of `halves(held_out, seed)[1]`; see `fit`.
+
+    A calibration that keeps every answer is fitted on all of `held_out`: the threshold does not depend on it.
+    """
+    first, second = halves(held_out, seed)
     calibrated = as_it_is
     if calibration != "none":
-        calibrated = calibrations.FROM_LOGITS[calibration](first.logits, first.labels)
+        data = held_out if calibration in calibrations.KEEP_ORDER else first
+        calibrated = calibrations.FROM_LOGITS[calibration](data.logits, data.labels)
     scores = scored(second).double()
     wrong = calibrated(second.logits).argmax(dim=1) != second.labels
     rank = scores.argsort(stable=True)
     rank = rank[evenly(len(rank), REFERENCE)]
-    foreign = None if against is None else scored(against).double()
-    held = promise(scores[rank], wrong[rank], keep=keep, max_error=max_error, against=foreign)
+    held = promise(scores[rank], wrong[rank], keep=keep, max_error=max_error, against=against)
     return Decision(
         scored, probe, calibration, calibrated, held, scores[rank], wrong[rank], head.name if head else "",
-        head.pooled if head else False, classes or tuple(map(str, range(known.logits.shape[1]))), shape, why,
+        head.pooled if head else False, classes or tuple(map(str, range(held_out.logits.shape[1]))), shape, why,
     )  # fmt: skip
 
 

@@ -4,35 +4,30 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Literal, get_type_hints
+from typing import get_type_hints
 
 import torch
 from torch import Tensor
 
-from caveat import scores
-from caveat.errors import OptionError, known_name
-from caveat.observations import DRAWS, Observations
-from caveat.types import Head, Probe
+from caveat.errors import CaveatError, OptionError, known_name
+from caveat.observations import Observations
+from caveat.scoring.kinds import KINDS, Family, Kind, Material, kind_of
+from caveat.types import Probe
 
 __all__ = [
-    "Family",
     "FittedScore",
-    "columns",
     "describe",
     "evaluate",
     "families",
     "fit",
-    "kind",
-    "plain",
-    "probe_kind",
+    "fitted_class",
+    "probe_class",
     "resolve",
+    "restored",
     "signal",
 ]
 
-Family = Literal["logits", "draws", "features", "head", "layers", "model", "reconstruction", "gradients", "meta"]
 CHUNK = 4096
-PROBED = scores.FROM_MODEL | scores.FROM_RECONSTRUCTION
-"""Scores that are their probe's numbers."""
 
 
 @dataclass(frozen=True)
@@ -40,26 +35,19 @@ class FittedScore:
     """A score ready to be applied."""
 
     name: str
-    family: Family
     fitted: Callable[..., Tensor] | None
     """What its `fit` returned, or the function itself; None where the probe's numbers are the score."""
     seconds: float = 0.0
     """Time of fitting."""
 
+    @property
+    def kind(self) -> Kind:
+        """Its row in `KINDS`."""
+        return kind_of(self.name)
+
     def apply(self, logits: Tensor, features: Tensor | None, probed: Tensor | None) -> Tensor:
         """Score samples from the signals it needs."""
-        if self.family in ("model", "reconstruction"):
-            return _there(probed)[:, 0]
-        assert self.fitted is not None
-        if self.family == "gradients":
-            return self.fitted(_there(probed))
-        if self.family == "draws":
-            return self.fitted(_there(probed).transpose(0, 1))
-        if self.family == "meta":
-            return self.fitted(columns(_there(probed), logits))
-        if self.family == "layers":
-            return self.fitted(_there(probed), logits)
-        return self.fitted(logits if self.family == "logits" else _there(features))
+        return self.kind.apply(self.fitted, logits, features, probed)
 
     def __call__(self, observations: Observations) -> Tensor:
         """Score every sample, in chunks; `(n,)` on the CPU."""
@@ -76,38 +64,14 @@ class FittedScore:
         )
 
 
-def _there(signal: Tensor | None) -> Tensor:
-    if signal is None:
-        raise OptionError("scores: these observations lack the signal this score needs; observe again with it")
-    return signal
-
-
 def signal(name: str) -> str:
-    """Name of the probe that a score takes its numbers from; those from gradients share one, those from draws too."""
-    if name in scores.FROM_DRAWS:
-        return DRAWS
-    return "gradients" if name in scores.FROM_GRADIENTS or name in scores.FROM_COLUMNS else name
-
-
-def columns(probed: Tensor, logits: Tensor) -> Tensor:
-    """What meta classifiers look at: the statistics of every layer's gradient, and the entropy."""
-    return torch.cat([probed, scores.logits.entropy(logits).unsqueeze(1).to(probed.dtype)], dim=1)
+    """Name of the probe that a score takes its numbers from."""
+    return kind_of(name).signal_of(name)
 
 
 def families() -> dict[str, Family]:
     """Name and family of every score, in the order of the tables."""
-    tables: list[tuple[Family, Iterable[str]]] = [
-        ("logits", [*scores.FROM_LOGITS, *scores.FROM_RAW_LOGITS, *scores.FROM_KNOWN_LOGITS]),
-        ("draws", scores.FROM_DRAWS),
-        ("features", [*scores.FROM_MOMENTS, *scores.FROM_FEATURES]),
-        ("head", scores.FROM_HEAD),
-        ("layers", [*scores.FROM_LAYERS, *scores.FROM_MAPS]),
-        ("model", scores.FROM_MODEL),
-        ("reconstruction", scores.FROM_RECONSTRUCTION),
-        ("gradients", scores.FROM_GRADIENTS),
-        ("meta", scores.FROM_COLUMNS),
-    ]
-    return {name: family for family, names in tables for name in names}
+    return {name: kind.family for kind in KINDS for name in kind.table}
 
 
 def resolve(names: Iterable[str] | None, *, draws: bool = False) -> list[str]:
@@ -115,133 +79,106 @@ def resolve(names: Iterable[str] | None, *, draws: bool = False) -> list[str]:
 
     Those that need an autoencoder must be named.
 
-    With `draws`, of a model that is many networks: there are scores from their draws, and none that need one network.
+    With `draws`, of an ensemble or another posterior: there are scores from its samples, and none that need one
+    network.
 
     Raises
     ------
     OptionError
         If a name is in no table.
     """
-    found = families()
     possible = [
-        name for name, family in found.items() if (family in ("logits", "draws") if draws else family != "draws")
-    ]
+        name for kind in KINDS for name in kind.table if (kind.on_many if draws else not kind.from_draws)
+    ]  # fmt: skip
     if names is None:
-        return [name for name in possible if found[name] in ("logits", "draws", "features", "head")]
+        return [name for name in possible if kind_of(name).one_pass]
     chosen: list[str] = []
-    everywhere = [name for name in possible if found[name] != "reconstruction"]
     for name in names:
-        chosen += everywhere if name == "all" else [known_name("scores", name, [*found, "all"])]
+        if name == "all":
+            chosen += [each for each in possible if kind_of(each).in_all]
+        else:
+            chosen.append(known_name("scores", name, [*families(), "all"]))
     for name in chosen:
         if name not in possible:
             raise OptionError(
-                f"scores: {name} needs the {found[name]} of one network, and the model is many: use those from draws"
+                f"scores: {name} needs the {kind_of(name).family} of one network, and this model is an ensemble or "
+                "another posterior: use the scores from its samples"
                 if draws
-                else f"scores: {name} needs the draws of many networks: audit a posterior (--posterior, --dropout)"
+                else f"scores: {name} needs the samples of a posterior: audit one (--posterior, --dropout)"
             )
     return list(dict.fromkeys(chosen))
 
 
 def describe(name: str) -> tuple[str, str]:
     """First line and source of a score, from its docstring."""
-    own = scores.FROM_LOGITS | scores.FROM_RAW_LOGITS | scores.FROM_GRADIENTS | scores.FROM_DRAWS
-    pairs = {key: fit for key, (_, fit) in (scores.FROM_LAYERS | scores.FROM_MAPS).items()}
-    fits = scores.FROM_KNOWN_LOGITS | scores.FROM_MOMENTS | scores.FROM_FEATURES | scores.FROM_HEAD
-    fits |= scores.FROM_COLUMNS
-    function = (own | fits | pairs | PROBED)[name]
+    kind = kind_of(name)
+    row = kind.table[name]
+    function = kind.fitter(row) or (kind.prober(row) if not kind.own_text else None) or row
     module = import_module(function.__module__)
     # a variant that is a function of its own says itself what it is; else the module's first line does
-    plain = name in own or function.__name__ not in ("fit", "from_moments", "choose")
-    summary = ((function.__doc__ if plain else module.__doc__) or "").strip().split("\n")[0]
-    main = function if name in own | PROBED | scores.FROM_COLUMNS else module.fit
-    source = (main.__doc__ or "").partition("Source:")[2].partition("\n\n")[0].partition(">>>")[0]
+    own = kind.own_text or function.__name__ not in ("fit", "from_moments", "choose")
+    summary = ((function.__doc__ if own else module.__doc__) or "").strip().split("\n")[0]
+    text = function.__doc__ or ""
+    text = text if "Source:" in text else getattr(module, "fit", row).__doc__ or ""
+    source = text.partition("Source:")[2].partition("\n\n")[0].partition(">>>")[0]
     return summary, " ".join(source.split())
 
 
 def fit(
     names: Iterable[str],
-    known: Observations,
-    head: Head | None,
+    material: Material,
     probes: Mapping[str, Probe] | None = None,
     *,
-    held_out: Observations | None = None,
-    outliers: Observations | None = None,
+    left_out: dict[str, str] | None = None,
 ) -> dict[str, FittedScore]:
-    """Fit the scores called `names` on known observations; moments are gathered once for all that use them.
+    """Fit the scores called `names`.
 
-    Meta classifiers learn from mistakes: they are fitted on `held_out`, data that the model was not trained on, and on
-    `outliers`, which are known to be OOD.
+    Where `left_out` is given, a score that does not fit this network or data is left out, and the reason noted there;
+    else it raises.
     """
-    family = families()
     fitted: dict[str, FittedScore] = {}
-    moments: list[scores.moments.Moments] = []
     for name in names:
         started = time.perf_counter()
-        probe = (probes or {}).get(signal(name))
-        if name in scores.FROM_COLUMNS:
-            function = _fit_meta(name, held_out or known, outliers, probe)
-        else:
-            function = _fit(name, known, head, probe, moments)
-        fitted[name] = FittedScore(name, family[name], function, time.perf_counter() - started)
+        kind, probe = kind_of(name), (probes or {}).get(signal(name))
+        try:
+            function = kind.fit(kind.table[name], material, signal(name), probe)
+        except CaveatError as error:
+            if left_out is None:
+                raise
+            left_out[name] = str(error)
+            continue
+        fitted[name] = FittedScore(name, function, time.perf_counter() - started)
     return fitted
 
 
-def _fit(
-    name: str, known: Observations, head: Head | None, probe: Probe | None, moments: list[scores.moments.Moments]
-) -> Callable[..., Tensor] | None:
-    if name in PROBED:
-        return None
-    if (function := plain(name)) is not None:
-        return function
-    if name in scores.FROM_KNOWN_LOGITS:
-        return scores.FROM_KNOWN_LOGITS[name](known.logits, known.labels)
-    if name in scores.FROM_LAYERS:
-        return scores.FROM_LAYERS[name][1](_there(known.probed.get(name)), known.logits, known.labels, probe)
-    if name in scores.FROM_MAPS:
-        return scores.FROM_MAPS[name][1](head)
-    features = _there(known.features)
-    if name in scores.FROM_MOMENTS:
-        if not moments:
-            moments.append(scores.moments.of(features, known.labels))
-        return scores.FROM_MOMENTS[name](moments[0], dtype=features.dtype)
-    if name in scores.FROM_FEATURES:
-        return scores.FROM_FEATURES[name](features, known.labels)
-    return scores.FROM_HEAD[name](features, known.labels, head)
-
-
-def _fit_meta(
-    name: str, known: Observations, outliers: Observations | None, probe: Probe | None
-) -> Callable[..., Tensor]:
-    wrong = known.logits.argmax(dim=1) != known.labels
-    seen = [
-        columns(_there(part.probed.get(signal(name))), part.logits) for part in (known, outliers) if part is not None
-    ]
-    wrong = torch.cat([wrong, wrong.new_ones(sum(map(len, seen)) - len(wrong))])
-    names = (*getattr(probe, "columns", ()), "entropy") if probe is not None else ()
-    return scores.FROM_COLUMNS[name](torch.cat(seen), wrong, names=names)
-
-
-def plain(name: str) -> Callable[..., Tensor] | None:
-    """The function itself, for scores that need no fitting; else None."""
-    return (scores.FROM_LOGITS | scores.FROM_RAW_LOGITS | scores.FROM_GRADIENTS | scores.FROM_DRAWS).get(name)
-
-
-def kind(name: str) -> type | None:
+def fitted_class(name: str) -> type | None:
     """The class that fitting this score gives; None if nothing is fitted."""
-    if name in PROBED or plain(name) is not None:
-        return None
-    fits = scores.FROM_KNOWN_LOGITS | scores.FROM_MOMENTS | scores.FROM_FEATURES | scores.FROM_HEAD
-    fits |= {key: fit for key, (_, fit) in (scores.FROM_LAYERS | scores.FROM_MAPS).items()} | scores.FROM_COLUMNS
-    return get_type_hints(fits[name])["return"]
+    kind = kind_of(name)
+    fitter = kind.fitter(kind.table[name])
+    return None if fitter is None else get_type_hints(fitter)["return"]
 
 
-def probe_kind(name: str) -> type:
-    """The class of the probe this score needs."""
-    if signal(name) == "gradients":
-        return get_type_hints(scores.gradients.probe)["return"]
-    if name in PROBED:
-        return get_type_hints(PROBED[name])["return"]
-    return get_type_hints((scores.FROM_LAYERS | scores.FROM_MAPS)[name][0])["return"]
+def probe_class(name: str) -> type:
+    """The class of the probe this score needs.
+
+    Raises
+    ------
+    OptionError
+        If it needs none.
+    """
+    kind = kind_of(name)
+    prober = kind.prober(kind.table[name])
+    if prober is None:
+        raise OptionError(f"score: {name} needs no probe")
+    return get_type_hints(prober)["return"]
+
+
+def restored(name: str, fitted: Callable[..., Tensor] | None) -> FittedScore:
+    """A score from what a file held of it: `fitted` is None where nothing is fitted."""
+    kind = kind_of(name)
+    if fitted is None and kind.own_text:
+        return FittedScore(name, kind.table[name])
+    return FittedScore(name, fitted)
 
 
 def evaluate(

@@ -12,6 +12,7 @@ from caveat.observations import DRAWS, Observations
 from caveat.records import record
 from caveat.sampling import evenly
 from caveat.scoring import catalog
+from caveat.scoring.kinds import Material, kind_of
 from caveat.types import Head
 
 __all__ = ["choose"]
@@ -24,53 +25,80 @@ FEW = 10
 """With fewer wrong answers their ranking says too little."""
 
 
-def choose(names: Sequence[str], fit: Observations, tuning: Observations, head: Head | None) -> record.Choice | None:
-    """Rank the scores that share one pass on in-distribution data alone; `tuning` must not be judged on afterwards.
+def choose(
+    names: Sequence[str], train: Observations | None, held_out: Observations, head: Head | None
+) -> record.Choice | None:
+    """Rank the scores that share one pass on in-distribution data alone; `held_out` must not be judged on afterwards.
 
     Two questions stand in for the one that cannot be asked: does the score find the network's own mistakes (AUROC wrong
-    against right), and does it find a known class that it is kept ignorant of (AUROC of that class against the rest,
-    its logit and its training samples taken away; mean over some classes). The figure of merit is their mean, or the
-    second alone where too few answers are wrong. The network has seen the class it is made to forget, so the figures
-    are optimistic; they serve to compare. None if there is nothing to choose from.
+    against right), and does it find a class that it is kept ignorant of (AUROC of that class against the rest, its
+    logit and its training samples taken away; mean over some classes). The figure of merit is their mean, or the second
+    alone where too few answers are wrong. The network has seen the class it is made to forget, so the figures are
+    optimistic; they serve to compare.
+
+    No score is judged on samples it was fitted on: without `train`, `held_out` is cut in two halves, and each serves
+    once to fit and once to judge. None if there is nothing to choose from.
     """
-    candidates = [name for name in names if catalog.families()[name] in ("logits", "draws", "features", "head")]
-    fit, tuning = fit.thinned(FIT), tuning.thinned(JUDGE)
-    classes = tuning.labels.unique()
-    if not candidates or len(classes) < 3 or tuning.logits.shape[1] < 3:
+    candidates = [name for name in names if kind_of(name).one_pass]
+    pairs = [(train, held_out)] if train is not None else _halves(held_out)
+    classes = held_out.labels.unique()
+    if not candidates or len(classes) < 3 or held_out.logits.shape[1] < 3 or any(not len(fit) for fit, _ in pairs):
         return None
     left_out = classes[evenly(len(classes), CLASSES)].tolist()
-    forgotten: dict[str, list[float]] = {name: [] for name in candidates}
-    for label in left_out:
-        fitted = catalog.fit(candidates, _without(fit, label, rows=True), _head_without(head, label))
-        ignorant = _without(tuning, label, rows=False)
-        foreign = tuning.labels == label
-        for name, score in fitted.items():
-            values = score(ignorant)
-            forgotten[name].append(float(auroc(tally_sets(values[~foreign], values[foreign]))))
-    wrong = tuning.logits.argmax(dim=1) != tuning.labels
-    enough = FEW <= int(wrong.sum()) < len(wrong)
-    own = {
-        name: float(auroc(tally(score(tuning), wrong))) if enough else None
-        for name, score in catalog.fit(candidates, fit, head).items()
+    wrong_answers = int((held_out.logits.argmax(dim=1) != held_out.labels).sum())
+    enough = FEW <= wrong_answers < len(held_out)
+    forgotten: dict[str, list[float]] = {}
+    own: dict[str, list[float]] = {}
+    for fit, judged in pairs:
+        fit, judged = fit.thinned(FIT), judged.thinned(JUDGE)
+        for label in left_out:
+            found = _forgetting(candidates, fit, judged, head, label)
+            for name, value in found.items():
+                forgotten.setdefault(name, []).append(value)
+        wrong = judged.logits.argmax(dim=1) != judged.labels
+        if enough and wrong.any() and not wrong.all():
+            for name, score in catalog.fit(candidates, Material(fit, head, fit), left_out={}).items():
+                own.setdefault(name, []).append(float(auroc(tally(score(judged), wrong))))
+    enough = enough and bool(own)
+    figures = {
+        name: _mean([*([_mean(own[name])] if enough and name in own else []), _mean(values)])
+        for name, values in forgotten.items()
     }
-    figures = {name: _mean([*([own[name]] if enough else []), _mean(forgotten[name])]) for name in candidates}
+    if not figures:
+        return None
     best = max(figures, key=lambda name: figures[name])
     why = (
-        f"On in-distribution data alone, {best} is best: it finds a class it is kept ignorant of with AUROC "
+        f"On in-distribution data alone, {best} is best: it detects a class it is kept ignorant of with AUROC "
         f"{_mean(forgotten[best]):.3f} (mean over {len(left_out)} classes left out in turn)"
-        + (f" and the network's own mistakes with AUROC {own[best]:.3f}." if enough else ".")
-        + (
-            ""
-            if enough
-            else f" Only {int(wrong.sum())} answers of the calibration split are wrong, too few to rank them."
-        )
+        + (f" and the network's own mistakes with AUROC {_mean(own[best]):.3f}." if best in own else ".")
+        + ("" if enough else f" Only {wrong_answers} answers of the calibration split are wrong, too few to rank them.")
     )
     return record.Choice(score=best, why=why, figures=figures)
 
 
-def _mean(values: Sequence[float | None]) -> float:
-    known = [value for value in values if value is not None]
-    return sum(known) / len(known)
+def _halves(observed: Observations) -> list[tuple[Observations, Observations]]:
+    """The samples in turn, so that both halves have their share of every stretch of the set."""
+    rows = torch.arange(len(observed))
+    first, second = observed.part(rows[::2]), observed.part(rows[1::2])
+    return [(first, second), (second, first)]
+
+
+def _forgetting(
+    names: Sequence[str], fit: Observations, judged: Observations, head: Head | None, label: int
+) -> dict[str, float]:
+    """AUROC of each score that knows nothing of the class `label` in detecting it."""
+    foreign = judged.labels == label
+    if not foreign.any() or foreign.all():
+        return {}
+    remaining = _without(fit, label, rows=True)
+    fitted = catalog.fit(names, Material(remaining, _head_without(head, label), remaining), left_out={})
+    ignorant = _without(judged, label, rows=False)
+    values = {name: score(ignorant) for name, score in fitted.items()}
+    return {name: float(auroc(tally_sets(found[~foreign], found[foreign]))) for name, found in values.items()}
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
 
 
 def _without(observed: Observations, label: int, *, rows: bool) -> Observations:

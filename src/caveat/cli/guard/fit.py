@@ -20,27 +20,43 @@ def run(
     against: str | None = typer.Option(
         None, help="Or: the threshold that best tells in-distribution inputs from this OOD set of the audit (its NAME)."
     ),
-    seed: int = typer.Option(0, help="Seed of the split of the in-distribution data."),
+    seed: int | None = typer.Option(
+        None,
+        help="Seed of the halves of the calibration split; by default the audit's: the guard is its preview.",
+    ),
 ) -> None:
     """Fit a guard that answers or abstains, from the observations an audit has kept."""
     from caveat import fitted
     from caveat.audits import cache
+    from caveat.errors import known_name
     from caveat.guard import artefact, decision
     from caveat.scoring import catalog
-    from caveat.tensors import read_tensors
 
     artefact.check_output(output)
     folder = cache.folder(audit)
-    known, fit, head, about = cache.load(folder)
-    values = about["probes"].get(catalog.signal(score))
-    probe = None if values is None else fitted.rebuild(catalog.probe_kind(score), {}, values)
+    held_out, train, head, about = cache.load(folder)
+    probes = {}
+    if score != "auto":
+        signal = catalog.signal(known_name("--score", score, catalog.families()))
+        if signal in about["probes"]:
+            probes[signal] = fitted.rebuild(catalog.probe_class(score), {}, about["probes"][signal])
     made = decision.fit(
-        known, fit, head, score=score, calibration=calibration, keep=keep, max_error=max_error, probe=probe,
-        classes=tuple(about["classes"]), shape=tuple(about["shape"]), seed=seed,
-        outliers=cache.outliers(folder), against=None if against is None else cache.ood(folder, against),
-    )  # fmt: skip
-    weights = read_tensors(folder / "model.safetensors", name="audit")
-    artefact.save(made, weights, output, model=str(about["model"]))
+        held_out,
+        train,
+        head,
+        score=score,
+        calibration=calibration,
+        keep=keep,
+        max_error=max_error,
+        probes=probes,
+        classes=tuple(about["classes"]),
+        shape=tuple(about["shape"]),
+        seed=about["seed"] if seed is None else seed,
+        outliers=cache.outliers(folder),
+        against=None if against is None else cache.ood(folder, against),
+        among=about["scores"],
+    )
+    artefact.save(made, cache.weights(folder), output, model=str(about["model"]))
     show(artefact.manifest(output))
     named = about["model"] or "package.module:callable"
     typer.echo(f"Next: caveat guard run {output} DATA --model '{named}' -o verdicts.parquet")

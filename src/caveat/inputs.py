@@ -1,0 +1,162 @@
+"""Sets of inputs as they come from the user's world: looked at once where they enter, and known again later."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Int64
+from torch import Tensor, nn
+
+from caveat.errors import DataError
+from caveat.types import Batches
+
+__all__ = ["Opened", "check", "fingerprints", "moved", "opened", "take"]
+
+_WIDTHS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+_CHUNK = 1 << 20
+"""Numbers that are hashed at a time: what is widened to 64 bits stays in the processor's cache."""
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A set that was looked at: it can be gone through again, and its first batch is what it should be."""
+
+    name: str
+    """What messages call it."""
+    batches: Batches
+    first: tuple[Tensor, Tensor]
+    """Inputs and labels of the first batch."""
+    shape: tuple[int, ...]
+    """Of one input."""
+    classes: tuple[str, ...] | None
+    """Names of the labels 0, 1, ..., where the set knows them."""
+    source: str
+    """Where it is from, for people."""
+    generated: bool
+    """Noise and the like."""
+
+
+def opened(batches: Batches, name: str) -> Opened:
+    """Look at the first batch of a set.
+
+    Raises
+    ------
+    DataError
+        If the set can be gone through only once, is empty, or its batches are not `(inputs, labels)`.
+    """
+    if not isinstance(batches, Iterable):
+        raise DataError(
+            f"{name}: expected batches (inputs, labels), as a DataLoader gives them, got {type(batches).__name__}"
+        )
+    walk: Any = iter(batches)
+    if walk is batches:
+        raise DataError(
+            f"{name}: expected a set that can be gone through again and again, as a DataLoader or a list of batches, "
+            f"got a {type(batches).__name__} that is used up after one pass: give list(...) of it"
+        )
+    first: Any = next(walk, None)
+    if first is None:
+        raise DataError(f"{name}: expected at least one batch of inputs, got an empty set")
+    inputs, labels = check(first, name)
+    classes = getattr(batches, "classes", None)
+    own = getattr(batches, "shape", None)
+    return Opened(
+        name=name,
+        batches=batches,
+        first=(inputs, labels),
+        shape=tuple(inputs.shape[1:]) if own is None else tuple(own),
+        classes=None if classes is None else tuple(map(str, classes)),
+        source=str(getattr(batches, "name", type(batches).__name__)),
+        generated=bool(getattr(batches, "generated", False)),
+    )
+
+
+def check(batch: Any, name: str) -> tuple[Tensor, Tensor]:
+    """The inputs and labels of a batch; refuse one that can't be right.
+
+    Raises
+    ------
+    DataError
+        If it is no pair of tensors of one length, labels are no whole numbers, or inputs are NaN or infinite.
+    """
+    if not isinstance(batch, tuple | list) or len(batch) != 2 or not all(isinstance(part, Tensor) for part in batch):
+        got = f"{type(batch).__name__} of {_kinds(batch)}" if isinstance(batch, tuple | list) else type(batch).__name__
+        raise DataError(f"{name}: expected batches (inputs, labels) of two tensors, got {got}")
+    inputs, labels = batch
+    if not inputs.ndim or not labels.ndim or len(inputs) != len(labels):
+        raise DataError(
+            f"{name}: expected one label per input, got inputs of shape {tuple(inputs.shape)} and labels of shape "
+            f"{tuple(labels.shape)}"
+        )
+    if labels.is_floating_point() or labels.dtype == torch.bool:
+        raise DataError(f"{name}: expected integer labels, got {labels.dtype}")
+    if inputs.is_floating_point() and not torch.isfinite(inputs).all():
+        bad = int((~torch.isfinite(inputs.flatten(1))).any(dim=1).nonzero()[0])
+        raise DataError(f"{name}: expected finite inputs, got NaN or infinity in sample {bad} of its batch")
+    return inputs, labels
+
+
+def _kinds(batch: Any) -> str:
+    return ", ".join(type(part).__name__ for part in batch) or "nothing"
+
+
+def fingerprints(inputs: Tensor) -> Int64[Tensor, " n"]:
+    """A 64-bit hash of the bits of every input `(n, ...)`, whatever batch it is in.
+
+    The bits as whole numbers, each times an odd constant of its place, summed modulo 2^64: inputs that differ in one
+    number never collide, others by chance of about 2^-64. It tells whether inputs read again are those observed; it is
+    no protection against somebody who makes them collide. Cost: two passes over the inputs, some percent of a small
+    network's.
+    """
+    flat = inputs.detach().cpu().contiguous().flatten(1)
+    if flat.dtype == torch.bool or flat.is_complex():
+        flat = flat.to(torch.uint8) if flat.dtype == torch.bool else torch.view_as_real(flat).flatten(1)
+    bits = flat.view(_WIDTHS[flat.element_size()])
+    place = torch.arange(bits.shape[1], dtype=torch.int64)
+    # multiplicative hashing (Knuth): odd multiples of a constant, mixed so that neighbouring places are unlike
+    weight = (place * 0x9E3779B97F4A7C1 ^ (place + 1) * 0x5851F42D4C957F2D) | 1
+    rows = max(1, _CHUNK // max(1, bits.shape[1]))
+    return torch.cat([(part.to(torch.int64) * weight).sum(dim=1) for part in bits.split(rows)])
+
+
+def take(batches: Batches, wanted: Int64[Tensor, " k"], prints: Int64[Tensor, " n"], name: str) -> Tensor:
+    """The inputs at the positions `wanted` of a set whose inputs had the fingerprints `prints` when they were observed.
+
+    Read again through the set itself, so that what its loader does to samples is done; found by their fingerprints,
+    so that a loader that shuffles gives the right ones too.
+
+    Raises
+    ------
+    DataError
+        If the set no longer gives these inputs: it draws augmentations anew, or was changed.
+    """
+    keys = prints[wanted].tolist()
+    own = getattr(batches, "take", None)
+    if own is not None and len(wanted):
+        inputs = own(wanted)[0]
+        if fingerprints(inputs).tolist() == keys:
+            return inputs
+    missing, found = set(keys), {}
+    for inputs, _ in batches if own is None else ():
+        if not missing:
+            break
+        for row, key in enumerate(fingerprints(inputs).tolist()):
+            if key in missing:
+                found[key] = inputs[row].clone()
+                missing.discard(key)
+    if own is not None or missing:
+        raise DataError(
+            f"{name}: inputs read again are not those that were observed (random augmentation, or files that changed "
+            "meanwhile); give a set that is the same in every pass"
+        )
+    return torch.stack([found[key] for key in keys]) if keys else torch.empty(0)
+
+
+def moved(inputs: Tensor, model: nn.Module) -> Tensor:
+    """The inputs on the model's device, and of its dtype where both are floats: tokens stay whole numbers."""
+    anchor = next(model.parameters(), None)
+    if anchor is None:
+        return inputs
+    floats = inputs.is_floating_point() and anchor.is_floating_point()
+    return inputs.to(anchor.device, anchor.dtype if floats else None, non_blocking=True)

@@ -1,0 +1,99 @@
+"""What a run over a model needs for the scores that are asked for: one plan, for audits and guards alike."""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from caveat import evaluation, heads
+from caveat.errors import CaveatError, ModelError
+from caveat.inputs import moved
+from caveat.observations import run
+from caveat.scoring.kinds import Sample, kind_of
+from caveat.types import Drawing, Probe
+
+__all__ = ["Plan", "plan"]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Which scores, where features are taken, and what else to look at in the shared pass."""
+
+    names: tuple[str, ...]
+    head: heads.HeadLayer | None
+    probes: Mapping[str, Probe]
+    left_out: Mapping[str, str]
+    """Scores that this model does not allow, and why."""
+
+    @property
+    def learns_mistakes(self) -> bool:
+        """Whether a score wants auxiliary OOD inputs to learn from."""
+        return any(kind_of(name).learns_mistakes for name in self.names)
+
+    def probes_of(self, *, training: bool) -> Mapping[str, Probe]:
+        """What to look at in a set; on training data nothing that no score is fitted on."""
+        used = {kind_of(name).signal_of(name) for name in self.names if kind_of(name).train_signal or not training}
+        return {name: probe for name, probe in self.probes.items() if name in used}
+
+
+def plan(
+    names: Iterable[str],
+    model: nn.Module,
+    first: Tensor,
+    *,
+    head: str | None = None,
+    options: Callable[[], tuple[Tensor, Tensor]],
+    explicit: Iterable[str] = (),
+) -> Plan:
+    """Find the head, and make the probes that `names` need.
+
+    Parameters
+    ----------
+    first
+        A few inputs, to find the head by.
+    head
+        Name of the layer that produces the logits; found by itself if None.
+    options
+        Gives some hundred in-distribution inputs and labels that nothing is judged on; asked only if a score's options
+        are chosen by looking at samples.
+    explicit
+        Scores that the user named one by one: if the model does not allow one of them, that is an error; any other is
+        left out with the reason.
+
+    Raises
+    ------
+    ModelError, OptionError
+        If the model is in training mode, fails, or does not allow a score in `explicit`.
+    """
+    evaluation.check(model)
+    names, explicit = list(names), set(explicit)
+    left_out: dict[str, str] = {}
+    first = moved(first[:2], model)
+    layer = None
+    asking = [name for name in names if kind_of(name).needs_features or kind_of(name).needs_head]
+    if asking and not isinstance(model, Drawing):
+        with torch.no_grad():
+            run(model, first.clone(), "test")  # so that a broken model is not taken for one without a head
+        try:
+            layer = heads.find(model, first, name=head)
+        except ModelError as error:
+            if head is not None or explicit & set(asking):
+                raise
+            left_out |= dict.fromkeys(asking, str(error))
+    probes: dict[str, Probe] = {}
+    sample: Sample | None = None
+    for name in (name for name in names if name not in left_out):
+        kind = kind_of(name)
+        if kind.probe is None or kind.signal_of(name) in probes:
+            continue
+        if sample is None or (kind.needs_options and len(sample.labels) == 0):
+            inputs, labels = options() if kind.needs_options else (first, torch.empty(0, dtype=torch.int64))
+            sample = Sample(model, moved(inputs, model), labels, layer)
+        try:
+            probes[kind.signal_of(name)] = kind.probe(kind.table[name], sample)
+        except CaveatError as error:
+            if name in explicit:
+                raise
+            left_out[name] = str(error)
+    return Plan(tuple(name for name in names if name not in left_out), layer, probes, left_out)
