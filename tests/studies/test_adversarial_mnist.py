@@ -74,7 +74,7 @@ def test_claims_have_a_verdict_that_follows_the_figures(like):
     matrix = [[50.0] * 6 for _ in range(6)]
     matrix[0][1], matrix[1][0] = (60.0, 60.0) if like else (40.0, 40.0)
     size = SIZES["small"]
-    made = adversarial_found.told("small", 0, size, found, {"0.1": matrix, "0.3": matrix}, [], pixels=784)
+    made = adversarial_found.conclude("small", 0, size, found, {"0.1": matrix, "0.3": matrix}, [], pixels=784)
     assert [claim.verdict for claim in made.claims] == [
         "confirmed", "confirmed", "confirmed" if like else "refuted", "confirmed", "refuted", "partly", "confirmed",
     ]  # fmt: skip

@@ -6,7 +6,7 @@ import pytest
 
 from caveat.records.findings import Findings
 from caveat.studies import study
-from caveat.studies.gradient_uncertainty.findings import told
+from caveat.studies.gradient_uncertainty.findings import conclude
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +55,7 @@ def test_claims_have_a_verdict_that_follows_the_figures(done):
     stored = json.loads((folder / "cnn-0" / "figures.json").read_text())
     renamed = json.loads(json.dumps(stored).replace('"blobs"', '"letters"'))
     size = dict.fromkeys(("nets", "train", "held_out", "test", "epochs", "ood"), 2)
-    made = told([renamed, renamed], scale="small", seeds=[0, 1], size=size, names={"in-distribution": "mnist"})
+    made = conclude([renamed, renamed], scale="small", seeds=[0, 1], size=size, names={"in-distribution": "mnist"})
     assert len(made.claims) == 10
     verdicts = {claim.claim: claim.verdict for claim in made.claims}
     lift = next(claim for claim in made.claims if "200 pictures of uniform noise" in claim.claim)

@@ -14,6 +14,7 @@ from caveat.cli import main
 from caveat.errors import DataError, OptionError
 from caveat.studies import STUDIES, study
 from caveat.studies.kit import published as printed
+from caveat.studies.kit.common import findings
 from caveat.studies.kit.folder import NAME, claim, stored
 from caveat.studies.kit.published import published
 
@@ -97,6 +98,21 @@ def test_the_command_refuses_in_one_line(tmp_path, capsys, monkeypatch):
         main.main()
     assert error.value.code == 2
     assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_the_default_folder_of_another_seed_is_another(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+    def run(folder, *, scale, seed, say):
+        claim(folder, study="tradi-uci", scale=scale, seed=seed, size=Size(3))
+        return findings(study="tradi-uci", title="t", source="x", scale=scale, seeds=[seed], settings={})
+
+    monkeypatch.setattr(studies, "study", lambda _: run)
+    for options in ([], ["--seed", "1"], ["--scale", "smoke"], []):
+        main.app(["study", "tradi-uci", *options], standalone_mode=False)
+    assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == [
+        "tradi-uci-small", "tradi-uci-small-seed-1", "tradi-uci-smoke",
+    ]  # fmt: skip
 
 
 def test_what_is_stored_is_not_made_again(tmp_path):

@@ -11,7 +11,7 @@ from caveat.records.findings import Findings
 from caveat.scores.regression import Gaussians
 from caveat.studies import study
 from caveat.studies.kit.regression import DIAGONAL, ENSEMBLE, MC_DROPOUT, ONE, OURS, SWAG, Recipe
-from caveat.studies.tradi_uci.findings import CQR, told
+from caveat.studies.tradi_uci.findings import CQR, conclude
 from caveat.studies.tradi_uci.run import one_split
 from caveat.studies.two_uncertainties import figures
 from caveat.studies.two_uncertainties import run as two_uncertainties
@@ -55,7 +55,7 @@ def test_the_recalled_figures_are_marked():
     values = {"RMSE": 1.0, "NLL": 1.0, "CRPS": 1.0, "epistemic": 1.0, "coverage": 90.0, "width": 1.0,
                "calibration": 1.0, "mixture NLL": 1.0, "interval score": 1.0}  # fmt: skip
     split = {method: dict(values) for method in (*METHODS, CQR)}
-    found = told("small", 0, 5, 2, Recipe(), {"yacht": [split, split]})
+    found = conclude("small", 0, 5, 2, Recipe(), {"yacht": [split, split]})
     published = [cell.published for table in found.tables for row in table.rows for cell in row.cells]
     assert sum(text != "" for text in published) == 4
     assert all(text.startswith("recalled: ") for text in published if text)

@@ -1,4 +1,4 @@
-"""`caveat study`: a published experiment, from one command."""
+"""`caveat study`: reproduce a published experiment with one command."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,12 +16,15 @@ NAME = "study"
 def run(
     name: str = typer.Argument(..., help="Name of the study; caveat list studies  prints them."),
     scale: str = typer.Option("small", help="smoke (seconds), small (minutes) or full (as published, or what fits)."),
-    output: Path | None = typer.Option(None, "-o", "--output", help="Folder; by default runs/NAME-SCALE."),
+    output: Path | None = typer.Option(
+        None, "-o", "--output", help="Folder; by default runs/NAME-SCALE, and -seed-SEED unless that is 0."
+    ),
     seed: int = typer.Option(0, help="First seed; a study of several seeds counts on from it."),
 ) -> None:
     """Reproduce a published experiment: its figures beside ours, as findings.json and report.html.
 
-    Run it again after an interruption and it goes on where it was: trained networks stay in the folder.
+    Run it again after an interruption and it resumes: trained networks stay in the folder, which belongs to one scale,
+    seed and version of Caveat.
     """
     from typing import get_args
 
@@ -32,11 +35,10 @@ def run(
     from caveat.studies import STUDIES, study
 
     known_name("study", name, STUDIES)
-    chosen: Scale | None = next((known for known in get_args(Scale) if known == scale), None)
+    chosen: Scale | None = next((one for one in get_args(Scale) if one == scale), None)
     if chosen is None:
         raise OptionError(f"--scale: expected one of {', '.join(get_args(Scale))}, got {scale!r}")
-    folder = output or Path("runs") / f"{name}-{chosen}"
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = output or Path("runs") / (f"{name}-{chosen}" + (f"-seed-{seed}" if seed else ""))
     with steps() as say:
         findings = study(name)(folder, scale=chosen, seed=seed, say=say)
         findings.save(folder / "findings.json")
@@ -68,5 +70,5 @@ def show(findings: "Findings", folder: Path) -> None:
         console.print(shown)
     for claim in findings.claims:
         console.print(f"[bold]{VERDICTS[claim.verdict]}[/bold]: {escape(claim.claim)}. {escape(claim.found)}")
-    console.print("Figures below ours are the published ones.", style="dim")
+    console.print("The second line of a cell is the published figure.", style="dim")
     console.print(f"Next: open {folder / 'report.html'} in a browser; every number is in {folder / 'findings.json'}.")

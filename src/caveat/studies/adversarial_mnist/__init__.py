@@ -1,1 +1,1 @@
-"""The study `adversarial-mnist`: `run.py` says what it reproduces."""
+"""The study `adversarial-mnist`: see `run.py`."""

@@ -10,7 +10,7 @@ from caveat.studies.adversarial_mnist.training import PLAIN, TWIN, Size
 from caveat.studies.kit import common
 from caveat.studies.kit.published import published
 
-__all__ = ["PENALTY", "told"]
+__all__ = ["PENALTY", "conclude"]
 
 Figures = Mapping[str, Any]
 """Of one network, as `run` measures them; accuracies in %."""
@@ -18,7 +18,7 @@ PENALTY = 0.1
 """Of the L1 attack whose penalty is not searched for, in nats a unit of change."""
 
 
-def told(
+def conclude(
     scale: Scale,
     seed: int,
     size: Size,

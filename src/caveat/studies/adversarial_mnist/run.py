@@ -13,7 +13,7 @@ from caveat import attacks, data
 from caveat.attacks import Ball
 from caveat.records.findings import Findings, Scale
 from caveat.studies.adversarial_mnist.figures import shot
-from caveat.studies.adversarial_mnist.findings import PENALTY, told
+from caveat.studies.adversarial_mnist.findings import PENALTY, conclude
 from caveat.studies.adversarial_mnist.training import PLAIN, SIZES, Size, objectives, slug, trained
 from caveat.studies.kit import common
 from caveat.studies.kit import folder as folders
@@ -42,7 +42,7 @@ def run(folder: Path, *, scale: Scale, seed: int, say: Callable[[str], None]) ->
     say("transfer")
     crossed = folders.stored(folder / "transfer.json", lambda: _crossed(nets, inputs, labels, size, seed))
     shots = [shot(name, nets[name], inputs, labels, size, seed) for name in (PLAIN, "PGD-trained")]
-    return told(scale, seed, size, found, crossed, shots, pixels=math.prod(inputs.shape[1:]))
+    return conclude(scale, seed, size, found, crossed, shots, pixels=math.prod(inputs.shape[1:]))
 
 
 def _judge(model: nn.Module, inputs: Tensor, labels: Tensor, size: Size, seed: int) -> dict[str, Any]:

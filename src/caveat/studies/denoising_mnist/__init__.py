@@ -1,1 +1,1 @@
-"""The study `denoising-mnist`: `run.py` says what it reproduces."""
+"""The study `denoising-mnist`: see `run.py`."""

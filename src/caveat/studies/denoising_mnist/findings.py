@@ -11,8 +11,20 @@ from caveat.studies.kit import common
 from caveat.studies.kit.published import Printed, published
 
 __all__ = [
-    "CHOSEN", "ERROR", "GRID", "PIPELINE", "QUANTILE", "RECONSTRUCTED", "SOFTMAX", "STRAIGHT", "TOP", "WORSE",
-    "Ablation", "Judged", "printed_pair", "told",
+    "CHOSEN",
+    "ERROR",
+    "GRID",
+    "PIPELINE",
+    "QUANTILE",
+    "RECONSTRUCTED",
+    "SOFTMAX",
+    "STRAIGHT",
+    "TOP",
+    "WORSE",
+    "Ablation",
+    "Judged",
+    "conclude",
+    "printed_pair",
 ]  # fmt: skip
 
 RECONSTRUCTED = "softmax, against digits reconstructed by the autoencoder"
@@ -59,7 +71,7 @@ def printed_pair() -> tuple[float, float]:
     return float(printed.at(PIPELINE, "zeros detected")), float(printed.at(PIPELINE, "others correct"))
 
 
-def told(
+def conclude(
     scale: Scale,
     seeds: list[int],
     size: Size,
@@ -88,7 +100,7 @@ def told(
         tables=[_rules(judged), _ranked(judged), _errors(judged), _changed(changed)],
         figures=_figures(judged, changed),
         shots=[
-            Shot(title="Zeros, which the network never saw", png=shots.zeros,
+            Shot(title="Zeros: out-of-distribution", png=shots.zeros,
                  caption="As they are, with noise and a square, and as the autoencoder reconstructs them."),
             Shot(title="Validation digits", png=shots.others, caption="The same of in-distribution digits."),
             Shot(title="Pseudo-OOD digits", png=shots.ood,
@@ -267,7 +279,7 @@ def _of_thresholds(judged: Sequence[Judged]) -> list[Claim]:
     return [
         Claim(
             claim=f"{detected:.0f} % of the zeros are detected and {correct:.0f} % of the others are correct, by "
-            "thresholds that saw no zero",
+            "thresholds set without any zero",
             verdict="confirmed" if reached else "partly" if max(read.values()) >= correct else "refuted",
             found=f"The report's pipeline: {pair(PIPELINE)}; {CHOSEN}: {pair(CHOSEN)}. On the curves, at "
             f"{detected:.0f} % of the zeros: "
@@ -312,7 +324,7 @@ def _of_training(changed: Mapping[str, Ablation]) -> list[Claim]:
         Claim(
             claim="Autoencoder, noise and the two losses detect zeros better than cross-entropy alone",
             verdict="confirmed" if one["AUROC"] > plain["AUROC"] else "refuted",
-            found=f"AUROC of zeros by softmax {one['AUROC']:.1f} against {plain['AUROC']:.1f} of a network that saw "
+            found=f"AUROC of zeros by softmax {one['AUROC']:.1f} against {plain['AUROC']:.1f} of a network trained on "
             f"clean digits and cross-entropy only; accuracy {one['accuracy']:.1f} against {plain['accuracy']:.1f} % "
             "(one seed). The report's own comparison has the autoencoder on both sides: there coefficient 0 gives "
             f"{none['AUROC']:.1f}.",

@@ -30,7 +30,7 @@ from caveat.studies.denoising_mnist.findings import (
     WORSE,
     Ablation,
     Judged,
-    told,
+    conclude,
 )  # fmt: skip
 from caveat.studies.denoising_mnist.training import ABLATIONS, CROSS_ENTROPY, SIZES, Sets, ablated, sets, whole
 from caveat.studies.kit import common
@@ -103,7 +103,7 @@ def run(folder: Path, *, scale: Scale, seed: int, say: Callable[[str], None]) ->
     say("ablations")
     changed = {name: _ablation(given, name, ablated(given, size, folder, name=name, seed=seed)) for name in ABLATIONS}
     seconds = {path.stem: checkpoint.seconds(path) for path in sorted(folder.glob("*.safetensors"))}
-    return told(scale, seeds, size, judged, changed, shots[0], seconds, counts=_counts(given))
+    return conclude(scale, seeds, size, judged, changed, shots[0], seconds, counts=_counts(given))
 
 
 def _judged(given: Sets, model: DenoisingClassifier, *, seed: int) -> Judged:

@@ -1,1 +1,1 @@
-"""The study `gradient-uncertainty`: `run.py` says what it reproduces."""
+"""The study `gradient-uncertainty`: see `run.py`."""

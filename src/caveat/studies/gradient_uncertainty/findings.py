@@ -10,7 +10,7 @@ from caveat.studies.gradient_uncertainty.training import FEW
 from caveat.studies.kit import common
 from caveat.studies.kit.published import published
 
-__all__ = ["MIXTURES", "told"]
+__all__ = ["MIXTURES", "conclude"]
 
 Found = Sequence[Mapping[str, Any]]
 """One a CNN: `accuracy`, `single` and `meta` (by score, set and figure of merit); of the first also what is drawn."""
@@ -29,7 +29,7 @@ KINDS_OF_NOISE = ("noise", "normal noise")
 """Names of the mixtures with one kind of noise."""
 
 
-def told(
+def conclude(
     found: Found, *, scale: Scale, seeds: Sequence[int], size: Mapping[str, int], names: Mapping[str, str]
 ) -> Findings:
     """Findings from the figures of each CNN."""
@@ -83,7 +83,7 @@ def _reduced(found: Found, scale: Scale, size: Mapping[str, int], names: Mapping
     return [
         *here,
         "As published: 29 standardised columns (seven metrics of four layers, entropy), penalties of strength 1. The "
-        "other rows: the same columns by asinh of multiples of their median, clipped to the range seen in fitting, the "
+        "other rows: the same columns by asinh of multiples of their median, clipped to the range of the fit, the "
         "strength by cross-validation.",
         "The elastic net of strength 1 is |w|/2 + w^2/4 (scikit-learn's); the meta NN is fitted by L-BFGS, not SGD.",
         "Weights and biases of a layer are taken together; the paper leaves it open.",

@@ -16,7 +16,7 @@ from caveat.observations import Observations, observe
 from caveat.records.findings import Findings, Scale
 from caveat.scores import activations, gradients, meta
 from caveat.scores.logits import entropy, msp
-from caveat.studies.gradient_uncertainty.findings import MIXTURES, told
+from caveat.studies.gradient_uncertainty.findings import MIXTURES, conclude
 from caveat.studies.gradient_uncertainty.training import FEW, SIZES, WHOLE, Size, trained
 from caveat.studies.kit import common
 from caveat.studies.kit import folder as folders
@@ -53,7 +53,7 @@ def run(folder: Path, *, scale: Scale, seed: int, say: Callable[[str], None]) ->
         place = folder / f"cnn-{one}"
         make = partial(_one, sets, size, one, place, say, drawn=one == seed)
         found.append(folders.stored(place / "figures.json", make))
-    return told(found, scale=scale, seeds=seeds, size=vars(size), names=sets.names)
+    return conclude(found, scale=scale, seeds=seeds, size=vars(size), names=sets.names)
 
 
 def _emnist() -> list[Path | None]:

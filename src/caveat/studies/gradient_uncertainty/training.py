@@ -1,4 +1,4 @@
-"""The CNNs of the study of gradient uncertainty, trained as the paper says."""
+"""The CNNs of the study of gradient uncertainty, trained as in the paper."""
 
 from dataclasses import dataclass
 from pathlib import Path

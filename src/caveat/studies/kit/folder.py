@@ -33,7 +33,7 @@ def claim(folder: Path, *, study: str, scale: Scale, seed: int, size: Any) -> No
     if place.exists():
         there = read_json(place, name="study")
         if there != own:
-            raise OptionError(f"study: {folder} holds {_told(there, own)}: choose another folder (-o)")
+            raise OptionError(f"study: {folder} holds {_difference(there, own)}: choose another folder (-o)")
         return
     foreign = sorted(path.name for path in folder.glob("[!.]*"))
     if foreign:
@@ -60,7 +60,7 @@ def _named(run: Mapping[str, Any]) -> str:
     return f"{run['study']} at scale {run['scale']}, seed {run['seed']} (Caveat {run['caveat_version']})"
 
 
-def _told(there: Any, own: Mapping[str, Any]) -> str:
+def _difference(there: Any, own: Mapping[str, Any]) -> str:
     """Both runs in words, with the first setting that differs if nothing else does."""
     match there:
         case {"study": str(), "scale": str(), "seed": int(), "caveat_version": str(), "settings": dict(settings)}:

@@ -1,4 +1,4 @@
-"""A drawn street in the layout of CamVid: for trying things without its data."""
+"""A synthetic street in the layout of CamVid: for trying things without its data."""
 
 from pathlib import Path
 

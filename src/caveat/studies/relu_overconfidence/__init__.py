@@ -1,1 +1,1 @@
-"""The study `relu-overconfidence`: `run.py` says what it reproduces."""
+"""The study `relu-overconfidence`: see `run.py`."""

@@ -1,6 +1,5 @@
 """Two moons: the confidence of a plain network and of one trained with ACET, over the plane."""
 
-
 import torch
 from PIL import Image
 from torch import Tensor, nn
@@ -30,7 +29,7 @@ def moons(*, steps: int, seed: int) -> list[Shot]:
             Shot(
                 title=f"Two moons, {name}", png=_painted(model, points, labels),
                 caption="Confidence over the plane: white 50 %, dark blue 100 %. The square is [0, 1] x [0, 1], where "
-                "ACET saw noise; the plain network is confident almost everywhere.",
+                "ACET's training noise lies; the plain network is confident almost everywhere.",
             )
         )  # fmt: skip
     return shots

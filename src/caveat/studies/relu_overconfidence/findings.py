@@ -8,7 +8,7 @@ from caveat.studies.kit import common, plots
 from caveat.studies.kit.published import published
 from caveat.studies.relu_overconfidence.training import Size
 
-__all__ = ["Judged", "told"]
+__all__ = ["Judged", "conclude"]
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Judged:
     curve: list[tuple[float, float]]
 
 
-def told(scale: Scale, seed: int, size: Size, judged: list[Judged], shots: list[Shot]) -> Findings:
+def conclude(scale: Scale, seed: int, size: Size, judged: list[Judged], shots: list[Shot]) -> Findings:
     """Findings from what was judged."""
     return common.findings(
         study="relu-overconfidence",

@@ -15,7 +15,7 @@ from caveat.scores.logits import msp
 from caveat.studies.kit import common
 from caveat.studies.kit import folder as folders
 from caveat.studies.relu_overconfidence.figures import moons
-from caveat.studies.relu_overconfidence.findings import Judged, told
+from caveat.studies.relu_overconfidence.findings import Judged, conclude
 from caveat.studies.relu_overconfidence.training import SIZES, Set, Size, objectives, set_of, trained
 
 __all__ = ["run"]
@@ -35,7 +35,7 @@ def run(folder: Path, *, scale: Scale, seed: int, say: Callable[[str], None]) ->
             judged.append(_judge(inside, size, method, model, seconds, seed))
     say("two moons")
     shots = moons(steps=60 if scale == "smoke" else 1500, seed=seed)
-    return told(scale, seed, size, judged, shots)
+    return conclude(scale, seed, size, judged, shots)
 
 
 def _judge(inside: Set, size: Size, method: str, model: nn.Module, seconds: float, seed: int) -> Judged:

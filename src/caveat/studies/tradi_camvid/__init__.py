@@ -1,1 +1,1 @@
-"""The study `tradi-camvid`: `run.py` says what it reproduces."""
+"""The study `tradi-camvid`: see `run.py`."""

@@ -7,7 +7,7 @@ from caveat.studies.kit import common
 from caveat.studies.kit.published import published
 from caveat.studies.tradi_camvid.training import SIZES, Size
 
-__all__ = ["ENSEMBLE", "MC_DROPOUT", "NOISE", "ONE", "OURS", "SWAG", "told"]
+__all__ = ["ENSEMBLE", "MC_DROPOUT", "NOISE", "ONE", "OURS", "SWAG", "conclude"]
 
 ONE, NOISE, MC_DROPOUT, ENSEMBLE, OURS, SWAG = (
     "MCP (one network)", "Gaussian perturbation", "MC dropout", "Deep ensemble", "TRADI", "SWAG",
@@ -17,7 +17,7 @@ Figures = Mapping[str, Mapping[str, float]]
 """Of one set: per method, its figures."""
 
 
-def told(
+def conclude(
     scale: Scale,
     seed: int,
     found: Mapping[str, Figures],
@@ -44,7 +44,7 @@ def told(
         claims=[] if smoke else _claims(found["CamVid"]),
         notes=[
             "Training times are wall-clock times: their ratios mean something on an idle machine only.", *left_out,
-            *(["Smoke: drawn scenes, to see that everything works; the figures mean nothing."] if smoke else []),
+            *(["Smoke: synthetic scenes, to see that everything works; the figures mean nothing."] if smoke else []),
         ],
         tables=[table for name, methods in found.items() for table in _tables(name, methods, smoke=smoke)],
         figures=figures,

@@ -15,7 +15,7 @@ from caveat.records.findings import Figure, Findings, Scale, Shot
 from caveat.studies.kit import folder as folders
 from caveat.studies.kit.pixels import Answer, measure
 from caveat.studies.tradi_camvid import figures
-from caveat.studies.tradi_camvid.findings import ENSEMBLE, MC_DROPOUT, NOISE, ONE, OURS, SWAG, told
+from caveat.studies.tradi_camvid.findings import ENSEMBLE, MC_DROPOUT, NOISE, ONE, OURS, SWAG, conclude
 from caveat.studies.tradi_camvid.training import SIZES, Recipe, recipes
 from caveat.training import checkpoint, members
 
@@ -36,7 +36,7 @@ def run(folder: Path, *, scale: Scale, seed: int, say: Callable[[str], None]) ->
         shots += seen
         charts.append(figures.trade_off(recipe.name, found[recipe.name]))
     shape = chosen[0].test().size
-    return told(scale, seed, found, left_out, charts, shots, seconds=seconds, shape=str(shape))
+    return conclude(scale, seed, found, left_out, charts, shots, seconds=seconds, shape=str(shape))
 
 
 def on_one_set(

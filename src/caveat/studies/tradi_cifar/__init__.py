@@ -1,1 +1,1 @@
-"""The study `tradi-cifar`: `run.py` says what it reproduces."""
+"""The study `tradi-cifar`: see `run.py`."""

@@ -7,12 +7,12 @@ from caveat.studies.kit import common
 from caveat.studies.kit.published import published
 from caveat.studies.tradi_cifar.training import Size
 
-__all__ = ["PLAIN", "RENEWED", "told"]
+__all__ = ["PLAIN", "RENEWED", "conclude"]
 
 PLAIN, RENEWED = "MCP (one network)", "MCP, batch norm renewed"
 
 
-def told(
+def conclude(
     scale: Scale,
     seeds: Sequence[int],
     size: Size,

@@ -11,7 +11,7 @@ from caveat.posteriors import Ensemble, dropout, perturbation
 from caveat.records.findings import Findings, Scale
 from caveat.studies.kit import folder as folders
 from caveat.studies.kit import networks
-from caveat.studies.tradi_cifar.findings import PLAIN, RENEWED, told
+from caveat.studies.tradi_cifar.findings import PLAIN, RENEWED, conclude
 from caveat.studies.tradi_cifar.training import SIZES, Sets, Size, sets_of, trained
 from caveat.training import checkpoint, members
 
@@ -31,7 +31,7 @@ def run(folder: Path, *, scale: Scale, seed: int, say: Callable[[str], None]) ->
         methods = _methods(sets, size, one, place, say)
         found.append({name: networks.measure(method, sets.test, sets.ood) for name, method in methods.items()})
         seconds[f"seed {one}: tracked network"] = checkpoint.seconds(place / "base.safetensors")
-    return told(scale, seeds, size, found, seconds)
+    return conclude(scale, seeds, size, found, seconds)
 
 
 def _methods(

@@ -1,1 +1,1 @@
-"""The study `tradi-mnist`: `run.py` says what it reproduces."""
+"""The study `tradi-mnist`: see `run.py`."""

@@ -9,7 +9,7 @@ from caveat.studies.kit.common import mean
 from caveat.studies.kit.published import published
 from caveat.studies.tradi_mnist.training import Size
 
-__all__ = ["PER_WEIGHT", "Figures", "Found", "told"]
+__all__ = ["PER_WEIGHT", "Figures", "Found", "conclude"]
 
 Figures = dict[str, dict[str, float]]
 """Of one seed: per method, its figures."""
@@ -34,7 +34,7 @@ class Found:
     seconds: dict[str, float] = field(default_factory=dict[str, float])
 
 
-def told(scale: Scale, seeds: Sequence[int], size: Size, found: Found) -> Findings:
+def conclude(scale: Scale, seeds: Sequence[int], size: Size, found: Found) -> Findings:
     """Findings from figures."""
     smoke = scale == "smoke"
     return common.findings(

@@ -13,14 +13,14 @@ from caveat.posteriors import Ensemble, dropout, tradi
 from caveat.records.findings import Findings, Scale
 from caveat.studies.kit import folder as folders
 from caveat.studies.kit import networks
-from caveat.studies.tradi_mnist.findings import PER_WEIGHT, Figures, Found, told
+from caveat.studies.tradi_mnist.findings import PER_WEIGHT, Figures, Found, conclude
 from caveat.studies.tradi_mnist.training import SIZES, Sets, Size, sets_of, trained
 from caveat.training import checkpoint, members
 
 __all__ = ["run"]
 
 COUNTS = (1, 2, 3, 5, 8, 10, 15, 20)
-"""Posterior samples, or members, at which the AUC is drawn."""
+"""Numbers of posterior samples, or members, at which the AUC is computed."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ def run(folder: Path, *, scale: Scale, seed: int, say: Callable[[str], None]) ->
         found.seconds.update({f"seed {one}: {name}": value for name, value in made.seconds.items()})
         say(f"seed {one}: {size.longer} epochs")
         found.late.append(_later(sets, size, one, place))
-    return told(scale, seeds, size, found)
+    return conclude(scale, seeds, size, found)
 
 
 def _networks(sets: Sets, size: Size, seed: int, place: Path, say: Callable[[str], None]) -> _Networks:

@@ -1,1 +1,1 @@
-"""The study `tradi-uci`: `run.py` says what it reproduces."""
+"""The study `tradi-uci`: see `run.py`."""

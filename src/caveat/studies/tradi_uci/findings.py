@@ -7,7 +7,7 @@ from caveat.studies.kit import common, plots
 from caveat.studies.kit.published import published
 from caveat.studies.kit.regression import DIAGONAL, ENSEMBLE, MC_DROPOUT, ONE, OURS, SWAG, Recipe
 
-__all__ = ["CQR", "ERROR", "Figures", "told"]
+__all__ = ["CQR", "ERROR", "Figures", "conclude"]
 
 METHODS = (ONE, MC_DROPOUT, ENSEMBLE, OURS, DIAGONAL, SWAG)
 CQR = "quantile network, conformal"
@@ -15,7 +15,9 @@ ERROR = 0.1
 Figures = dict[str, dict[str, float]]
 
 
-def told(scale: Scale, seed: int, splits: int, large: int, recipe: Recipe, found: dict[str, list[Figures]]) -> Findings:
+def conclude(
+    scale: Scale, seed: int, splits: int, large: int, recipe: Recipe, found: dict[str, list[Figures]]
+) -> Findings:
     """Findings from the figures of each set's splits: `splits` of them, `large` of the sets above 5,000 rows."""
     return common.findings(
         study="tradi-uci",

@@ -17,7 +17,7 @@ from caveat.records.findings import Findings, Scale
 from caveat.scores.regression import Gaussians, cdf, interval, split
 from caveat.studies.kit import folder as folders
 from caveat.studies.kit.regression import Recipe
-from caveat.studies.tradi_uci.findings import CQR, ERROR, Figures, told
+from caveat.studies.tradi_uci.findings import CQR, ERROR, Figures, conclude
 
 __all__ = ["one_split", "run"]
 
@@ -56,7 +56,7 @@ def run(folder: Path, *, scale: Scale, seed: int, say: Callable[[str], None]) ->
             say(f"{name}: split {number + 1} of {count}")
             make = partial(one_split, table.split(number), recipe, seed + number)
             found[name].append(folders.stored(folder / "splits" / f"{name}-{seed}-{number}.json", make))
-    return told(scale, seed, size.splits, size.large, size.recipe, found)
+    return conclude(scale, seed, size.splits, size.large, size.recipe, found)
 
 
 def one_split(part: Split, recipe: Recipe, seed: int) -> Figures:

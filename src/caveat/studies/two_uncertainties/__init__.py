@@ -1,1 +1,1 @@
-"""The study `two-uncertainties`: `run.py` says what it reproduces."""
+"""The study `two-uncertainties`: see `run.py`."""

@@ -9,13 +9,13 @@ from caveat.studies.kit.published import published
 from caveat.studies.kit.regression import ENSEMBLE, ONE, OURS
 from caveat.studies.two_uncertainties.training import CLASS_SAMPLES, PI, SLOPE, Size
 
-__all__ = ["Figures", "told"]
+__all__ = ["Figures", "conclude"]
 
 Figures = Mapping[str, Mapping[str, float]]
 """Of one seed: by posterior, or number of members, its figures."""
 
 
-def told(
+def conclude(
     scale: Scale,
     seeds: Sequence[int],
     size: Size,
@@ -93,8 +93,8 @@ def _regression_claims(found: Sequence[Figures], counts: Sequence[Figures]) -> l
             claim="Epistemic uncertainty grows where there are no training data; aleatoric uncertainty does not",
             verdict="confirmed" if len(wider) == len(others) else "partly" if wider else "refuted",
             found=f"At 3π the epistemic deviation is {ratio:.0f} times that at π for the deep ensemble; more than "
-            f"twice for {', '.join(wider) or 'none'} of {len(others)} posteriors. TRADI has epistemic uncertainty where "
-            f"data are, too: {mean(found, OURS, 'inside'):.2f} at π, where the noise is {SLOPE * PI:.2f}.",
+            f"twice for {', '.join(wider) or 'none'} of {len(others)} posteriors. TRADI has epistemic uncertainty near "
+            f"the data, too: {mean(found, OURS, 'inside'):.2f} at π, where the noise is {SLOPE * PI:.2f}.",
         ),
         Claim(
             claim="The total variance is the sum of both",

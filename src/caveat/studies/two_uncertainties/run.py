@@ -13,7 +13,7 @@ from caveat.scores.regression import Gaussians, interval, split
 from caveat.studies.kit import folder as folders
 from caveat.studies.kit.regression import ENSEMBLE, Answer
 from caveat.studies.two_uncertainties import figures
-from caveat.studies.two_uncertainties.findings import Figures, told
+from caveat.studies.two_uncertainties.findings import Figures, conclude
 from caveat.studies.two_uncertainties.training import PI, SIZES, SLOPE, noisy_sine, scaled, split_at, two_classes
 
 __all__ = ["run"]
@@ -42,7 +42,7 @@ def run(folder: Path, *, scale: Scale, seed: int, say: Callable[[str], None]) ->
         if one == seed:
             charts = [figures.bands(name, answer, inputs, labels) for name, answer in answers.items()]
             shots = [shot for name, answer in draws.items() for shot in figures.maps(name, answer, points, sides)]
-    return told(scale, seeds, size, found, counts, apart, charts=charts, shots=shots)
+    return conclude(scale, seeds, size, found, counts, apart, charts=charts, shots=shots)
 
 
 def _judged(answer: Answer, seed: int) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""Smoke of the studies of many networks and of confidence far away, from the command line; resumed without training."""
+"""Smoke runs of TRADI and ACET studies from the command line; a second run trains nothing."""
 
 import math
 from pathlib import Path
@@ -23,7 +23,7 @@ def run(name: str, folder: Path) -> Findings:
 
 
 @pytest.mark.parametrize("name", ["tradi-mnist", "tradi-cifar"])
-def test_many_networks(name: str, tmp_path: Path) -> None:
+def test_posteriors_are_compared_and_a_second_run_trains_nothing(name: str, tmp_path: Path) -> None:
     first = run(name, tmp_path)
     methods = [row.label for row in first.tables[0].rows]
     assert methods[0] == "MCP (one network)"
