@@ -2,20 +2,20 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from caveat import __version__, calibration, heads
-from caveat.audits import judge, learned, many, pictures
+from caveat import calibration, heads
+from caveat.audits import classes, judge, learned, many, pictures
 from caveat.audits.operate import conformal, operating
 from caveat.errors import CaveatError, DataError, OptionError
 from caveat.guard import decision
 from caveat.metrics.interval import interval_of_share
 from caveat.observations import Observations
 from caveat.records import record
+from caveat.records.base import stamp
 from caveat.scoring import catalog
 from caveat.scoring.choose import choose
 from caveat.scoring.kinds import Material
@@ -124,8 +124,7 @@ def assess(
     say("judging")
     parts = {name: write(judged) for name, write in CHAPTERS.items()}
     return record.Record(
-        caveat_version=__version__,
-        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        **stamp(),
         settings={k: list(v) if isinstance(v, tuple) else v for k, v in asdict(options).items() if k != "explicit"},
         model=observed.model[0],
         parameters=observed.model[1],
@@ -191,6 +190,14 @@ def _calibrations(judged: Judged) -> list[record.Calibration]:
         )
         results.append(record.Calibration(name=name, parameters=parameters, summary=summary, reliability=reliability))
     return results
+
+
+def _per_class(judged: Judged) -> list[record.PerClass]:
+    guard = judged.guards.get(judged.chosen)
+    return classes.per_class(
+        judged.evaluation.logits, judged.evaluation.labels, judged.values[judged.chosen]["test"],
+        None if guard is None else guard.promise.threshold, judged.observed.classes,
+    )  # fmt: skip
 
 
 def _scores(judged: Judged) -> list[record.Score]:
@@ -315,9 +322,7 @@ def _notes(judged: Judged) -> list[str]:
         notes.append(f"Only {int(wrong.sum())} judged answers are wrong: figures on misclassification are uncertain.")
     if len(evaluation) < 1000:
         notes.append(f"Only {len(evaluation)} samples were judged: read the intervals, not the values.")
-    present = len(evaluation.labels.unique())
-    if present < len(observed.classes):
-        notes.append(f"Only {present} of {len(observed.classes)} classes occur in the judged part of test.")
+    notes += classes.warnings(evaluation.logits, evaluation.labels, observed.classes)
     if not observed.ood:
         notes.append("No OOD set was given: nothing is known of how the network answers what it has never seen.")
     reasons: dict[str, list[str]] = {}
@@ -348,6 +353,10 @@ CHAPTERS: Mapping[str, Callable[[Judged], Any]] = {
     "sets": _sets,
     "split": _split,
     "calibrations": _calibrations,
+    "confusion": lambda judged: classes.confusion(
+        judged.evaluation.logits, judged.evaluation.labels, judged.observed.classes
+    ),
+    "per_class": _per_class,
     "scores": _scores,
     "detections": _detections,
     "selective": _selective,

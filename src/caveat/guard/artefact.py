@@ -12,7 +12,6 @@ folder only a signature helps.
 import hashlib
 import json
 import re
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, get_type_hints
 
@@ -20,12 +19,13 @@ import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import Tensor, nn
 
-from caveat import __version__, calibration, fitted
+from caveat import calibration, fitted
 from caveat.errors import DataError, ModelError
 from caveat.files import parse_json, read_bytes, read_json, write_atomically, write_bytes
 from caveat.guard.decision import Decision, as_it_is
 from caveat.guard.guard import Guard
 from caveat.guard.threshold import Promise
+from caveat.records.base import stamp
 from caveat.scoring import catalog
 from caveat.tensors import pack, unpack
 
@@ -114,8 +114,7 @@ def save(decision: Decision, weights: dict[str, Tensor], folder: str | Path, *, 
     data = {"guard": pack(tensors), "model": pack(weights)}
     files = {role: _described(role, content) for role, content in data.items()}
     made = Manifest(
-        caveat_version=__version__,
-        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        **stamp(),
         model=model,
         head=decision.head,
         pooled=decision.pooled,

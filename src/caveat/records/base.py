@@ -1,10 +1,13 @@
 """What every part of a record is: fixed once made, every number finite and short; no torch."""
 
-from typing import Annotated
+from datetime import UTC, datetime
+from typing import Annotated, TypedDict
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict
 
-__all__ = ["Estimate", "Number", "Part"]
+from caveat import __version__
+
+__all__ = ["Estimate", "Number", "Part", "Stamp", "stamp"]
 
 
 def _six_digits(value: float) -> float:
@@ -19,6 +22,19 @@ class Part(BaseModel):
     """Fixed once made, no field too many, every number finite."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Stamp(TypedDict):
+    """What every record, guard and study says of its making."""
+
+    caveat_version: str
+    created: str
+    """Date and time in UTC, to the second, as ISO 8601 writes them."""
+
+
+def stamp() -> Stamp:
+    """Made now, by this version."""
+    return Stamp(caveat_version=__version__, created=datetime.now(UTC).isoformat(timespec="seconds"))
 
 
 class Estimate(Part):

@@ -6,12 +6,11 @@ pixels, the second counts. What is kept is a thousand numbers per score, whateve
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime
 
 import torch
 from torch import Tensor, nn
 
-from caveat import __version__, calibration
+from caveat import calibration
 from caveat import scores as tables
 from caveat.audits import judge
 from caveat.audits.dense.counts import Counts, Reservoir, Sums
@@ -22,6 +21,7 @@ from caveat.evaluation import check
 from caveat.metrics import ranking
 from caveat.metrics.tally import quantile_edges
 from caveat.records import record
+from caveat.records.base import stamp
 from caveat.scoring import catalog
 from caveat.types import Batches, Drawing
 
@@ -108,8 +108,7 @@ def audit_dense(  # noqa: PLR0913  # the signature is the configuration
     shown = views.scenes(leading, float(edges_of_leading[0]), float(edges_of_leading[-1]), [*classes, *plan.kinds])
     kept = sum(one.nbytes() for one in (*counts.values(), *sums.values()))
     return record.Record(
-        caveat_version=__version__,
-        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        **stamp(),
         settings={"scores": list(plan.names), "void": plan.void, "scenes": scenes, "replicas": replicas, "seed": seed},
         model=type(model).__name__,
         parameters=sum(p.numel() for p in model.parameters()),

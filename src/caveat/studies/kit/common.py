@@ -1,15 +1,14 @@
 """What the studies share: metrics as the papers take them, rows of tables, findings with their date."""
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from caveat import __version__
 from caveat.metrics import calibration, ranking
 from caveat.metrics.tally import mirror, tally_sets
+from caveat.records.base import stamp
 from caveat.records.findings import Cell, Claim, Figure, Findings, Row, Scale, Shot, Table, cell
 from caveat.studies.kit.published import Printed
 
@@ -85,8 +84,7 @@ def findings(  # noqa: PLR0913  # what a study found has so many parts
 ) -> Findings:
     """Findings of today, by this version."""
     return Findings(
-        caveat_version=__version__,
-        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        **stamp(),
         study=study,
         title=title,
         source=source,
