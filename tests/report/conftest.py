@@ -11,6 +11,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from caveat.records.classes import Confused, Confusion, PerClass
 from caveat.records.record import (
     Calibration,
     Check,
@@ -196,6 +197,14 @@ def conformal(name: str, error: float, coverage: float, means: dict[str, float],
     )
 
 
+def confusion(classes: list[str]) -> Confusion:
+    """Eighty on the diagonal, and each class taken for the next as often as its position says."""
+    size = len(classes)
+    matrix = [[80 if i == j else i if j == (i + 1) % size else 0 for j in range(size)] for i in range(size)]
+    most = [Confused(label=classes[i], predicted=classes[(i + 1) % size], count=i) for i in range(size - 1, 0, -1)]
+    return Confusion(matrix=matrix, most=most)
+
+
 def extended(record: Record, rename: Callable[[str], str]) -> Record:
     """The record with all its optional parts, consistent with its sweeps."""
     known = record.sets[0]
@@ -205,15 +214,17 @@ def extended(record: Record, rename: Callable[[str], str]) -> Record:
     guards: list[Operating] = []
     for sweep in record.sweeps[:2]:
         kept = [a + b for a, b in zip(sweep.accepted_correct, sweep.accepted_wrong, strict=True)]
-        at = next(i for i, share in enumerate(kept) if share >= 0.95)
+        # Not where 95 % of the judged data are accepted: the threshold is from other data, between two of the sweep.
+        at = next(i for i, share in enumerate(kept) if share >= 0.95) + 5
         passed = {name: column[at] for name, column in sweep.accepted_ood.items()}
         guards.append(
             Operating(
                 score=sweep.score,
                 calibration=rename("temperature"),
                 keep=0.95,
-                threshold=sweep.thresholds[at],
+                threshold=(sweep.thresholds[at] + sweep.thresholds[at + 1]) / 2,
                 accepted={known.name: kept[at], street.name: 0.61, **passed},
+                intervals={name: estimate(share, 0.013) for name, share in passed.items()},
                 error=sweep.accepted_wrong[at] / kept[at],
                 error_of_all=sweep.accepted_wrong[-1],
             )
@@ -237,6 +248,19 @@ def extended(record: Record, rename: Callable[[str], str]) -> Record:
                 figures=merits | {record.scores[1].name: 0.971},
             ),
             "operating": guards,
+            "confusion": confusion(record.classes),
+            "per_class": [
+                PerClass(
+                    name=name,
+                    count=150 + i,
+                    accuracy=0.9 + i / 200,
+                    mean_confidence=0.88 + i / 300,
+                    auroc=None if i == 3 else 0.8 + i / 100,
+                    accepted=0.91 + i / 250,
+                )
+                for i, name in enumerate(record.classes)
+            ],
+            "warnings": [rename("Never predicted, although in the test set: owl.")],
             "checks": [
                 Check(condition=rename("ece>0.05"), value=0.0183, failed=False),
                 Check(condition=rename("accuracy<0.98"), value=0.9733, failed=True),

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable
 
-from caveat.records.gradients import Learned, Strip
+from caveat.records.gradients import GradientStatistic, MetaClassifier
 from caveat.records.record import Record
 from caveat.report import render
 from caveat.report.bars import violin
@@ -15,7 +15,7 @@ from .reading import EVIL, assert_alone, assert_inert, assert_policy, numbers_of
 def with_gradients(record: Record, *, end: str = "") -> Record:
     sets = ["correct", "wrong", *(item.name for item in record.sets if item.role == "ood")]
     strips = [
-        Strip(
+        GradientStatistic(
             statistic=name + end, logarithmic=name == "norm", low=0.0123, high=45.6,
             median={key: round(0.789 + place, 3) for place, key in enumerate(sets)},
             bins={key: [0.0, 0.5, 1.0, 0.25] for key in sets},
@@ -23,11 +23,11 @@ def with_gradients(record: Record, *, end: str = "") -> Record:
         for name in ("norm", "mean")
     ]  # fmt: skip
     learned = [
-        Learned(
-            score="meta_lasso" + end, strength=3.25, weights={"conv/norm" + end: -1.37}, importances={"*/norm": 0.217}
+        MetaClassifier(
+            score="meta_lasso" + end, penalty=3.25, weights={"conv/norm" + end: -1.37}, importances={"*/norm": 0.217}
         )
     ]
-    return record.model_copy(update={"strips": strips, "learned": learned})
+    return record.model_copy(update={"gradients": strips, "meta_classifiers": learned})
 
 
 def test_every_number_is_in_the_record(record: Record) -> None:

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from caveat.errors import DataError
+from caveat.errors import CaveatError, DataError
 from caveat.records.record import Record
-from caveat.report import render, write
+from caveat.report import picks, render, write
 from caveat.report.shown import shown
 
 from .reading import EVIL, assert_alone, assert_inert, assert_policy, assert_words, numbers_of, of, read
@@ -90,10 +90,10 @@ def test_heavy_pictures_are_left_out_and_counted(record: Record) -> None:
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        ({"sets": 0}, "No OOD set was given"),
+        ({"sets": 0}, "No OOD set was audited"),
         ({"pictures": False}, "The record has no pictures."),
         ({"scores": 0, "sets": 0, "pictures": False}, "The record has no sweep of thresholds."),
-        ({"calibrated": False, "scores": 1}, "The score, "),
+        ({"calibrated": False, "scores": 1}, "The score knn accepts "),
     ],
 )
 def test_poor_records_still_give_a_page(build: Callable[..., Record], options: dict[str, Any], told: str) -> None:
@@ -107,7 +107,7 @@ def test_a_record_without_calibrations_or_curves(build: Callable[..., Record]) -
     )
     words = "".join(read(render(bare)).words)
     assert "no figures for in-distribution data" in words
-    assert "no figures on mistakes" in words
+    assert "no figures on misclassification" in words
 
 
 def test_write_replaces_the_file_in_one_go(record: Record, page: str, tmp_path: Path) -> None:
@@ -120,7 +120,7 @@ def test_write_replaces_the_file_in_one_go(record: Record, page: str, tmp_path: 
 
 def test_write_names_a_place_it_cannot_use(record: Record, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(DataError, match="cannot write the report to"):
+    with pytest.raises(CaveatError, match="cannot write"):
         write(record, tmp_path / "file" / "report.html")
 
 
@@ -152,7 +152,8 @@ def cells(page: str, name: str) -> list[float]:
 
 
 def test_the_optional_parts_are_absent_from_a_record_without_them(page: str) -> None:
-    for text in ('id="conformal"', "Unlabelled sets", "The score to use", "What a ", "This audit", "in hindsight</"):
+    for text in ('id="conformal"', "Unlabelled sets", "The score to use", 'class="card guard"', "This audit",
+                 "in hindsight</", 'id="classes"', 'aria-label="Warnings"', ": as <code>temperature"):  # fmt: skip
         assert text not in page.split("<script")[0], text
 
 
@@ -174,14 +175,18 @@ def test_conformal_sets_are_told_and_a_broken_promise_is_named(full: Record, ful
         item.error, item.coverage.value, item.coverage.low, item.coverage.high, *(item.mean_size[n] for n in names)
     )]  # fmt: skip
     assert numbers[-len(row) :] == row
-    assert words.count("promise not kept") == 1
-    assert words.index("lac") < words.index("aps") < words.index("promise not kept")
+    assert words.count("less than promised") == 1
+    assert words.index("lac") < words.index("aps") < words.index("less than promised")
 
 
 def test_bars_of_set_sizes_and_of_the_guard_are_true(full: Record, full_page: str) -> None:
     reader = read(full_page)
     stacks = {a["aria-label"]: None for a, _ in of(reader, "svg") if a.get("class") == "stack" and "aria-label" in a}
-    assert {"Set sizes of kmnist", "Answered of street", "Answered of mnist"} <= set(stacks)
+    assert {
+        "Sizes of the prediction sets of aps on kmnist",
+        "Accepted of street with mahalanobis",
+        "Accepted of mnist with knn",
+    } <= set(stacks)
     # By hand from the record: the guard's bar of the in-distribution set ends where its answers end.
     guard = full.operating[1]
     assert guard.score == "mahalanobis"
@@ -214,7 +219,7 @@ def test_the_choice_is_told_with_its_figures(full: Record, full_page: str) -> No
 
 
 def test_unlabelled_sets_come_with_their_warning(full_page: str) -> None:
-    words, numbers = section(full_page, "known"), cells(full_page, "known")
+    words, numbers = section(full_page, "calibration"), cells(full_page, "calibration")
     assert "street no labels" in " ".join(words.split())
     assert "An estimate, not a measurement." in words
     assert numbers[-9:] == [0.9707, 0.9733, 0.9693, 0.9773, 0.9909, 1500, 0.884, 0.913, 640]
@@ -225,3 +230,80 @@ def test_generated_sets_are_those_the_record_calls_so(full: Record) -> None:
     page = render(full.model_copy(update={"sets": sets}))
     heads = re.findall(r'class="sort">([\w-]+)</button><span class="tag">', page)
     assert heads == ["kmnist"]
+
+
+def test_the_verdict_and_the_next_step_stand_at_the_top(full: Record, full_page: str) -> None:
+    words = section(full_page.replace(str(full.checks), ""), "overview")
+    verdict = words.index("Do not rely on this model for out-of-distribution (OOD) inputs: a guard with the score")
+    assert verdict < words.index("Next: try the score knn") < words.index("Accuracy") < words.index("Rely on")
+    assert words.index("Never predicted, although in the test set: owl.") < words.index("Rely on")
+    worst = full.operating[1].accepted["kmnist"]
+    assert cells(full_page, "overview")[2] == worst  # after the two checks
+    assert full_page.index("OOD inputs accepted") < full_page.index(f'<dd><data value="{worst!r}"')
+
+
+def test_classes_are_told_one_by_one_and_as_a_matrix(full: Record, full_page: str) -> None:
+    numbers = cells(full_page, "classes")
+    rows = [[item.count, item.accuracy, item.mean_confidence, item.auroc, item.accepted] for item in full.per_class]
+    told = [x for row in rows for x in row if x is not None]
+    assert numbers[: len(told)] == told
+    assert full.confusion
+    matrix = [count for row in full.confusion.matrix for count in row if count]
+    assert numbers[len(told) :] == [*matrix, *(item.count for item in full.confusion.most[:8])]
+    words = section(full_page, "classes")
+    assert "Most frequent confusions: 9 predicted as 0 (), 8 predicted as 9 ()" in words
+    # The shade is the share of the row: 80 of 80 + 9, and 9 of them.
+    found = re.search(r'<table class="confusion">.*?</table>', full_page, re.DOTALL)
+    assert found
+    shades = re.findall(r'<td class="n ?(g\d+)?">', found[0])
+    assert (shades[99], shades[90], shades[91]) == ("g9", "g1", "")
+
+
+def test_calibrations_like_temperature_scaling_are_folded(full: Record) -> None:
+    tempered = full.calibrations[1]
+    twins = [tempered.model_copy(update={"name": name}) for name in ("matrix", "dirichlet")]
+    page = render(full.model_copy(update={"calibrations": [*full.calibrations[:3], *twins]}))
+    words = section(page, "calibration")
+    assert "matrix and dirichlet: as temperature, to every digit shown." in words
+    assert page.count('data-chart="reliability"') == 3
+    table = re.search(r'aria-label="Accuracy and calibration">.*?</table>', page, re.DOTALL)
+    assert table
+    assert re.findall(r'<th scope="row"><code>(\w+)</code>', table[0]) == ["none", "temperature", "vector"]
+
+
+def test_a_name_is_the_title(record: Record, page: str) -> None:
+    named = render(record.model_copy(update={"name": "Digits <v2>"}))
+    assert "<title>Caveat: Digits &lt;v2&gt;</title>" in named
+    assert "<h1>Digits &lt;v2&gt;</h1>" in named
+    assert "<code>runs/mnist-lenet</code>" in named
+    assert "<h1><code>runs/mnist-lenet</code></h1>" in page
+
+
+def test_ood_is_spelt_out_at_its_first_use(page: str, full_page: str) -> None:
+    for text in (page, full_page):
+        words = " ".join("".join(read(text).words).split())
+        assert words.lower().index("out-of-distribution (ood)") + len("out-of-distribution (") == words.index("OOD")
+
+
+PRIVATE = (
+    "the known|of known|unknown|doubt|sure|unsure|says|said|kept|keeps|lets? through|answers?|answered|network says|"
+    "many networks|right class|right answers?"
+)
+
+
+def test_private_words_are_gone(full: Record) -> None:
+    assert full.choice
+    choice = full.choice.model_copy(update={"why": "It is best."})
+    page = render(full.model_copy(update={"choice": choice})).split('<script type="application/json"')[0]
+    reader = read(page + "</body></html>")
+    told = [a["data-tip"] or "" for a, _ in of(reader, "button") if "data-tip" in a]
+    words = " ".join([*reader.words, *told])
+    assert re.findall(rf"\b(?:{PRIVATE})\b", words, flags=re.IGNORECASE) == []
+
+
+def test_the_record_is_read_once(full: Record, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[Record] = []
+    real = picks.pick
+    monkeypatch.setattr(picks, "pick", lambda record: (calls.append(record), real(record))[1])
+    render(full)
+    assert len(calls) == 1

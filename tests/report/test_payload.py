@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from caveat.records.record import Record
 from caveat.report.payload import PICTURE_BYTES, embed, payload, pictures, thin
+from caveat.report.picks import pick
 
 
 @settings(derandomize=True, deadline=None)
@@ -38,7 +39,7 @@ def test_embedded_text_is_inert_and_comes_back(text: str) -> None:
 
 
 def test_numbers_are_those_of_the_record(record: Record) -> None:
-    data = payload(record)
+    data = payload(pick(record))
     for at, score in enumerate(record.scores):
         sweep = next(item for item in record.sweeps if item.score == score.name)
         sent = data["sweeps"][at]
@@ -56,7 +57,7 @@ def test_numbers_are_those_of_the_record(record: Record) -> None:
 
 
 def test_marks_are_the_smallest_thresholds_that_keep_enough(record: Record) -> None:
-    for sweep in payload(record)["sweeps"]:
+    for sweep in payload(pick(record))["sweeps"]:
         kept = [right + wrong for right, wrong in zip(sweep["right"], sweep["wrong"], strict=True)]
         for mark, share in zip(sweep["marks"], (0.90, 0.95, 0.99), strict=True):
             assert kept[mark] >= share - 1e-5
@@ -75,12 +76,13 @@ def test_marks_survive_the_record_s_rounding(record: Record) -> None:
     )
     rounded = type(sweep).model_validate(sweep.model_dump())
     assert rounded.accepted_correct[1] + rounded.accepted_wrong[1] < 0.95
-    assert payload(record.model_copy(update={"sweeps": [rounded]}))["sweeps"][0]["marks"] == [1, 1, 2]
+    assert payload(pick(record.model_copy(update={"sweeps": [rounded]})))["sweeps"][0]["marks"] == [1, 1, 2]
 
 
 def test_marks_survive_thinning(large: Record) -> None:
     full = {item.score: item for item in large.sweeps}
-    data = payload(large)
+    guards = {item.score: item.threshold for item in large.operating}
+    data = payload(pick(large))
     assert len(data["sweeps"][0]["thresholds"]) < len(large.sweeps[0].thresholds)
     for name, sweep in zip(data["scores"], data["sweeps"], strict=True):
         first = next(
@@ -90,11 +92,32 @@ def test_marks_survive_thinning(large: Record) -> None:
             )
             if a + b >= 0.95 - 1e-5
         )
-        assert sweep["thresholds"][sweep["marks"][1]] == first
+        assert sweep["thresholds"][sweep["marks"][1]] == guards.get(name, first)
+        assert sweep["guard"] is (name in guards)
+
+
+def test_the_slider_can_stand_exactly_at_the_guard_s_threshold(full: Record) -> None:
+    data = payload(pick(full))
+    guard = full.operating[1]
+    assert data["scores"][data["start"]["score"]] == guard.score
+    sweep = data["sweeps"][data["start"]["score"]]
+    at = sweep["marks"][1]
+    assert sweep["thresholds"][at] == guard.threshold
+    assert sweep["thresholds"] == sorted(sweep["thresholds"])
+    assert sweep["right"][at] + sweep["wrong"][at] == pytest.approx(guard.accepted["mnist"])
+    assert sweep["wrong"][at] / guard.accepted["mnist"] == pytest.approx(guard.error)
+    names = [item["name"] for item in data["ood"]]
+    assert [column[at] for column in sweep["accepted_ood"]] == [guard.accepted[name] for name in names]
+
+
+def test_parts_of_the_in_distribution_set_have_roles_that_the_chart_knows(full: Record) -> None:
+    data = payload(pick(full))
+    (colours,) = [layer["encoding"]["color"]["scale"]["domain"] for layer in data["figures"]["quantiles"]["layer"][:1]]
+    assert {role for _, role in data["roles"]} <= set(colours)
 
 
 def test_a_thinned_curve_keeps_its_area(large: Record) -> None:
-    for sent, found in zip(payload(large)["detections"][0], large.detections[:8], strict=True):
+    for sent, found in zip(payload(pick(large))["detections"][0], large.detections[:8], strict=True):
         roc = list(zip(sent["roc"]["x"], sent["roc"]["y"], strict=True))
         area = sum((b[0] - a[0]) * (a[1] + b[1]) / 2 for a, b in pairwise(roc))
         assert area == pytest.approx(found.auroc.value, abs=0.003)
@@ -111,6 +134,6 @@ def test_pictures_beyond_the_budget_are_dropped_evenly(record: Record) -> None:
 
 
 def test_the_page_starts_at_the_hardest_set_of_the_best_score(record: Record) -> None:
-    data = payload(record)
+    data = payload(pick(record))
     assert data["scores"][data["start"]["score"]] == "knn"
     assert data["ood"][data["start"]["set"]]["name"] == "kmnist"

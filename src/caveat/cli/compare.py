@@ -14,7 +14,9 @@ NAME = "compare"
 
 
 def run(
-    records: list[Path] = typer.Argument(..., help="Two to six record.json of audits; the first is the reference."),
+    records: list[Path] = typer.Argument(
+        ..., help="Two to six folders of audits, or their record.json; the first is the reference."
+    ),
     output: Path = typer.Option(Path("compare.html"), "-o", "--output", help="Where to write the page."),
 ) -> None:
     """Hold audits against each other: what differs, and is it more than noise? Writes one page."""
@@ -28,7 +30,7 @@ def run(
 
 
 def names(paths: Sequence[Path]) -> list[str]:
-    """What to call the records: by their folder if the file is `record.json`, by the file else; by path if two clash.
+    """What to call the records: by their folder, or by the file if it is not `record.json`; by path if two clash.
 
     Raises
     ------
@@ -37,9 +39,13 @@ def names(paths: Sequence[Path]) -> list[str]:
     """
     from caveat.errors import OptionError
 
-    if twice := next((path for path in paths if list(paths).count(path) > 1), None):
+    files = [path / "record.json" if path.is_dir() else path for path in paths]
+    if twice := next((path for path, file in zip(paths, files, strict=True) if files.count(file) > 1), None):
         raise OptionError(f"records: expected every record once, got {twice} twice")
-    short = [(path.parent.name if path.stem == "record" else "") or path.stem for path in paths]
+    folders = [path.resolve().name if path.is_dir() else path.parent.name for path in paths]
+    short = [
+        (folder if file.stem == "record" else "") or file.stem for file, folder in zip(files, folders, strict=True)
+    ]
     return [name if short.count(name) == 1 else str(path) for name, path in zip(short, paths, strict=True)]
 
 

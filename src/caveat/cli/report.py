@@ -8,18 +8,27 @@ NAME = "report"
 
 
 def run(
-    record: Path = typer.Argument(..., help="The record.json of an audit, or the findings.json of a study."),
+    record: Path = typer.Argument(
+        ..., help="The folder of an audit or its record.json; or the folder of a study or its findings.json."
+    ),
     output: Path = typer.Option(Path("report.html"), "-o", "--output", help="Where to write the page."),
+    name: str | None = typer.Option(None, help="Title of an audit's page; by default the record's, or the model."),
 ) -> None:
     """Make the interactive page of an audit from its record, or of a study from its findings."""
+    from caveat.errors import OptionError
     from caveat.files import read_json
     from caveat.records.findings import Findings
     from caveat.records.record import Record
     from caveat.report import page, study
 
-    read = read_json(record, name="record")
+    if record.is_dir() and not (record / "record.json").exists() and (record / "findings.json").exists():
+        record = record / "findings.json"
+    read = None if record.is_dir() else read_json(record, name="record")
     if isinstance(read, dict) and "study" in read:
+        if name is not None:
+            raise OptionError(f"--name: expected an audit, but {record} is of a study, which has a title of its own")
         study.write(Findings.load(record), output)
     else:
-        page.write(Record.load(record), output)
+        found = Record.load(record)
+        page.write(found if name is None else found.model_copy(update={"name": name}), output)
     typer.echo(f"Open {output} in a browser.")

@@ -2,10 +2,10 @@
 
 from caveat.records.base import Part
 
-__all__ = ["Learned", "Strip"]
+__all__ = ["GradientStatistic", "MetaClassifier"]
 
 
-class Strip(Part):
+class GradientStatistic(Part):
     """How one statistic of the gradient of all parameters is spread over the sets."""
 
     statistic: str
@@ -20,12 +20,12 @@ class Strip(Part):
     """Per set, the samples in each bin over those in its fullest bin."""
 
 
-class Learned(Part):
+class MetaClassifier(Part):
     """What a meta classifier looks at."""
 
     score: str
-    strength: float | None
-    """Of a linear one's penalty, as it was chosen; 0 without one."""
+    penalty: float | None
+    """Strength of a linear one's penalty, as it was chosen; 0 without one."""
     weights: dict[str, float]
     """The largest coefficients of a linear one, of standardised columns `layer/statistic`."""
     importances: dict[str, float]

@@ -3,16 +3,19 @@
 A record holds plain numbers, strings and small pictures. It imports no torch, so that a report can be made anywhere.
 """
 
+import sys
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, ValidationError
 
 from caveat.errors import DataError
 from caveat.files import read_json, write_atomically
+from caveat.records import views
 from caveat.records.attack import Attacked
 from caveat.records.base import Estimate, Number, Part
-from caveat.records.gradients import Learned, Strip
+from caveat.records.classes import Confusion, PerClass
+from caveat.records.gradients import GradientStatistic, MetaClassifier
 from caveat.records.scenes import Scenes
 
 __all__ = [
@@ -37,7 +40,7 @@ __all__ = [
     "Sweep",
 ]
 
-SCHEMA = 1
+SCHEMA = 2
 
 
 class Curve(Part):
@@ -67,14 +70,17 @@ class Operating(Part):
     score: str
     calibration: str
     keep: Number
-    """Share of in-distribution inputs that was asked for."""
+    """Share of in-distribution inputs that it was asked to accept."""
     threshold: Number
+    """Set on the calibration split, which is not judged."""
     accepted: dict[str, Number]
-    """Per set, the share that is answered."""
+    """Per set, the share that is accepted."""
+    intervals: dict[str, Estimate] = Field(default_factory=dict[str, Estimate])
+    """The same with Wilson's 95 % interval, where it is known."""
     error: Number
-    """Share of wrong answers among the known that are answered."""
+    """Share of wrong predictions among the accepted in-distribution inputs."""
     error_of_all: Number
-    """Share of wrong answers if all are answered."""
+    """Share of wrong predictions if all are accepted."""
 
 
 class Choice(Part):
@@ -88,8 +94,8 @@ class Choice(Part):
 
 
 class DrawsOf(Part):
-    """What the draws of a posterior say of one set, on the mean; in nats. In-distribution data are split: `correct`,
-    `wrong`."""
+    """The uncertainty of one set under the posterior samples, on the mean; in nats. In-distribution data are split:
+    `correct`, `wrong`."""
 
     set: str
     total: Number
@@ -99,11 +105,11 @@ class DrawsOf(Part):
     epistemic: Number
     """Mutual information: what more data would."""
     agreement: Number
-    """Share of the draws that vote for the most voted class."""
+    """Share of the posterior samples that vote for the most voted class."""
 
 
 class DrawsGain(Part):
-    """Figures of the mean of the first draws."""
+    """Figures of the mean prediction of the first posterior samples."""
 
     draws: int
     accuracy: Number
@@ -114,12 +120,13 @@ class DrawsGain(Part):
 
 
 class Draws(Part):
-    """What many networks say together."""
+    """What an ensemble or the samples of a posterior predict together."""
 
     count: int
+    """How many members or samples."""
     sets: list[DrawsOf]
     gain: list[DrawsGain]
-    """Ascending in the number of draws."""
+    """Ascending in the number of samples."""
 
 
 class Check(Part):
@@ -158,10 +165,10 @@ class SetSummary(Part):
     mean_confidence: Number | None = None
     """Mean maximum softmax probability, in [0, 1]; on far-away inputs an honest network's is near 1/c."""
     generated: bool = False
-    """Noise and the like: easy to find, so finding it proves little."""
+    """Noise and the like: easy to detect, so detecting it proves little."""
     estimated_accuracy: Number | None = None
-    """Mean calibrated confidence: the accuracy to expect if the inputs are of the in-distribution kind (known,
-    unlabelled)."""
+    """Mean calibrated confidence: the accuracy to expect if the inputs are in-distribution (of the test set and the
+    unlabelled ones)."""
 
 
 class Reliability(Part):
@@ -222,7 +229,7 @@ class Score(Part):
 
 
 class Detection(Part):
-    """How well one score tells one OOD set from the known one (OOD = positive)."""
+    """How well one score tells one OOD set from in-distribution data (OOD = positive)."""
 
     score: str
     ood: str
@@ -234,7 +241,8 @@ class Detection(Part):
     base_rate: Number
     """Share of OOD inputs: what AUPR-Out is for a useless score."""
     fpr_at_95_tpr: Estimate
-    """Share of the OOD inputs that pass when 95 % of the known are kept."""
+    """Share of the OOD inputs that are accepted when 95 % of the judged in-distribution inputs are: the literature's
+    figure, from a threshold of its own. What a guard accepts is in `Record.operating`."""
     detection_error: Number
     roc: Curve
     """x: share of in-distribution data rejected; y: share of OOD inputs rejected."""
@@ -252,7 +260,7 @@ class Selective(Part):
     e_aurc: Number
     """AURC above that of an ideal order."""
     risk_coverage: Curve
-    """x: coverage; y: share of wrong answers among those kept."""
+    """x: coverage; y: share of wrong predictions among those accepted."""
 
 
 class Sweep(Part):
@@ -272,8 +280,10 @@ class Sweep(Part):
 class Record(Part):
     """One model, its data, many questions, and their answers."""
 
-    schema_version: Literal[1] = SCHEMA
+    schema_version: Literal[2] = SCHEMA
     caveat_version: str
+    name: str = ""
+    """What the page is called by; the model's name where empty."""
     created: str
     """ISO 8601, UTC."""
     settings: dict[str, str | int | float | bool | list[str] | None]
@@ -298,14 +308,19 @@ class Record(Part):
     draws: Draws | None = None
     """Only of a posterior."""
     pictures: list[Picture]
-    strips: list[Strip] = Field(default_factory=list[Strip])
+    confusion: Confusion | None = None
+    per_class: list[PerClass] = Field(default_factory=list[PerClass])
+    """In the order of `classes`."""
+    gradients: list[GradientStatistic] = Field(default_factory=list[GradientStatistic])
     """Statistics of gradients per set, where gradients were observed."""
-    learned: list[Learned] = Field(default_factory=list[Learned])
+    meta_classifiers: list[MetaClassifier] = Field(default_factory=list[MetaClassifier])
     """What the meta classifiers look at."""
     scenes: Scenes | None = None
     """Of dense prediction."""
     attacked: list[Attacked] = Field(default_factory=list[Attacked])
     """Accuracy under attack, where it was asked for."""
+    warnings: list[str] = Field(default_factory=list)
+    """Signs that the model or its data were set up wrongly."""
     notes: list[str] = Field(default_factory=list)
     """What the reader must know: what was left out, and why."""
     seconds: dict[str, Number]
@@ -318,14 +333,64 @@ class Record(Part):
     def load(cls, path: str | Path) -> "Record":
         """Read a record.
 
+        Parameters
+        ----------
+        path
+            The `record.json`, or the folder of the audit that wrote it.
+
         Raises
         ------
         DataError
             If the file is missing, is not JSON, or is not a record of this schema.
         """
+        place = Path(path)
+        place = place / "record.json" if place.is_dir() else place
+        found: Any = read_json(place, name="record")
+        version = found.get("schema_version", SCHEMA) if isinstance(found, dict) and "study" not in found else SCHEMA
+        if version != SCHEMA:
+            raise DataError(
+                f"record: {place} is the record of an audit by another Caveat, of schema {version!r} (1 is Caveat "
+                f"0.1's), and this one reads schema {SCHEMA}: audit the model again with  caveat audit"
+            )
         try:
-            return cls.model_validate(read_json(Path(path), name="record"))
+            return cls.model_validate(found)
         except ValidationError as error:
             first = error.errors()[0]
-            place = ".".join(str(part) for part in first["loc"])
-            raise DataError(f"record: {path} is not a record of schema {SCHEMA}: {place}: {first['msg']}") from None
+            where = ".".join(str(part) for part in first["loc"])
+            raise DataError(f"record: {place} is not a record of schema {SCHEMA}: {where}: {first['msg']}") from None
+
+    def summary(self) -> str:
+        """The verdict in a few lines of plain text: what to rely on, what not, and what to do next."""
+        from caveat.report.verdict import summary  # only here: a record must be readable without the report
+
+        return summary(self)
+
+    def report(self, path: str | Path) -> None:
+        """Write the interactive page: one HTML file that needs nothing beside itself."""
+        from caveat.report.page import write  # only here, as above
+
+        write(self, path)
+
+    def to_frame(self) -> Any:
+        """How well each score detects each OOD set and the model's own mistakes, as rows.
+
+        Returns
+        -------
+        pandas.DataFrame or list[dict]
+            A data frame if pandas is already imported, else a list of dictionaries. One row per score and OOD set
+            (`task` is `ood`), and one per score for misclassification (`task` is `misclassification`). Columns that
+            do not apply are None.
+        """
+        rows = views.rows(self)
+        pandas: Any = sys.modules.get("pandas")
+        return rows if pandas is None else pandas.DataFrame(rows)
+
+    def __repr__(self) -> str:
+        """Three lines: what was audited, the figures of the model as it is, what else is there."""
+        return views.text(self)
+
+    __str__ = __repr__
+
+    def _repr_html_(self) -> str:
+        """A small table for notebooks; every text is escaped."""
+        return views.html(self)

@@ -44,14 +44,14 @@ def set_sizes(item: Conformal, name: str) -> list[Bar]:
 
 
 def guard_bar(record: Record, guard: Operating, name: str) -> list[Bar]:
-    """What a guard answers of a set: right and wrong of a known one, all in the way of an OOD one."""
+    """What a guard accepts of a set: right and wrong of the in-distribution one, all of an OOD one in the way."""
     share = guard.accepted[name]
     role = next((item.role for item in record.sets if item.name == name), "ood")
     if role == "test":
         wrong = share * guard.error
-        return _bars([("right", share - wrong, "answered and right"), ("wrong", wrong, "answered, but wrong")])
+        return _bars([("right", share - wrong, "accepted and right"), ("wrong", wrong, "accepted, but wrong")])
     style = "wrong" if role == "ood" else "plain"
-    return _bars([(style, share, "answered")])
+    return _bars([(style, share, "accepted")])
 
 
 def violin(bins: Sequence[float]) -> str:

@@ -72,7 +72,7 @@ const points = ({ x, y }, extra = {}) => x.map((value, i) => ({ x: value, y: y[i
 function histogramRows(score, set) {
   const edges = DATA.edges[score], groups = DATA.histogram[score];
   const rows = [];
-  for (const [group, at] of [["known, right", 0], ["known, wrong", 1], ["ood", set + 2]]) {
+  for (const [group, at] of [["correct", 0], ["wrong", 1], ["OOD", set + 2]]) {
     const shares = groups[at] || [];
     // The last bin is closed by a point at the last edge.
     shares.forEach((share, i) => rows.push({ edge: edges[i], share, group }));
@@ -85,7 +85,7 @@ function rangeRows(score) {
   const roles = new Map(DATA.roles);
   return DATA.ranges.flatMap((set, at) => {
     const q = DATA.quantiles[score][at];
-    const role = roles.get(set) || "known";
+    const role = roles.get(set) || "test";
     return q ? [{ set, role, q5: q[2], q25: q[3], q50: q[4], q75: q[5], q95: q[6] }] : [];
   });
 }
@@ -97,7 +97,7 @@ function riskRows(picked) {
   });
   const curve = DATA.selective[picked];
   if (curve) {
-    const wrong = curve.y[curve.y.length - 1]; // the error when all are kept
+    const wrong = curve.y[curve.y.length - 1]; // the error when all are accepted
     const steps = Array.from({ length: 101 }, (_, i) => i / 100);
     const ideal = { x: steps, y: steps.map((x) => (x > 1 - wrong ? 1 - (1 - wrong) / x : 0)) };
     rows.push(...points(ideal, { score: "ideal order", role: "ideal" }));

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from caveat.errors import DataError
 from caveat.files import write_atomically
 from caveat.records.record import Record
 from caveat.report import assets
@@ -97,14 +96,10 @@ def write(records: Mapping[str, Record], path: str | Path) -> None:
     ------
     OptionError
         As `render`.
-    DataError
+    CaveatError
         If the file cannot be written.
     """
-    text = render(records)
-    try:
-        write_atomically(Path(path), text)
-    except OSError as error:
-        raise DataError(f"path: cannot write the page to {path}: {error.strerror}; choose another place") from None
+    write_atomically(Path(path), render(records))
 
 
 def _by_metric(rows: Sequence[Row]) -> list[tuple[str, list[Row]]]:

@@ -233,7 +233,7 @@ def _verdict(first: Estimate, other: Estimate, measure: _Measure) -> Verdict:
 
 
 def _sources(record: Record) -> dict[str, str]:
-    return {item.name: item.source for item in picks.unknown_sets(record)}
+    return {item.name: item.source for item in picks.ood_sets(record)}
 
 
 def _same_known(records: Records) -> list[bool]:

@@ -101,14 +101,14 @@ def reliability() -> Spec:
 
 
 def histogram() -> Spec:
-    """How the score is spread over right answers, wrong answers and OOD inputs.
+    """How the score is distributed over correct predictions, wrong predictions and OOD inputs.
 
     Data sets `bins`: rows `edge`, `share` (of its group), `group`; `threshold`: one row `at`.
     """
     colour = alt.Color(
         "group:N",
         legend=None,
-        scale=alt.Scale(domain=["known, right", "known, wrong", "ood"], range=[ACCENT, MUTED, WARN]),
+        scale=alt.Scale(domain=["correct", "wrong", "OOD"], range=[ACCENT, MUTED, WARN]),
     )
     # Steps drawn as an area: overlapping bars of three groups cannot be told apart.
     area = (
@@ -133,7 +133,7 @@ def histogram() -> Spec:
     cut = (
         alt.Chart(_data("threshold"))
         .mark_rule(stroke=INK, strokeDash=[3, 3])
-        .encode(x="at:Q", tooltip=[_tip("at", "Threshold that keeps 95 % of known", ".4~g")])
+        .encode(x="at:Q", tooltip=[_tip("at", "Threshold", ".4~g")])
     )
     return finish(alt.layer(area, cut), height=230, description="Histogram of the score by group")
 
@@ -166,17 +166,17 @@ def quantiles() -> Spec:
 
 
 def roc() -> Spec:
-    """OOD rejected over known rejected, for every threshold. Towards the upper left = better.
+    """OOD inputs rejected over in-distribution inputs rejected, for every threshold. Towards the upper left = better.
 
     Data set `curve`: rows `x`, `y`.
     """
     line = alt.Chart(_data("curve")).mark_line(stroke=ACCENT, strokeWidth=2, interpolate="linear")
     curve = line.encode(
-        x=_share("x", "Known rejected"),
-        y=_share_up("y", "OOD rejected"),
+        x=_share("x", "In-distribution inputs rejected"),
+        y=_share_up("y", "OOD inputs rejected"),
         order=alt.Order("i:Q"),
     )
-    spots = _spots([_tip("x", "Known rejected"), _tip("y", "OOD rejected")])
+    spots = _spots([_tip("x", "In-distribution inputs rejected"), _tip("y", "OOD inputs rejected")])
     at = alt.Chart(alt.Data(values=[{"x": 0.05}])).mark_rule(stroke=MUTED, strokeDash=[2, 3]).encode(x="x:Q")
     return finish(alt.layer(_diagonal(), at, curve, spots), height=230, description="ROC curve")
 
@@ -188,13 +188,13 @@ def _spots(tips: list[alt.Tooltip]) -> alt.Chart:
 
 
 def precision_recall() -> Spec:
-    """Precision over recall of the OOD. Towards the upper right = better; the dashed line is chance.
+    """Precision over recall of the OOD inputs. Towards the upper right = better; the dashed line is chance.
 
     Data sets `curve`: rows `x` (recall), `y` (precision); `chance`: one row `y`.
     """
     line = alt.Chart(_data("curve")).mark_line(stroke=ACCENT, strokeWidth=2)
     curve = line.encode(
-        x=_share("x", "Recall of the OOD"),
+        x=_share("x", "Recall of the OOD inputs"),
         y=_share_up("y", "Precision"),
         order=alt.Order("i:Q"),
     )
@@ -204,18 +204,18 @@ def precision_recall() -> Spec:
 
 
 def risk_coverage() -> Spec:
-    """Error among the answers kept over the share kept. Lower = better; the ideal order is dashed.
+    """Error among the accepted predictions over the share accepted. Lower = better; the ideal order is dashed.
 
     Data set `curves`: rows `score`, `x`, `y`, `role` (`picked`, `other` or `ideal`), `i`.
     """
-    y = alt.Y("y:Q", title="Error among those kept", axis=alt.Axis(format=FINE, tickCount=5))
+    y = alt.Y("y:Q", title="Error among those accepted", axis=alt.Axis(format=FINE, tickCount=5))
     base = alt.Chart(_data("curves")).encode(
-        x=_share("x", "Share of in-distribution inputs kept"), y=y, detail="score:N", order=alt.Order("i:Q")
+        x=_share("x", "Share of in-distribution inputs accepted"), y=y, detail="score:N", order=alt.Order("i:Q")
     )
     other = base.transform_filter("datum.role == 'other'").mark_line(stroke=MUTED, strokeWidth=1, opacity=0.35)
     ideal = base.transform_filter("datum.role == 'ideal'").mark_line(stroke=MUTED, strokeWidth=1.5, strokeDash=[4, 4])
     picked = base.transform_filter("datum.role == 'picked'").mark_line(stroke=ACCENT, strokeWidth=2.5)
-    tips = [alt.Tooltip("score:N", title="Score"), _tip("x", "Kept"), _tip("y", "Error", ".2%")]
+    tips = [alt.Tooltip("score:N", title="Score"), _tip("x", "Accepted"), _tip("y", "Error", ".2%")]
     spots = base.transform_filter("datum.role == 'picked'").mark_circle(size=90, opacity=0).encode(tooltip=tips)
     return finish(alt.layer(other, ideal, picked, spots), height=260, description="Risk-coverage curves")
 
@@ -253,12 +253,12 @@ def gain() -> Spec:
     Data set `curves`: rows `draws`, `value`, `set`, `label` (the set's name on the last row of each line).
     """
     base = alt.Chart(_data("curves")).encode(
-        x=alt.X("draws:Q", title="Networks", scale=alt.Scale(type="log", nice=False), axis=alt.Axis(format="d")),
+        x=alt.X("draws:Q", title="Samples", scale=alt.Scale(type="log", nice=False), axis=alt.Axis(format="d")),
         y=alt.Y("value:Q", title="AUROC", scale=alt.Scale(zero=False), axis=alt.Axis(format=FINE, tickCount=5)),
         detail="set:N",
         tooltip=[
             alt.Tooltip("set:N", title="Set"),
-            _tip("draws", "Networks", "d"),
+            _tip("draws", "Samples", "d"),
             _tip("value", "AUROC"),
         ],
     )

@@ -121,22 +121,23 @@ function showThreshold() {
   const says = one("#slider-says"), bars = one("#bars"), output = one("#threshold-value");
   for (const button of all("[data-mark]")) {
     button.disabled = !sweep;
+    if (button.dataset.mark === "1") button.textContent = sweep?.guard ? "the guard\u2019s" : "accept 95 %";
     button.setAttribute("aria-pressed", String(Boolean(sweep) && sweep.marks[button.dataset.mark] === step));
   }
   slider.disabled = !sweep;
   bars.replaceChildren();
   output.replaceChildren();
   if (!sweep) { says.textContent = "The record has no sweep of this score."; return; }
-  const right = sweep.right[step], wrong = sweep.wrong[step], kept = right + wrong;
+  const right = sweep.right[step], wrong = sweep.wrong[step], accepted = right + wrong;
   output.append(figure(sweep.thresholds[step], "score"));
-  says.replaceChildren("Keeps ", figure(kept, "percent", "right + wrong"), " of in-distribution inputs; ");
-  if (kept > 0) says.append("of those kept, ", figure(wrong / kept, "percent", "wrong / (right + wrong)"), " are wrong.");
-  else says.append("nothing is kept.");
+  says.replaceChildren("Accepts ", figure(accepted, "percent", "right + wrong"), " of in-distribution inputs");
+  if (accepted > 0) says.append("; of those, ", figure(wrong / accepted, "percent", "wrong / (right + wrong)"), " are wrong.");
+  else says.append(".");
   slider.setAttribute("aria-valuetext", says.textContent);
-  bars.append(bar("known", [["right", right], ["wrong", wrong]], [figure(kept, "percent", "right + wrong"), " kept"]));
+  bars.append(bar("in-distribution", [["right", right], ["wrong", wrong]], [figure(accepted, "percent", "right + wrong"), " accepted"]));
   DATA.ood.forEach((set, at) => {
     const passed = sweep.accepted_ood[at];
-    if (passed) bars.append(bar(set.name, [["wrong", passed[step]]], [figure(passed[step], "percent"), " pass"], set.generated));
+    if (passed) bars.append(bar(set.name, [["wrong", passed[step]]], [figure(passed[step], "percent"), " accepted"], set.generated));
   });
 }
 

@@ -6,7 +6,7 @@ forbids the rest. The same record gives the same bytes.
 
 from base64 import b64decode
 from binascii import Error as BadBase64
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from markupsafe import Markup
 
 from caveat.errors import DataError
 from caveat.files import write_atomically
-from caveat.records.record import Detection, Operating, Picture, Record, Score
+from caveat.records.record import Operating, Picture, Record, Score
 from caveat.report import assets, bars, caveats, picks, verdict
 from caveat.report.payload import embed, payload, pictures
 
@@ -24,12 +24,15 @@ VENDOR = ("vega.min.js", "vega-lite.min.js")
 OWN = ("shown.js", "shared.js", "charts.js", "page.js")
 LICENCE = "vendor/LICENSE-vega"
 PICTURE_KINDS: dict[str, tuple[str, str]] = {
-    "confident error": ("Most confident errors", "Wrong answers that the score trusts most: what a threshold lets by."),
-    "uncertain correct": (
-        "Least trusted correct answers",
-        "Right answers that the score trusts least: what caution costs.",
+    "confident error": (
+        "Most confident errors",
+        "Wrong predictions with the lowest scores: no threshold rejects them without rejecting most others.",
     ),
-    "accepted OOD": ("OOD inputs that pass as known", "Inputs of another kind that the score trusts most."),
+    "uncertain correct": (
+        "Least trusted correct predictions",
+        "Correct predictions with the highest scores: what a low threshold rejects first.",
+    ),
+    "accepted OOD": ("OOD inputs taken for in-distribution ones", "OOD inputs with the lowest scores."),
 }
 
 
@@ -56,28 +59,27 @@ def render(record: Record) -> str:
         If a picture of the record is not base64, or a sweep's columns differ in length.
     """
     scripts = [*(assets.vendor(name) for name in VENDOR), assets.own_script(OWN, before=assets.interpreter())]
-    kept = pictures(record)
+    shown, found = pictures(record), picks.pick(record)
     return assets.template("page.html.j2", HELPERS).render(
         assets.inline(assets.read("page.css"), scripts),
         record=record,
         licence=assets.read(LICENCE),
-        data=Markup(embed(payload(record))),
-        headline=verdict.headline(record),
-        caveats=caveats.caveats(record),
-        best=picks.best_score(record),
-        leading=picks.leading_score(record),
-        finder=picks.finder(record),
-        helping=picks.helping_calibration(record),
-        ood=picks.unknown_sets(record),
-        ranking=_ranking(record),
+        picks=found,
+        data=Markup(embed(payload(found))),
+        bottom_line=verdict.bottom_line(found),
+        next_step=verdict.next_step(found),
+        headline=verdict.headline(found),
+        caveats=caveats.caveats(found),
+        distinct=[item for item in record.calibrations if item not in found.same],
+        ood=found.ood,
+        ranking=_ranking(found),
         mistakes=sorted(record.selective, key=lambda item: item.aurc.value),
-        worst=_worst(record),
-        groups=_groups(kept),
+        groups=_groups(shown),
         merits=_merits(record),
-        guards=_guards(record),
-        about_sets=verdict.conformal(record),
+        guards=_guards(found),
+        about_sets=verdict.conformal(found),
         families=list(dict.fromkeys(item.family for item in record.scores)),
-        left_out=len(record.pictures) - len(kept),
+        left_out=len(record.pictures) - len(shown),
     )
 
 
@@ -94,13 +96,11 @@ def write(record: Record, path: str | Path) -> None:
     Raises
     ------
     DataError
-        As `render`, or if the file cannot be written.
+        As `render`.
+    CaveatError
+        If the file cannot be written.
     """
-    text = render(record)
-    try:
-        write_atomically(Path(path), text)
-    except OSError as error:
-        raise DataError(f"path: cannot write the report to {path}: {error.strerror}; choose another place") from None
+    write_atomically(Path(path), render(record))
 
 
 def _png(picture: Picture) -> str:
@@ -116,17 +116,13 @@ def _source(png: str, place: object) -> str:
     return f"data:image/png;base64,{png}"
 
 
-def _ranking(record: Record) -> list[tuple[int, Score]]:
-    """The scores with their positions, best mean AUROC first; those without detections last."""
-    mean = picks.mean_auroc(record)
-    return sorted(enumerate(record.scores), key=lambda pair: -mean.get(pair[1].name, -1.0))
+def _ranking(found: picks.Picks) -> list[tuple[int, Score]]:
+    """The scores with their positions: the leading one, then by mean AUROC; those without one last."""
 
+    def place(pair: tuple[int, Score]) -> tuple[bool, float]:
+        return pair[1].name != found.leading, -found.means.get(pair[1].name, -1.0)
 
-def _worst(record: Record) -> Detection | None:
-    """The OOD set that passes most under the leading score."""
-    score = picks.leading_score(record)
-    found = [item for item in record.detections if item.score == score]
-    return max(found, key=lambda item: item.fpr_at_95_tpr.value, default=None)
+    return sorted(enumerate(found.record.scores), key=place)
 
 
 def _groups(kept: list[Picture]) -> list[tuple[str, str, list[tuple[str, str, list[Picture]]]]]:
@@ -149,10 +145,14 @@ def _merits(record: Record) -> list[tuple[str, float]]:
     return sorted(record.choice.figures.items(), key=lambda pair: -pair[1]) if record.choice else []
 
 
-def _guards(record: Record) -> list[Operating]:
+def _guards(found: picks.Picks) -> list[Operating]:
     """The previews of a guard, that of the leading score first."""
-    score = picks.leading_score(record)
-    return sorted(record.operating, key=lambda item: item.score != score)
+    return sorted(found.record.operating, key=lambda item: item.score != found.leading)
+
+
+def _shade(count: int, row: Sequence[int]) -> str:
+    """The class of style of a cell of the confusion matrix: its share of the row, in tenths."""
+    return f"g{round(10 * count / max(1, sum(row)))}" if count else ""
 
 
 def _in_order(record: Record, names: Iterable[str]) -> list[str]:
@@ -162,13 +162,13 @@ def _in_order(record: Record, names: Iterable[str]) -> list[str]:
 
 
 HELPERS: dict[str, Any] = {
-    "detection": picks.detection,
     "guard_bar": bars.guard_bar,
     "in_order": _in_order,
     "keeps": picks.keeps,
     "png": _png,
     "scene_png": _source,
     "set_sizes": bars.set_sizes,
+    "shade": _shade,
     "size_legend": bars.size_legend,
     "violin": bars.violin,
 }

@@ -1,12 +1,13 @@
 """The numbers that the page's script needs, by position, thinned until the page is small."""
 
 import json
+from bisect import bisect
 from itertools import pairwise
 from typing import Any
 
-from caveat.records.record import Curve, Detection, Estimate, Picture, Record, Sweep
+from caveat.records.record import Curve, Detection, Estimate, Operating, Picture, Record, Sweep
 from caveat.report.figures import FIGURES
-from caveat.report.picks import detection, leading_score, unknown_sets
+from caveat.report.picks import Picks
 
 __all__ = ["embed", "payload", "pictures", "thin"]
 
@@ -15,39 +16,44 @@ NUMBERS = 160_000
 FEWEST, MOST = 24, 200
 """Points per curve."""
 PICTURE_BYTES = 800_000
-PARTS = (["correct", "known"], ["wrong", "fit"])
-"""The in-distribution set's parts, and whose colour each wears."""
-KNOWN = {"correct": "right", "wrong": "wrong"}
+PARTS = (["correct", "test"], ["wrong", "train"])
+"""The in-distribution set's parts, and the role whose colour each wears."""
 ROUNDING = 1e-5
 """The record rounds to six digits, so that shares which add up to 0.95 may come to a little less."""
 KEPT = (0.90, 0.95, 0.99)
-"""Shares of in-distribution data kept whose thresholds are never thinned away: the slider's buttons go there."""
+"""Shares of in-distribution data accepted whose thresholds are never thinned away: the slider's buttons go there."""
 
 Json = dict[str, Any]
 
 
-def payload(record: Record) -> Json:
+def payload(found: Picks) -> Json:
     """Everything that changes under the reader's hand. Positions stand for names, so that no name is a key."""
-    scores, ood = [item.name for item in record.scores], unknown_sets(record)
+    record, ood = found.record, found.ood
+    scores = [item.name for item in record.scores]
     limit = _points(record)
     selective = {item.score: item for item in record.selective}
     sweeps = {item.score: item for item in record.sweeps}
     groups = ["correct", "wrong", *(item.name for item in ood)]
-    start = leading_score(record)
+    guards = {item.score: item for item in record.operating}
+    test = next((item.name for item in record.sets if item.role == "test"), "")
+    ranges = _ranges(found)
     return {
         "scores": scores,
         "ood": [{"name": item.name, "generated": item.generated} for item in ood],
-        "start": {"score": scores.index(start) if start in scores else 0, "set": _hardest(record, start)},
+        "start": {"score": scores.index(found.leading) if found.leading in scores else 0, "set": _hardest(found)},
         "about": [{"summary": item.summary, "family": item.family, "source": item.source} for item in record.scores],
         "reliability": [item.reliability.model_dump() for item in record.calibrations],
         "histogram": [[_short(item.histogram.get(group, [])) for group in groups] for item in record.scores],
         "edges": [_short(item.edges) for item in record.scores],
-        "quantiles": [[item.quantiles.get(name) for name in _ranges(record)] for item in record.scores],
-        "ranges": _ranges(record),
+        "quantiles": [[item.quantiles.get(name) for name in ranges] for item in record.scores],
+        "ranges": ranges,
         "roles": [*PARTS, *([item.name, item.role] for item in record.sets)],
-        "detections": [[_detection(detection(record, s, u.name), limit) for u in ood] for s in scores],
+        "detections": [[_detection(found.detection(s, u.name), limit) for u in ood] for s in scores],
         "selective": [_curve(selective[s].risk_coverage, limit) if s in selective else None for s in scores],
-        "sweeps": [_sweep(sweeps.get(s), [u.name for u in ood], limit) for s in scores],
+        "sweeps": [
+            _sweep(with_guard(sweeps.get(s), guards.get(s), test), [u.name for u in ood], limit, guards.get(s))
+            for s in scores
+        ],
         "uncertainty": _uncertainty(record),
         "gain": _gain(record),
         "attacked": [[radius.model_dump() for radius in item.radii] for item in record.attacked],
@@ -57,9 +63,8 @@ def payload(record: Record) -> Json:
 
 def _uncertainty(record: Record) -> list[Json]:
     """Where uncertainty comes from, per set; empty for a single network."""
-    parts = dict(PARTS)
     return [
-        {"set": f"known, {KNOWN[item.set]}" if item.set in parts else item.set, "part": part, "value": value}
+        {"set": item.set, "part": part, "value": value}
         for item in (record.draws.sets if record.draws else [])
         for part, value in (("aleatoric", item.aleatoric), ("epistemic", item.epistemic))
     ]
@@ -74,13 +79,13 @@ def _gain(record: Record) -> list[Json]:
     ]
 
 
-def _ranges(record: Record) -> list[str]:
+def _ranges(found: Picks) -> list[str]:
     """Names of the sets that have quantiles: the in-distribution ones and their parts first, then the record's
     order."""
+    record = found.record
     present = [name for item in record.scores for name in item.quantiles]
-    ood = [item.name for item in unknown_sets(record)]
-    known = [item.name for item in record.sets if item.role != "ood"]
-    order = [*known, *(name for name, _ in PARTS), *ood, *present]
+    others = [item.name for item in record.sets if item.role != "ood"]
+    order = [*others, *(name for name, _ in PARTS), *(item.name for item in found.ood), *present]
     return list(dict.fromkeys(name for name in order if name in present))
 
 
@@ -90,11 +95,32 @@ def _points(record: Record) -> int:
     return max(FEWEST, min(MOST, NUMBERS // max(1, curves + sweeps)))
 
 
-def _hardest(record: Record, score: str | None) -> int:
-    """Position of the OOD set that passes most under the score: what the reader should see first."""
-    found = [detection(record, score or "", item.name) for item in unknown_sets(record)]
-    shares = [item.fpr_at_95_tpr.value if item else -1.0 for item in found]
-    return shares.index(max(shares)) if shares else 0
+def _hardest(found: Picks) -> int:
+    """Position of the OOD set that is accepted most: what the reader should see first."""
+    worst = found.accepted[-1].set.name if found.accepted else None
+    return next((at for at, item in enumerate(found.ood) if item.name == worst), 0)
+
+
+def with_guard(sweep: Sweep | None, guard: Operating | None, test: str) -> Sweep | None:
+    """The sweep with the guard's own threshold among its thresholds, so that the slider can stand exactly there."""
+    if sweep is None or guard is None or test not in guard.accepted or guard.threshold in sweep.thresholds:
+        return sweep
+    if any(name not in guard.accepted for name in sweep.accepted_ood):
+        return sweep
+    at = bisect(sweep.thresholds, guard.threshold)
+
+    def put(column: list[float], value: float) -> list[float]:
+        return [*column[:at], value, *column[at:]]
+
+    share = guard.accepted[test]
+    return sweep.model_copy(
+        update={
+            "thresholds": put(sweep.thresholds, guard.threshold),
+            "accepted_correct": put(sweep.accepted_correct, share * (1 - guard.error)),
+            "accepted_wrong": put(sweep.accepted_wrong, share * guard.error),
+            "accepted_ood": {name: put(column, guard.accepted[name]) for name, column in sweep.accepted_ood.items()},
+        }
+    )
 
 
 def _estimate(value: Estimate) -> list[float]:
@@ -121,11 +147,14 @@ def _curve(curve: Curve, limit: int) -> Json:
     return {"x": _short([curve.x[i] for i in kept]), "y": _short([curve.y[i] for i in kept])}
 
 
-def _sweep(sweep: Sweep | None, ood: list[str], limit: int) -> Json | None:
+def _sweep(sweep: Sweep | None, ood: list[str], limit: int, guard: Operating | None) -> Json | None:
     if sweep is None or not sweep.thresholds:
         return None
     share = [right + wrong for right, wrong in zip(sweep.accepted_correct, sweep.accepted_wrong, strict=True)]
     wanted = [next((i for i, s in enumerate(share) if s >= keep - ROUNDING), len(share) - 1) for keep in KEPT]
+    guarded = guard is not None and guard.threshold in sweep.thresholds
+    if guard is not None and guarded:
+        wanted[1] = sweep.thresholds.index(guard.threshold)
     passed = [sweep.accepted_ood.get(name) for name in ood]
     kept = thin([share, *(column for column in passed if column)], limit, keep=wanted)
     columns = [sweep.accepted_correct, sweep.accepted_wrong]
@@ -135,6 +164,7 @@ def _sweep(sweep: Sweep | None, ood: list[str], limit: int) -> Json | None:
         "wrong": [columns[1][i] for i in kept],
         "accepted_ood": [[column[i] for i in kept] if column else None for column in passed],
         "marks": [kept.index(i) for i in wanted],
+        "guard": guarded,
     }
 
 

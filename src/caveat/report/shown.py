@@ -12,7 +12,7 @@ from markupsafe import Markup
 
 from caveat.records.record import Estimate
 
-__all__ = ["THIN", "Kind", "Name", "Part", "Value", "between", "estimate", "markup", "shown", "signed"]
+__all__ = ["THIN", "Kind", "Name", "Part", "Value", "between", "estimate", "markup", "plain_text", "shown", "signed"]
 
 Kind = Literal["percent", "share", "fine", "fine share", "plain", "score", "count", "seconds"]
 """percent: 0.9893 as 98.9 %; share: the same without the sign; fine: percent with three decimals, and its share;
@@ -104,6 +104,16 @@ def between(interval: Estimate, kind: Kind = "percent") -> list[Part]:
 def estimate(value: Estimate, kind: Kind = "percent") -> list[Part]:
     """A value and its interval: `98.9 % (98.7-99.1)`."""
     return [Value(value.value, kind), " ", *between(value, kind)]
+
+
+def plain_text(parts: Sequence[Part]) -> str:
+    """Words and numbers without markup, for a terminal.
+
+    >>> plain_text(["accepts ", Value(0.5), " of ", Name("near")])
+    'accepts 50.0 % of near'
+    """
+    words = [shown(p.value, p.kind) if isinstance(p, Value) else p.text if isinstance(p, Name) else p for p in parts]
+    return "".join(words).replace(THIN, " ")
 
 
 def markup(parts: Part | Sequence[Part]) -> Markup:

@@ -2,41 +2,138 @@
 
 from caveat.records.record import Calibration, Record
 from caveat.report import picks
-from caveat.report.shown import THIN, Name, Part, Value, between, estimate
+from caveat.report.picks import Accepted, Picks
+from caveat.report.shown import THIN, Name, Part, Value, between, estimate, plain_text
 
-__all__ = ["ECE_FAIR", "ECE_GOOD", "PASS_FAIR", "PASS_GOOD", "RANKS_FAIR", "RANKS_GOOD", "conformal", "headline"]
+__all__ = [
+    "ECE_FAIR",
+    "ECE_GOOD",
+    "PASS_FAIR",
+    "PASS_GOOD",
+    "RANKS_FAIR",
+    "RANKS_GOOD",
+    "bottom_line",
+    "conformal",
+    "headline",
+    "next_step",
+    "summary",
+]
 
 # Where a number becomes a word. All are shares.
 ECE_GOOD, ECE_FAIR = 0.01, 0.03
 ONE_SIDED = 0.5  # |confidence - accuracy| above this part of the ECE: the error points one way
-PASS_GOOD, PASS_FAIR = 0.05, 0.20  # OOD inputs let through while 95 % of the known are kept
-RANKS_GOOD, RANKS_FAIR = 0.90, 0.80  # AUROC of wrong against right answers
+PASS_GOOD, PASS_FAIR = 0.05, 0.20  # OOD inputs accepted
+RANKS_GOOD, RANKS_FAIR = 0.90, 0.80  # AUROC of wrong against right predictions
 
 Sentence = list[Part]
 
 
-def headline(record: Record) -> list[Sentence]:
-    """The verdict: a few sentences, each a list of words and numbers."""
-    return [*_about_known(record), *_about_unknown(record), *_about_mistakes(record)]
+def summary(record: Record) -> str:
+    """The verdict as plain text: the bottom line, the reasons, the next step."""
+    found = picks.pick(record)
+    title = f"{record.name or record.model}, audited {record.created[:10]} on {record.sets[0].source}"
+    lines = [bottom_line(found), *headline(found), ["Next: ", *next_step(found)]]
+    return "\n".join([title, *(plain_text(line) for line in lines), *(f"Warning: {text}" for text in record.warnings)])
 
 
-def _about_known(record: Record) -> list[Sentence]:
-    plain = picks.plain(record)
-    if plain is None:
+def bottom_line(found: Picks) -> Sentence:
+    """The verdict in one sentence: the gravest finding."""
+    if _near_chance(found):
+        return ["Do not use this model as it is: its accuracy is not clearly above chance."]
+    worst = _worst(found)
+    if not found.ood:
+        return ["How this model behaves on out-of-distribution (OOD) inputs is not known: no such set was audited."]
+    if worst is None:
+        return ["Whether OOD inputs are detected is not known: the record has no figures on the OOD sets."]
+    of: Sentence = [Value(worst.value), " of ", Name(worst.set.name)]
+    if worst.value > PASS_FAIR:
+        return ["Do not rely on this model for out-of-distribution (OOD) inputs: ", *_who(found), *of, "."]
+    rest: Sentence = [": of the OOD sets audited, ", *_who(found), "at most ", *of, "."]
+    if found.plain and not _calibrated(found.plain):
+        return ["This model detects out-of-distribution (OOD) inputs, but its probabilities are off", *rest]
+    if worst.value > PASS_GOOD:
+        return ["This model may be used with care around out-of-distribution (OOD) inputs", *rest]
+    return ["This model may be relied on where it was tested, including out-of-distribution (OOD) inputs", *rest]
+
+
+def next_step(found: Picks) -> Sentence:
+    """What to do next, in one sentence."""
+    if _near_chance(found):
+        return [
+            "check that the normalisation is in the model and that its classes are in the data's order; audit it again."
+        ]
+    if not found.ood:
+        return ["audit it again with OOD sets of the kind it will meet: ", Name("--ood NAME=SOURCE"), "."]
+    worst = _worst(found)
+    if worst and worst.value > PASS_FAIR:
+        better = _better(found)
+        if better:
+            step: Sentence = [
+                "try the score ",
+                Name(better),
+                ", which is better on these sets, on OOD sets that it was ",
+            ]
+            return [*step, "not picked by; else keep such inputs away from the model."]
+        return [
+            "keep such inputs away from the model, or train it with outliers (",
+            Name("caveat list objectives"),
+            ").",
+        ]
+    guard: Sentence = ["fit the guard, which abstains where the model should not be trusted: "]
+    fit: Sentence = [*guard, Name("caveat guard fit FOLDER -o FOLDER/guard"), "."]
+    if found.helping and found.plain and not _calibrated(found.plain):
+        return ["apply the calibration ", Name(found.helping.name), " before reading its probabilities, and ", *fit]
+    return fit
+
+
+def headline(found: Picks) -> list[Sentence]:
+    """The reasons: a few sentences, each a list of words and numbers."""
+    return [*_about_calibration(found), *_about_ood(found), *_about_mistakes(found)]
+
+
+def _near_chance(found: Picks) -> bool:
+    """Whether the accuracy's interval reaches down to that of guessing."""
+    classes = len(found.record.classes)
+    return bool(found.plain) and classes > 1 and found.plain.summary.accuracy.low <= 1 / classes
+
+
+def _calibrated(item: Calibration) -> bool:
+    return item.summary.ece.value <= ECE_FAIR or not picks.miscalibration_shown(item.summary)
+
+
+def _worst(found: Picks) -> Accepted | None:
+    """The OOD set that is accepted most."""
+    return found.accepted[-1] if found.accepted else None
+
+
+def _who(found: Picks) -> Sentence:
+    """Who accepts, ready for the share that is accepted."""
+    name: Part = Name(found.leading or "")
+    if found.guard:
+        return ["a guard with the score ", name, " accepts "]
+    return ["the score ", name, " accepts "]
+
+
+def _about_calibration(found: Picks) -> list[Sentence]:
+    if found.plain is None:
         return []
-    known = plain.summary
-    sentences: list[Sentence] = [["Right on ", *estimate(known.accuracy), " of in-distribution inputs."]]
-    says: Sentence = ["it says ", Value(known.mean_confidence), " on average, with a calibration error of "]
-    if known.ece.value > ECE_GOOD and not picks.miscalibration_shown(known):
-        error: Sentence = [Value(known.ece.value), " ", *between(known.ece)]
-        return [*sentences, ["No miscalibration is shown by this many inputs: ", *says, *error, "."]]
-    sentences.append([_calibration_word(plain).capitalize(), ": ", *says, Value(known.ece.value), "."])
-    if best := picks.helping_calibration(record):
+    seen = found.plain.summary
+    sentences: list[Sentence] = [["Its accuracy on in-distribution data is ", *estimate(seen.accuracy), "."]]
+    means: Sentence = [
+        "its mean confidence is ",
+        Value(seen.mean_confidence),
+        ", its expected calibration error (ECE) ",
+    ]
+    if seen.ece.value > ECE_GOOD and not picks.miscalibration_shown(seen):
+        error: Sentence = [Value(seen.ece.value), " ", *between(seen.ece)]
+        return [*sentences, ["No miscalibration is shown by this many inputs: ", *means, *error, "."]]
+    sentences.append(["It is ", _calibration_word(found.plain), ": ", *means, Value(seen.ece.value), "."])
+    if best := found.helping:
         after = Value(best.summary.ece.value)
-        noise = "" if best.summary.ece.high < known.ece.low else ", which is within the noise"
-        sentences.append(["The calibration ", Name(best.name), " brings that error down to ", after, f"{noise}."])
-    elif len(record.calibrations) > 1 and picks.miscalibration_shown(known):
-        sentences.append(["No calibration that was tried lowers that error much."])
+        noise = "" if best.summary.ece.high < seen.ece.low else ", which is within the noise"
+        sentences.append(["The calibration ", Name(best.name), " lowers the ECE to ", after, f"{noise}."])
+    elif len(found.record.calibrations) > 1 and picks.miscalibration_shown(seen):
+        sentences.append(["No calibration that was tried lowers the ECE much."])
     return sentences
 
 
@@ -50,82 +147,115 @@ def _calibration_word(item: Calibration) -> str:
     return direction if error > ECE_FAIR else f"slightly {direction}"
 
 
-def _about_unknown(record: Record) -> list[Sentence]:
-    score, sets = picks.leading_score(record), picks.unknown_sets(record)
-    if score is None or not sets:
-        return [["No OOD set was given, so nothing can be said about inputs of other kinds."]]
-    real, easy = _passing(record, score)
+def _about_ood(found: Picks) -> list[Sentence]:
+    if found.leading is None or not found.ood:
+        return [["No OOD set was audited, so nothing is known of inputs of other kinds."]]
+    real = [item for item in found.accepted if not item.set.generated]
+    easy = [item for item in found.accepted if item.set.generated]
     ranked = real or easy
     if not ranked:
         return []
-    best = picks.best_score(record)
-    text: Sentence = [*_named(record, score, best), f" keeps 95{THIN}% of in-distribution inputs and lets through "]
-    (low_name, low), (high_name, high) = ranked[0], ranked[-1]
-    text += [Value(low), " of ", Name(low_name)]
+    low, high = ranked[0], ranked[-1]
+    text: Sentence = [*_subject(found), "accepts ", Value(low.value), " of ", Name(low.set.name)]
     if len(ranked) > 1:
-        text += [" but " if high > PASS_FAIR >= low else " to ", Value(high), " of ", Name(high_name)]
-    sentences: list[Sentence] = [[*text, ": do not rely on it there." if high > PASS_FAIR else "."]]
+        joint = " but " if high.value > PASS_FAIR >= low.value else " to "
+        text += [joint, Value(high.value), " of ", Name(high.set.name)]
+    sentences: list[Sentence] = [[*text, *_threshold(found), "."]]
     if not real:
-        sentences.append(["All the OOD sets are generated, which is easy: this proves little."])
-    elif easy and easy[-1][1] > PASS_FAIR:
-        name, worst = easy[-1]
-        tail = ", a generated set, which is easy."
-        sentences.append(["It even lets through ", Value(worst), " of ", Name(name), tail])
-    if best and best != score:
-        sentences += _hindsight(record, best)
-    return sentences
+        sentences.append(["All the OOD sets are generated, and such sets are easy to detect: this proves little."])
+    elif easy and easy[-1].value > PASS_FAIR:
+        text = ["It accepts even ", Value(easy[-1].value), " of ", Name(easy[-1].set.name), ", a generated set, "]
+        sentences.append([*text, "and such sets are easy to detect."])
+    return sentences + _hindsight(found, ranked[-1])
 
 
-def _named(record: Record, score: str, best: str | None) -> Sentence:
+def _subject(found: Picks) -> Sentence:
     """The score as the subject of a sentence: how it came to be the one."""
-    if record.choice and record.choice.score == score:
-        also = ", which is also the best in hindsight," if best == score and len(record.scores) > 1 else ","
-        return ["The score chosen on in-distribution data alone, ", Name(score), also]
-    return ["The score that is best in hindsight, " if len(record.scores) > 1 else "The score, ", Name(score), ","]
+    leading, chosen = found.leading or "", found.record.choice
+    if chosen and chosen.score == leading:
+        also = ", which is also the best in hindsight, " if leading == found.best and len(found.means) > 1 else ", "
+        return ["The score chosen on in-distribution data alone, ", Name(leading), also]
+    if len(found.means) > 1:
+        return ["The score that is best in hindsight, ", Name(leading), ", "]
+    return ["The score ", Name(leading), " "]
 
 
-def _hindsight(record: Record, best: str) -> list[Sentence]:
-    real, easy = _passing(record, best)
-    if not (ranked := real or easy):
+def _threshold(found: Picks) -> Sentence:
+    """The threshold that these shares are for, as the end of a sentence."""
+    if found.guard is None:
+        return [f" at a threshold that accepts 95{THIN}% of the in-distribution inputs it is judged on"]
+    test = next((item.name for item in found.record.sets if item.role == "test"), "")
+    if test not in found.guard.accepted:
+        return [" at the guard's threshold"]
+    share = Value(found.guard.accepted[test])
+    return [" at the guard's threshold, which accepts ", share, " of in-distribution inputs"]
+
+
+def _hindsight(found: Picks, hardest: Accepted) -> list[Sentence]:
+    """The best score beside the leading one: the same figure on the same set."""
+    best, leading = found.best, found.leading
+    if best == leading or best is None:
         return []
-    (name, worst), at_most = ranked[-1], "" if len(ranked) == 1 else "at most "
-    lets: Sentence = [f" is best in hindsight: it lets through {at_most}", Value(worst), " of ", Name(name), "."]
-    return [["By mean AUROC, ", Name(best), *lets]]
-
-
-def _passing(record: Record, score: str) -> tuple[list[tuple[str, float]], list[tuple[str, float]]]:
-    """The OOD sets, real and generated, with the share that the score lets through; the least first."""
-    found = [(item, picks.detection(record, score, item.name)) for item in picks.unknown_sets(record)]
-    shares = [(item.generated, (item.name, d.fpr_at_95_tpr.value)) for item, d in found if d]
-    ordered = sorted(shares, key=lambda share: share[1][1])
-    return [pair for made, pair in ordered if not made], [pair for made, pair in ordered if made]
-
-
-def _about_mistakes(record: Record) -> list[Sentence]:
-    found, best = picks.finder(record), picks.best_finder(record)
-    if found is None or best is None:
+    there, here = found.detection(best, hardest.set.name), found.detection(leading, hardest.set.name)
+    if there is None or here is None:
         return []
-    good = "a good" if found.auroc.value >= RANKS_GOOD else "some" if found.auroc.value >= RANKS_FAIR else "little"
-    text: Sentence = [f"Of its own mistakes it has {good} notion: by ", Name(found.score)]
-    text += [", a wrong answer is trusted less than a right one in ", Value(found.auroc.value), " of pairs"]
-    if best.score != found.score:
+    better = "By mean AUROC over the real OOD sets" if not hardest.set.generated else "By mean AUROC over the OOD sets"
+    text: Sentence = [f"{better}, ", Name(best), " is best in hindsight: its AUROC on ", Name(hardest.set.name), " is "]
+    noise = ", which is within the noise" if there.auroc.low <= here.auroc.high else ""
+    return [
+        [
+            *text,
+            Value(there.auroc.value),
+            ", against ",
+            Value(here.auroc.value),
+            " of ",
+            Name(leading or ""),
+            noise,
+            ".",
+        ]
+    ]
+
+
+def _better(found: Picks) -> str | None:
+    """The best score in hindsight, if it is clearly better on the hardest real set."""
+    real = [item for item in found.accepted if not item.set.generated]
+    hardest = (real or found.accepted)[-1]
+    there, here = found.detection(found.best, hardest.set.name), found.detection(found.leading, hardest.set.name)
+    return found.best if there and here and there.auroc.low > here.auroc.high else None
+
+
+def _about_mistakes(found: Picks) -> list[Sentence]:
+    finder, best = found.finder, found.best_finder
+    if finder is None or best is None:
+        return []
+    ranks = finder.auroc.value
+    word = "well" if ranks >= RANKS_GOOD else "fairly well" if ranks >= RANKS_FAIR else "poorly"
+    text: Sentence = [
+        "The model's own mistakes are detected ",
+        word,
+        " by ",
+        Name(finder.score),
+        ": AUROC ",
+        Value(ranks),
+    ]
+    if best.score != finder.score:
         text += [" (", Name(best.score), ", best in hindsight: ", Value(best.auroc.value), ")"]
     return [[*text, "."]]
 
 
-def conformal(record: Record) -> Sentence:
+def conformal(found: Picks) -> Sentence:
     """Conformal prediction in one sentence, about the kind with the smallest sets."""
-    best = picks.smallest_sets(record)
+    best = found.smallest_sets
     if best is None:
-        return ["No kind keeps its promise: the sets hold the right class less often than they should."]
-    known = next(item.name for item in record.sets if item.role == "test")
-    text: Sentence = ["Sets by ", Name(best.name), " may miss the right class for at most ", Value(best.error)]
-    text += [" of in-distribution inputs; they hold it for ", *estimate(best.coverage), " and have "]
-    text += [Value(best.mean_size[known], "score"), " classes on average"]
-    others = [item for item in picks.unknown_sets(record) if item.name in best.mean_size]
+        return ["No kind keeps its promise: its prediction sets hold the true class less often than they should."]
+    test = next(item.name for item in found.record.sets if item.role == "test")
+    text: Sentence = ["The prediction sets of ", Name(best.name), " may miss the true class for at most "]
+    text += [Value(best.error), " of in-distribution inputs. They hold it for ", *estimate(best.coverage)]
+    text += [" and have ", Value(best.mean_size[test], "score"), " classes on average"]
+    others = [item for item in found.ood if item.name in best.mean_size]
     if others:
         largest = max(others, key=lambda item: best.mean_size[item.name])
         size = best.mean_size[largest.name]
         more: Sentence = [", on OOD inputs up to ", Value(size, "score"), " (", Name(largest.name), ")"]
-        text += more if size > best.mean_size[known] else [", and no more on any OOD set"]
+        text += more if size > best.mean_size[test] else [", and no more on any OOD set"]
     return [*text, "."]
