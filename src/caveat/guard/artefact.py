@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Literal, get_type_hints
 
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 from torch import Tensor, nn
 
 from caveat import calibration, fitted
@@ -25,7 +25,7 @@ from caveat.files import parse_json, read_bytes, read_json, write_atomically, wr
 from caveat.guard.decision import Decision, as_it_is
 from caveat.guard.guard import Guard
 from caveat.guard.threshold import Promise
-from caveat.records.base import stamp
+from caveat.records.base import Part, stamp
 from caveat.scoring import catalog
 from caveat.tensors import pack, unpack
 
@@ -35,17 +35,13 @@ _OWN_FILE = re.compile(r"(?:guard|model)-([0-9a-f]{16})\.safetensors")
 _OWN_TEMPORARY = re.compile(r"\.(?:manifest\.json|(?:guard|model)-[0-9a-f]{16}\.safetensors)\.\d+\.tmp")
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class _File(_Strict):
+class _File(Part):
     name: str
     size: int
     sha256: str
 
 
-class _Operating(_Strict):
+class _Operating(Part):
     kind: Literal["keep", "max_error", "against"]
     level: float
     threshold: float
@@ -53,7 +49,7 @@ class _Operating(_Strict):
     error: float
 
 
-class Manifest(_Strict):
+class Manifest(Part):
     """What a guard is and promises."""
 
     schema_version: Literal[2] = 2
