@@ -131,7 +131,7 @@ def empty():
         (None, ["--ood", "large=npz:large.npz"], r"large: expected inputs of shape \(1, 4, 4\)"),
         (None, ["--ood", "noise:uniform"], r"--ood: expected NAME=SOURCE"),
         (None, ["--ood", "a=mnits:test"], r"did you mean 'mnist'|mnist"),
-        (None, ["--model", "nets:headless"], r"found no linear or 1x1-convolution layer"),
+        (None, ["--model", "nets:headless", "--score", "vim"], r"found no linear or 1x1-convolution layer"),
         (None, ["--model", "nets:stubborn"], r"expected a model in evaluation mode"),
         (None, ["--model", "nets:linaer"], r"there is no 'linaer'; did you mean 'linear'"),
         (None, ["--model", "nets:answer"], r"is not callable"),
@@ -142,6 +142,8 @@ def empty():
         (None, ["--weights", "nowhere.safetensors"], r"--weights: cannot read"),
         (None, ["--score", "enrtopy"], r"did you mean 'entropy'"),
         (None, ["--calibration", "temp"], r"calibrations: there is no 'temp'"),
+        (None, ["--fail-if", "auroc[noise]<850%"], r"condition: auroc lies in \[0, 1\]"),
+        (None, ["--fail-if", "ecee>0.1"], r"did you mean .ece"),
         (None, ["--calibration-share", "2"], r"calibration_share: expected a share"),
     ],
 )

@@ -16,6 +16,7 @@ from caveat.metrics.interval import interval_of_share
 from caveat.observations import Observations
 from caveat.records import record
 from caveat.records.base import stamp
+from caveat.records.classes import PerClass
 from caveat.scoring import catalog
 from caveat.scoring.choose import choose
 from caveat.scoring.kinds import Material
@@ -192,7 +193,7 @@ def _calibrations(judged: Judged) -> list[record.Calibration]:
     return results
 
 
-def _per_class(judged: Judged) -> list[record.PerClass]:
+def _per_class(judged: Judged) -> list[PerClass]:
     guard = judged.guards.get(judged.chosen)
     return classes.per_class(
         judged.evaluation.logits, judged.evaluation.labels, judged.values[judged.chosen]["test"],

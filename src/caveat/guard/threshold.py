@@ -13,7 +13,7 @@ from caveat.errors import OptionError
 from caveat.metrics.ranking import youden_threshold
 from caveat.metrics.tally import tally_sets
 
-__all__ = ["Promise", "error_bound", "promise", "refusing"]
+__all__ = ["Promise", "check", "error_bound", "promise", "refusing"]
 
 CONFIDENCE = 0.95
 CANDIDATES = 12
@@ -62,14 +62,10 @@ def promise(
     Source: Papadopoulos et al., Inductive Confidence Machines, ECML 2002 (keep); Geifman and El-Yaniv, Selective
     Classification for Deep Neural Networks, NeurIPS 2017 (arXiv 1705.08500), algorithm 1 (max_error).
     """
-    if sum(option is not None for option in (keep, max_error, against)) > 1:
-        given = f"keep={keep}, max_error={max_error}" + (" and a set for against" if against is not None else "")
-        raise OptionError(f"keep, max_error, against: expected one of them, got {given}")
+    check(keep=keep, max_error=max_error, against=against is not None)
     if against is not None:
         return _against(scores, wrong, against)
     if max_error is not None:
-        if not 0 < max_error < 1:
-            raise OptionError(f"max_error: expected a share in (0, 1), got {max_error}")
         return _with_error(scores, wrong, max_error)
     level = 0.95 if keep is None else keep
     threshold = keeping_threshold(scores, level)
@@ -78,6 +74,23 @@ def promise(
         need = math.ceil(exact / (1 - exact))
         raise OptionError(f"keep: {level} can't be promised from {len(scores)} held-out samples; give at least {need}")
     return _made("keep", level, threshold, scores, wrong)
+
+
+def check(*, keep: float | None, max_error: float | None, against: bool = False) -> None:
+    """Refuse options that no data could make a promise of; costs nothing, so it is asked before any work.
+
+    Raises
+    ------
+    OptionError
+        If more than one is given, or a share is not in (0, 1).
+    """
+    if (keep is not None) + (max_error is not None) + against > 1:
+        given = f"keep={keep}, max_error={max_error}" + (" and a set for against" if against else "")
+        raise OptionError(f"keep, max_error, against: expected one of them, got {given}")
+    for option, share in (("keep", keep), ("max_error", max_error)):
+        if share is not None and not 0 < share < 1:
+            hint = f"; write {share / 100:g} for {share:g} %" if 1 < share < 100 else ""
+            raise OptionError(f"{option}: expected a share in (0, 1), got {share:g}{hint}")
 
 
 def _against(scores: Tensor, wrong: Tensor, ood: Tensor) -> Promise:

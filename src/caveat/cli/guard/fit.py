@@ -29,9 +29,10 @@ def run(
     from caveat import fitted
     from caveat.audits import cache
     from caveat.errors import known_name
-    from caveat.guard import artefact, decision
+    from caveat.guard import artefact, decision, threshold
     from caveat.scoring import catalog
 
+    threshold.check(keep=keep, max_error=max_error, against=against is not None)
     artefact.check_output(output)
     folder = cache.folder(audit)
     held_out, train, head, about = cache.load(folder)
