@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from caveat import heads, models
 from caveat.observations import observe
 from caveat.scoring import catalog
+from caveat.scoring.kinds import Material
 
 sys.path.append(str(Path(__file__).parents[1]))
 from tests.references.peers import FOLDER, load_rival
@@ -96,7 +97,8 @@ def measure(rival: ModuleType, *, count: int, fit_count: int, repeats: int) -> d
     fixed(net, train)
     theirs = detectors(rival, net, train)
     head = heads.find(net, test[0][0][:2])
-    fitted = catalog.fit(theirs, observe(net, train, head=head), head.head)
+    known = observe(net, train, head=head)
+    fitted = catalog.fit(theirs, Material(known, head.head, known))
     each: dict[str, list[float]] = {name: [] for name in theirs}
 
     def forward() -> None:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from caveat import heads, models
 from caveat.observations import Observations, observe
 from caveat.scoring import catalog
+from caveat.scoring.kinds import Material
 
 NEIGHBOURS = {"knn", "nnguide"}
 
@@ -48,7 +49,7 @@ def measure(net: nn.Module, shape: tuple[int, ...], *, count: int, fit_count: in
     head = heads.find(net, test[0][0][:2])
     known = observe(net, train, head=head)
     started = time.perf_counter()
-    fitted = catalog.fit(catalog.resolve(None), known, head.head)
+    fitted = catalog.fit(catalog.resolve(None), Material(known, head.head, known))
     fitting = time.perf_counter() - started
     fast = {name: score for name, score in fitted.items() if name not in NEIGHBOURS}
     slow = {name: score for name, score in fitted.items() if name in NEIGHBOURS}

@@ -25,11 +25,19 @@ _HOME = {
 }
 
 
+_PACKAGES = (
+    "attacks", "audits", "calibration", "data", "guard", "metrics", "models", "objectives", "posteriors", "rays",
+    "records", "report", "scores", "scoring", "training",
+)  # fmt: skip
+
+
 def __getattr__(name: str) -> Any:
     if name in _HOME:
         return getattr(import_module(_HOME[name]), name)
+    if name in _PACKAGES:
+        return import_module(f"caveat.{name}")
     raise AttributeError(f"module 'caveat' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return [*__all__, "__version__"]
+    return [*__all__, *_PACKAGES, "__version__"]

@@ -1,4 +1,6 @@
-"""One model, its data, many questions, one record.
+"""One model, its data, many questions, one record."""
 
-`caveat.audit` is the whole of it; `record` alone imports no torch.
-"""
+from caveat.audits.audit import audit, audit_arrays
+from caveat.audits.dense.audit import audit_dense
+
+__all__ = ["audit", "audit_arrays", "audit_dense"]

@@ -42,12 +42,16 @@ def _scores() -> tuple[list[str], list[tuple[str, ...]]]:
 
 def _metrics() -> tuple[list[str], list[tuple[str, ...]]]:
     from caveat import metrics
+    from caveat.records import gate
 
     tables = [
         metrics.OF_LOGITS, metrics.OF_PROBABILITIES, metrics.OF_BINS, metrics.OF_RANKING, metrics.OF_SELECTIVE,
         metrics.OF_REGRESSION,
     ]  # fmt: skip
-    return ["name", "what it is"], [(name, _first_line(f)) for table in tables for name, f in table.items()]
+    rows = [(name, "caveat.metrics", _first_line(f)) for table in tables for name, f in table.items()]
+    return ["name", "where", "what it is"], [
+        *((f"{name}[{metric.inside}]", "--fail-if", metric.summary) for name, metric in gate.METRICS.items()), *rows
+    ]  # fmt: skip
 
 
 def _calibrations() -> tuple[list[str], list[tuple[str, ...]]]:
@@ -65,8 +69,18 @@ def _data() -> tuple[list[str], list[tuple[str, ...]]]:
     from caveat import data
     from caveat.data import segmentation
 
-    found = data.NAMES | segmentation.SETS
-    return ["name", "what it is"], [(name, _first_line(f)) for name, f in found.items()]
+    changes = {
+        "+28x28": data.modifiers.resize,
+        **{f"+{name}": change for name, change in data.PIXELS.items()},
+        **{f"+{name}=3,5": change for name, change in data.LABELS.items()},
+        **{f"+{name}=100": change for name, change in (data.COUNTS | data.SEEDED).items()},
+    }
+    rows = [(name, "set", named.what) for name, named in data.NAMES.items()]
+    rows += [(f"{name}:WHERE", "yours", _first_line(opened)) for name, opened in data.KINDS.items()]
+    rows += [(name, "generated", _first_line(make)) for name, make in data.GENERATED.items()]
+    rows += [(name, "pixels", _first_line(opened)) for name, opened in segmentation.SETS.items()]
+    rows += [(name, "modifier", _first_line(change)) for name, change in changes.items()]
+    return ["name", "kind", "what it is"], rows
 
 
 def _models() -> tuple[list[str], list[tuple[str, ...]]]:

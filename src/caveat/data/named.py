@@ -23,6 +23,8 @@ class Builtin:
     """A set with a reader of its own: `open(split, name=..., batch=...)`. The first of `splits` is the default."""
 
     open: Callable[..., Source]
+    what: str
+    """What it is, in one line."""
     splits: tuple[str, ...] = ("test", "train")
 
 
@@ -31,6 +33,8 @@ class Hosted:
     """Parquet files `folder/SPLIT-*.parquet` under CAVEAT_DATA, else the set `hub` of the Hugging Face hub."""
 
     folder: str
+    what: str
+    """What it is, in one line."""
     hub: str | None = None
     splits: tuple[str, ...] = ("test", "train")
 
