@@ -56,3 +56,36 @@ def test_public_names_are_sorted_and_exist():
             found = importlib.import_module(module)
             assert all(hasattr(found, name) for name in names), module
             assert len(set(names)) == len(names), module
+
+
+def test_the_design_page_names_what_is_there():
+    text = (ROOT / "docs" / "design.md").read_text()
+    layout = text.partition("## 4. Layout")[2].partition("`tests/` mirrors")[0]
+    named = set(re.findall(r"^      ((?:[\w.]+[/ ]?)+?)(?:  |$)", layout, flags=re.MULTILINE))
+    said = {item.rstrip("/") for line in named for item in line.split()}
+    top = {path.name for path in (ROOT / "src" / "caveat").iterdir() if path.suffix == ".py" or path.is_dir()}
+    assert said == {name for name in top if not name.startswith("__")}
+
+
+def test_functions_are_short():
+    """At most 60 lines a function, its signature and docstring apart."""
+    for path in SOURCES:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if not isinstance(node, ast.FunctionDef):
+                continue
+            first = node.body[0]
+            told = isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant)
+            start = first.end_lineno + 1 if told else first.lineno
+            assert node.end_lineno - start < 60, f"{path.name}: {node.name}"
+
+
+def test_packages_are_reachable_after_import_caveat():
+    import caveat
+
+    packages = {
+        path.parent.name for path in SOURCES if path.name == "__init__.py" and len(path.relative_to(ROOT).parts) == 4
+    }
+    internal = {"cli", "graph", "studies", "caveat"}
+    assert packages - internal == {name for name in dir(caveat) if name in packages}
+    for name in packages - internal:
+        assert getattr(caveat, name).__name__ == f"caveat.{name}"

@@ -52,7 +52,7 @@ def test_it_ends_with_the_audit_of_what_it_trained(tmp_path: Path) -> None:
     result = CliRunner().invoke(app, arguments(tmp_path, "--ood", "noise=noise:uniform"), catch_exceptions=False)
     assert result.exit_code == 0, result.output
     record = Record.load(tmp_path / "audit" / "record.json")
-    assert [item.name for item in record.sets] == ["test", "fit", "noise"]
+    assert [item.name for item in record.sets] == ["test", "train", "noise"]
     assert record.sets[0].source == "digits:test"
     assert (tmp_path / "audit" / "report.html").exists()
 

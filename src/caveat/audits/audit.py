@@ -134,21 +134,7 @@ def audit(  # noqa: PLR0913  # the signature is the configuration
             "probes": {name: fitted.arrays(probe)[1] for name, probe in planned.probes.items()},
         }  # fmt: skip
         cache.finish(model, planned.head, keep, sets, about)
-    observed = Observed(
-        known=seen["test"],
-        train=seen.get("train"),
-        ood={name: seen[name] for name in ood},
-        unlabelled={name: seen[name] for name in unlabelled},
-        generated=frozenset(name for name, one in sets.items() if one.generated),
-        head=planned.head,
-        probes=planned.probes,
-        classes=classes,
-        sources={name: (one.source, list(one.shape)) for name, one in sets.items()},
-        batches={name: one.batches for name, one in sets.items()},
-        model=(type(model).__name__, sum(p.numel() for p in model.parameters())),
-        outliers=seen.get("outliers"),
-        left_out=planned.left_out,
-    )
+    observed = _together(model, sets, seen, planned, classes, {"ood": list(ood), "unlabelled": list(unlabelled)})
     judged = assess(observed, replace(options, scores=planned.names), seconds=seconds, say=say)
     if attack_radii:
         before = time.perf_counter()
@@ -163,6 +149,31 @@ def audit(  # noqa: PLR0913  # the signature is the configuration
         judged.seconds["attack"] = _short(time.perf_counter() - before)
     judged.seconds["all"] = _short(time.perf_counter() - started)
     return judged
+
+
+def _together(
+    model: nn.Module,
+    sets: Mapping[str, Opened],
+    seen: Mapping[str, Observations],
+    planned: Plan,
+    classes: tuple[str, ...],
+    roles: Mapping[str, Sequence[str]],
+) -> Observed:
+    return Observed(
+        known=seen["test"],
+        train=seen.get("train"),
+        ood={name: seen[name] for name in roles["ood"]},
+        unlabelled={name: seen[name] for name in roles["unlabelled"]},
+        generated=frozenset(name for name, one in sets.items() if one.generated),
+        head=planned.head,
+        probes=planned.probes,
+        classes=classes,
+        sources={name: (one.source, list(one.shape)) for name, one in sets.items()},
+        batches={name: one.batches for name, one in sets.items()},
+        model=(type(model).__name__, sum(p.numel() for p in model.parameters())),
+        outliers=seen.get("outliers"),
+        left_out=planned.left_out,
+    )
 
 
 def audit_arrays(

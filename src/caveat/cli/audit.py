@@ -70,18 +70,8 @@ def run(
     from caveat.audits.audit import audit, audit_arrays
     from caveat.cli import model as models
     from caveat.cli.progress import steps
-    from caveat.files import write_atomically
-    from caveat.records import gate
 
-    # whatever can be checked before a network runs is checked now: a typo must not cost an audit
-    declared = {
-        option: [named(text, option)[0] for text in given]
-        for option, given in (("--ood", ood), ("--unlabelled", unlabelled))
-    }
-    if logits is None:
-        gate.validate(fail_if, ood=declared["--ood"], unlabelled=declared["--unlabelled"])
-    else:
-        gate.parse(fail_if)
+    _check_conditions(fail_if, ood, unlabelled, arrays=logits is not None)
     norm = _norm(attack_norm)
     with steps() as say:
         if logits is not None:
@@ -128,17 +118,39 @@ def run(
                 made_by=model,
                 say=say,
             )
-        record = record.model_copy(update={"name": name})
         say("writing the report")
-        write(record, output)
-        if fail_if:  # a condition on what this record lacks must not cost the record
-            record = record.model_copy(update={"checks": gate.check(record, fail_if)})
-            write(record, output)
-        if junit is not None:
-            write_atomically(junit, gate.junit(record.checks))
+        record = _written(record.model_copy(update={"name": name}), output, fail_if, junit)
     show(record, output)
     if any(check.failed for check in record.checks):
         raise typer.Exit(1)
+
+
+def _check_conditions(fail_if: list[str], ood: list[str], unlabelled: list[str], *, arrays: bool) -> None:
+    """Whatever can be checked before a network runs is checked then: a typo must not cost an audit."""
+    from caveat.records import gate
+
+    names = {
+        option: [named(text, option)[0] for text in given]
+        for option, given in (("--ood", ood), ("--unlabelled", unlabelled))
+    }
+    if arrays:
+        gate.parse(fail_if)
+    else:
+        gate.validate(fail_if, ood=names["--ood"], unlabelled=names["--unlabelled"])
+
+
+def _written(record: "Record", output: Path, fail_if: list[str], junit: Path | None) -> "Record":
+    """Write the record, then judge it: a condition on what it lacks must not cost the record."""
+    from caveat.files import write_atomically
+    from caveat.records import gate
+
+    write(record, output)
+    if fail_if:
+        record = record.model_copy(update={"checks": gate.check(record, fail_if)})
+        write(record, output)
+    if junit is not None:
+        write_atomically(junit, gate.junit(record.checks))
+    return record
 
 
 def _sets(

@@ -6,9 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from caveat.errors import DataError
+
 if TYPE_CHECKING:
     from torch import nn
 
+    from caveat.data.source import Source
     from caveat.training import History
 
 NAME = "train"
@@ -54,17 +57,25 @@ def run(
     from caveat import posteriors
     from caveat.audits.audit import audit as judge
     from caveat.cli import model as models
-    from caveat.cli.audit import named, show, write
+    from caveat.cli.audit import show, write
     from caveat.cli.progress import steps
     from caveat.errors import known_name
     from caveat.training import members as several
-    from caveat.training import recipe
+    from caveat.training import recipe, run_folder
 
     for name in track:
         known_name("--track", name, posteriors.FROM_TRAINING)
     training = sources.load(data, seed=seed)
     shown = None if outliers is None else sources.load(outliers, like=training, seed=seed)
     goal = recipe.objective(objective, outliers=shown)
+    judged = _judged(test or _test_split(data), ood, seed) if audit else None  # a typo there must not cost a training
+    begun = {
+        "model": model, "weights": _file_hash(weights), "data": data, "contents": run_folder.digest(training),
+        "epochs": epochs, "optimizer": optimizer, "rate": rate, "decay": decay, "batch": batch, "augment": augment,
+        "seed": seed, "objective": objective, "outliers": outliers, "warm_up": warm_up, "track": sorted(track),
+    }  # fmt: skip
+    if run_folder.claim(output, begun):
+        typer.echo("Another number of epochs is another cycle of the learning rate: the training begins anew.")
 
     def one(number: int, checkpoint: Path, watch: Sequence[str] = ()) -> "tuple[nn.Module, History, dict[str, Any]]":
         network = models.load(model, weights, seed=number)
@@ -99,17 +110,11 @@ def run(
         found = posteriors.ensemble.stack([first, *(others.member(k) for k in range(len(others)))])
         posteriors.save(found, output / "ensemble.safetensors")
         tracked = {"ensemble": found, **tracked}
-    for epoch, (loss, accuracy, seconds) in enumerate(
-        zip(history.loss, history.accuracy, history.seconds, strict=True), start=1
-    ):
-        shown = "" if accuracy is None else f", accuracy while training {accuracy:.2%}"
-        typer.echo(f"epoch {epoch}: loss {loss:.4f}{shown}, {seconds:.0f} s")
-    judged = test or _test_split(data)
+    _show(history)
     posterior = next((output / f"{name}.safetensors" for name in tracked), None)
-    if audit and judged is not None:
+    if judged is not None:
         many = models.many(network.eval(), posterior=posterior, dropout=False, draws=None, seed=seed, training=training)
-        known = sources.load(judged, seed=seed)
-        others = {name: sources.load(spec, like=known, seed=seed) for name, spec in map(named, ood)}
+        known, others = judged
         with steps() as say:
             record = judge(
                 many, known, train=training, ood=others, folder=output / "audit", made_by=model, seed=seed, say=say
@@ -119,8 +124,39 @@ def run(
         return
     typer.echo(
         f"Next: caveat audit --model '{model}' --weights {output / 'model.safetensors'} --train '{data}' --test "
-        f"'{judged or 'DATA'}' -o {output / 'audit'}" + (f" --posterior {posterior}" if posterior else "")
+        f"'{test or _test_split(data) or 'DATA'}' -o {output / 'audit'}"
+        + (f" --posterior {posterior}" if posterior else "")
     )
+
+
+def _judged(test: str | None, ood: list[str], seed: int) -> "tuple[Source, dict[str, Source]] | None":
+    """The sets of the audit at the end, opened before the training begins; None if there is no test set."""
+    from caveat import data as sources
+    from caveat.cli.audit import named
+
+    if test is None:
+        return None
+    known = sources.load(test, seed=seed)
+    return known, {name: sources.load(spec, like=known, seed=seed) for name, spec in map(named, ood)}
+
+
+def _file_hash(path: Path | None) -> str | None:
+    import hashlib
+
+    if path is None:
+        return None
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise DataError(f"--weights: cannot read {path} ({error.strerror})") from None
+
+
+def _show(history: "History") -> None:
+    for epoch, (loss, accuracy, seconds) in enumerate(
+        zip(history.loss, history.accuracy, history.seconds, strict=True), start=1
+    ):
+        shown = "" if accuracy is None else f", accuracy while training {accuracy:.2%}"
+        typer.echo(f"epoch {epoch}: loss {loss:.4f}{shown}, {seconds:.0f} s")
 
 
 def _test_split(spec: str) -> str | None:

@@ -99,10 +99,9 @@ def audit_dense(  # noqa: PLR0913  # the signature is the configuration
         for name in plan.names:
             counts[name].add(values[name], group)
         views.offer(answer.picture, answer.logits, answer.labels, group, values[leading])
-    calibrations: list[record.Calibration] = []
-    for name, parameters in (("none", {}), ("temperature", {"temperature": float(fitted.temperature)})):
-        summary, diagram = sums[name].summary(replicas, seed)
-        calibrations.append(record.Calibration(name=name, parameters=parameters, summary=summary, reliability=diagram))
+    calibrations = _calibrations(
+        sums, {"none": {}, "temperature": {"temperature": float(fitted.temperature)}}, replicas, seed
+    )
     classes = list(getattr(test, "classes", None) or map(str, range(len(confusion))))
     edges_of_leading = counts[leading].edges
     shown = views.scenes(leading, float(edges_of_leading[0]), float(edges_of_leading[-1]), [*classes, *plan.kinds])
@@ -136,6 +135,16 @@ def audit_dense(  # noqa: PLR0913  # the signature is the configuration
         notes=_notes(confusion, kept),
         seconds={"all": time.perf_counter() - started},
     )  # fmt: skip
+
+
+def _calibrations(
+    sums: Mapping[str, Sums], parameters: Mapping[str, Mapping[str, float]], replicas: int, seed: int
+) -> list[record.Calibration]:
+    rows: list[record.Calibration] = []
+    for name, values in parameters.items():
+        summary, diagram = sums[name].summary(replicas, seed)
+        rows.append(record.Calibration(name=name, parameters=dict(values), summary=summary, reliability=diagram))
+    return rows
 
 
 def confusion_iou(confusion: Tensor) -> Tensor:

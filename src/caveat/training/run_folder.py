@@ -1,0 +1,70 @@
+"""The folder of a training run: what lies there was made by one network, data and set of options."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from caveat import __version__
+from caveat.data.source import Source
+from caveat.errors import DataError, OptionError
+from caveat.files import read_json, write_atomically
+from caveat.inputs import fingerprints
+
+__all__ = ["NAME", "claim", "digest"]
+
+NAME = "train.json"
+SAMPLES = 512
+"""Pictures that stand for a set: all labels are looked at, but decoding every picture would cost an epoch."""
+
+
+def digest(source: Source) -> str:
+    """SHA-256 of a set's labels and class names, and of 512 of its pictures, evenly spread."""
+    rows = torch.linspace(0, len(source) - 1, min(SAMPLES, len(source)), dtype=torch.float64).long()
+    found = hashlib.sha256(repr((len(source), source.classes, source.shape)).encode())
+    found.update(source.labels.contiguous().numpy().tobytes())
+    found.update(fingerprints(source.take(rows)[0]).numpy().tobytes())
+    return found.hexdigest()
+
+
+def claim(folder: Path, settings: Mapping[str, Any]) -> bool:
+    """Make the folder this run's by writing `train.json`, or make sure that it already is: then the run goes on.
+
+    Another number of `epochs` is another cycle of the learning rate, so that nothing of the old run can be gone on
+    with: its checkpoints are removed, and the run begins anew. Whether that is so is returned.
+
+    Raises
+    ------
+    OptionError
+        If the folder holds a network of other settings: it is neither taken for this one nor written over.
+    DataError
+        If it holds a network of which nothing tells how it was made.
+    """
+    place = folder / NAME
+    own = json.loads(json.dumps({**settings, "caveat_version": __version__}))
+    if not place.exists():
+        there = sorted(path.name for path in folder.glob("*.safetensors")) if folder.is_dir() else []
+        if there:
+            raise DataError(
+                f"output: {folder} holds {there[0]}, but no {NAME} that tells how it was trained; choose another folder"
+            )
+        write_atomically(place, json.dumps(own, indent=1) + "\n")
+        return False
+    there = read_json(place, name="output")
+    there = there if isinstance(there, dict) else {}
+    differing = [key for key in {**there, **own} if there.get(key) != own.get(key)]
+    if set(differing) - {"epochs"}:
+        key = next(key for key in differing if key != "epochs")
+        raise OptionError(
+            f"output: {folder} holds a network trained with {key} = {there.get(key)!r}, this run has {own.get(key)!r}; "
+            "choose another folder (-o)"
+        )
+    if differing:
+        for pattern in ("checkpoint.safetensors", "warm-checkpoint.safetensors", "members/member-*.safetensors"):
+            for path in folder.glob(pattern):
+                path.unlink()
+        write_atomically(place, json.dumps(own, indent=1) + "\n")
+    return bool(differing)
