@@ -86,7 +86,7 @@ def test_killed_at_a_random_moment_it_ends_in_the_same_weights(attempt: int, tmp
         (["--objective", "focal", "--outliers", "letters"], "there is no 'outliers'"),
         (["--warm-up", "1"], "an objective with a weight"),
         (["--objective", "acet", "--warm-up", "2"], "fewer epochs"),
-        (["--optimizer", "lion"], "adam or sgd"),
+        (["--optimizer", "lion"], "expected one of adam, sgd"),
     ],
 )
 def test_misuse_is_told(more: list[str], text: str, tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 """`caveat train`: a network from data, with a loop that can be interrupted."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -55,12 +55,8 @@ def run(
 
     from caveat import data as sources
     from caveat import posteriors
-    from caveat.audits.audit import audit as judge
     from caveat.cli import model as models
-    from caveat.cli.audit import show, write
-    from caveat.cli.progress import steps
     from caveat.errors import known_name
-    from caveat.training import members as several
     from caveat.training import recipe, run_folder
 
     for name in track:
@@ -69,6 +65,8 @@ def run(
     shown = None if outliers is None else sources.load(outliers, like=training, seed=seed)
     goal = recipe.objective(objective, outliers=shown)
     judged = _judged(test or _test_split(data), ood, seed) if audit else None  # a typo there must not cost a training
+    recipe.check(optimizer=optimizer, warm=warm_up, epochs=epochs, goal=goal)
+    models.load(model, weights, seed=seed)  # what cannot be trained must leave no folder behind
     begun = {
         "model": model, "weights": _file_hash(weights), "data": data, "contents": run_folder.digest(training),
         "epochs": epochs, "optimizer": optimizer, "rate": rate, "decay": decay, "batch": batch, "augment": augment,
@@ -101,32 +99,50 @@ def run(
     for name, posterior in tracked.items():
         posteriors.save(posterior, output / f"{name}.safetensors")
     if members > 1:
-        others = several(
-            lambda number, checkpoint: one(number, checkpoint)[0],
-            seeds=range(seed + 1, seed + members),
-            folder=output / "members",
-        )
-        first = posteriors.ensemble.state(network)
-        found = posteriors.ensemble.stack([first, *(others.member(k) for k in range(len(others)))])
-        posteriors.save(found, output / "ensemble.safetensors")
-        tracked = {"ensemble": found, **tracked}
+        tracked = {"ensemble": _ensemble(network, lambda k, place: one(k, place)[0], seed, members, output), **tracked}
     _show(history)
     posterior = next((output / f"{name}.safetensors" for name in tracked), None)
     if judged is not None:
         many = models.many(network.eval(), posterior=posterior, dropout=False, draws=None, seed=seed, training=training)
-        known, others = judged
-        with steps() as say:
-            record = judge(
-                many, known, train=training, ood=others, folder=output / "audit", made_by=model, seed=seed, say=say
-            )
-            write(record, output / "audit")
-        show(record, output / "audit")
-        return
-    typer.echo(
+        return _audited(many, training, judged, output / "audit", model, seed)
+    return typer.echo(
         f"Next: caveat audit --model '{model}' --weights {output / 'model.safetensors'} --train '{data}' --test "
         f"'{test or _test_split(data) or 'DATA'}' -o {output / 'audit'}"
         + (f" --posterior {posterior}" if posterior else "")
     )
+
+
+def _audited(
+    network: "nn.Module",
+    training: "Source",
+    judged: "tuple[Source, dict[str, Source]]",
+    folder: Path,
+    model: str,
+    seed: int,
+) -> None:
+    from caveat.audits.audit import audit
+    from caveat.cli.audit import show, write
+    from caveat.cli.progress import steps
+
+    known, others = judged
+    with steps() as say:
+        record = audit(network, known, train=training, ood=others, folder=folder, made_by=model, seed=seed, say=say)
+        write(record, folder)
+    show(record, folder)
+
+
+def _ensemble(
+    network: "nn.Module", train: "Callable[[int, Path], nn.Module]", seed: int, members: int, output: Path
+) -> Any:
+    """Train the other members, and put them together with the first."""
+    from caveat import posteriors
+    from caveat.training import members as several
+
+    others = several(train, seeds=range(seed + 1, seed + members), folder=output / "members")
+    first = posteriors.ensemble.state(network)
+    found = posteriors.ensemble.stack([first, *(others.member(k) for k in range(len(others)))])
+    posteriors.save(found, output / "ensemble.safetensors")
+    return found
 
 
 def _judged(test: str | None, ood: list[str], seed: int) -> "tuple[Source, dict[str, Source]] | None":

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from caveat.errors import OptionError
+from caveat.errors import OptionError, known_name
 from caveat.files import write_atomically
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from caveat.objectives import Objective
     from caveat.training import History
 
-__all__ = ["logged", "objective", "save_weights", "train"]
+__all__ = ["check", "logged", "objective", "save_weights", "train"]
 
 WARM = 0.001
 """Weight of an objective's second term while it warms up."""
@@ -36,7 +36,6 @@ def objective(text: str, *, outliers: "Source | None" = None) -> "Objective":
         If the name or an option does not exist, a value is out of range, or `outliers` are given and of no use.
     """
     from caveat import data, objectives
-    from caveat.errors import known_name
 
     name, options = named_call(text, "--objective")
     known = objectives.OBJECTIVES | objectives.FOR_RECONSTRUCTION
@@ -90,15 +89,15 @@ def train(  # what varies independently is a separate argument
     from caveat.objectives import cross_entropy
     from caveat.training import History, fit
 
+    goal = cross_entropy if goal is None else goal
+    check(optimizer=optimizer, warm=warm, epochs=epochs, goal=goal)
     batches = data.shuffled(
         training, batch=batch, generator=generator, augment=data.augment.crop_and_flip if augment else None
     )
     if optimizer == "adam":
         steps = torch.optim.Adam(network.parameters(), lr=rate, weight_decay=decay)
-    elif optimizer == "sgd":
-        steps = torch.optim.SGD(network.parameters(), lr=rate, momentum=0.9, nesterov=True, weight_decay=decay)
     else:
-        raise OptionError(f"--optimizer: expected adam or sgd, got {optimizer!r}")
+        steps = torch.optim.SGD(network.parameters(), lr=rate, momentum=0.9, nesterov=True, weight_decay=decay)
     total = max(1, epochs * len(batches))
     schedule: torch.optim.lr_scheduler.LRScheduler
     if track:  # weights that no longer move have no spread to track: the last quarter goes on at a tenth of the rate
@@ -112,11 +111,8 @@ def train(  # what varies independently is a separate argument
         "snapshots": lambda: posteriors.snapshots.start(network, burn_in=last, every=every),
     }
     trackers = {name: makers[name]() for name in track}
-    goal = cross_entropy if goal is None else goal
     phases = [(goal, epochs, checkpoint)]
     if warm:
-        if not 0 < warm < epochs or not hasattr(goal, "weight"):
-            raise OptionError("--warm-up: expected fewer epochs than all, and an objective with a weight")
         early = checkpoint and checkpoint.with_name(f"warm-{checkpoint.name}")
         phases = [(replace(goal, weight=WARM), warm, early), (goal, epochs - warm, checkpoint)]  # pyright: ignore[reportArgumentType]  # has a weight
     history = History()
@@ -133,6 +129,21 @@ def train(  # what varies independently is a separate argument
         )  # fmt: skip
         history = history.followed_by(made)
     return history, {name: tracker.posterior() for name, tracker in trackers.items()}
+
+
+def check(*, optimizer: str, warm: int, epochs: int, goal: "Objective") -> None:
+    """Refuse options that no training can have, before anything is read or written.
+
+    Raises
+    ------
+    OptionError
+        If there is no such optimizer, there are no epochs, or the warm-up does not fit the objective.
+    """
+    known_name("--optimizer", optimizer, ("adam", "sgd"))
+    if epochs < 1:
+        raise OptionError(f"--epochs: expected at least 1, got {epochs}")
+    if warm and (not 0 < warm < epochs or not hasattr(goal, "weight")):
+        raise OptionError("--warm-up: expected fewer epochs than all, and an objective with a weight")
 
 
 def _falling(step: int, *, total: int) -> float:
