@@ -142,7 +142,10 @@ def test_training_mode_is_refused(generator, layer):
     ("batch", "message"),
     [
         ([], "test: expected at least one batch"),
-        ([(torch.rand(3, 1, 8, 8), torch.zeros(2, dtype=torch.long))], "test: expected one label per input, got inputs of shape \\(3"),
+        (
+            [(torch.rand(3, 1, 8, 8), torch.zeros(2, dtype=torch.long))],
+            "test: expected one label per input, got inputs of shape \\(3",
+        ),
         ([(torch.rand(2, 1, 8, 8), torch.zeros(2))], "test: expected integer labels"),
         ([(torch.rand(2, 1, 9, 8), torch.zeros(2, dtype=torch.long))], r"the model fails on inputs of shape \(2, 1, 9"),
         ([(torch.full((2, 1, 8, 8), torch.inf), torch.zeros(2, dtype=torch.long))], "expected finite inputs"),

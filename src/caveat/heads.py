@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from caveat.errors import ModelError, nearest
 from caveat.types import Head
 
-__all__ = ["HeadLayer", "capture", "find", "forward"]
+__all__ = ["HeadLayer", "agrees", "capture", "find", "forward"]
 
 
 @dataclass(frozen=True)
@@ -59,55 +59,69 @@ def find(model: nn.Module, inputs: Tensor, *, name: str | None = None) -> HeadLa
     if name is not None and name not in modules:
         raise ModelError(f"head: the model has no layer {name!r}; {nearest(name, modules)}")
     layers = {name: modules[name]} if name is not None else {k: m for k, m in modules.items() if _could_be_head(m)}
-    outputs: dict[str, Tensor] = {}
+    seen: dict[str, Tensor] = {}
 
     def keep(layer_name: str) -> Callable[..., None]:
-        def hook(_: nn.Module, __: Any, output: Any) -> None:
-            if isinstance(output, Tensor):
-                outputs[layer_name] = output
+        def hook(_: nn.Module, args: tuple[Any, ...]) -> None:
+            if args and isinstance(args[0], Tensor) and args[0].is_floating_point():
+                seen[layer_name] = args[0].detach().clone()  # it may be changed in place later
 
         return hook
 
-    handles = [layer.register_forward_hook(keep(layer_name)) for layer_name, layer in layers.items()]
+    handles = [layer.register_forward_pre_hook(keep(layer_name)) for layer_name, layer in layers.items()]
     try:
         with torch.no_grad():
-            logits = forward(model, inputs)
+            logits = forward(model, inputs.clone()).detach().clone()
     finally:
         for handle in handles:
             handle.remove()
-    for layer_name in reversed(outputs):
-        layer, output = layers[layer_name], outputs[layer_name]
+    for layer_name in reversed(seen):
+        layer = layers[layer_name]
         if not _could_be_head(layer):
             continue
-        if output.ndim == logits.ndim and output.shape == logits.shape and torch.equal(output, logits):
-            return HeadLayer(layer_name, False, _weights(layer))
-        if (
-            isinstance(layer, nn.Conv2d)
-            and output.ndim == 4
-            and logits.ndim == 2
-            and output.shape[1] == logits.shape[1]
-        ):
-            mean = output.mean(dim=(2, 3))
-            if torch.allclose(mean, logits, rtol=1e-4, atol=1e-5 * float(logits.abs().max())):
-                return HeadLayer(layer_name, True, _weights(layer))
+        head, features = _weights(layer), seen[layer_name]
+        for pooled in (False, True):
+            if agrees(head, features.mean(dim=(2, 3)) if pooled and features.ndim == 4 else features, logits):
+                return HeadLayer(layer_name, pooled, head)
     if name is not None:
         raise ModelError(f"head: layer {name!r} ({type(layers[name]).__name__}) does not produce the model's logits")
     raise ModelError(
-        "model: found no linear or 1x1-convolution layer that produces the logits; name it with head=..., or use only "
-        "scores that need logits alone (msp, entropy, margin, gen, max_logit, energy)"
+        "model: found no linear or 1x1-convolution layer whose weight, applied to its input, gives the logits; name it "
+        "with head=..., or use only scores that need logits alone (msp, entropy, margin, gen, max_logit, energy)"
     )
 
 
+def agrees(head: Head, features: Tensor, logits: Tensor) -> bool:
+    """Whether `W f + b` are the logits: the one rule by which a layer is the head.
+
+    A subclass that computes something else, a hook, a change in place, padding: whatever stands between is noticed.
+    """
+    weight, bias = (part.to(torch.float64) for part in head)
+    if features.ndim not in (2, 4) or features.ndim != logits.ndim or features.shape[1] != weight.shape[1]:
+        return False
+    made = torch.einsum("nd...,cd->nc...", features.to(torch.float64), weight)
+    made = made + bias.view(1, -1, *[1] * (made.ndim - 2))
+    if made.shape != logits.shape:
+        return False
+    # what a sum of d products loses in the type of the logits
+    slack = 8 * torch.finfo(logits.dtype).eps * weight.shape[1] ** 0.5
+    size = float(made.abs().max()) + float(bias.abs().max()) + 1e-30
+    return bool((made - logits).abs().max() <= max(slack, 1e-5) * size)
+
+
 def _could_be_head(layer: nn.Module) -> bool:
-    if isinstance(layer, nn.Linear):
-        return True
-    return isinstance(layer, nn.Conv2d) and layer.kernel_size == (1, 1) and layer.stride == (1, 1) and layer.groups == 1
+    weight = getattr(layer, "weight", None)  # of parametrised layers it is computed
+    if not isinstance(weight, Tensor) or not weight.is_floating_point():
+        return False
+    if isinstance(layer, nn.Conv2d):
+        return layer.kernel_size == (1, 1) and layer.stride == (1, 1) and layer.groups == 1
+    return weight.ndim == 2
 
 
 def _weights(layer: nn.Module) -> Head:
-    parameters = dict(layer.named_parameters(recurse=False))
-    weight = parameters["weight"].detach().flatten(1).clone()
-    bias = parameters["bias"].detach().clone() if "bias" in parameters else weight.new_zeros(len(weight))
+    weight: Tensor = getattr(layer, "weight").detach().flatten(1).clone()  # noqa: B009  # a parameter or computed
+    bias: Tensor | None = getattr(layer, "bias", None)
+    bias = weight.new_zeros(len(weight)) if not isinstance(bias, Tensor) else bias.detach().clone()
     if weight.dtype in (torch.float16, torch.bfloat16):  # as the features are kept: scores want single precision
         weight, bias = weight.float(), bias.float()
     return weight, bias
@@ -122,8 +136,8 @@ def capture(model: nn.Module, layer: HeadLayer) -> Generator[list[Tensor]]:
     seen: list[Tensor] = []
 
     def hook(_: nn.Module, args: tuple[Any, ...]) -> None:
-        features = args[0]
-        seen[:] = [features.mean(dim=(2, 3)) if layer.pooled else features]
+        # a copy: what comes after may change it in place
+        seen[:] = [args[0].mean(dim=(2, 3)) if layer.pooled else args[0].clone()]
 
     handle = model.get_submodule(layer.name).register_forward_pre_hook(hook)
     try:

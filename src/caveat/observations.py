@@ -137,8 +137,8 @@ def observe(
             version = None if inputs.is_inference() else inputs._version
             if features and layer is None:
                 with torch.inference_mode():
-                    run(model, inputs[:2], name)  # so that a broken model is not taken for one without a head
-                layer = heads.find(model, inputs[:2], name=head if isinstance(head, str) else None)
+                    run(model, inputs[:2].clone(), name)  # so that a broken model is not taken for one without a head
+                layer = heads.find(model, inputs[:16], name=head if isinstance(head, str) else None)
             logits, seen, probed = glance(
                 model, inputs, layer if features else None, probes, f"batch {number} of {name}"
             )
@@ -172,6 +172,13 @@ def glance(
         ):
             logits = run(model, inputs, where)
         features = seen[0].detach() if seen else None
+        silent = [name for name in wanted if not calls.get(name)]
+        if silent or (head is not None and features is None):
+            which = silent[0] if silent else head.name if head else ""
+            raise ModelError(
+                f"model: its layer {which!r} was not called where it could be watched: the model is compiled, scripted "
+                "or wrapped; give the network itself, or use only scores from logits"
+            )
         activations = {name: made[-1].output for name, made in calls.items() if made}
         look = Look(model, inputs, logits, activations, calls)
         probed = {name: _wide(probe(look).detach()) for name, probe in probes.items()}

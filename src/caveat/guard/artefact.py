@@ -57,7 +57,7 @@ class Manifest(Part):
     created: str
     model: str
     """How the network was made, for people: never imported."""
-    head: str
+    head: str | None
     pooled: bool
     classes: list[str]
     shape: list[int]

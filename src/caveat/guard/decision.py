@@ -43,7 +43,7 @@ class Decision:
     """Ascending scores of in-distribution data that nothing was fitted on."""
     reference_wrong: Bool[Tensor, " m"]
     """Which of these answers were wrong."""
-    head: str
+    head: str | None
     pooled: bool
     classes: tuple[str, ...]
     shape: tuple[int, ...]
@@ -191,7 +191,7 @@ def of(  # noqa: PLR0913  # the signature is the configuration
     rank = rank[evenly(len(rank), REFERENCE)]
     held = promise(scores[rank], wrong[rank], keep=keep, max_error=max_error, against=against)
     return Decision(
-        scored, probe, calibration, calibrated, held, scores[rank], wrong[rank], head.name if head else "",
+        scored, probe, calibration, calibrated, held, scores[rank], wrong[rank], head.name if head else None,
         head.pooled if head else False, classes or tuple(map(str, range(held_out.logits.shape[1]))), shape, why,
     )  # fmt: skip
 

@@ -44,7 +44,7 @@ class Guard(nn.Module):
         self.model = model
         self.decision = decision
         self._head: heads.HeadLayer | None = None
-        if decision.head:
+        if decision.head is not None:
             if decision.head not in dict(model.named_modules()):
                 raise ModelError(
                     f"model: the guard takes its features before {decision.head!r}; the model has no such layer"

@@ -37,7 +37,7 @@ class Sample:
     @cached_property
     def stages(self) -> Mapping[str, Tensor]:
         """Activations of a few inputs, by layer."""
-        found = stages.activations(self.model, self.inputs[:2])
+        found = stages.activations(self.model, self.inputs[:2].clone())
         if not found:
             raise OptionError("scores: this one needs layers before the logits; the model has none that give tensors")
         return found
@@ -48,7 +48,7 @@ class Sample:
         if self.head is None:
             raise OptionError("scores: this one needs the head of the model")
         with torch.no_grad(), heads.capture(self.model, self.head) as seen:
-            self.model(self.inputs[:2])
+            self.model(self.inputs[:2].clone())
         return seen[0]
 
 

@@ -15,6 +15,9 @@ from caveat.types import Drawing, Probe
 
 __all__ = ["Plan", "plan"]
 
+LOOKED_AT = 16
+"""Inputs that the head is found by: enough to tell an identity from a clamp or a rectifier."""
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -69,14 +72,14 @@ def plan(
     evaluation.check(model)
     names, explicit = list(names), set(explicit)
     left_out: dict[str, str] = {}
-    first = moved(first[:2], model)
+    first = moved(first[:LOOKED_AT], model)
     layer = None
     asking = [name for name in names if kind_of(name).needs_features or kind_of(name).needs_head]
     if asking and not isinstance(model, Drawing):
         with torch.no_grad():
             run(model, first.clone(), "test")  # so that a broken model is not taken for one without a head
         try:
-            layer = heads.find(model, first, name=head)
+            layer = heads.find(model, first.clone(), name=head)
         except ModelError as error:
             if head is not None or explicit & set(asking):
                 raise
@@ -88,7 +91,7 @@ def plan(
         if kind.probe is None or kind.signal_of(name) in probes:
             continue
         if sample is None or (kind.needs_options and len(sample.labels) == 0):
-            inputs, labels = options() if kind.needs_options else (first, torch.empty(0, dtype=torch.int64))
+            inputs, labels = options() if kind.needs_options else (first.clone(), torch.empty(0, dtype=torch.int64))
             sample = Sample(model, moved(inputs, model), labels, layer)
         try:
             probes[kind.signal_of(name)] = kind.probe(kind.table[name], sample)
