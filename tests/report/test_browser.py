@@ -106,10 +106,14 @@ def test_the_slider_starts_at_95_percent_and_changes_the_numbers(
     check(start - 1)
     move(page, 40)
     check(40)
-    page.click("text=keep 99 %")
+    page.click("text=accept 99 %")
     check(next(i for i, share in enumerate(kept) if share >= 0.99 - 1e-5))
     move(page, 0)
     assert numbers(page, "#threshold-value data") == [sweep.thresholds[0]]
+
+
+def unfold(page: Any) -> None:
+    page.evaluate("document.querySelectorAll('details').forEach(e => { e.open = true; })")
 
 
 def curve(page: Any, name: str) -> str:
@@ -133,7 +137,9 @@ def settled(page: Any, score: str, ood: str) -> None:
 
 def test_a_cell_shows_its_curves_and_values(record: Record, place: Path, visit: Callable[..., Any]) -> None:
     page = visit(place)
-    page.locator("[data-chart=roc]").scroll_into_view_if_needed()
+    unfold(page)
+    for name in ("roc", "precision_recall"):
+        page.locator(f"[data-chart={name}]").scroll_into_view_if_needed()
     settled(page, "knn", "kmnist")
     before = {name: curve(page, name) for name in ("roc", "precision_recall")}
     row = next(i for i, item in enumerate(record.scores) if item.name == "msp")
@@ -217,6 +223,7 @@ def test_script_and_python_write_numbers_alike(place: Path, visit: Callable[...,
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_all_charts_are_drawn_in_the_scheme_s_colours(scheme: str, place: Path, visit: Callable[..., Any]) -> None:
     page = visit(place, scheme=scheme)
+    unfold(page)
     assert page.locator(".chart svg").count() < 7  # lazily
     height = "document.documentElement.scrollHeight"
     before = page.evaluate(height)
@@ -240,6 +247,7 @@ def test_a_narrow_screen_has_no_sideways_scroll(
     long = build(scores=3, sets=8, rename=lambda text: text + "_with_a_very_long_name" * 3, full=True)
     write(long, tmp_path / "long.html")
     page = visit(tmp_path / "long.html", width=width, height=780, touch=True)
+    unfold(page)
     for i in range(page.locator(".chart").count()):
         page.locator(".chart").nth(i).scroll_into_view_if_needed()
     page.wait_for_timeout(200)
@@ -265,6 +273,7 @@ def test_hostile_names_do_nothing(build: Callable[..., Record], tmp_path: Path, 
     write(build(scores=2, sets=2, rename=lambda text: text + evil, full=True), tmp_path / "evil.html")
     page = visit(tmp_path / "evil.html")
     page.on("dialog", lambda dialog: pytest.fail("a name ran as script"))
+    unfold(page)
     page.locator("[data-chart=quantiles]").scroll_into_view_if_needed()
     page.wait_for_timeout(300)
     assert page.locator("img[src=x]").count() == 0
@@ -286,6 +295,7 @@ def test_a_large_page_answers_at_once(large: Record, tmp_path: Path, visit: Call
 def test_all_the_optional_parts_open_quietly(full: Record, tmp_path: Path, visit: Callable[..., Any]) -> None:
     write(full, tmp_path / "full.html")
     page = visit(tmp_path / "full.html", scheme="dark")
+    unfold(page)
     charts = page.locator(".chart")
     for i in range(charts.count()):
         charts.nth(i).scroll_into_view_if_needed()
@@ -332,11 +342,11 @@ def test_a_comparison_opens_quietly_and_sorts(full: Record, build: Callable[...,
                                               visit: Callable[..., Any]) -> None:  # fmt: skip
     compare.write({"nine": full, "eight": build(scores=8, full=True)}, tmp_path / "compare.html")
     page = visit(tmp_path / "compare.html")
-    page.click("#OOD details summary >> nth=0")
-    table = "#OOD details table >> nth=0"
+    page.click("#ood details summary >> nth=0")
+    table = "#ood details table >> nth=0"
     page.click(f"{table} >> thead th:nth-child(2) .sort")
     values = page.eval_on_selector(
-        "#OOD details table", "t => [...t.tBodies[0].rows].map(r => Number(r.cells[1].querySelector('data').value))"
+        "#ood details table", "t => [...t.tBodies[0].rows].map(r => Number(r.cells[1].querySelector('data').value))"
     )
     assert values == sorted(values, reverse=True)
     assert len(values) == 8
@@ -355,3 +365,97 @@ def test_a_comparison_of_many_has_no_sideways_scroll(
     for width in (1200, 360):
         page = visit(tmp_path / "compare.html", width=width, height=780)
         assert page.evaluate("document.documentElement.scrollWidth") == width
+
+
+def test_the_slider_starts_at_the_guard_s_threshold(full: Record, tmp_path: Path, visit: Callable[..., Any]) -> None:
+    write(full, tmp_path / "full.html")
+    page = visit(tmp_path / "full.html")
+    guard = full.operating[1]
+    assert numbers(page, "#threshold-value data") == [guard.threshold]
+    share, error = numbers(page, "#slider-says data")
+    assert share == pytest.approx(guard.accepted["mnist"])
+    assert error == pytest.approx(guard.error)
+    for item in full.sets:
+        if item.role == "ood":
+            assert numbers(page, f"[data-bar='{item.name}'] data") == [guard.accepted[item.name]]
+    assert page.inner_text("[data-mark='1']") == "the guard\N{RIGHT SINGLE QUOTATION MARK}s"
+    assert page.get_attribute("[data-mark='1']", "aria-pressed") == "true"
+    page.select_option("#threshold [data-pick=score]", label="msp")  # no guard is previewed with it
+    assert page.inner_text("[data-mark='1']") == "accept 95 %"
+
+
+@pytest.mark.parametrize(("width", "most"), [(1200, 9000), (390, 14_500)])
+def test_a_page_is_not_endless_and_nothing_is_cut_off(
+    width: int, most: int, full: Record, tmp_path: Path, visit: Callable[..., Any]
+) -> None:
+    write(full, tmp_path / "full.html")
+    page = visit(tmp_path / "full.html", width=width)
+    # About 8,000 for the demo; this record has every optional part, too.
+    assert page.evaluate("document.documentElement.scrollHeight") < most
+    assert page.evaluate("document.documentElement.scrollWidth") == width
+    unfold(page)
+    cut = page.evaluate(
+        """() => [...document.querySelectorAll('table')].filter(t => {
+            const box = t.closest('.wide');
+            return !box || (t.scrollWidth > box.clientWidth + 1 && getComputedStyle(box).overflowX !== 'auto');
+        }).length"""
+    )
+    assert cut == 0
+    # What is written fits into its card.
+    out = page.evaluate(
+        """() => [...document.querySelectorAll('.card .much, .bar .much, .tiles dd')].filter(e => {
+            const card = e.closest('.card, .tiles > div').getBoundingClientRect();
+            return e.getBoundingClientRect().right > card.right + 1 || e.scrollWidth > e.clientWidth + 1;
+        }).map(e => e.textContent)"""
+    )
+    assert out == []
+
+
+def test_the_heat_map_s_legend_is_as_wide_as_its_words(full: Record, tmp_path: Path, visit: Callable[..., Any]) -> None:
+    write(full, tmp_path / "full.html")
+    page = visit(tmp_path / "full.html")
+    box, ramp = page.locator("p.scale").bounding_box(), page.locator(".ramp").bounding_box()
+    assert box["width"] > 300
+    assert 0 < ramp["x"] - box["x"] < box["width"]
+    assert box["height"] < 40
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_text_has_contrast(scheme: str, full: Record, tmp_path: Path, visit: Callable[..., Any]) -> None:
+    write(full, tmp_path / "full.html")
+    page = visit(tmp_path / "full.html", scheme=scheme)
+    unfold(page)
+    low = page.evaluate(CONTRAST)
+    assert low == []
+
+
+CONTRAST = """() => {
+    // WCAG 2: relative luminance; the canvas turns any CSS colour into sRGB.
+    const canvas = document.createElement('canvas').getContext('2d', { willReadFrequently: true });
+    canvas.canvas.width = canvas.canvas.height = 1;
+    const layers = (colours) => {
+        canvas.clearRect(0, 0, 1, 1);
+        for (const colour of colours) { canvas.fillStyle = colour; canvas.fillRect(0, 0, 1, 1); }
+        return [...canvas.getImageData(0, 0, 1, 1).data].slice(0, 3).map(v => v / 255);
+    };
+    const light = (rgb) => rgb.map(v => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)
+        .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
+    const found = [];
+    for (const element of document.querySelectorAll('main *, header *, nav *, footer *')) {
+        const own = [...element.childNodes].some(node => node.nodeType === 3 && node.textContent.trim());
+        if (!own || !element.checkVisibility() || element.closest('svg, select, noscript')) continue;
+        const style = getComputedStyle(element), below = [];
+        let opacity = 1;
+        for (let at = element; at; at = at.parentElement) {
+            below.unshift(getComputedStyle(at).backgroundColor);
+            opacity *= Number(getComputedStyle(at).opacity);
+        }
+        const back = layers(below), ink = layers([...below, style.color]);
+        const mixed = ink.map((v, i) => v * opacity + back[i] * (1 - opacity));
+        const [a, b] = [light(mixed), light(back)].sort((x, y) => y - x);
+        const ratio = (a + 0.05) / (b + 0.05);
+        const text = element.textContent.trim().slice(0, 30);
+        if (ratio < 4.5) found.push(`${ratio.toFixed(2)} ${element.tagName}.${element.className} ${text}`);
+    }
+    return [...new Set(found)].slice(0, 20);
+}"""
