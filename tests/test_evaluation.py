@@ -66,11 +66,15 @@ def exported_inside(net):
     return outer
 
 
+def quantised(net):
+    return torch.ao.quantization.quantize_dynamic(net, {nn.Linear}, dtype=torch.qint8)
+
+
 def plain(net):
     return net
 
 
-FORMS = [plain, scripted, traced, frozen, symbolic, exported, decomposed, compiled, inside, exported_inside]
+FORMS = [plain, quantised, scripted, traced, frozen, symbolic, exported, decomposed, compiled, inside, exported_inside]
 BAKED = [traced, symbolic, exported, decomposed, exported_inside]
 
 

@@ -51,7 +51,7 @@ def check(model: nn.Module) -> None:
             )
         if _exported(layer):
             passed |= set(layer.modules())
-        elif getattr(layer, "training", False):  # frozen scripts have no mode
+        elif getattr(layer, "training", False) and not _modeless(layer):  # frozen scripts have no mode
             raise ModelError(
                 f"model: expected a model in evaluation mode, but {who} is in training mode: call model.eval()"
             )
@@ -65,6 +65,11 @@ def check(model: nn.Module) -> None:
 def _exported(layer: nn.Module) -> bool:
     """Whether it is a list of elementary operations: modes mean nothing to it, and it cannot change them."""
     return isinstance(layer, fx.GraphModule) and any(isinstance(node.target, OpOverload) for node in layer.graph.nodes)
+
+
+def _modeless(layer: nn.Module) -> bool:
+    """Whether it is quantised: such layers do the same in any mode, and leave the conversion in training mode."""
+    return type(layer).__module__.startswith("torch.ao.nn.quantized") and not getattr(layer, "dropout", 0)
 
 
 def _normalises_by_batch(layer: nn.Module) -> bool:

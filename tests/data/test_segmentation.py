@@ -206,7 +206,7 @@ def test_broken_files(camvid: Path, hazards: Path):
         open_camvid("test", root=camvid)
     listing = hazards / "test" / "test.odgt"
     for text, message in (
-        ("[{]", "expected entries"),
+        ("[{]", "is not JSON"),
         (json.dumps([{"fpath_img": "x.png"}]), "expected entries"),
         (json.dumps([{"fpath_img": "../../x.png", "fpath_segm": "y.png"}]), "outside of the set"),
     ):
