@@ -6,13 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from caveat import __version__
 from caveat.data.source import Source
 from caveat.errors import DataError, OptionError
-from caveat.files import read_json, write_atomically
+from caveat.files import parse_json, read_json, write_atomically
 from caveat.inputs import fingerprints
+from caveat.sampling import evenly
 
 __all__ = ["NAME", "claim", "digest"]
 
@@ -23,7 +22,7 @@ SAMPLES = 512
 
 def digest(source: Source) -> str:
     """SHA-256 of a set's labels and class names, and of 512 of its pictures, evenly spread."""
-    rows = torch.linspace(0, len(source) - 1, min(SAMPLES, len(source)), dtype=torch.float64).long()
+    rows = evenly(len(source), SAMPLES)
     found = hashlib.sha256(repr((len(source), source.classes, source.shape)).encode())
     found.update(source.labels.contiguous().numpy().tobytes())
     found.update(fingerprints(source.take(rows)[0]).numpy().tobytes())
@@ -44,7 +43,8 @@ def claim(folder: Path, settings: Mapping[str, Any]) -> bool:
         If it holds a network of which nothing tells how it was made.
     """
     place = folder / NAME
-    own = json.loads(json.dumps({**settings, "caveat_version": __version__}))
+    # as it is read back: tuples are lists
+    own = parse_json(json.dumps({**settings, "caveat_version": __version__}), name="output", where=NAME, constants=True)
     if not place.exists():
         there = sorted(path.name for path in folder.glob("*.safetensors")) if folder.is_dir() else []
         if there:
@@ -53,7 +53,7 @@ def claim(folder: Path, settings: Mapping[str, Any]) -> bool:
             )
         write_atomically(place, json.dumps(own, indent=1) + "\n")
         return False
-    there = read_json(place, name="output")
+    there = read_json(place, name="output", constants=True)
     there = there if isinstance(there, dict) else {}
     differing = [key for key in {**there, **own} if there.get(key) != own.get(key)]
     if set(differing) - {"epochs"}:

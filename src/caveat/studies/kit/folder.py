@@ -31,7 +31,7 @@ def claim(folder: Path, *, study: str, scale: Scale, seed: int, size: Any) -> No
     own = parse_json(json.dumps(whole, default=_name), name="study", where=NAME, constants=True)
     place = folder / NAME
     if place.exists():
-        there = read_json(place, name="study")
+        there = read_json(place, name="study", constants=True)
         if there != own:
             raise OptionError(f"study: {folder} holds {_difference(there, own)}: choose another folder (-o)")
         return
