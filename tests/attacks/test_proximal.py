@@ -26,7 +26,7 @@ def test_shrink_is_the_exact_minimiser():
     assert (best - value < 1e-3).all()
 
 
-def test_the_one_dimensional_problem_of_which_rivals_return_0():
+def test_the_one_dimensional_problem_of_which_ead_as_commonly_coded_returns_0():
     """(d - 0.5)^2 / 2 + 0.005 |d| is least at 0.495; a threshold without the step's length misses it."""
     lowest = sparsest(
         lambda x: 0.5 * (x - 0.5).square().sum(1), torch.zeros(1, 1).double(), penalty=0.005, tolerance=1e-12

@@ -1,4 +1,5 @@
-"""Vector, matrix and Dirichlet calibration: known maps, the written-out objective, and the rivals' ruin."""
+"""Vector, matrix and Dirichlet calibration: known maps, the written-out objective, and what ruins
+TorchUncertainty's."""
 
 import math
 from collections.abc import Callable

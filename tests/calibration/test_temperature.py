@@ -1,4 +1,5 @@
-"""Temperature scaling: closed forms, a general optimiser as oracle, and the rivals' failures as regressions."""
+"""Temperature scaling: closed forms, a general optimiser as oracle, and as regressions what netcal and TorchUncertainty
+fail at."""
 
 import math
 from collections.abc import Sequence

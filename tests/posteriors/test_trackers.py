@@ -145,7 +145,7 @@ def test_swag_collects_means_variances_and_deviations() -> None:
 
 
 def test_swag_draws_move_all_tensors_together_by_one_low_rank_vector() -> None:
-    # a rival draws one vector a tensor: its draws of low rank K have rank K * tensors
+    # TorchUncertainty 0.13 draws one vector a tensor: its draws of low rank K have rank K * tensors
     zeros = {"a": torch.zeros(5, dtype=torch.float64), "b": torch.zeros(7, dtype=torch.float64)}
     deviations = {
         name: torch.randn(3, len(value), generator=seeded(len(value))).double() for name, value in zeros.items()

@@ -6,13 +6,13 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-from tests.references.peers import FOLDER, load_rival
+from tests.references.peers import FOLDER, load_pytorch_ood
 
 
 @pytest.fixture(scope="session")
-def rival() -> Iterator[ModuleType]:
+def pytorch_ood() -> Iterator[ModuleType]:
     """The detectors of pytorch-ood."""
-    found = load_rival()
+    found = load_pytorch_ood()
     if found is None:
         pytest.skip(f"pytorch-ood is not in {FOLDER}: run make references")
     with warnings.catch_warnings():

@@ -1,4 +1,4 @@
-"""Known digits 0-5 against OOD 6-9 and pictures of no digit: AUROC of our scores, beside a rival's.
+"""Known digits 0-5 against OOD 6-9 and pictures of no digit: AUROC of our scores, beside those of pytorch-ood.
 
 Small enough to run anywhere: scikit-learn's 8x8 digits, 70/30 split, a network of 24,000 weights, 40 epochs, 5 seeds.
 `python -m tests.references.digits_osr` writes docs/gallery/digits-osr.md.
@@ -11,7 +11,7 @@ from pathlib import Path
 from types import ModuleType
 
 import torch
-from tests.references.peers import load_rival
+from tests.references.peers import load_pytorch_ood
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
@@ -24,7 +24,7 @@ from caveat.types import Head
 
 PAGE = Path(__file__).parents[2] / "docs" / "gallery" / "digits-osr.md"
 SETS = ("digits 6-9", "uniform", "gauss", "inverted", "shuffled")
-# What pytorch-ood 0.4.0 got on another network of this kind, when the rivals were studied: mean (sd) of 5 seeds for
+# What pytorch-ood 0.4.0 got on another network of this kind, when it was studied: mean (sd) of 5 seeds for
 # digits 6-9, the mean for the other sets.
 STUDIED: dict[str, tuple[str, tuple[float, ...]]] = {
     "gaussian_mixture": ("GMM", (97.96, 0.29, 99.94, 99.52, 100.00, 99.83)),
@@ -59,9 +59,9 @@ shuffled. A network of three convolutions (16, 32 and 64 channels, mean over pix
 {epochs} epochs with Adam on {seeds} seeds; its mean accuracy on known test digits is {accuracy:.1f} %. Scores have
 their default options, but 5 neighbours and 16 principal directions, as in the study.
 
-The tables show AUROC in percent, 100 is perfect, mean (standard deviation) over seeds. *Ours* and *rival, same network*
-use the same features; *rival, as studied* is what pytorch-ood 0.4.0 got on a network of the same kind in our study of
-the field, with another training, so that its figures are to be met within the spread, not to the digit.
+The tables show AUROC in percent, 100 is perfect, mean (standard deviation) over seeds. *Ours* and *pytorch-ood,
+same network* use the same features; *pytorch-ood, as studied* is what version 0.4.0 got on a network of the same kind
+in our study of the field, with another training, so that its figures are to be met within the spread, not to the digit.
 """
 
 
@@ -111,33 +111,33 @@ def fitted(known: Observations, head: Head) -> dict[str, object]:
     return found
 
 
-def rivals(rival: ModuleType, known: Observations, layer: nn.Linear) -> dict[str, object]:
-    """The rival's detectors on the same features, by our names."""
+def detectors(peer: ModuleType, known: Observations, layer: nn.Linear) -> dict[str, object]:
+    """pytorch-ood's detectors on the same features, by our names."""
     features, labels, logits, maps = known.features, known.labels, known.logits, known.features[:, :, None, None]
     weight, bias = layer.weight.detach(), layer.bias.detach()
-    on_maps = lambda found: layer(found.flatten(1))  # noqa: E731  # what the rival asks for
+    on_maps = lambda found: layer(found.flatten(1))  # noqa: E731  # what pytorch-ood asks for
     made = {
-        "gaussian_mixture": rival.GMM(None), "relative_mahalanobis": rival.RMD(None),
-        "mahalanobis": rival.Mahalanobis(None), "knn": rival.KNN(None, k=5), "vim": rival.ViM(None, 16, weight, bias),
-        "nnguide": rival.NNGuide(None, layer), "she": rival.SHE(None, layer), "pnml": rival.PNML(None, layer),
-        "dice": rival.DICE(None, weight, bias, p=0.7),
+        "gaussian_mixture": peer.GMM(None), "relative_mahalanobis": peer.RMD(None),
+        "mahalanobis": peer.Mahalanobis(None), "knn": peer.KNN(None, k=5), "vim": peer.ViM(None, 16, weight, bias),
+        "nnguide": peer.NNGuide(None, layer), "she": peer.SHE(None, layer), "pnml": peer.PNML(None, layer),
+        "dice": peer.DICE(None, weight, bias, p=0.7),
     }  # fmt: skip
     found = {name: ("features", one.fit_features(features, labels).predict_features) for name, one in made.items()}
-    for name, one in {"fdbd": rival.fDBD(None, layer), "nci": rival.NCI(None, layer)}.items():
+    for name, one in {"fdbd": peer.fDBD(None, layer), "nci": peer.NCI(None, layer)}.items():
         found[name] = ("features", one.fit_features(features).predict_features)
-    found["lts"] = ("features", rival.LTS(None, layer).predict_features)
-    gradient = rival.GradNorm(layer, param_filter=lambda name: name == "weight").to("cpu")
+    found["lts"] = ("features", peer.LTS(None, layer).predict_features)
+    gradient = peer.GradNorm(layer, param_filter=lambda name: name == "weight").to("cpu")
     found["gradnorm"] = ("features", gradient.predict)
-    shaped = {name: make(None, on_maps) for name, make in {"react": rival.ReAct, "vra": rival.VRA}.items()}
+    shaped = {name: make(None, on_maps) for name, make in {"react": peer.ReAct, "vra": peer.VRA}.items()}
     shaped = {name: one.fit_feature_maps(maps, labels) for name, one in shaped.items()}
-    shaped["scale"] = rival.SCALE(None, on_maps)
-    shaped |= {f"ash_{v}": rival.ASH(None, on_maps, variant=f"ash-{v}") for v in "spb"}
+    shaped["scale"] = peer.SCALE(None, on_maps)
+    shaped |= {f"ash_{v}": peer.ASH(None, on_maps, variant=f"ash-{v}") for v in "spb"}
     for name, one in shaped.items():
         found[name] = ("features", lambda x, one=one: one.predict_feature_maps(x[:, :, None, None]))
-    plain = {"msp": rival.MaxSoftmax, "max_logit": rival.MaxLogit, "energy": rival.EnergyBased}
-    plain |= {"entropy": rival.Entropy, "gen": rival.GEN}
+    plain = {"msp": peer.MaxSoftmax, "max_logit": peer.MaxLogit, "energy": peer.EnergyBased}
+    plain |= {"entropy": peer.Entropy, "gen": peer.GEN}
     found |= {name: ("logits", make(None).predict_logits) for name, make in plain.items()}
-    for name, make in {"kl_matching": rival.KLMatching, "openmax": rival.OpenMax}.items():
+    for name, make in {"kl_matching": peer.KLMatching, "openmax": peer.OpenMax}.items():
         found[name] = ("logits", make(None).fit_logits(logits, labels).predict_logits)
     return found
 
@@ -156,9 +156,9 @@ def judged(detectors: dict[str, object], test: Observations, ood: dict[str, Obse
 
 
 def one_seed(
-    seed: int, epochs: int, rival: ModuleType | None
+    seed: int, epochs: int, peer: ModuleType | None
 ) -> tuple[float, dict[str, list[float]], dict[str, list[float]]]:
-    """Accuracy, our rows and the rival's."""
+    """Accuracy, our rows and pytorch-ood's."""
     generator = torch.Generator().manual_seed(seed)
     images, labels = digits()
     order = torch.randperm(int((labels < 6).sum()), generator=generator)
@@ -179,7 +179,7 @@ def one_seed(
     other = {name: observe(model, [(x, torch.full((len(x),), -1))], head=head) for name, x in foreign.items()}
     layer = model[-1].requires_grad_(False)
     accuracy = 100 * float((seen.logits.argmax(dim=1) == seen.labels).float().mean())
-    theirs = judged(rivals(rival, known, layer), seen, other) if rival is not None else {}
+    theirs = judged(detectors(peer, known, layer), seen, other) if peer is not None else {}
     return accuracy, judged(fitted(known, head.head), seen, other), theirs
 
 
@@ -190,12 +190,17 @@ def cell(values: list[float]) -> str:
 def table(ours: list[dict[str, list[float]]], theirs: list[dict[str, list[float]]]) -> list[str]:
     """Two Markdown tables: digits 6-9 in detail, then our means on all sets."""
     names = sorted(ours[0], key=lambda name: -statistics.mean(seed[name][0] for seed in ours))
-    lines = ["## Digits 6-9", "", "| score | ours | rival, same network | rival, as studied |", "|---|---|---|---|"]
+    lines = [
+        "## Digits 6-9",
+        "",
+        "| score | ours | pytorch-ood, same network | pytorch-ood, as studied |",
+        "|---|---|---|---|",
+    ]
     for name in names:
         same = cell([seed[name][0] for seed in theirs]) if theirs and name in theirs[0] else ""
         studied = f"{STUDIED[name][1][0]:.2f} ({STUDIED[name][1][1]:.2f})" if name in STUDIED else ""
         lines.append(f"| {name} | {cell([seed[name][0] for seed in ours])} | {same} | {studied} |")
-    lines += ["", "## The other sets: ours / rival, same network / rival, as studied", ""]
+    lines += ["", "## The other sets: ours / pytorch-ood, same network / pytorch-ood, as studied", ""]
     lines += ["| score | " + " | ".join(SETS[1:]) + " |", "|---" * len(SETS) + "|"]
     for name in names:
         row = []
@@ -209,10 +214,10 @@ def table(ours: list[dict[str, list[float]]], theirs: list[dict[str, list[float]
 
 
 def run(*, seeds: int, epochs: int) -> tuple[float, list[str], dict[str, float]]:
-    """Mean accuracy, the tables, and the largest difference of a seed's AUROC to the rival's by score."""
+    """Mean accuracy, the tables, and the largest difference of a seed's AUROC to pytorch-ood's by score."""
     torch.set_num_threads(1)
-    rival = load_rival()
-    found = [one_seed(seed, epochs, rival) for seed in range(seeds)]
+    peer = load_pytorch_ood()
+    found = [one_seed(seed, epochs, peer) for seed in range(seeds)]
     ours, theirs = [part[1] for part in found], [part[2] for part in found if part[2]]
     gaps = {
         name: max(abs(a - b) for x, y in zip(ours, theirs, strict=True) for a, b in zip(x[name], y[name], strict=True))
@@ -229,7 +234,7 @@ def main() -> None:
     started = time.perf_counter()
     accuracy, lines, gaps = run(seeds=seeds, epochs=epochs)
     print("\n".join(lines))
-    print("largest difference to the rival on the same network, AUROC points of one seed and set:")
+    print("largest difference to pytorch-ood on the same network, AUROC points of one seed and set:")
     print({name: round(gap, 3) for name, gap in sorted(gaps.items(), key=lambda item: -item[1])})
     print(f"{time.perf_counter() - started:.0f} s")
     if not smoke:

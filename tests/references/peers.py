@@ -24,7 +24,7 @@ def load_peer(name: str) -> ModuleType | None:
         return importlib.import_module(name)
 
 
-def load_rival() -> ModuleType | None:
+def load_pytorch_ood() -> ModuleType | None:
     """The detectors of pytorch_ood, or None where it is not installed.
 
     PyPI's torchvision has no compiled operators for a CPU build of torch; declaring two of them lets it be imported.
@@ -39,5 +39,5 @@ def load_rival() -> ModuleType | None:
             _operators[0].define(operator + "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        import pytorch_ood.detector as rival
-    return rival
+        import pytorch_ood.detector as pytorch_ood
+    return pytorch_ood

@@ -93,7 +93,7 @@ def test_pgd_is_as_strong_as_both(foolbox, torchattacks, case):
         wrapped, inputs, labels, epsilons=radius
     )
     second = torchattacks.PGD(model, eps=radius, alpha=2.5 * radius / steps, steps=steps)(inputs, labels)
-    harm, *rivals = (losses.cross_entropy(model(x), labels) for x in (ours, first, second))
-    for rival in rivals:
-        assert harm.mean() > 0.99 * rival.mean()
-        assert (harm > rival - 0.05 * rival.abs()).float().mean() > 0.8
+    harm, *others = (losses.cross_entropy(model(x), labels) for x in (ours, first, second))
+    for other in others:
+        assert harm.mean() > 0.99 * other.mean()
+        assert (harm > other - 0.05 * other.abs()).float().mean() > 0.8

@@ -26,23 +26,23 @@ def agree(ours, theirs, *, rtol=1e-4, atol=0.0):
     torch.testing.assert_close(ours, theirs, rtol=rtol, atol=atol)
 
 
-def test_rankfeat(rival, net, inputs):
+def test_rankfeat(pytorch_ood, net, inputs):
     with torch.no_grad():
         seen = look(net, inputs)
         maps = seen.activations["3"]
         probed = rankfeat.probe(seen.activations, maps.mean(dim=(2, 3)))(seen)
         ours = rankfeat.fit((net[-1].weight, net[-1].bias))(probed, seen.logits)
-        agree(ours, rival.RankFeat(None, net[4:]).predict_feature_maps(maps))
+        agree(ours, pytorch_ood.RankFeat(None, net[4:]).predict_feature_maps(maps))
 
 
-def test_odin(rival, net, inputs):
+def test_odin(pytorch_ood, net, inputs):
     for eps, t in ((0.01, 1000.0), (0.1, 2.0)):
-        theirs = 1 + rival.ODIN(net, eps=eps, temperature=t).predict(inputs)  # 1 - p, not -p
+        theirs = 1 + pytorch_ood.ODIN(net, eps=eps, temperature=t).predict(inputs)  # 1 - p, not -p
         ours = odin.Perturbed(eps, t, low=None, high=None)(look(net, inputs, graph=True))[:, 0]
         agree(ours, theirs)
 
 
-def test_mahalanobis_of_layers(rival, net, inputs):
+def test_mahalanobis_of_layers(pytorch_ood, net, inputs):
     # half the distance, under scatters that are not divided by n; activations are made large so that its ridge of 1e-6
     # is small beside them
     with torch.no_grad():
@@ -50,12 +50,12 @@ def test_mahalanobis_of_layers(rival, net, inputs):
         probe = pooled.probe(seen.activations)
         probed = 100 * probe(seen)
     parts = list(probed.split(list(probe.sizes), dim=1))
-    theirs = rival.MultiMahalanobis([net, net]).fit_structured(parts, LABELS).predict_structured(parts)
+    theirs = pytorch_ood.MultiMahalanobis([net, net]).fit_structured(parts, LABELS).predict_structured(parts)
     agree(mahalanobis_layers.fit(probed, seen.logits, LABELS, probe)(probed, seen.logits), 120 * theirs)
 
 
-def test_nac(rival, net, inputs):
-    theirs = rival.NACUE(net, [net[1], net[3]]).fit([(inputs, LABELS)])
+def test_nac(pytorch_ood, net, inputs):
+    theirs = pytorch_ood.NACUE(net, [net[1], net[3]]).fit([(inputs, LABELS)])
     seen = look(net, inputs, graph=True)
     probe = nac.probe(seen.activations)
     probed = probe(seen).detach()
@@ -66,9 +66,9 @@ def test_nac(rival, net, inputs):
     agree(ours(probe(again).detach(), again.logits.detach()), theirs.predict(other), atol=0.02)
 
 
-def test_gram(rival, net, inputs):
+def test_gram(pytorch_ood, net, inputs):
     # it holds out samples by the global random state: ours is given its bounds
-    theirs = rival.Gram(net[4:], [net[:2], net[2:4]], 3, num_poles_list=[1, 2, 3]).fit([(inputs, LABELS)])
+    theirs = pytorch_ood.Gram(net[4:], [net[:2], net[2:4]], 3, num_poles_list=[1, 2, 3]).fit([(inputs, LABELS)])
     with torch.no_grad():
         seen = look(net, inputs**2)
         probe = gram.probe(seen.activations, powers=(1, 2, 3))

@@ -1,4 +1,4 @@
-"""The scripts that compare with the rival still run, and on one network both find the same."""
+"""The scripts that compare with pytorch-ood still run, and on one network both find the same."""
 
 import importlib.util
 import json
@@ -9,18 +9,18 @@ from tests.references import digits_osr
 BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "rivals.py"
 
 
-def test_the_benchmark_prints_its_ratios(rival, capsys):
+def test_the_benchmark_prints_its_ratios(pytorch_ood, capsys):
     spec = importlib.util.spec_from_file_location("rivals", BENCHMARK)
     script = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(script)
     script.main(["--smoke"])
     found = json.loads(capsys.readouterr().out.strip().splitlines()[-1])
-    assert {"rival_over_ours", "rival_over_forward", "ours_over_forward"} <= set(found)
-    assert found["rival_over_ours"] > 1
+    assert {"pytorch_ood_over_ours", "pytorch_ood_over_forward", "ours_over_forward"} <= set(found)
+    assert found["pytorch_ood_over_ours"] > 1
 
 
-def test_on_one_network_both_have_one_auroc(rival):
-    _, ours, theirs = digits_osr.one_seed(0, 10, rival)
+def test_on_one_network_both_have_one_auroc(pytorch_ood):
+    _, ours, theirs = digits_osr.one_seed(0, 10, pytorch_ood)
     # OpenMax is fitted on right answers here and on all there, VRA has other thresholds, pNML other directions (see
     # test_scores); where covariances are nearly singular the ridge counts
     ridge = {"gaussian_mixture", "mahalanobis", "relative_mahalanobis", "vim"}

@@ -94,7 +94,7 @@ def test_generated_sets_do_not_weigh_where_there_are_real_ones(record: Record) -
 
 
 def test_means_over_different_sets_are_not_compared(record: Record) -> None:
-    # b was judged on the easy set alone: its mean over one set is no rival to a's over two.
+    # b was judged on the easy set alone: its mean over one set is not compared with a's over two.
     aurocs = {("a", "easy"): 0.95, ("a", "hard"): 0.6, ("b", "easy"): 0.9}
     changed = with_aurocs(record, aurocs, {"easy", "hard"})
     assert mean_auroc(changed) == pytest.approx({"a": 0.775})

@@ -18,7 +18,7 @@ LABEL = torch.tensor([0])
 def test_golden():
     # half of 4 activations is kept: 4 and 3, of a sum of 10
     def score(fit):
-        return fit(X, LABEL, HEAD, percentile=0.5)(X).item()
+        return fit(X, LABEL, HEAD, share=0.5)(X).item()
 
     factor = math.exp(10 / 7)
     assert score(ash.pruned) == pytest.approx(-math.log(math.exp(4) + math.exp(3)))
@@ -30,10 +30,10 @@ def test_golden():
     assert score(lts.fit) == pytest.approx(-math.log(math.exp(4 * s) + math.exp(6 * s)))
 
 
-@pytest.mark.parametrize("percentile", [0.0, 0.3, 0.65, 0.95])
-def test_the_formulas(relu_sample, queries, as_numpy, percentile):
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.65, 0.95])
+def test_the_formulas(relu_sample, queries, as_numpy, share):
     _, _, w, b, x = as_numpy
-    kept = max(1, x.shape[1] - round(x.shape[1] * percentile))
+    kept = max(1, x.shape[1] - round(x.shape[1] * share))
     dense = x + 0.01 * np.random.default_rng(0).random(x.shape)  # no ties: which zero is kept is another test's matter
 
     def shaped(x, variant):
@@ -51,10 +51,10 @@ def test_the_formulas(relu_sample, queries, as_numpy, percentile):
 
     fits = {"p": ash.pruned, "b": ash.binarised, "s": ash.scaled, "scale": scale.fit, "lts": lts.fit}
     for variant, fit in fits.items():
-        actual = fit(*relu_sample, percentile=percentile)(torch.from_numpy(dense))
+        actual = fit(*relu_sample, share=share)(torch.from_numpy(dense))
         np.testing.assert_allclose(actual, shaped(dense, variant), rtol=1e-10, err_msg=variant)
         if variant != "b":
-            actual = fit(*relu_sample, percentile=percentile)(queries)
+            actual = fit(*relu_sample, share=share)(queries)
             np.testing.assert_allclose(actual, shaped(x, variant), rtol=1e-10, err_msg=variant)
 
 
@@ -66,10 +66,10 @@ def test_ties_share_what_is_left_so_that_the_order_of_features_is_irrelevant(rel
     share = torch.full((10,), 6 / 4 / 7, dtype=torch.float64)
     share[[1, 4, 8]] = 6 / 4
     expected = energy((weight @ share + bias)[None].numpy())
-    score = ash.binarised(features, labels, (weight, bias), percentile=0.6)
+    score = ash.binarised(features, labels, (weight, bias), share=0.6)
     np.testing.assert_allclose(score(x), expected, rtol=1e-12)
     order = torch.arange(10).flip(0)
-    other = ash.binarised(features[:, order], labels, (weight[:, order], bias), percentile=0.6)
+    other = ash.binarised(features[:, order], labels, (weight[:, order], bias), share=0.6)
     np.testing.assert_allclose(other(x[:, order]), expected, rtol=1e-12)
 
 
@@ -82,7 +82,7 @@ def test_negative_features_stay_finite(seed, shift):
     head = (HEAD[0].float(), HEAD[1].float())
     labels = torch.zeros(20, dtype=torch.long)
     for fit in (ash.pruned, ash.binarised, ash.scaled, scale.fit, lts.fit):
-        assert torch.isfinite(fit(x, labels, head, percentile=0.75)(x)).all(), fit
+        assert torch.isfinite(fit(x, labels, head, share=0.75)(x)).all(), fit
 
 
 def test_a_sample_without_activity_has_the_energy_of_the_bias(relu_sample, queries):
@@ -91,8 +91,8 @@ def test_a_sample_without_activity_has_the_energy_of_the_bias(relu_sample, queri
         assert fit(*relu_sample)(queries)[0].item() == pytest.approx(expected)
 
 
-@pytest.mark.parametrize("percentile", [-0.1, 1.0, math.nan])
-def test_options(relu_sample, percentile):
+@pytest.mark.parametrize("share", [-0.1, 1.0, math.nan])
+def test_options(relu_sample, share):
     for fit in (ash.pruned, ash.binarised, ash.scaled, scale.fit, lts.fit):
-        with pytest.raises(OptionError, match=r"percentile: expected a share in \[0, 1\)"):
-            fit(*relu_sample, percentile=percentile)
+        with pytest.raises(OptionError, match=r"share: expected a number in \[0, 1\)"):
+            fit(*relu_sample, share=share)

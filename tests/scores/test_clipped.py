@@ -16,14 +16,14 @@ HEAD = (torch.eye(2, dtype=torch.float64), torch.zeros(2, dtype=torch.float64))
 
 
 def test_golden():
-    score = react.fit(TEN, LABELS, HEAD, percentile=0.5)  # the median of 0 ... 9 is 4.5
+    score = react.fit(TEN, LABELS, HEAD, share=0.5)  # the median of 0 ... 9 is 4.5
     assert score(tensor([6, 1])).item() == pytest.approx(-math.log(math.exp(4.5) + math.exp(1)))
     score = vra.fit(TEN, LABELS, HEAD, lower=1 / 3, upper=2 / 3)  # cut below 3 and above 6
     assert score(tensor([8, 2])).item() == pytest.approx(-math.log(math.exp(6) + 1))
     assert score(tensor([3, 6])).item() == pytest.approx(-math.log(math.exp(3) + math.exp(6)))
     # mean feature (1, 2), so contributions 3 2 -1 4 with median 2.5: the weights 3 and 2 (of 4) stay
     head = (tensor([3, 1], [-1, 2]), tensor(0, 1))
-    score = dice.fit(tensor([1, 2]), torch.tensor([0]), head, percentile=0.5)
+    score = dice.fit(tensor([1, 2]), torch.tensor([0]), head, share=0.5)
     assert score(tensor([1, 1])).item() == pytest.approx(-math.log(2 * math.exp(3)))
 
 
@@ -31,21 +31,19 @@ def test_golden():
 def test_the_formulas(relu_sample, queries, as_numpy, share):
     known, _, w, b, x = as_numpy
     high, low = np.quantile(known, share), np.quantile(known, share / 2)
-    np.testing.assert_allclose(
-        react.fit(*relu_sample, percentile=share)(queries), energy(np.minimum(x, high) @ w.T + b)
-    )
+    np.testing.assert_allclose(react.fit(*relu_sample, share=share)(queries), energy(np.minimum(x, high) @ w.T + b))
     cut = np.where(x < low, 0, np.minimum(x, high))
     np.testing.assert_allclose(vra.fit(*relu_sample, lower=share / 2, upper=share)(queries), energy(cut @ w.T + b))
     contribution = w * known.mean(axis=0)
     sparse = np.where(contribution > np.quantile(contribution, share), w, 0)
-    np.testing.assert_allclose(dice.fit(*relu_sample, percentile=share)(queries), energy(x @ sparse.T + b))
+    np.testing.assert_allclose(dice.fit(*relu_sample, share=share)(queries), energy(x @ sparse.T + b))
 
 
 def test_thresholds_at_the_ends(relu_sample, queries):
     features, labels, head = relu_sample
     plain = -torch.logsumexp(queries @ head[0].T + head[1], dim=1)
     top = features.max()
-    score = react.fit(features, labels, head, percentile=1.0)
+    score = react.fit(features, labels, head, share=1.0)
     assert score.threshold == top
     torch.testing.assert_close(score(queries.clamp_max(top)), -torch.logsumexp(
         queries.clamp_max(top) @ head[0].T + head[1], dim=1
@@ -67,11 +65,11 @@ def test_quantile_is_numpys_also_on_a_part(generator):
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda s: react.fit(*s, percentile=0.0), r"percentile: expected a share in \(0, 1\]"),
-        (lambda s: react.fit(*s, percentile=1.1), "percentile: expected"),
+        (lambda s: react.fit(*s, share=0.0), r"share: expected a number in \(0, 1\]"),
+        (lambda s: react.fit(*s, share=1.1), "share: expected"),
         (lambda s: vra.fit(*s, lower=0.5, upper=0.5), "lower, upper: expected 0 <= lower < upper <= 1"),
         (lambda s: vra.fit(*s, lower=-0.1), "lower, upper"),
-        (lambda s: dice.fit(*s, percentile=1.0), r"percentile: expected a share in \[0, 1\)"),
+        (lambda s: dice.fit(*s, share=1.0), r"share: expected a number in \[0, 1\)"),
     ],
 )
 def test_options(relu_sample, call, message):

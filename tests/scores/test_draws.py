@@ -63,7 +63,7 @@ def test_draws_that_agree_carry_no_information(count: int, size: float, seed: in
 
 
 def test_variation_ratio_counts_the_modal_class() -> None:
-    # a rival votes over the batch instead of the draws
+    # TorchUncertainty 0.13 votes over the batch instead of the draws
     answers = torch.tensor([[0, 1, 2, 0], [0, 1, 2, 1], [0, 1, 0, 2], [0, 0, 1, 3], [0, 0, 1, 3]])
     logits = torch.nn.functional.one_hot(answers, 4).float() * 9
     assert draws.variation_ratio(logits).tolist() == pytest.approx([0.0, 0.4, 0.6, 0.6])

@@ -35,8 +35,7 @@ def test_mahalanobis_is_the_formula(sample):
 
 
 def test_mahalanobis_is_a_chi_square_whatever_n(generator):
-    # divided by n, an in-distribution sample's distance averages d; a scatter matrix (a rival's defect) would give d /
-    # n
+    # divided by n, an in-distribution sample's distance averages d; the scatter matrix of pytorch-ood 0.4.0 gives d / n
     for n in (2000, 8000):
         features = torch.randn(n, 6, generator=generator, dtype=torch.float64)
         score = mahalanobis.fit(features, torch.zeros(n, dtype=torch.long))
@@ -109,6 +108,6 @@ def test_vim_is_the_formula(sample):
 
 @pytest.mark.parametrize("dimension", [0, 12, 256])
 def test_vim_refuses_a_dimension_that_leaves_no_residual(sample, dimension):
-    # a rival prints alpha = inf and goes on
+    # pytorch-ood 0.4.0 prints alpha = inf and goes on
     with pytest.raises(OptionError, match="dimension: expected a principal space of 1 to 11 of 12"):
         vim.fit(*sample, dimension=dimension)

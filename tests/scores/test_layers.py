@@ -53,7 +53,7 @@ def test_rankfeat_is_the_energy_without_the_largest_singular_value(net, inputs):
 
 
 def test_rankfeat_trusts_what_has_energy_left():
-    # a rival had the sign inverted for years. Maps of rank two: what is left after the first keeps logit 0 large
+    # pytorch-ood had the sign inverted (its PR 143). Maps of rank two: what is left after the first keeps logit 0 large
     head = (torch.eye(2, dtype=torch.float64), torch.zeros(2, dtype=torch.float64))
     score = rankfeat.fit(head)
     strong, weak = torch.tensor([[6.0, 0.0]]).double(), torch.tensor([[0.5, 0.0]]).double()

@@ -73,7 +73,7 @@ def test_both_options_have_an_effect(answers):
 
 
 def test_a_sample_is_scored_as_it_is_in_any_batch(answers):
-    # a rival measures distances only to the classes that the batch predicts
+    # pytorch-ood 0.4.0 measures distances only to the classes that the batch predicts
     logits, labels = answers
     score = openmax.fit(logits, labels)
     one = logits.argmax(dim=1) == 2

@@ -63,7 +63,8 @@ def test_pnml_keeps_its_digits_when_the_answer_is_certain(relu_sample, queries):
 @pytest.mark.parametrize(("size", "kept"), [(1e-4, 11), (1e-8, 10)])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_pnml_keeps_weak_directions_but_not_rounding_in_either_precision(relu_sample, size, kept, dtype):
-    # a rival drops directions below 1e-3 of the strongest, two thirds of a small network's, and what is foreign there
+    # pytorch-ood 0.4.0 drops directions below 1e-3 of the strongest, two thirds of a small network's, and what is
+    # foreign there
     features, labels, (weight, bias) = relu_sample
     weak = size * torch.randn(240, 1, generator=torch.Generator().manual_seed(1)).double()
     features, weight = torch.cat([features, weak], dim=1), torch.cat([weight, torch.zeros(4, 1).double()], dim=1)

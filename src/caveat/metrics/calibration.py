@@ -210,8 +210,8 @@ def ece_equal_mass(
     """ECE with bins that hold about equally many samples; equal confidences are never parted.
 
     A steadier estimate than `ece` where nearly all confidences are near 1. A sample of rank r of n (ascending;
-    ties: their mean rank) is in bin ⌈M r/n⌉. Needs all confidences at once (see `regroup` for streams). Rivals have
-    three other conventions, which differ in the third digit on 500 samples. Arguments and errors as `confidence_bins`.
+    ties: their mean rank) is in bin ⌈M r/n⌉. Needs all confidences at once (see `regroup` for streams).
+    Arguments and errors as `confidence_bins`.
 
     References
     ----------

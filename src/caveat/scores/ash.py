@@ -22,12 +22,12 @@ class ShapedActivations:
 
     weight: Float[Tensor, "c d"]
     bias: Float[Tensor, " c"]
-    percentile: float
+    share: float
     variant: str
 
     def __call__(self, features: Features) -> Score:
         """A selection among d activations and c products of length d a sample."""
-        values, indices = largest(features, self.percentile)
+        values, indices = largest(features, self.share)
         total = features.sum(dim=1, keepdim=True)
         kept = torch.zeros_like(features).scatter(1, indices, values)
         shaped = total * kept_share(features, values) if self.variant == "b" else kept
@@ -37,34 +37,34 @@ class ShapedActivations:
         return -torch.logsumexp(logits + self.bias, dim=1)
 
 
-def pruned(features: Features, labels: Labels, head: Head, *, percentile: float = 0.65) -> ShapedActivations:
+def pruned(features: Features, labels: Labels, head: Head, *, share: float = 0.65) -> ShapedActivations:
     """ASH-P: the smallest activations become 0. See `fit`."""
-    return fit(features, labels, head, variant="p", percentile=percentile)
+    return fit(features, labels, head, variant="p", share=share)
 
 
-def binarised(features: Features, labels: Labels, head: Head, *, percentile: float = 0.65) -> ShapedActivations:
+def binarised(features: Features, labels: Labels, head: Head, *, share: float = 0.65) -> ShapedActivations:
     """ASH-B: the largest activations share the sum of all equally, the others become 0. See `fit`."""
-    return fit(features, labels, head, variant="b", percentile=percentile)
+    return fit(features, labels, head, variant="b", share=share)
 
 
-def scaled(features: Features, labels: Labels, head: Head, *, percentile: float = 0.65) -> ShapedActivations:
+def scaled(features: Features, labels: Labels, head: Head, *, share: float = 0.65) -> ShapedActivations:
     """ASH-S: as ASH-P, then scaled by exp(sum of all / sum of the largest). See `fit`."""
-    return fit(features, labels, head, variant="s", percentile=percentile)
+    return fit(features, labels, head, variant="s", share=share)
 
 
 def fit(
-    features: Features, labels: Labels, head: Head, *, variant: Variant = "s", percentile: float = 0.65
+    features: Features, labels: Labels, head: Head, *, variant: Variant = "s", share: float = 0.65
 ) -> ShapedActivations:
     """Take the head; nothing else is fitted.
 
-    For wide networks with many small activations. Formula: -logsumexp(W g(x) + b); the share `percentile` of a sample's
-    activations, the smallest, become 0; the others stay (p), become sum(x)/k each (b), or are multiplied by
-    exp(sum(x) / sum of the kept) (s).
+    For wide networks with many small activations. Formula: -logsumexp(W g(x) + b); of a sample's activations the
+    smallest, `share` of all, become 0; the others stay (p), become sum(x)/k each (b), or are multiplied by
+    exp(sum(x) / sum of those that stay) (s).
 
     Raises
     ------
     OptionError
-        If `percentile` is not in [0, 1) or the variant is none of p, b, s.
+        If `share` is not in [0, 1) or the variant is none of p, b, s.
     DataError
         If the set is empty, the lengths differ, or a feature is NaN or infinite.
 
@@ -72,15 +72,15 @@ def fit(
     (arXiv 2209.09858).
     """
     check(features, labels)
-    check_share(percentile)
+    check_share(share)
     if variant not in ("p", "b", "s"):
         raise OptionError(f"variant: expected p, b or s, got {variant!r}")
-    return ShapedActivations(*head, percentile, variant)
+    return ShapedActivations(*head, share, variant)
 
 
-def largest(features: Tensor, percentile: float) -> tuple[Tensor, Tensor]:
-    """Values and places of the share 1 - `percentile` of each sample's activations, the largest; unsorted."""
-    kept = features.shape[1] - round(features.shape[1] * percentile)
+def largest(features: Tensor, share: float) -> tuple[Tensor, Tensor]:
+    """Values and places of each sample's largest activations, 1 - `share` of all; unsorted."""
+    kept = features.shape[1] - round(features.shape[1] * share)
     return features.topk(max(1, kept), dim=1, sorted=False)
 
 
@@ -104,7 +104,7 @@ def ratio(total: Tensor, values: Tensor, size: int) -> Tensor:
     return torch.where(part == 0, torch.ones_like(part), total / part).clamp_max(size / values.shape[1])
 
 
-def check_share(percentile: float) -> None:
+def check_share(share: float) -> None:
     """Refuse a share that leaves nothing."""
-    if not 0 <= percentile < 1:
-        raise OptionError(f"percentile: expected a share in [0, 1), got {percentile}")
+    if not 0 <= share < 1:
+        raise OptionError(f"share: expected a number in [0, 1), got {share}")

@@ -27,16 +27,16 @@ class SparsifiedHead:
         return -torch.logsumexp(features @ self.weight.T + self.bias, dim=1)
 
 
-def fit(features: Features, labels: Labels, head: Head, *, percentile: float = 0.7) -> SparsifiedHead:
+def fit(features: Features, labels: Labels, head: Head, *, share: float = 0.7) -> SparsifiedHead:
     """Fit which weights contribute, from the mean of known features.
 
     For heads of many weights, of which foreign inputs excite the unimportant ones. Formula: -logsumexp((W * M) x + b),
-    M masks the share `percentile` of all weights with the smallest contributions W * mean(x).
+    M masks the weights with the smallest contributions W * mean(x), `share` of all.
 
     Raises
     ------
     OptionError
-        If `percentile` is not in [0, 1).
+        If `share` is not in [0, 1).
     DataError
         If the set is empty, the lengths differ, or a feature is NaN or infinite.
 
@@ -44,8 +44,8 @@ def fit(features: Features, labels: Labels, head: Head, *, percentile: float = 0
     (arXiv 2111.09805).
     """
     check(features, labels)
-    check_share(percentile)
+    check_share(share)
     weight, bias = head
     contribution = weight.double() * features.double().mean(dim=0)
-    kept = contribution > quantile(contribution, percentile)
+    kept = contribution > quantile(contribution, share)
     return SparsifiedHead(weight * kept, bias)

@@ -30,7 +30,7 @@ def fit(features: Features, labels: Labels, head: Head, *, temperature: float = 
     """Take the head; nothing else is fitted.
 
     The gradient of the cross-entropy to the uniform distribution with respect to the head's weight is an outer product,
-    so its L1 norm is a product of two: rivals run a backward pass for every sample. Formula:
+    so its L1 norm is a product of two: pytorch-ood 0.4.0 runs a backward pass for every sample. Formula:
     -||softmax(l/T) - 1/c||_1 ||x||_1 / T.
 
     Raises

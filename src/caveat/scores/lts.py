@@ -19,30 +19,30 @@ class LogitScaling:
 
     weight: Float[Tensor, "c d"]
     bias: Float[Tensor, " c"]
-    percentile: float
+    share: float
 
     def __call__(self, features: Features) -> Score:
         """A selection among d activations and c products of length d a sample."""
         positive = features.relu()
-        values, _ = largest(positive, self.percentile)
+        values, _ = largest(positive, self.share)
         factor = ratio(positive.sum(dim=1, keepdim=True), values, features.shape[1]).square()
         return -torch.logsumexp((features @ self.weight.T + self.bias) * factor, dim=1)
 
 
-def fit(features: Features, labels: Labels, head: Head, *, percentile: float = 0.95) -> LogitScaling:
+def fit(features: Features, labels: Labels, head: Head, *, share: float = 0.95) -> LogitScaling:
     """Take the head; nothing else is fitted.
 
-    Cheap. Formula: -logsumexp(S^2 (W x + b)), S = sum(x+) / sum of the share 1 - `percentile` of its largest.
+    Cheap. Formula: -logsumexp(S^2 (W x + b)), S = sum(x+) / sum of its largest entries, 1 - `share` of all.
 
     Raises
     ------
     OptionError
-        If `percentile` is not in [0, 1).
+        If `share` is not in [0, 1).
     DataError
         If the set is empty, the lengths differ, or a feature is NaN or infinite.
 
     Source: Djurisic et al., Logit Scaling for Out-of-Distribution Detection, 2024 (arXiv 2409.01175).
     """
     check(features, labels)
-    check_share(percentile)
-    return LogitScaling(*head, percentile)
+    check_share(share)
+    return LogitScaling(*head, share)

@@ -74,6 +74,6 @@ def fit(head: Head) -> RankReduced:
     -logsumexp(W mean(F - s u v^T) + b).
 
     Source: Song et al., RankFeat: Rank-1 Feature Removal for Out-of-distribution Detection, NeurIPS 2022
-    (arXiv 2209.08590). A rival's sign of this score was inverted for years.
+    (arXiv 2209.08590).
     """
     return RankReduced(*head)

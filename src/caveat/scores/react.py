@@ -27,16 +27,16 @@ class RectifiedActivations:
         return -torch.logsumexp(features.clamp_max(self.threshold) @ self.weight.T + self.bias, dim=1)
 
 
-def fit(features: Features, labels: Labels, head: Head, *, percentile: float = 0.9) -> RectifiedActivations:
+def fit(features: Features, labels: Labels, head: Head, *, share: float = 0.9) -> RectifiedActivations:
     """Fit the cut-off: a quantile of all activations of in-distribution data.
 
     For networks whose foreign inputs excite a few units strongly. Formula: -logsumexp(W min(x, t) + b), t the
-    `percentile` quantile over samples and features.
+    quantile at `share` over samples and features.
 
     Raises
     ------
     OptionError
-        If `percentile` is not in (0, 1].
+        If `share` is not in (0, 1].
     DataError
         If the set is empty, the lengths differ, or a feature is NaN or infinite.
 
@@ -44,9 +44,9 @@ def fit(features: Features, labels: Labels, head: Head, *, percentile: float = 0
     (arXiv 2111.12797).
     """
     check(features, labels)
-    if not 0 < percentile <= 1:
-        raise OptionError(f"percentile: expected a share in (0, 1], got {percentile}")
-    return RectifiedActivations(*head, quantile(features, percentile))
+    if not 0 < share <= 1:
+        raise OptionError(f"share: expected a number in (0, 1], got {share}")
+    return RectifiedActivations(*head, quantile(features, share))
 
 
 def quantile(features: Tensor, share: float, *, limit: int = 2**24) -> float:

@@ -19,25 +19,25 @@ class ScaledActivations:
 
     weight: Float[Tensor, "c d"]
     bias: Float[Tensor, " c"]
-    percentile: float
+    share: float
 
     def __call__(self, features: Features) -> Score:
         """A selection among d activations and c products of length d a sample."""
-        values, _ = largest(features, self.percentile)
+        values, _ = largest(features, self.share)
         factor = ratio(features.sum(dim=1, keepdim=True), values, features.shape[1]).exp()
         return -torch.logsumexp(features @ self.weight.T * factor + self.bias, dim=1)
 
 
-def fit(features: Features, labels: Labels, head: Head, *, percentile: float = 0.65) -> ScaledActivations:
+def fit(features: Features, labels: Labels, head: Head, *, share: float = 0.65) -> ScaledActivations:
     """Take the head; nothing else is fitted.
 
-    ASH-S without the pruning, which its authors found to harm. Formula: -logsumexp(W x exp(sum(x) / sum of the share
-    1 - `percentile` of its largest) + b).
+    ASH-S without the pruning, which its authors found to harm. Formula: -logsumexp(W x exp(sum(x) / sum of its
+    largest entries, 1 - `share` of all) + b).
 
     Raises
     ------
     OptionError
-        If `percentile` is not in [0, 1).
+        If `share` is not in [0, 1).
     DataError
         If the set is empty, the lengths differ, or a feature is NaN or infinite.
 
@@ -45,5 +45,5 @@ def fit(features: Features, labels: Labels, head: Head, *, percentile: float = 0
     (arXiv 2310.00227).
     """
     check(features, labels)
-    check_share(percentile)
-    return ScaledActivations(*head, percentile)
+    check_share(share)
+    return ScaledActivations(*head, share)
