@@ -89,6 +89,11 @@ def check(batch: Any, name: str) -> tuple[Tensor, Tensor]:
             f"{name}: expected one label per input, got inputs of shape {tuple(inputs.shape)} and labels of shape "
             f"{tuple(labels.shape)}"
         )
+    if labels.ndim == 2:
+        raise DataError(
+            f"{name}: expected labels (n,) of whole numbers, got {tuple(labels.shape)}: of one-hot labels take "
+            "argmax(dim=1), of labels (n, 1) squeeze(1)"
+        )
     if labels.is_floating_point() or labels.dtype == torch.bool:
         raise DataError(f"{name}: expected integer labels, got {labels.dtype}")
     if inputs.is_floating_point() and not torch.isfinite(inputs).all():

@@ -23,11 +23,13 @@ from caveat.sampling import spread
 from caveat.tensors import read_tensors
 from caveat.types import Batches, Drawing, Features, Look, Probe
 
-__all__ = ["DRAWS", "Observations", "load", "observe"]
+__all__ = ["DRAWS", "Observations", "load", "normalised", "observe"]
 
 DRAWS = "draws"
 """Name of a posterior's draws among what probes found."""
 
+AGAIN = 8
+"""Samples of a set's first batch that are asked again, to see whether the answer is a function of the input."""
 FINGERPRINTS = "fingerprints"
 PROBED = "probe:"
 """Prefix of a probe's name in a file of observations."""
@@ -144,6 +146,7 @@ def observe(
             )
             if writes is None:
                 writes = version is None or inputs._version != version
+                _check_function(model, moved(batch[0], model), logits, name)
             sink.add("logits", logits)
             sink.add("labels", labels.long())
             if seen is not None and logits.ndim == 2:
@@ -208,6 +211,45 @@ def _observations(signals: dict[str, Tensor], where: str) -> Observations:
     if not {"logits", "labels"} <= set(signals) <= {"logits", "labels", "features", FINGERPRINTS}:
         raise DataError(f"path: {where} holds {sorted(signals)}, expected logits, labels and perhaps features")
     return Observations(**signals, probed=probed)
+
+
+def _check_function(model: nn.Module, inputs: Tensor, logits: Tensor, name: str) -> None:
+    """Refuse a network whose answer is not a function of the input alone, and one that gives probabilities."""
+    if isinstance(model, Drawing):
+        return
+    if normalised(logits) == "probabilities":
+        raise ModelError(
+            "model: its outputs are probabilities (every row sums to 1), where logits are meant: give the network "
+            "without its last softmax, or one that returns their logarithm"
+        )
+    part = inputs[:AGAIN]
+    with torch.inference_mode():
+        again, turned = run(model, part.clone(), name), run(model, part.flip(0), name).flip(0)
+    for found, what in ((again, "is asked again"), (turned, "sees them in another order or another batch")):
+        if not _close(found, logits[:AGAIN]):
+            raise ModelError(
+                f"model: it does not give the same logits for the same inputs when it {what}: is dropout or noise left "
+                "on, does it normalise by the batch, or keep a state? A posterior's samples are audited by "
+                "posteriors.Predictive (--posterior, --dropout)"
+            )
+
+
+def _close(one: Tensor, other: Tensor) -> bool:
+    slack = max(1e-3, 4 * float(torch.finfo(one.dtype).eps) ** 0.5 if one.dtype.itemsize < 4 else 0.0)
+    return bool((one - other.to(one.dtype)).abs().max() <= slack * (1 + float(other.abs().max())))
+
+
+def normalised(logits: Tensor) -> str:
+    """`probabilities` or `log-probabilities` if every row of at least eight sums to 1, so or as exponentials; else ''.
+
+    Scores that live on the level of the logits (energy, maximum logit) say nothing then.
+    """
+    if len(logits) < 8 or logits.ndim != 2 or logits.shape[1] < 2:
+        return ""
+    wide = logits.detach().double()
+    if bool((wide >= 0).all()) and bool(((wide.sum(dim=1) - 1).abs() < 1e-3).all()):
+        return "probabilities"
+    return "log-probabilities" if bool((wide.logsumexp(dim=1).abs() < 1e-3).all()) else ""
 
 
 def run(model: nn.Module, inputs: Tensor, where: str) -> Tensor:

@@ -24,6 +24,8 @@ from caveat.types import Batches, Probe
 
 __all__ = ["CHAPTERS", "Judged", "Observed", "Options", "assess", "split"]
 
+MANY_CLASSES = 100
+"""Beyond so many, calibrations that take minutes are fitted only if they are named."""
 KEEP = 0.95
 """Share of in-distribution inputs that the previewed guard accepts."""
 
@@ -175,6 +177,11 @@ def _calibrations(judged: Judged) -> list[record.Calibration]:
     held_out, evaluation, options = judged.held_out, judged.evaluation, judged.options
     maps: list[tuple[str, Callable[[Tensor], Tensor], dict[str, float]]] = [("none", lambda logits: logits, {})]
     for name in options.calibrations:
+        if evaluation.logits.shape[1] > MANY_CLASSES and name in calibration.CUBIC and name not in options.explicit:
+            judged.left_out[name] = (
+                f"Its cost grows with the cube of the classes; name it to fit it with {evaluation.logits.shape[1]}."
+            )
+            continue
         try:
             fitted = calibration.FROM_LOGITS[name](held_out.logits, held_out.labels)
         except CaveatError as error:

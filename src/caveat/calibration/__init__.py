@@ -14,6 +14,7 @@ from caveat.calibration._rank import conformal_quantile, exact_share, keeping_th
 __all__ = [
     "CONFORMAL",
     "CONFORMAL_INTERVALS",
+    "CUBIC",
     "FROM_LOGITS",
     "KEEP_ORDER",
     "ONE_VERSUS_REST",
@@ -47,6 +48,9 @@ FROM_LOGITS: Mapping[str, Fit] = {**PARAMETRIC, **ONE_VERSUS_REST}
 
 KEEP_ORDER: tuple[str, ...] = ("temperature",)
 """Those of `FROM_LOGITS` that keep the order of the classes, and with it every answer."""
+
+CUBIC: tuple[str, ...] = ("matrix", "dirichlet")
+"""Those of `FROM_LOGITS` whose cost grows with the cube of the number of classes."""
 
 CONFORMAL: Mapping[str, Fit] = {"lac": conformal.lac, "aps": conformal.aps, "raps": conformal.raps}
 """Fits of the signature `fit(logits, labels, *, error, ...)`; what they give maps logits to sets of classes."""

@@ -59,5 +59,10 @@ def _pictures(folder: Path, pattern: str) -> list[Path]:
     return sorted(
         file
         for file in folder.glob(pattern)
-        if file.suffix.lower() in SUFFIXES and not file.name.startswith(".") and file.is_file()
+        if file.suffix.lower() in SUFFIXES and file.is_file() and not _hidden(file.relative_to(folder))
     )
+
+
+def _hidden(path: Path) -> bool:
+    """Whether a file or a folder on the way to it is hidden: thumbnails and checkpoints of other programs."""
+    return any(part.startswith(".") for part in path.parts)

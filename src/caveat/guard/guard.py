@@ -129,6 +129,10 @@ class Guard(nn.Module):
             If the inputs have another shape than those the guard was fitted on.
         """
         evaluation.check(self.model)
+        if not isinstance(inputs, Tensor):  # pyright: ignore[reportUnnecessaryIsInstance]  # whatever a caller gives
+            raise OptionError(
+                f"inputs: expected a tensor (n, ...), got {type(inputs).__name__}: torch.as_tensor(inputs)"
+            )
         shape = self.decision.shape
         if shape and tuple(inputs.shape[1:]) != shape:
             raise OptionError(f"inputs: expected shape (n, {', '.join(map(str, shape))}), got {tuple(inputs.shape)}")

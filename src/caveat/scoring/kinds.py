@@ -97,6 +97,8 @@ class Kind:
     needs_head: bool = False
     needs_options: bool = False
     """Whether options of its probe are chosen by looking at labelled samples."""
+    needs_level: bool = False
+    """Whether the level of the logits counts: of log-probabilities, as an ensemble gives them, it is constant."""
     from_draws: bool = False
     """Whether it needs the posterior samples of an ensemble or another posterior."""
     on_many: bool = False
@@ -157,14 +159,26 @@ def _features(material: Material) -> Tensor:
     return there(material.train.features, "features")
 
 
+_WEIGHTED = {"weighted_energy": scores.FROM_KNOWN_LOGITS["weighted_energy"]}
+
 KINDS: Sequence[Kind] = (
     Kind(
-        "logits", scores.FROM_LOGITS | scores.FROM_RAW_LOGITS,
+        "logits", scores.FROM_LOGITS,
         fit=lambda row, *_: row, apply=lambda f, logits, *_: f(logits),
         one_pass=True, on_many=True, own_text=True,
     ),
     Kind(
-        "logits", scores.FROM_KNOWN_LOGITS,
+        "logits", scores.FROM_RAW_LOGITS,
+        fit=lambda row, *_: row, apply=lambda f, logits, *_: f(logits),
+        one_pass=True, needs_level=True, own_text=True,
+    ),
+    Kind(
+        "logits", _WEIGHTED,
+        fit=lambda row, m, *_: row(m.train.logits, m.train.labels), apply=lambda f, logits, *_: f(logits),
+        fitter=lambda row: row, one_pass=True, needs_level=True,
+    ),
+    Kind(
+        "logits", {name: row for name, row in scores.FROM_KNOWN_LOGITS.items() if name not in _WEIGHTED},
         fit=lambda row, m, *_: row(m.train.logits, m.train.labels), apply=lambda f, logits, *_: f(logits),
         fitter=lambda row: row, one_pass=True, on_many=True,
     ),

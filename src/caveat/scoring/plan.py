@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from caveat import evaluation, heads
-from caveat.errors import CaveatError, ModelError
+from caveat.errors import CaveatError, ModelError, OptionError
 from caveat.inputs import moved
-from caveat.observations import run
+from caveat.observations import normalised, run
 from caveat.scoring.kinds import Sample, kind_of
 from caveat.types import Drawing, Probe
 
@@ -75,9 +75,16 @@ def plan(
     first = moved(first[:LOOKED_AT], model)
     layer = None
     asking = [name for name in names if kind_of(name).needs_features or kind_of(name).needs_head]
-    if asking and not isinstance(model, Drawing):
+    if not isinstance(model, Drawing):
         with torch.no_grad():
-            run(model, first.clone(), "test")  # so that a broken model is not taken for one without a head
+            logits = run(model, first.clone(), "test")  # so that a broken model is not taken for one without a head
+        if normalised(logits):
+            levels = [name for name in names if kind_of(name).needs_level]
+            reason = "The network gives log-probabilities, whose level is constant; these scores need logits"
+            if explicit & set(levels):
+                raise OptionError(f"scores: {min(explicit & set(levels))} can't be had. {reason}")
+            left_out |= dict.fromkeys(levels, reason)
+    if asking and not isinstance(model, Drawing):
         try:
             layer = heads.find(model, first.clone(), name=head)
         except ModelError as error:
