@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from caveat.records.record import Record
 
 __all__ = ["Guard", "Observations", "Record", "audit", "observe"]
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 # Lazy, so that `caveat --help` and the report do not wait for torch.
 _HOME = {
