@@ -31,7 +31,7 @@ def fgsm(  # noqa: PLR0913 -- each is one independent choice
 
     The cheapest attack, one backward and two forward passes: a lower mark of harm, and what fast adversarial training
     uses (with `start=uniform` and a step of 1.25 radius). An input that the step does not harm comes back unchanged.
-    Formula for norm inf: clip(x + radius sign(grad_x loss)); for 2 along the gradient; for 1 the values of largest
+    Formula: clip(x + radius sign(grad_x loss)) for norm inf; for 2 along the gradient; for 1 the values of largest
     gradient, each as far as the box allows.
 
     Parameters

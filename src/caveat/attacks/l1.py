@@ -71,6 +71,7 @@ def sparse(  # noqa: PLR0913 -- each is one independent choice
 ) -> Attacked:
     """The same with the largest penalty that still reaches the target, searched for each sample by itself.
 
+    Formula: argmin |d|_1 over the changes d = `penalised` of penalty p, for all p tried, that reach the target.
     Bisection of the penalty's logarithm in the given range; of all changes that reach the target the one of least L1
     size is kept (a larger penalty mostly, not always, gives it). A sample that reaches its target at no penalty tried
     comes back unchanged and marked. It costs up to `searches` times `steps` forward and backward passes; `steps` of the

@@ -22,25 +22,34 @@ def log_odds(logits: Logits, labels: Labels) -> Float[Tensor, " n"]:
     The logarithm of exp(cross-entropy) - 1, so it is largest where cross-entropy is and its gradient points the same
     way, but does not vanish where p rounds to 1: an attack that normalises its steps climbs both alike, and is not
     stopped by a network that is merely sure. Formula: logsumexp(other logits) - logit of the label.
+
+    Source: the logit is that of Cox, The regression analysis of binary sequences, 1958; as the loss of an attack, ours.
     """
     own = logits.gather(1, labels[:, None]).squeeze(1)
     return _others(logits, labels).logsumexp(1) - own
 
 
 def cross_entropy(logits: Logits, labels: Labels) -> Float[Tensor, " n"]:
-    """-log p of the label, in nats, >= 0; right to the last digit where p is near 1."""
+    """Cross-entropy, in nats, >= 0; right to the last digit where p is near 1.
+
+    Formula: -log p of the label. Source: Goodfellow, Shlens and Szegedy, ICLR 2015 (arXiv 1412.6572).
+    """
     return functional.softplus(log_odds(logits, labels), threshold=50)
 
 
 def margin(logits: Logits, labels: Labels) -> Float[Tensor, " n"]:
-    """The largest other logit minus the label's: above 0 the answer is wrong (Carlini and Wagner, 2017)."""
+    """The largest other logit minus the label's: above 0 the answer is wrong.
+
+    Formula: max_{k != y} z_k - z_y. Source: Carlini and Wagner, S&P 2017 (arXiv 1608.04644), section V (f_6).
+    """
     return _others(logits, labels).amax(1) - logits.gather(1, labels[:, None]).squeeze(1)
 
 
 def dlr(logits: Logits, labels: Labels) -> Float[Tensor, " n"]:
     """The margin over the distance of the largest to the third largest logit; scale and shift change nothing.
 
-    In [-1, ...). Source: Croce and Hein, ICML 2020 (arXiv 2003.01690), equation 6.
+    Formula: (max_{k != y} z_k - z_y) / (z_(1) - z_(3)), in [-1, ...). Source: Croce and Hein, ICML 2020 (arXiv
+    2003.01690), equation 6.
 
     Raises
     ------
@@ -56,7 +65,7 @@ def dlr(logits: Logits, labels: Labels) -> Float[Tensor, " n"]:
 def confidence(logits: Logits, labels: Labels) -> Float[Tensor, " n"]:
     """The largest log-probability, whatever the label: what is climbed from noise, in [-log c, 0].
 
-    Source: Hein, Andriushchenko and Bitterwolf, CVPR 2019, section 4 (the loss on noise).
+    Formula: max_k log p_k. Source: Hein, Andriushchenko and Bitterwolf, CVPR 2019, section 4 (the loss on noise).
     """
     del labels
     return -functional.softplus(log_odds(logits, logits.argmax(1)), threshold=50)

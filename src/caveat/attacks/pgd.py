@@ -37,7 +37,9 @@ def pgd(  # noqa: PLR0913 -- each is one independent choice
 
     The standard first-order attack. It costs `restarts` times `steps` forward and backward passes and a few forward
     passes. What comes back is never less harmful than the input; where nothing was gained it is the input itself.
-    `attacks.ascent` says how steps are made, and why a sample's result does not depend on its batch.
+    Formula: x <- clip(P(x + step g)), g the direction in which the loss rises most for a step of norm 1, P the
+    projection into the ball. `attacks.ascent` says how steps are made, and why a sample's result does not depend on its
+    batch.
 
     Parameters
     ----------

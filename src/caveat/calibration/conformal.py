@@ -70,10 +70,11 @@ def lac(logits: Logits, labels: Labels, *, error: float = 0.1) -> LeastAmbiguous
     inputs unequally, and are empty where no class is likely. On samples that the network was not trained on and that
     are exchangeable with those to come, whatever the network,
 
-        1 - error ≤ P(truth in set) < 1 - error + 1 / (n + 1)    (the upper bound if no two scores are equal),
+        1 - error ≤ P(truth in set) < 1 - error + 1 / (n + 1)    (the upper bound if no two scores are equal).
 
-    with q the ⌈(n + 1)(1 - error)⌉-th smallest of the n scores 1 - p_label; if there are not so many, all classes. The
-    probability is over samples *and* inputs, and over all classes: not for each class or kind of input.
+    The probability is over samples *and* inputs, and over all classes: not for each class or kind of input. Formula:
+    {k: 1 - p_k ≤ q}, with q the ⌈(n + 1)(1 - error)⌉-th smallest of the n scores 1 - p_label; if there are not so many,
+    all classes.
 
     Parameters
     ----------
@@ -88,10 +89,8 @@ def lac(logits: Logits, labels: Labels, *, error: float = 0.1) -> LeastAmbiguous
     OptionError
         If `error` is not in (0, 1).
 
-    References
-    ----------
-    M. Sadinle, J. Lei and L. Wasserman, Least ambiguous set-valued classifiers with bounded error levels, JASA 2019,
-    theorem 1. Finite samples: V. Vovk et al., Algorithmic learning in a random world, 2005, section 4.1.
+    Source: M. Sadinle, J. Lei and L. Wasserman, Least ambiguous set-valued classifiers with bounded error levels, JASA
+    2019, theorem 1. Finite samples: V. Vovk et al., Algorithmic learning in a random world, 2005, section 4.1.
 
     Examples
     --------
@@ -115,7 +114,8 @@ def aps(
 ) -> Adaptive:
     """Adaptive sets: the most probable classes, as many as it takes; small where the network is sure, else large.
 
-    They cover sure and unsure inputs more equally than `lac`, with larger sets on average. The score of class k is
+    They cover sure and unsure inputs more equally than `lac`, with larger sets on average. Formula: the score of class
+    k is
 
         s_k = Σ_{p_j > p_k} p_j  (+ U · p_k, U uniform in [0, 1], one for each sample, if randomised)
 
@@ -139,9 +139,8 @@ def aps(
     OptionError
         If `error` is not in (0, 1), or there is no generator for what is randomised.
 
-    References
-    ----------
-    Y. Romano, M. Sesia and E. Candès, Classification with valid and adaptive coverage, NeurIPS 2020, equations 5 to 7.
+    Source: Y. Romano, M. Sesia and E. Candès, Classification with valid and adaptive coverage, NeurIPS 2020, equations
+    5 to 7.
 
     Examples
     --------
@@ -165,8 +164,8 @@ def raps(
 ) -> Adaptive:
     """Regularised adaptive sets: as `aps`, but each class after the first few adds a penalty to the score.
 
-    For many classes, whose long tail of tiny, wrongly ordered probabilities makes adaptive sets huge. The score of
-    the class of the r-th highest probability is that of `aps` plus
+    For many classes, whose long tail of tiny, wrongly ordered probabilities makes adaptive sets huge. Formula:
+    the score of the class of the r-th highest probability is that of `aps` plus
 
         penalty · max(0, r - rank).
 
@@ -189,9 +188,8 @@ def raps(
     OptionError
         If `error` is not in (0, 1), `penalty` or `rank` is negative, or there is no generator for what is randomised.
 
-    References
-    ----------
-    A. Angelopoulos et al., Uncertainty sets for image classifiers using conformal prediction, ICLR 2021, equation 4.
+    Source: A. Angelopoulos et al., Uncertainty sets for image classifiers using conformal prediction, ICLR 2021,
+    equation 4.
 
     Examples
     --------

@@ -54,9 +54,8 @@ def fit(lower: Ends, upper: Ends, labels: Ends, *, error: float = 0.1) -> CQR:
     OptionError
         If `error` is not in (0, 1).
 
-    References
-    ----------
-    Y. Romano, E. Patterson, E. Candès, Conformalized quantile regression, NeurIPS 2019, equations 5 to 8, theorem 1.
+    Source: Y. Romano, E. Patterson, E. Candès, Conformalized quantile regression, NeurIPS 2019, equations 5 to 8,
+    theorem 1.
 
     Examples
     --------

@@ -40,7 +40,8 @@ def fit(
 
     It assumes nothing, not even that the curve rises, and pays for it in resolution: samples of one bin get one answer
     (so it has no gradient, and its NLL can be above the network's). With many classes most bins hold the sure
-    "not this one" and few the rest: prefer `isotonic`. For class k and bin B of equal count (ties stay together)
+    "not this one" and few the rest: prefer `isotonic`. Formula: for class k and bin B of equal count (ties stay
+    together)
 
         (#{i in B: y_i = k} + prior · π_k) / (#B + prior),   π_k = (n_k + 1) / (n + c),
 
@@ -60,9 +61,7 @@ def fit(
     OptionError
         If `bins` is not between 1 and the number of labelled samples, or `prior` is not positive.
 
-    References
-    ----------
-    B. Zadrozny and C. Elkan, Obtaining calibrated probability estimates from decision trees and naive Bayesian
+    Source: B. Zadrozny and C. Elkan, Obtaining calibrated probability estimates from decision trees and naive Bayesian
     classifiers, ICML 2001, sections 3 (smoothing to the base rate) and 4 (bins of equal count).
 
     Examples

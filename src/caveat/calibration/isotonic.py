@@ -43,8 +43,8 @@ def fit(
     """Fit, class by class, the rising curve from the network's probability to the frequency of the class.
 
     For networks whose miscalibration has no simple form, and with a thousand samples or more; fewer give coarse steps.
-    For each class k it minimises Σ_i (f(p_ik) - [y_i = k])² over all rising f, by pooling adjacent violators in
-    O(n log n), and divides the c values by their sum. What is regressed on is log p / (1 - p), which is the same curve
+    Formula: for each class k the rising f that minimises Σ_i (f(p_ik) - [y_i = k])², by pooling adjacent violators in
+    O(n log n); it divides the c values by their sum. What is regressed on is log p / (1 - p), which is the same curve
     but tells sure answers apart. After the division nothing is optimal: the NLL can be above the network's.
 
     A probability of 0 would be an infinite loss: `prior` pseudo-samples say so, of which 1/c is of the class, at the
@@ -64,10 +64,8 @@ def fit(
     OptionError
         If `prior` is not positive.
 
-    References
-    ----------
-    B. Zadrozny and C. Elkan, Transforming classifier scores into accurate multiclass probability estimates, KDD 2002,
-    sections 3 (isotonic regression) and 5 (one against the rest, normalised).
+    Source: B. Zadrozny and C. Elkan, Transforming classifier scores into accurate multiclass probability estimates, KDD
+    2002, sections 3 (isotonic regression) and 5 (one against the rest, normalised).
 
     Examples
     --------

@@ -57,8 +57,8 @@ def vector(
     """Vector scaling: a scale and a shift for each class.
 
     For networks that are confident of some classes and not of others, or that were trained on other class frequencies;
-    2c parameters, so hundreds of samples a class to gain from it. The scales w and shifts b of softmax(w ∘ z + b)
-    minimise the convex function
+    2c parameters, so hundreds of samples a class to gain from it. Formula: the scales w and shifts b of
+    softmax(w ∘ z + b) minimise the convex function
 
         mean NLL + (λ Σ_k (T w_k - 1)² + μ Σ_k b_k²) / 2n
 
@@ -81,9 +81,7 @@ def vector(
     OptionError
         If a strength is not positive.
 
-    References
-    ----------
-    C. Guo et al., On calibration of modern neural networks, ICML 2017, section 4.2 (without regularisation).
+    Source: C. Guo et al., On calibration of modern neural networks, ICML 2017, section 4.2 (without regularisation).
 
     Examples
     --------
@@ -107,7 +105,8 @@ def matrix(
     """Matrix scaling: a linear map of the logits, its off-diagonal and intercept held near zero.
 
     For networks that confuse some classes more than they predict. c² + c parameters: unregularised, a few hundred
-    samples ruin it (the NLL of TorchUncertainty's rises tenfold), so softmax(W z + b) minimises the convex function
+    samples ruin it (the NLL of TorchUncertainty's rises tenfold). Formula: W and b of softmax(W z + b) minimise the
+    convex function
 
         mean NLL + (λ Σ_{i≠j} (T W_ij)² + λ/10 Σ_i (T W_ii - 1)² + μ Σ_i b_i²) / 2n
 
@@ -117,11 +116,9 @@ def matrix(
 
     Parameters and errors are those of `vector`.
 
-    References
-    ----------
-    C. Guo et al., On calibration of modern neural networks, ICML 2017, section 4.2. Regularisation of off-diagonal
-    and intercept (ODIR): M. Kull et al., Beyond temperature scaling, NeurIPS 2019, section 3; theirs leaves the
-    diagonal free.
+    Source: C. Guo et al., On calibration of modern neural networks, ICML 2017, section 4.2. Regularisation of
+    off-diagonal and intercept (ODIR): M. Kull et al., Beyond temperature scaling, NeurIPS 2019, section 3; theirs
+    leaves the diagonal free.
 
     Examples
     --------
@@ -144,15 +141,13 @@ def dirichlet(
 ) -> Matrix:
     """Dirichlet calibration: a linear map of the log-probabilities, its off-diagonal and intercept held near zero.
 
-    Matrix scaling that sees probabilities p = softmax(z) only, softmax(W log p + b), so that a constant added to all
-    logits of a sample changes nothing; it is what the labels' distribution would be if the probabilities of each class
-    were Dirichlet distributed. When to use it, what it minimises, the choice of the strengths, the cost, the parameters
-    and the errors are those of `matrix`.
+    Matrix scaling that sees probabilities p = softmax(z) only, so that a constant added to all logits of a sample
+    changes nothing. Formula: softmax(W log p + b); it is what the labels' distribution would be if the probabilities of
+    each class were Dirichlet distributed. When to use it, what it minimises, the choice of the strengths, the cost, the
+    parameters and the errors are those of `matrix`.
 
-    References
-    ----------
-    M. Kull et al., Beyond temperature scaling: obtaining well-calibrated multiclass probabilities with Dirichlet
-    calibration, NeurIPS 2019, section 3 (linear parametrisation and ODIR; theirs leaves the diagonal free).
+    Source: M. Kull et al., Beyond temperature scaling: obtaining well-calibrated multiclass probabilities with
+    Dirichlet calibration, NeurIPS 2019, section 3 (linear parametrisation and ODIR; theirs leaves the diagonal free).
 
     Examples
     --------

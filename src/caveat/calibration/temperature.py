@@ -39,9 +39,9 @@ def fit(
     """Find the temperature that makes held-out probabilities softmax(logits / T) fit the labels best.
 
     The first thing to try: one parameter, so a few hundred samples are enough, and no answer changes. Fit it on data
-    that the network was not trained on. With `objective="nll"`, the negative log-likelihood is convex in 1/T and its
-    minimum is found by Newton steps in a bracket, in float64, about ten passes over the logits. With
-    `objective="ece"`, T is the best by the 15-bin ECE of 1 and of a geometric grid of 121 values around the
+    that the network was not trained on. Formula: softmax(z / T). With `objective="nll"`, the negative log-likelihood is
+    convex in 1/T and its minimum is found by Newton steps in a bracket, in float64, about ten passes over the logits.
+    With `objective="ece"`, T is the best by the 15-bin ECE of 1 and of a geometric grid of 121 values around the
     former, from a quarter to four times it: noisier, and no proper score.
 
     T is kept in [0.01, 100]. The lower end is reached if the data are separable (every label has the highest logit:
@@ -59,9 +59,7 @@ def fit(
     OptionError
         If `objective` is not one of the two.
 
-    References
-    ----------
-    C. Guo et al., On calibration of modern neural networks, ICML 2017, equation 9.
+    Source: C. Guo et al., On calibration of modern neural networks, ICML 2017, equation 9.
 
     Examples
     --------

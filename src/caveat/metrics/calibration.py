@@ -146,11 +146,9 @@ def ece(counted: Bins) -> Float64[Tensor, "*rows"]:
     """Expected calibration error: the mean distance of confidence and accuracy, bin by bin.
 
     The usual single number; it depends on the bins, says nothing on how useful the answers are, and is biased upwards
-    on small sets. ECE = Σ_m |B_m|/n · |acc(B_m) − conf(B_m)|, in [0, 1]; 0 is calibrated.
+    on small sets. Formula: Σ_m |B_m|/n · |acc(B_m) − conf(B_m)|, in [0, 1]; 0 is calibrated.
 
-    References
-    ----------
-    C. Guo et al., On calibration of modern neural networks, ICML 2017, equation 3.
+    Source: C. Guo et al., On calibration of modern neural networks, ICML 2017, equation 3.
 
     Examples
     --------
@@ -162,30 +160,35 @@ def ece(counted: Bins) -> Float64[Tensor, "*rows"]:
 
 
 def mce(counted: Bins) -> Float64[Tensor, "*rows"]:
-    """Maximum calibration error: the largest |acc(B_m) − conf(B_m)| of the bins that hold samples, in [0, 1].
+    """Maximum calibration error: the largest distance of confidence and accuracy of the bins that hold samples.
 
-    One sample in a bin of its own can decide it: read it with the shares of the reliability diagram.
+    Formula: max_m |acc(B_m) − conf(B_m)|, in [0, 1]. One sample in a bin of its own can decide it: read it with the
+    shares of the reliability diagram.
 
-    References
-    ----------
-    Guo et al., ICML 2017, equation 5.
+    Source: Guo et al., ICML 2017, equation 5.
     """
     return ((counted.hits - counted.confidence).abs() / counted.count.clamp(min=1)).amax(-1)
 
 
 def rmsce(counted: Bins) -> Float64[Tensor, "*rows"]:
-    """Root mean square calibration error, (Σ_m |B_m|/n · (acc(B_m) − conf(B_m))²)^½, in [0, 1]; at least the ECE.
+    """Root mean square calibration error: large gaps weigh more; at least the ECE.
 
-    References
-    ----------
-    D. Hendrycks, M. Mazeika, T. Dietterich, Deep anomaly detection with outlier exposure, ICLR 2019 (RMS error).
+    Formula: (Σ_m |B_m|/n · (acc(B_m) − conf(B_m))²)^½, in [0, 1].
+
+    Source: D. Hendrycks, M. Mazeika, T. Dietterich, Deep anomaly detection with outlier exposure, ICLR 2019 (RMS
+    error).
     """
     squares = (counted.hits - counted.confidence) ** 2 / counted.count.clamp(min=1)
     return (squares.sum(-1) / counted.count.sum(-1)).sqrt()
 
 
 def mean_confidence(counted: Bins) -> Float64[Tensor, "*rows"]:
-    """Mean highest probability, in [1/c, 1]. Above the accuracy: the network is overconfident on the whole."""
+    """Mean highest probability. Above the accuracy: the network is overconfident on the whole.
+
+    Formula: mean_i max_k p_ik, in [1/c, 1].
+
+    Source: C. Guo et al., On calibration of modern neural networks, ICML 2017, section 2 (confidence).
+    """
     return counted.confidence.sum(-1) / counted.count.sum(-1)
 
 
@@ -209,14 +212,12 @@ def ece_equal_mass(
 ) -> Float64[Tensor, ""]:
     """ECE with bins that hold about equally many samples; equal confidences are never parted.
 
-    A steadier estimate than `ece` where nearly all confidences are near 1. A sample of rank r of n (ascending;
-    ties: their mean rank) is in bin ⌈M r/n⌉. Needs all confidences at once (see `regroup` for streams).
+    A steadier estimate than `ece` where nearly all confidences are near 1. Formula: as `ece`; a sample of rank r of n
+    (ascending; ties: their mean rank) is in bin ⌈M r/n⌉. Needs all confidences at once (see `regroup` for streams).
     Arguments and errors as `confidence_bins`.
 
-    References
-    ----------
-    K. Nguyen, B. O'Connor, Posterior calibration and exploratory analysis for natural language processing models,
-    EMNLP 2015.
+    Source: K. Nguyen, B. O'Connor, Posterior calibration and exploratory analysis for natural language processing
+    models, EMNLP 2015.
     """
     _check.at_least("bins", bins, 1)
     confidence, hit = _top(probs, labels, void)
@@ -231,11 +232,10 @@ def ece_classwise(
     """Classwise ECE: the ECE of each class's probability, averaged over the classes.
 
     Sees what the top label's ECE can't: probabilities of the other classes that are off. Small in size when there are
-    many classes, as most of their probabilities are near 0. In [0, 1]. Arguments and errors as `confidence_bins`.
+    many classes, as most of their probabilities are near 0. Formula: Σ_k ECE_k / c, in [0, 1].
+    Arguments and errors as `confidence_bins`.
 
-    References
-    ----------
-    M. Kull et al., Beyond temperature scaling, NeurIPS 2019, equation 3.
+    Source: M. Kull et al., Beyond temperature scaling, NeurIPS 2019, equation 3.
     """
     return ece(classwise_bins(probs, labels, bins=bins, void=void)).mean()
 

@@ -57,9 +57,7 @@ def interval(
     OptionError
         If `level` is not in ]0, 1[ or `replicas` is less than 1.
 
-    References
-    ----------
-    B. Efron, R. Tibshirani, An introduction to the bootstrap (1993), chapter 13.
+    Source: B. Efron, R. Tibshirani, An introduction to the bootstrap (1993), chapter 13.
 
     Examples
     --------

@@ -33,12 +33,17 @@ def covered(lower: Values, upper: Values, labels: Values) -> Bool[Tensor, " n"]:
 
 
 def interval_coverage(lower: Values, upper: Values, labels: Values) -> One:
-    """Share of the labels inside their interval, ends included, in [0, 1]; should be what was asked for.
+    """Share of the labels inside their interval, ends included; should be what was asked for.
+
+    Formula: mean_i 1[l_i <= y_i <= u_i], in [0, 1].
 
     Raises
     ------
     DataError
         If there is no sample, shapes differ, a label is not finite, or an interval's ends are crossed.
+
+    Source: A. Khosravi et al., Comprehensive review of neural network-based prediction intervals, IEEE Transactions on
+    Neural Networks 2011 (PICP).
 
     Examples
     --------
@@ -49,7 +54,13 @@ def interval_coverage(lower: Values, upper: Values, labels: Values) -> One:
 
 
 def interval_width(lower: Values, upper: Values) -> One:
-    """Mean width of the intervals, in the labels' units; of two with the right coverage the narrower is better."""
+    """Mean width of the intervals, in the labels' units; of two with the right coverage the narrower is better.
+
+    Formula: mean_i (u_i - l_i).
+
+    Source: A. Khosravi et al., Comprehensive review of neural network-based prediction intervals, IEEE Transactions on
+    Neural Networks 2011 (MPIW).
+    """
     _check.numbers({"lower": lower, "upper": upper}, infinite=("lower", "upper"))
     if not lower.numel():
         raise DataError("lower, upper: expected at least one interval, got none")
@@ -70,13 +81,12 @@ def interval_score_of_each(lower: Values, upper: Values, labels: Values, *, erro
 def interval_score(lower: Values, upper: Values, labels: Values, *, error: float = 0.05) -> One:
     """Interval score: width, plus 2/error times how far the label lies outside; in the labels' units.
 
-    Proper: least on average for the true central interval that misses in a share `error`.
+    Proper: least on average for the true central interval that misses in a share `error`. Formula:
+    mean (u - l) + (2/error) (max(0, l - y) + max(0, y - u)).
 
     Errors as `interval_coverage`; OptionError if `error` is not in (0, 1).
 
-    References
-    ----------
-    T. Gneiting, A. E. Raftery, Strictly proper scoring rules, JASA 2007, equation 43.
+    Source: T. Gneiting, A. E. Raftery, Strictly proper scoring rules, JASA 2007, equation 43.
     """
     return interval_score_of_each(lower, upper, labels, error=error).mean()
 
@@ -93,9 +103,8 @@ def calibration_curve(pit: Values, *, points: int = 99) -> tuple[Float64[Tensor,
     OptionError
         If `points` is less than 1.
 
-    References
-    ----------
-    V. Kuleshov, N. Fenner, S. Ermon, Accurate uncertainties for deep learning using calibrated regression, ICML 2018.
+    Source: V. Kuleshov, N. Fenner, S. Ermon, Accurate uncertainties for deep learning using calibrated regression, ICML
+    2018.
     """
     _check.at_least("points", points, 1)
     _check.finite("pit", pit)
@@ -107,9 +116,13 @@ def calibration_curve(pit: Values, *, points: int = 99) -> tuple[Float64[Tensor,
 
 
 def calibration_error(pit: Values, *, points: int = 99) -> One:
-    """Mean distance of the calibration curve from the diagonal, in [0, ½[; 0 if every quantile is right.
+    """Mean distance of the calibration curve from the diagonal; 0 if every quantile is right.
 
-    Arguments and errors as `calibration_curve`.
+    Formula: mean_j |p_j - share of labels below their p_j-quantile|, in [0, ½[. Arguments and errors as
+    `calibration_curve`.
+
+    Source: V. Kuleshov, N. Fenner, S. Ermon, Accurate uncertainties for deep learning using calibrated regression, ICML
+    2018 (there squared).
 
     Examples
     --------

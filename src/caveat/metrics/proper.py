@@ -49,11 +49,11 @@ def nll_of_each(
 def nll(
     logits: Float[Tensor, "n c *pixels"], labels: Int[Tensor, "n *pixels"], *, void: int | None = None
 ) -> Float64[Tensor, ""]:
-    """Negative log-likelihood (log loss): mean −log p(label), from logits in float64, in nats.
+    """Negative log-likelihood (log loss), from logits in float64, in nats.
 
-    From logits, so that a confident mistake costs what it costs and not what float32 rounds it to. In [0, ∞[; log c
-    is an even guess. For a mean of several networks' probabilities pass its logarithm. It weighs calibration and
-    sharpness together, and single confident mistakes heavily.
+    From logits, so that a confident mistake costs what it costs and not what float32 rounds it to. Formula: mean_i −log
+    softmax(z_i)[y_i], in [0, ∞[; log c is an even guess. For a mean of several networks' probabilities pass its
+    logarithm. It weighs calibration and sharpness together, and single confident mistakes heavily.
 
     Parameters
     ----------
@@ -64,6 +64,8 @@ def nll(
     ------
     DataError
         If a logit is not finite, shapes do not match, a label is out of range, or nothing is labelled.
+
+    Source: I. J. Good, Rational decisions, Journal of the Royal Statistical Society B 14 (1952).
 
     Examples
     --------
@@ -90,17 +92,16 @@ def brier(
 ) -> Float64[Tensor, ""]:
     """Brier score: mean squared distance of the probabilities to the one-hot label, summed over the classes.
 
-    Bounded, so that a single sample does not decide it. In [0, 2] (half of it is a convention for two classes);
-    1 − 1/c is an even guess.
+    Bounded, so that a single sample does not decide it. Formula: mean_i Σ_k (p_ik − 1[y_i = k])², in [0, 2] (half of it
+    is a convention for two classes); 1 − 1/c is an even guess.
 
     Raises
     ------
     DataError
         If `probs` are not probabilities, shapes do not match, a label is out of range, or nothing is labelled.
 
-    References
-    ----------
-    G. W. Brier, Verification of forecasts expressed in terms of probability, Monthly Weather Review 78 (1950), eq. 2.
+    Source: G. W. Brier, Verification of forecasts expressed in terms of probability, Monthly Weather Review 78 (1950),
+    eq. 2.
 
     Examples
     --------
@@ -123,9 +124,12 @@ def right_of_each(
 def accuracy(
     probs: Float[Tensor, "n c *pixels"], labels: Int[Tensor, "n *pixels"], *, void: int | None = None
 ) -> Float64[Tensor, ""]:
-    """Share of the samples (or pixels) whose most probable class is the label, in [0, 1].
+    """Share of the samples (or pixels) whose most probable class is the label.
 
-    Of equal highest probabilities the first class counts. Arguments and errors as `brier`.
+    Of equal highest probabilities the first class counts. Formula: mean_i 1[argmax_k p_ik = y_i], in [0, 1]. Arguments
+    and errors as `brier`.
+
+    Source: the zero-one loss of any textbook: T. Hastie et al., The elements of statistical learning, section 7.2.
     """
     return right_of_each(probs, labels, void=void).mean()
 
@@ -145,10 +149,8 @@ def brier_decomposition(
     the refinement, make the sum exact for any bins. They vanish as the bins get finer. Arguments and errors as
     `brier`.
 
-    References
-    ----------
-    A. H. Murphy, A new vector partition of the probability score, Journal of Applied Meteorology 12 (1973), eq. 7;
-    D. B. Stephenson, C. A. S. Coelho, I. T. Jolliffe, Two extra components in the Brier score decomposition, Weather
+    Source: A. H. Murphy, A new vector partition of the probability score, Journal of Applied Meteorology 12 (1973), eq.
+    7; D. B. Stephenson, C. A. S. Coelho, I. T. Jolliffe, Two extra components in the Brier score decomposition, Weather
     and Forecasting 23 (2008).
     """
     return brier_parts(classwise_bins(probs, labels, bins=bins, void=void), brier(probs, labels, void=void))

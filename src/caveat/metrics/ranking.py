@@ -35,16 +35,14 @@ def auroc(counted: Tally) -> Float64[Tensor, "*replicas"]:
     For ranking as a whole, whatever the threshold and the share of OOD inputs; it hides what happens at the one
     threshold that is used (see `fpr_at_tpr`).
 
-    AUROC = P(s⁺ > s⁻) + ½ P(s⁺ = s⁻), in [0, 1]; 0.5 is chance, higher is better.
+    Formula: P(s⁺ > s⁻) + ½ P(s⁺ = s⁻), in [0, 1]; 0.5 is chance, higher is better.
 
     Raises
     ------
     DataError
         If one side is empty (as all ranking metrics).
 
-    References
-    ----------
-    J. A. Hanley, B. J. McNeil, The meaning and use of the area under a ROC curve, Radiology 143 (1982).
+    Source: J. A. Hanley, B. J. McNeil, The meaning and use of the area under a ROC curve, Radiology 143 (1982).
 
     Examples
     --------
@@ -60,12 +58,10 @@ def auroc(counted: Tally) -> Float64[Tensor, "*replicas"]:
 def aupr_out(counted: Tally) -> Float64[Tensor, "*replicas"]:
     """Average precision of finding the OOD: positive = OOD, the highest scores first.
 
-    AP = Σ_k (R_k − R_{k−1}) P_k over the distinct thresholds (no interpolation; as scikit-learn's
+    Formula: Σ_k (R_k − R_{k−1}) P_k over the distinct thresholds (no interpolation; as scikit-learn's
     `average_precision_score`). In ]0, 1]; a useless score has the share of the OOD inputs: always read it beside that.
 
-    References
-    ----------
-    D. Hendrycks, K. Gimpel, A baseline for detecting misclassified and out-of-distribution examples in neural
+    Source: D. Hendrycks, K. Gimpel, A baseline for detecting misclassified and out-of-distribution examples in neural
     networks, ICLR 2017 (AUPR-Out).
     """
     _check.both_sides(counted.negative, counted.positive, "aupr_out")
@@ -73,7 +69,13 @@ def aupr_out(counted: Tally) -> Float64[Tensor, "*replicas"]:
 
 
 def aupr_in(counted: Tally) -> Float64[Tensor, "*replicas"]:
-    """Average precision of finding the known: positive = known, the lowest scores first. Otherwise as `aupr_out`."""
+    """Average precision of finding the in-distribution: positive = in-distribution, the lowest scores first.
+
+    Formula: as `aupr_out`, with the sides exchanged.
+
+    Source: D. Hendrycks, K. Gimpel, A baseline for detecting misclassified and out-of-distribution examples in neural
+    networks, ICLR 2017 (AUPR-In).
+    """
     _check.both_sides(counted.negative, counted.positive, "aupr_in")
     return _average_precision(counted.negative, counted.positive)
 
@@ -81,8 +83,8 @@ def aupr_in(counted: Tally) -> Float64[Tensor, "*replicas"]:
 def fpr_at_tpr(counted: Tally, tpr: float = 0.95) -> Float64[Tensor, "*replicas"]:
     """Share of the OOD inputs that pass when at least the share `tpr` of the known is kept.
 
-    The threshold is `quantile_threshold`: the smallest score that keeps (score <= threshold) enough of the known;
-    scores that equal it pass on both sides. In [0, 1], lower is better; a useless score has `tpr`.
+    Formula: P(s⁺ <= τ), τ the smallest score with P(s⁻ <= τ) >= tpr (`quantile_threshold`); scores that equal it pass
+    on both sides. In [0, 1], lower is better; a useless score has `tpr`.
 
     Conventions differ. The accepted class is the known one here, as in the papers on OOD detection; `mirror` the tally
     for the other (95 % of the OOD are caught, share of the known that is lost). ACET's code takes the 5 %
@@ -95,6 +97,9 @@ def fpr_at_tpr(counted: Tally, tpr: float = 0.95) -> Float64[Tensor, "*replicas"
         If one side is empty.
     OptionError
         If `tpr` is not in ]0, 1].
+
+    Source: S. Liang, Y. Li, R. Srikant, Enhancing the reliability of out-of-distribution image detection in neural
+    networks, ICLR 2018, section 4.2.
 
     Examples
     --------
@@ -111,12 +116,11 @@ def fpr_at_tpr(counted: Tally, tpr: float = 0.95) -> Float64[Tensor, "*replicas"
 def detection_error(counted: Tally) -> Float64[Tensor, "*replicas"]:
     """Least share of wrong decisions over all thresholds when in-distribution and OOD are equally frequent.
 
-    min_τ ½ P(s⁻ > τ) + ½ P(s⁺ <= τ), in [0, 0.5]; lower is better, 0.5 is chance.
+    Formula: min_τ ½ P(s⁻ > τ) + ½ P(s⁺ <= τ), in [0, 0.5]; lower is better, 0.5 is chance.
 
-    References
-    ----------
-    S. Liang, Y. Li, R. Srikant, Enhancing the reliability of out-of-distribution image detection in neural networks,
-    ICLR 2018, section 4.2 (there at 95 % TPR; the minimum over all thresholds as in K. Lee et al., NeurIPS 2018).
+    Source: S. Liang, Y. Li, R. Srikant, Enhancing the reliability of out-of-distribution image detection in neural
+    networks, ICLR 2018, section 4.2 (there at 95 % TPR; the minimum over all thresholds as in K. Lee et al., NeurIPS
+    2018).
     """
     _check.both_sides(counted.negative, counted.positive, "detection_error")
     kept, passed = _cumulative(counted.negative), _cumulative(counted.positive)
@@ -151,9 +155,7 @@ def youden_threshold(counted: Tally) -> Float64[Tensor, "*replicas"]:
     DataError
         If one side is empty.
 
-    References
-    ----------
-    W. J. Youden, Index for rating diagnostic tests, Cancer 3 (1950).
+    Source: W. J. Youden, Index for rating diagnostic tests, Cancer 3 (1950).
 
     Examples
     --------

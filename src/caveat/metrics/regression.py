@@ -32,12 +32,16 @@ One = Float64[Tensor, ""]
 
 
 def rmse(mean: Values, labels: Values) -> One:
-    """Root mean squared error, in the labels' units.
+    """Root mean squared error, in the labels' units; it is the mean that makes it least.
+
+    Formula: (mean_i (y_i - μ_i)²)^½.
 
     Raises
     ------
     DataError
         If there is no sample, shapes differ, or a value is not finite.
+
+    Source: T. Gneiting, Making and evaluating point forecasts, JASA 2011, table 1 (squared error).
 
     Examples
     --------
@@ -49,7 +53,12 @@ def rmse(mean: Values, labels: Values) -> One:
 
 
 def mae(mean: Values, labels: Values) -> One:
-    """Mean absolute error, in the labels' units. Arguments and errors as `rmse`."""
+    """Mean absolute error, in the labels' units; less harsh on outliers than `rmse`.
+
+    Formula: mean_i |y_i - μ_i|. Arguments and errors as `rmse`.
+
+    Source: T. Gneiting, Making and evaluating point forecasts, JASA 2011, table 1 (absolute error).
+    """
     _check.numbers({"mean": mean, "labels": labels})
     return (mean.double() - labels.double()).abs().mean()
 
@@ -63,14 +72,17 @@ def gaussian_nll_of_each(mean: Values, variance: Values, labels: Values) -> Each
 
 
 def gaussian_nll(mean: Values, variance: Values, labels: Values) -> One:
-    """Negative log-likelihood of Gaussian predictions: mean -log N(y; mu, sigma^2), in nats.
+    """Negative log-likelihood of Gaussian predictions, in nats.
 
-    A density's: it may be negative, and labels in other units shift it by a constant (the logarithm of the unit).
+    Formula: mean -log N(y; μ, σ²). A density's: it may be negative, and labels in other units shift it by a constant
+    (the logarithm of the unit).
 
     Raises
     ------
     DataError
         If there is no sample, shapes differ, a value is not finite, or a variance is not positive.
+
+    Source: T. Gneiting, A. E. Raftery, Strictly proper scoring rules, JASA 2007 (logarithmic score).
 
     Examples
     --------
@@ -88,15 +100,17 @@ def mixture_nll_of_each(means: Parts, variances: Parts, labels: Values, *, weigh
 
 
 def mixture_nll(means: Parts, variances: Parts, labels: Values, *, weights: Parts | None = None) -> One:
-    """Negative log-likelihood of Gaussian mixtures: mean -log Σ_k w_k N(y; mu_k, sigma_k^2), in nats.
+    """Negative log-likelihood of Gaussian mixtures, in nats.
 
-    Components on the first axis; equal weights by default. Not that of the Gaussian with the mixture's moments, which
-    Lakshminarayanan et al. print for ensembles; that is `gaussian_nll`.
+    Formula: mean -log Σ_k w_k N(y; μ_k, σ_k²). Components on the first axis; equal weights by default. Not that of the
+    Gaussian with the mixture's moments, which Lakshminarayanan et al. print for ensembles; that is `gaussian_nll`.
 
     Raises
     ------
     DataError
         As `gaussian_nll`; or if weights are not probabilities over the components.
+
+    Source: C. M. Bishop, Mixture density networks, NCRG/94/004, 1994.
     """
     return mixture_nll_of_each(means, variances, labels, weights=weights).mean()
 
@@ -119,9 +133,7 @@ def gaussian_crps(mean: Values, variance: Values, labels: Values) -> One:
 
     Errors as `gaussian_nll`.
 
-    References
-    ----------
-    T. Gneiting, A. E. Raftery, Strictly proper scoring rules, JASA 2007, equations 20 and 21.
+    Source: T. Gneiting, A. E. Raftery, Strictly proper scoring rules, JASA 2007, equations 20 and 21.
 
     Examples
     --------
@@ -147,10 +159,8 @@ def mixture_crps(means: Parts, variances: Parts, labels: Values, *, weights: Par
 
     Errors as `mixture_nll`.
 
-    References
-    ----------
-    E. P. Grimit, T. Gneiting, V. J. Berrocal, N. A. Johnson, The continuous ranked probability score for circular
-    variables and its application to mesoscale forecast ensemble verification, 2006, equation 3.
+    Source: E. P. Grimit, T. Gneiting, V. J. Berrocal, N. A. Johnson, The continuous ranked probability score for
+    circular variables and its application to mesoscale forecast ensemble verification, 2006, equation 3.
     """
     return mixture_crps_of_each(means, variances, labels, weights=weights).mean()
 

@@ -30,13 +30,12 @@ _SLACK = 1e-12
 def aurc(counted: Tally) -> Float64[Tensor, "*replicas"]:
     """Area under the risk-coverage curve: the mean, over k = 1..n, of the error rate among the k most trusted.
 
-    AURC = (1/n) Σ_k (wrong among the first k) / k, in expectation over the order of ties. In [0, 1], lower is better;
+    Formula: (1/n) Σ_k (wrong among the first k) / k, in expectation over the order of ties. In [0, 1], lower is better;
     a useless score has the error rate itself. It mixes how right the network is with how well it knows (see `e_aurc`).
     TorchUncertainty takes the trapezoid rule over k = 1..n instead; the two differ by the order of 1/n.
 
-    References
-    ----------
-    Y. Geifman, G. Uziel, R. El-Yaniv, Bias-reduced uncertainty estimation for deep neural classifiers, ICLR 2019.
+    Source: Y. Geifman, G. Uziel, R. El-Yaniv, Bias-reduced uncertainty estimation for deep neural classifiers, ICLR
+    2019.
 
     Examples
     --------
@@ -55,12 +54,10 @@ def aurc(counted: Tally) -> Float64[Tensor, "*replicas"]:
 def e_aurc(counted: Tally) -> Float64[Tensor, "*replicas"]:
     """AURC above that of the ideal order (all correct answers first): 0 is perfect, whatever the error rate.
 
-    The ideal is computed exactly, (1/n)(w − (n − w)(H_n − H_{n−w})) for w wrong of n, not by its limit
-    r + (1 − r) log(1 − r).
+    Formula: AURC − that of the ideal, which is computed exactly, (1/n)(w − (n − w)(H_n − H_{n−w})) for w wrong of n,
+    not by its limit r + (1 − r) log(1 − r).
 
-    References
-    ----------
-    Geifman et al., ICLR 2019, section 3 (E-AURC).
+    Source: Geifman et al., ICLR 2019, section 3 (E-AURC).
     """
     wrong, right = counted.positive.sum(-1), counted.negative.sum(-1)
     ideal = (wrong - right * _harmonic_rise(right, wrong)) / (wrong + right)
@@ -70,12 +67,11 @@ def e_aurc(counted: Tally) -> Float64[Tensor, "*replicas"]:
 def augrc(counted: Tally) -> Float64[Tensor, "*replicas"]:
     """Area under the generalized risk-coverage curve: mean share of *silent* errors (accepted and wrong, of all).
 
-    AUGRC = ∫ (wrong accepted)/n d coverage = (1 − AUROC)·a(1 − a) + ½ (1 − a)² with accuracy a. In [0, 0.5], lower is
+    Formula: ∫ (wrong accepted)/n d coverage = (1 − AUROC)·a(1 − a) + ½ (1 − a)² with accuracy a. In [0, 0.5], lower is
     better. Unlike AURC, an error counts alike wherever it stands.
 
-    References
-    ----------
-    J. Traub et al., Overcoming common flaws in the evaluation of selective classification systems, NeurIPS 2024.
+    Source: J. Traub et al., Overcoming common flaws in the evaluation of selective classification systems, NeurIPS
+    2024.
     """
     total, _, wrong_before = _sizes(counted)
     return (total * (wrong_before + counted.positive / 2)).sum(-1) / total.sum(-1) ** 2
@@ -84,12 +80,14 @@ def augrc(counted: Tally) -> Float64[Tensor, "*replicas"]:
 def risk_at_coverage(counted: Tally, coverage: float = 0.8) -> Float64[Tensor, "*replicas"]:
     """Error rate among the `coverage` most trusted answers (rounded up to whole samples; ties in expectation).
 
-    In [0, 1], lower is better.
+    Formula: (wrong among the first ⌈coverage · n⌉) / ⌈coverage · n⌉, in [0, 1], lower is better.
 
     Raises
     ------
     OptionError
         If `coverage` is not in ]0, 1].
+
+    Source: Y. Geifman, R. El-Yaniv, Selective classification for deep neural networks, NeurIPS 2017.
     """
     _check.share("coverage", coverage)
     total, before, wrong_before = _sizes(counted)
@@ -103,12 +101,16 @@ def risk_at_coverage(counted: Tally, coverage: float = 0.8) -> Float64[Tensor, "
 def coverage_at_risk(counted: Tally, risk: float = 0.05) -> Float64[Tensor, "*replicas"]:
     """The largest share of answers that one threshold accepts with an error rate of at most `risk`; 0 if none does.
 
-    A threshold can't split a tie, so only whole ties are counted. In [0, 1], higher is better.
+    A threshold can't split a tie, so only whole ties are counted. Formula: max{k/n: (wrong among the first k) <=
+    risk · k}, in [0, 1], higher is better.
 
     Raises
     ------
     OptionError
         If `risk` is not in ]0, 1].
+
+    Source: Y. Geifman, R. El-Yaniv, Selective classification for deep neural networks, NeurIPS 2017 (there with a
+    guarantee).
     """
     _check.share("risk", risk)
     total, wrong = (counted.negative + counted.positive).cumsum(-1), counted.positive.cumsum(-1)

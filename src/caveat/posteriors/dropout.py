@@ -24,7 +24,8 @@ def of(model: nn.Module, *, after: tuple[str, ...] = (), rate: float = 0.1) -> D
 
     Needs no training of its own; not always a substitute for an ensemble. Whatever `torch.nn.functional` offers as
     dropout is switched on, in layers and in functional code alike, and that of attention and recurrent layers of
-    torch; batch norm stays in evaluation mode. What comes before the first dropout runs once for all draws.
+    torch; batch norm stays in evaluation mode. Formula: h <- h * m / (1 - rate), m ~ Bernoulli(1 - rate), anew for each
+    entry, input and draw. What comes before the first dropout runs once for all draws.
 
     Parameters
     ----------

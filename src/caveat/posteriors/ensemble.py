@@ -49,7 +49,8 @@ class Ensemble:
 def of(models: Sequence[nn.Module], *, only: Sequence[str] = ()) -> Ensemble:
     """Put trained networks of one architecture together.
 
-    The baseline that is hard to beat, at the cost of training and running every member. Five are usual
+    The baseline that is hard to beat, at the cost of training and running every member. Formula: a draw is one member
+    w_m, m uniform in 1..s, so that the mean prediction is sum_m p(y | x, w_m) / s. Five are usual
     (Lakshminarayanan et al. 2017). With `only`, a sub-ensemble: the trunk is the model's own, the layers named there
     are the members' (Valdenegro-Toro 2019, arXiv 1910.08168).
 

@@ -54,7 +54,8 @@ def start(model: nn.Module, *, every: int, burn_in: int = 0) -> Tracker:
     are part of it.
 
     An ensemble for the price of one training run, best with a learning rate that rises and falls: set `every` to its
-    cycle, so that each copy is taken where the rate is lowest. Its mean is stochastic weight averaging.
+    cycle, so that each copy is taken where the rate is lowest. Formula: the members are w_t for
+    t = burn_in + every, burn_in + 2 every, ... Its mean is stochastic weight averaging.
 
     Raises
     ------
