@@ -1,5 +1,6 @@
 """The command `caveat`. Its help must not wait for torch: commands import what they need when they run."""
 
+import os
 import sys
 
 import typer
@@ -51,3 +52,12 @@ def main() -> None:
     except KeyboardInterrupt:
         print("caveat: stopped", file=sys.stderr)
         sys.exit(130)
+    except Exception as error:  # a disk that is full, a network of a stranger that fails: exit 1 is a failed gate's
+        if os.environ.get("CAVEAT_TRACEBACK"):
+            raise
+        text = " ".join(str(error).split()) or "no message"
+        print(
+            f"caveat: error: {type(error).__name__}: {text[:500]} (set CAVEAT_TRACEBACK=1 to see where)",
+            file=sys.stderr,
+        )
+        sys.exit(2)

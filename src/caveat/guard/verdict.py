@@ -19,7 +19,7 @@ class Verdict:
     """The predicted class, or -1 where the guard abstains."""
     accepted: Bool[Tensor, " n"]
     predicted: Int[Tensor, " n"]
-    """What the network would have said."""
+    """The class with the largest probability, whether it is accepted or not."""
     probs: Float[Tensor, "n c"]
     """Calibrated probabilities."""
     confidence: Float[Tensor, " n"]
@@ -27,12 +27,12 @@ class Verdict:
     score: Float[Tensor, " n"]
     """Higher = less trustworthy."""
     p_value: Float[Tensor, " n"]
-    """Share of known held-out inputs that are as little trustworthy or less, in (0, 1]; small = unlike in-distribution
-    data."""
+    """Share of held-out in-distribution inputs that are as little trustworthy or less, in (0, 1]; small = unlike
+    in-distribution data."""
     reason: Int[Tensor, " n"]
     """Index into `REASONS`."""
     aleatoric: Float[Tensor, " n"]
-    """Uncertainty between the known classes, in nats: entropy of the calibrated probabilities; of a posterior, the
+    """Uncertainty between the classes, in nats: entropy of the calibrated probabilities; of a posterior, the
     expected entropy of its draws as they are."""
     epistemic: Float[Tensor, " n"] | None
     """Uncertainty about the network itself, in nats: mutual information of a posterior's draws; None for a single
@@ -48,16 +48,15 @@ class Verdict:
     def explain(self, row: int) -> str:
         """Why this input was accepted or refused, in a sentence a person can read."""
         if int(self.reason[row]) == INVALID:
-            return "abstains: the input, or what the network makes of it, is not a finite number"
-        name, sure = self.classes[int(self.predicted[row])], float(self.confidence[row])
+            return "abstained: the input, or the network's output for it, is not a finite number"
+        name, confidence = self.classes[int(self.predicted[row])], float(self.confidence[row])
         score, p = float(self.score[row]), float(self.p_value[row])
-        seen = (
-            f"{self.score_name} {score:.4g}, threshold {self.threshold:.4g}; "
-            f"{_share(p)} of in-distribution inputs score as high"
+        accepted = bool(self.accepted[row])
+        return (
+            f"{'accepted' if accepted else 'abstained'}: predicted {name} ({confidence:.1%} confident), "
+            f"{self.score_name} score {score:.4g} {'at or below' if accepted else 'above'} the threshold "
+            f"{self.threshold:.4g}; {_share(p)} of in-distribution inputs score as high"
         )
-        if bool(self.accepted[row]):
-            return f"{name}, {sure:.1%} sure ({seen})"
-        return f"abstains: would have said {name} ({sure:.1%} sure), but it is less trustworthy than it may be ({seen})"
 
 
 def _share(p: float) -> str:
