@@ -197,7 +197,7 @@ def test_what_is_not_shared_is_told(full: Record, build: Callable[..., Record]) 
         say(line) for line in apart({"lean": lean, "full": full})
     ]
     none = [say(line) for line in apart({"a": full, "b": build(scores=1, sets=0)})]
-    assert "No OOD set is shared: what is said of OOD inputs cannot be compared." in none
+    assert "No OOD set is shared: figures on OOD inputs cannot be compared." in none
 
 
 @pytest.mark.parametrize(("names", "text"), [([], ""), (["a"], "a"), (["a", "b"], "a and b")])

@@ -170,7 +170,7 @@ def apart(records: Records) -> list[list[Part]]:
                 text = f": {first[ood]} in one, {source} in the other."
                 lines.append(["The set ", Name(ood), " is not the same in ", Name(names[0]), " and ", Name(name), text])
     if len(values) > 1 and not shared_sets(records):
-        lines.append(["No OOD set is shared: what is said of OOD inputs cannot be compared."])
+        lines.append(["No OOD set is shared: figures on OOD inputs cannot be compared."])
     for what, tables in {
         "OOD set": [_sources(record) for record in values],
         "score": [{item.name for item in record.scores} for record in values],
