@@ -253,6 +253,45 @@ class TestEvery:
         assert run(name, model, inputs[:0], labels[:0]).shape == (0, 6)
 
 
+@pytest.mark.parametrize("name", LOSSES)
+class TestLosses:
+    def logits(self, n=40, c=5):
+        return 4 * torch.randn(n, c, generator=seeded(2), dtype=torch.float64), torch.arange(n) % c
+
+    def test_higher_is_more_harm(self, name):
+        """A larger logit of another class never lowers it; of a wrong answer of full confidence it is largest."""
+        logits, labels = self.logits()
+        if name == "confidence":  # what is climbed from noise: whatever the label
+            labels = (logits.argmax(1) + 1) % 5
+        other = logits.masked_fill(torch.nn.functional.one_hot(labels, 5).bool(), -torch.inf).argmax(1)
+        raised = logits.scatter_add(1, other[:, None], torch.full((40, 1), 0.7, dtype=torch.float64))
+        if name == "dlr":  # relative to the distance from the third: raise what is not the largest yet
+            keep = logits.argmax(1) == labels
+            logits, raised, labels = logits[keep], raised[keep], labels[keep]
+        assert (LOSSES[name](raised, labels) > LOSSES[name](logits, labels)).all()
+
+    def test_a_sample_does_not_see_the_others_and_the_level_does_not_count(self, name):
+        logits, labels = self.logits()
+        loss = LOSSES[name](logits, labels)
+        assert loss.shape == (40,)
+        alone = torch.cat([LOSSES[name](logits[i : i + 1], labels[i : i + 1]) for i in range(40)])
+        torch.testing.assert_close(alone, loss, rtol=1e-12, atol=1e-12)
+        torch.testing.assert_close(LOSSES[name](logits + 30, labels), loss, rtol=1e-9, atol=1e-11)
+
+    def test_its_gradient_is_that_of_finite_differences_and_finite_where_the_answer_is_certain(self, name):
+        logits, labels = self.logits(6)
+        assert torch.autograd.gradcheck(lambda z: LOSSES[name](z, labels), logits.requires_grad_())
+        certain = (1e4 * torch.eye(5)).requires_grad_()
+        LOSSES[name](certain, torch.arange(5)).sum().backward()
+        assert certain.grad.isfinite().all()
+
+    def test_float32_agrees_with_float64(self, name):
+        logits, labels = self.logits()
+        single = LOSSES[name](logits.float(), labels)
+        assert single.dtype == torch.float32
+        torch.testing.assert_close(single.double(), LOSSES[name](logits, labels), rtol=1e-4, atol=1e-5)
+
+
 def test_every_attack_module_is_in_a_table():
     from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""What every calibration of `FROM_LOGITS` promises, and every one of `CONFORMAL`."""
+"""What every calibration of `FROM_LOGITS` promises, and every one of `CONFORMAL` and `CONFORMAL_INTERVALS`."""
 
 import dataclasses
 from itertools import pairwise
@@ -7,13 +7,15 @@ import pytest
 import torch
 
 from caveat import fitted
-from caveat.calibration import CONFORMAL, FROM_LOGITS, KEEP_ORDER, ONE_VERSUS_REST, PARAMETRIC
+from caveat.calibration import CONFORMAL, CONFORMAL_INTERVALS, FROM_LOGITS, KEEP_ORDER, ONE_VERSUS_REST, PARAMETRIC
 from caveat.calibration.conformal import coverage
 from caveat.errors import DataError, OptionError
+from tests.conftest import shapes_unchecked
 
 ROWS = [pytest.param(fit, id=name) for name, fit in FROM_LOGITS.items()]
 LIKELIEST = [pytest.param(fit, id=name) for name, fit in PARAMETRIC.items()]
 SETS = [pytest.param(fit, id=name) for name, fit in CONFORMAL.items()]
+INTERVALS = [pytest.param(fit, id=name) for name, fit in CONFORMAL_INTERVALS.items()]
 
 
 def overconfident(n: int = 2000, c: int = 4, *, sharp: float = 2.5, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -202,3 +204,65 @@ def test_sets_are_saved_and_loaded(fit, tmp_path) -> None:
 def test_an_impossible_error_is_refused(fit, error: float) -> None:
     with pytest.raises(OptionError, match=r"error: expected a share in \(0, 1\), got"):
         fit(*overconfident(20), error=error)
+
+
+def intervals(n: int = 400, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Intervals that are too narrow on one side, and labels; float64."""
+    generator = torch.Generator().manual_seed(seed)
+    centre = torch.randn(n, generator=generator, dtype=torch.float64)
+    labels = centre + torch.randn(n, generator=generator, dtype=torch.float64)
+    return centre - 0.3, centre + 1.0, labels
+
+
+def share_inside(ends: tuple[torch.Tensor, torch.Tensor], labels: torch.Tensor) -> float:
+    return float(((ends[0] <= labels) & (labels <= ends[1])).double().mean())
+
+
+@pytest.mark.parametrize("fit", INTERVALS)
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
+def test_intervals_cover_as_promised_though_those_predicted_do_not(fit, dtype: torch.dtype) -> None:
+    lower, upper, labels = (part.to(dtype) for part in intervals(4000))
+    low, high, truth = (part.to(dtype) for part in intervals(4000, seed=1))
+    assert share_inside((low, high), truth) < 0.6
+    for error in (0.05, 0.2):
+        ends = fit(lower, upper, labels, error=error)(low, high)
+        assert ends[0].dtype == dtype
+        bound = 4 * (2 * error * (1 - error) / 4000) ** 0.5
+        assert abs(share_inside(ends, truth) - (1 - error)) < bound + 2e-3
+
+
+@pytest.mark.parametrize("fit", INTERVALS)
+def test_intervals_whatever_the_order_the_batch_and_the_error(fit) -> None:
+    lower, upper, labels = intervals()
+    order = torch.randperm(400, generator=torch.Generator().manual_seed(0))
+    correct = fit(lower, upper, labels)
+    whole = torch.stack(correct(lower, upper))
+    assert torch.equal(torch.stack(fit(lower[order], upper[order], labels[order])(lower, upper)), whole)
+    assert torch.equal(torch.stack(correct(lower[3:4], upper[3:4])), whole[:, 3:4])
+    chain = [torch.stack(fit(lower, upper, labels, error=e)(lower, upper)) for e in (0.4, 0.2, 0.1, 0.02)]
+    assert all(bool((a[0] > b[0]).all() and (a[1] < b[1]).all()) for a, b in pairwise(chain))
+
+
+@pytest.mark.parametrize("fit", INTERVALS)
+def test_intervals_are_frozen_saved_and_loaded(fit, tmp_path) -> None:
+    lower, upper, labels = intervals()
+    for n in (400, 3):  # the latter with an infinite quantile
+        correct = fit(lower[:n], upper[:n], labels[:n])
+        assert type(correct).__dataclass_params__.frozen
+        fitted.save(correct, tmp_path / "g.safetensors")
+        again = fitted.load(type(correct), tmp_path / "g.safetensors")
+        assert torch.equal(torch.stack(again(lower, upper)), torch.stack(correct(lower, upper)))
+
+
+@pytest.mark.parametrize("fit", INTERVALS)
+def test_intervals_of_nothing_of_nan_and_of_other_lengths_are_refused(fit) -> None:
+    lower, upper, labels = intervals()
+    with pytest.raises(DataError, match="lower: expected finite"):
+        fit(lower * torch.nan, upper, labels)
+    with pytest.raises(DataError, match=r"lower: expected \(n,\)"):
+        fit(lower[:0], upper[:0], labels[:0])
+    with shapes_unchecked(), pytest.raises(DataError, match=r"lower: expected \(n,\), one for each of 399"):
+        fit(lower, upper, labels[:-1])
+    for error in (0.0, 1.0, float("nan")):
+        with pytest.raises(OptionError, match=r"error: expected a share in \(0, 1\), got"):
+            fit(lower, upper, labels, error=error)

@@ -122,7 +122,7 @@ def split(mean: Float[Tensor, "s n"], variance: Float[Tensor, "s n"]) -> Split:
     Raises
     ------
     DataError
-        If a variance is negative, or there is no draw.
+        If there is no draw, shapes differ, a number is not finite, or a variance is negative.
 
     Example
     -------
@@ -132,6 +132,10 @@ def split(mean: Float[Tensor, "s n"], variance: Float[Tensor, "s n"]) -> Split:
     """
     if not len(mean):
         raise DataError("mean: expected (s, n) with at least one draw, got none")
+    if mean.shape != variance.shape:
+        raise DataError(f"variance: expected one for each mean {tuple(mean.shape)}, got {tuple(variance.shape)}")
+    if not bool((torch.isfinite(mean) & torch.isfinite(variance)).all()):
+        raise DataError("mean, variance: expected finite numbers, got NaN or infinity: did the training diverge?")
     if bool((variance < 0).any()):
         raise DataError(f"variance: expected no negative value, got {float(variance.min()):g}: exp of a log variance?")
     centre = mean.mean(0)
