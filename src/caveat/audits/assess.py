@@ -330,7 +330,6 @@ def _notes(judged: Judged) -> list[str]:
         notes.append(f"Only {int(wrong.sum())} judged answers are wrong: figures on misclassification are uncertain.")
     if len(evaluation) < 1000:
         notes.append(f"Only {len(evaluation)} samples were judged: read the intervals, not the values.")
-    notes += classes.warnings(evaluation.logits, evaluation.labels, observed.classes)
     if not observed.ood:
         notes.append("No OOD set was given: nothing is known of how the network answers what it has never seen.")
     reasons: dict[str, list[str]] = {}
@@ -365,6 +364,9 @@ CHAPTERS: Mapping[str, Callable[[Judged], Any]] = {
         judged.evaluation.logits, judged.evaluation.labels, judged.observed.classes
     ),
     "per_class": _per_class,
+    "warnings": lambda judged: classes.warnings(
+        judged.evaluation.logits, judged.evaluation.labels, judged.observed.classes
+    ),
     "scores": _scores,
     "detections": _detections,
     "selective": _selective,

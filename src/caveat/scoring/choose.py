@@ -68,8 +68,8 @@ def choose(
         return None
     best = max(figures, key=lambda name: figures[name])
     why = (
-        f"On in-distribution data alone, {best} is best: it detects a class it is kept ignorant of with AUROC "
-        f"{_mean(forgotten[best]):.3f} (mean over {len(left_out)} classes left out in turn)"
+        f"On in-distribution data alone, {best} is best: it detects a left-out class with AUROC "
+        f"{_mean(forgotten[best]):.3f} (mean over {len(left_out)} classes, each left out in turn)"
         + (f" and the network's own mistakes with AUROC {_mean(own[best]):.3f}." if best in own else ".")
         + ("" if enough else f" Only {wrong_answers} answers of the calibration split are wrong, too few to rank them.")
     )
