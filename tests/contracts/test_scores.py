@@ -327,25 +327,3 @@ def test_every_module_is_in_a_table():
     functions += [fit for _, fit in (FROM_LAYERS | FROM_MAPS).values()]
     named = {function.__module__.split(".")[2] for function in functions}
     assert {name for name in modules if not name.startswith(("_", "gradient"))} == named - {"gradients"}
-
-
-@pytest.mark.parametrize(
-    "table",
-    [
-        FROM_LOGITS,
-        FROM_RAW_LOGITS,
-        FROM_KNOWN_LOGITS,
-        FROM_MOMENTS,
-        FROM_FEATURES,
-        FROM_HEAD,
-        FROM_GRADIENTS,
-        FROM_COLUMNS,
-        FROM_RECONSTRUCTION,
-    ],
-)
-def test_every_method_says_what_it_is_and_where_it_is_from(table):
-    for name, function in table.items():
-        module = __import__(function.__module__, fromlist=["fit"])
-        text = (module.fit if hasattr(module, "fit") else function).__doc__
-        assert "Formula:" in text, name
-        assert "Source:" in text, name

@@ -182,7 +182,7 @@ def start(
     """Watch a training run with any optimizer of torch; give the tracker to `training.fit`.
 
     For one training run and a few passes over the weights a step, draws that spread out where the data are few.
-    Formula, for each weight w with gradient g and its learning rate r, gains K = P / (P + R) shared by all weights:
+    Formula: for each weight w with gradient g and its learning rate r, gains K = P / (P + R) shared by all weights:
 
         mean:     m <- (1 - K) (m - r g) + K w
         variance: v <- (1 - K') (v + (r g)^2) + K' (w - m)^2
