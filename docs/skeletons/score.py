@@ -1,32 +1,33 @@
-"""Distance to the mean of all known features: a score to copy and change."""
+"""Distance to the nearest class mean: a score to copy and change."""
 
 from dataclasses import dataclass
 
-import torch  # noqa: F401  # for the doctest
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from caveat.scores.moments import check
 from caveat.types import Features, Labels, Score
 
-__all__ = ["DistanceToMean", "fit"]
+__all__ = ["NearestMean", "fit"]
 
 
 @dataclass(frozen=True)
-class DistanceToMean:
-    """A fitted score: distance to the mean, in [0, inf)."""
+class NearestMean:
+    """A fitted score: Euclidean distance to the nearest class mean, in [0, inf)."""
 
-    mean: Float[Tensor, " d"]
+    means: Float[Tensor, "c d"]
 
     def __call__(self, features: Features) -> Score:
-        """One difference of length d per sample."""
-        return (features - self.mean).norm(dim=1)
+        """c differences of length d a sample."""
+        return (features[:, None] - self.means).norm(dim=2).amin(dim=1)
 
 
-def fit(features: Features, labels: Labels) -> DistanceToMean:
-    """Fit the mean of in-distribution data.
+def fit(features: Features, labels: Labels) -> NearestMean:
+    """Fit the class means of in-distribution data.
 
-    When to use it and what it costs: never, it is a skeleton; d operations a sample. Formula: ||x - m||.
+    For a first look: it takes all directions for equally wide, which `mahalanobis` does not. Costs c d operations a
+    sample. Formula: min_c ||x - m_c||.
 
     Raises
     ------
@@ -35,9 +36,10 @@ def fit(features: Features, labels: Labels) -> DistanceToMean:
 
     Source: author, title, venue (arXiv number), equation.
 
-    >>> known = torch.tensor([[0.0, 0.0], [2.0, 0.0]])
-    >>> fit(known, torch.tensor([0, 1]))(torch.tensor([[1.0, 3.0]]))
+    >>> known = torch.tensor([[0.0, 0.0], [2.0, 0.0], [9.0, 9.0]])
+    >>> fit(known, torch.tensor([0, 0, 1]))(torch.tensor([[1.0, 3.0]]))
     tensor([3.])
     """
     check(features, labels)
-    return DistanceToMean(features.mean(dim=0))
+    means = [features[labels == label].double().mean(dim=0) for label in labels.unique()]
+    return NearestMean(torch.stack(means).to(features.dtype))
