@@ -117,8 +117,8 @@ def merged(parts: Float[Tensor, "*n k 8"]) -> Float[Tensor, "*n 8"]:
 def finished(sums: Float[Tensor, "*n 8"], *, rounding: float) -> Float[Tensor, "*n 7"]:
     """The statistics, in the order of `STATISTICS`; kurtosis is m4 / m2^2 (3 for a normal distribution).
 
-    Numbers that are all equal up to `rounding` times the largest have no skewness and kurtosis: both are 0. So is a mean
-    that is rounding alone, as that of the head's gradient: what is learned from it would depend on the batch.
+    Numbers that are all equal up to `rounding` times the largest have no skewness and kurtosis: both are 0. So is a
+    mean that is rounding alone, as that of the head's gradient: what is learned from it would depend on the batch.
     """
     count, mean, second, third, fourth, absolute, low, high = sums.unbind(dim=-1)
     mean = mean.masked_fill(mean.abs() <= 8 * rounding * absolute / count, 0.0)
