@@ -15,10 +15,8 @@ from caveat.evaluation import in_eval_mode
 from tests.conftest import shapes_unchecked
 
 NORMS = (1, 2, math.inf)
-LONG = {
-    "fgsm": {},
-    "pgd": {"steps": 100, "step": 0.3},
-}  # from a random start norm 2 turns towards the optimum by halves
+LONG = {"pgd": {"steps": 100, "step": 0.3}}
+"""Options with which an attack comes to its end; from a random start norm 2 turns towards the optimum by halves."""
 SHAPES = ((6,), (2, 5), (1, 6, 6), (2, 3, 4, 2))
 
 
@@ -92,7 +90,7 @@ class TestInBall:
         inputs = torch.randn(6, 7, generator=generator, dtype=torch.float64)
         labels = torch.randint(2, (6,), generator=generator)
         ball = Ball(norm, 0.3, None, None)
-        found = IN_BALL[name](model, inputs, labels, ball, generator=generator, **LONG[name])
+        found = IN_BALL[name](model, inputs, labels, ball, generator=generator, **LONG.get(name, {}))
         rise = losses.margin(model(found), labels) - losses.margin(model(inputs), labels)
         dual = {1: math.inf, 2: 2, math.inf: 1}[norm]
         best = 0.3 * torch.linalg.vector_norm(model.weight[1] - model.weight[0], dual)
@@ -109,7 +107,7 @@ class TestInBall:
         weight = (model.weight[1] - model.weight[0]) * (1 - 2 * labels[:, None])
         best = losses.margin(model(ball.furthest(inputs, weight.detach())), labels)
         found = losses.margin(
-            model(IN_BALL[name](model, inputs, labels, ball, generator=seeded(), **LONG[name])), labels
+            model(IN_BALL[name](model, inputs, labels, ball, generator=seeded(), **LONG.get(name, {}))), labels
         )
         gain = best - losses.margin(model(inputs), labels)
         assert (found <= best + 1e-12).all()

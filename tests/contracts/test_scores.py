@@ -18,13 +18,9 @@ from caveat.scores import (
     FROM_GRADIENTS,
     FROM_HEAD,
     FROM_KNOWN_LOGITS,
-    FROM_LAYERS,
     FROM_LOGITS,
-    FROM_MAPS,
-    FROM_MODEL,
     FROM_MOMENTS,
     FROM_RAW_LOGITS,
-    FROM_RECONSTRUCTION,
     gradients,
     moments,
 )
@@ -322,8 +318,6 @@ class TestFromColumns:
 def test_every_module_is_in_a_table():
     helpers = {"__init__", "moments", "logits", "draws", "regression", "evidential", "pooled", "activations"}
     modules = {path.stem for path in Path(caveat.scores.__file__).parent.glob("*.py")} - helpers
-    functions = [*(FROM_KNOWN_LOGITS | FROM_MOMENTS | FROM_FEATURES | FROM_HEAD | FROM_MODEL).values()]
-    functions += FROM_RECONSTRUCTION.values()
-    functions += [fit for _, fit in (FROM_LAYERS | FROM_MAPS).values()]
-    named = {function.__module__.split(".")[2] for function in functions}
-    assert {name for name in modules if not name.startswith(("_", "gradient"))} == named - {"gradients"}
+    rows = [row for name in caveat.scores.__all__ if name.isupper() for row in getattr(caveat.scores, name).values()]
+    functions = [row[-1] if isinstance(row, tuple) else row for row in rows]
+    assert modules == {function.__module__.split(".")[2] for function in functions} - {*helpers, "gradients", "meta"}

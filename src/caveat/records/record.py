@@ -29,6 +29,7 @@ __all__ = [
     "DrawsGain",
     "DrawsOf",
     "Estimate",
+    "Family",
     "Operating",
     "Performance",
     "Picture",
@@ -39,6 +40,9 @@ __all__ = [
     "SetSummary",
     "Sweep",
 ]
+
+Family = Literal["logits", "draws", "features", "head", "layers", "model", "reconstruction", "gradients", "meta"]
+"""What a score needs, in the words of record and command line."""
 
 SCHEMA = 2
 
@@ -213,7 +217,7 @@ class Score(Part):
     """What a score is; the texts come from its docstring."""
 
     name: str
-    family: Literal["logits", "features", "head", "layers", "draws", "model", "reconstruction", "gradients", "meta"]
+    family: Family
     """What it needs."""
     summary: str
     source: str

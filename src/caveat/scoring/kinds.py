@@ -6,7 +6,7 @@ A new kind is one row of `KINDS`; a new score one line in a table of `caveat.sco
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,11 +14,11 @@ from torch import Tensor, nn
 from caveat import heads, scores, stages
 from caveat.errors import OptionError
 from caveat.observations import DRAWS, Observations
+from caveat.records.record import Family
 from caveat.types import Head, Probe
 
 __all__ = ["GRADIENTS", "KINDS", "Family", "Kind", "Material", "Sample", "columns", "kind_of"]
 
-Family = Literal["logits", "draws", "features", "head", "layers", "model", "reconstruction", "gradients", "meta"]
 GRADIENTS = "gradients"
 """Name of the probe that all scores from gradients share."""
 
