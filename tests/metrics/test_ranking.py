@@ -190,7 +190,7 @@ def test_mistakes_are_refused() -> None:
     for metric in (*OF_RANKING.values(), roc_curve, precision_recall_curve):
         with pytest.raises(DataError, match=r"the positive \(OOD or wrong\) side is empty"):
             metric(tally_sets(score, score[:0]))
-        with pytest.raises(DataError, match=r"the negative \(known or correct\) side is empty"):
+        with pytest.raises(DataError, match=r"the negative \(in-distribution or correct\) side is empty"):
             metric(tally_sets(score[:0], score))
     for bad in (0.0, 1.01, -0.5, float("nan")):
         with pytest.raises(OptionError, match="tpr: expected a share"):

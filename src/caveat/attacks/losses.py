@@ -21,7 +21,7 @@ def log_odds(logits: Logits, labels: Labels) -> Float[Tensor, " n"]:
 
     The logarithm of exp(cross-entropy) - 1, so it is largest where cross-entropy is and its gradient points the same
     way, but does not vanish where p rounds to 1: an attack that normalises its steps climbs both alike, and is not
-    stopped by a network that is merely sure. Formula: logsumexp(other logits) - logit of the label.
+    stopped by a network that is merely confident. Formula: logsumexp(other logits) - logit of the label.
 
     Source: the logit is that of Cox, The regression analysis of binary sequences, 1958; as the loss of an attack, ours.
     """

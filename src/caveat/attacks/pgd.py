@@ -47,7 +47,7 @@ def pgd(  # noqa: PLR0913 -- each is one independent choice
         The true ones; when `targeted`, the answers that are wanted.
     loss
         Of `attacks.losses`, or any function `(logits, labels) -> (n,)` that grows with the harm. The default climbs
-        like cross-entropy and is not stopped by a network that is sure.
+        like cross-entropy and is not stopped by a network that is confident.
     step
         Length of a step. Without one 2.5 radius / steps (for norm 1 at least radius / 10).
     momentum, schedule, start, restarts, best

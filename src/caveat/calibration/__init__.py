@@ -1,4 +1,4 @@
-"""Calibrations: what makes a network's confidence mean what it says.
+"""Calibrations: what makes a network's confidence the rate at which it is right.
 
 Each is fitted on held-out logits, `fit(logits, labels, *, ...) -> g`, and `g(logits)` are logits again. Conformal
 prediction is fitted likewise, and answers with sets of classes.

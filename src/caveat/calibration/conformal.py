@@ -66,9 +66,9 @@ class Adaptive:
 def lac(logits: Logits, labels: Labels, *, error: float = 0.1) -> LeastAmbiguous:
     """Least ambiguous sets: classes with 1 - p_k ≤ q, with q so that the truth is missed in a share `error` at most.
 
-    The smallest sets on average of all that cover as often, if the probabilities are right. They cover sure and unsure
-    inputs unequally, and are empty where no class is likely. On samples that the network was not trained on and that
-    are exchangeable with those to come, whatever the network,
+    The smallest sets on average of all that cover as often, if the probabilities are right. They cover confident and
+    uncertain inputs unequally, and are empty where no class is likely. On samples that the network was not trained on
+    and that are exchangeable with those to come, whatever the network,
 
         1 - error ≤ P(truth in set) < 1 - error + 1 / (n + 1)    (the upper bound if no two scores are equal).
 
@@ -112,10 +112,10 @@ def aps(
     randomised: bool = False,
     generator: torch.Generator | None = None,
 ) -> Adaptive:
-    """Adaptive sets: the most probable classes, as many as it takes; small where the network is sure, else large.
+    """Adaptive sets: the most probable classes, as many as it takes; small where the network is confident, else large.
 
-    They cover sure and unsure inputs more equally than `lac`, with larger sets on average. Formula: the score of class
-    k is
+    They cover confident and uncertain inputs more equally than `lac`, with larger sets on average. Formula: the score
+    of class k is
 
         s_k = Σ_{p_j > p_k} p_j  (+ U · p_k, U uniform in [0, 1], one for each sample, if randomised)
 
@@ -209,7 +209,7 @@ def raps(
 
 
 def sizes(sets: Sets) -> Int[Tensor, " n"]:
-    """Number of classes in each set: 1 is a plain answer, more a uncertainty, 0 an input that nothing fits."""
+    """Number of classes in each set: 1 is a plain answer, more an uncertainty, 0 an input that nothing fits."""
     return sets.sum(dim=1)
 
 

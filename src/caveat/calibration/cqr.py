@@ -39,8 +39,8 @@ def fit(lower: Ends, upper: Ends, labels: Ends, *, error: float = 0.1) -> CQR:
     """Correct predicted intervals so that they miss the label in a share `error` at most.
 
     For any lower and upper end: of quantile regression, of an ensemble, of one Gaussian. As narrow where the network is
-    sure as its quantiles are, and as wide where it is not. On samples that the network was not trained on and that are
-    exchangeable with those to come,
+    certain as its quantiles are, and as wide where it is not. On samples that the network was not trained on and that
+    are exchangeable with those to come,
 
         1 - error ≤ P(label in interval) ≤ 1 - error + 1/(n + 1)    (the upper bound if no two scores are equal).
 

@@ -39,13 +39,14 @@ def fit(
     """Sort the samples into bins by the probability of each class and take the frequencies of the class in them.
 
     It assumes nothing, not even that the curve rises, and pays for it in resolution: samples of one bin get one answer
-    (so it has no gradient, and its NLL can be above the network's). With many classes most bins hold the sure
+    (so it has no gradient, and its NLL can be above the network's). With many classes most bins hold the certain
     "not this one" and few the rest: prefer `isotonic`. Formula: for class k and bin B of equal count (ties stay
     together)
 
         (#{i in B: y_i = k} + prior · π_k) / (#B + prior),   π_k = (n_k + 1) / (n + c),
 
-    divided by the sum over the classes. Samples are ordered by log p / (1 - p), which tells sure answers apart.
+    divided by the sum over the classes. Samples are ordered by log p / (1 - p), which tells confident predictions
+    apart.
 
     Parameters
     ----------
@@ -66,7 +67,7 @@ def fit(
 
     Examples
     --------
-    >>> logits = torch.tensor([[2.0, 0.0]] * 4 + [[0.0, 2.0]] * 4)  # says 88 %, is right in 3 of 4
+    >>> logits = torch.tensor([[2.0, 0.0]] * 4 + [[0.0, 2.0]] * 4)  # predicts with 88 %, is right in 3 of 4
     >>> g = fit(logits, torch.tensor([0, 0, 0, 1, 1, 1, 1, 0]), bins=2, prior=1e-9)
     >>> g(logits[:1]).softmax(dim=1)
     tensor([[0.7500, 0.2500]])

@@ -45,7 +45,7 @@ def fit(
     For networks whose miscalibration has no simple form, and with a thousand samples or more; fewer give coarse steps.
     Formula: for each class k the rising f that minimises Σ_i (f(p_ik) - [y_i = k])², by pooling adjacent violators in
     O(n log n); it divides the c values by their sum. What is regressed on is log p / (1 - p), which is the same curve
-    but tells sure answers apart. After the division nothing is optimal: the NLL can be above the network's.
+    but tells confident predictions apart. After the division nothing is optimal: the NLL can be above the network's.
 
     A probability of 0 would be an infinite loss: `prior` pseudo-samples say so, of which 1/c is of the class, at the
     lowest odds, and the rest is not, at the highest. The curve still rises.
@@ -69,7 +69,7 @@ def fit(
 
     Examples
     --------
-    >>> logits = torch.tensor([[2.0, 0.0]] * 4 + [[0.0, 2.0]] * 4)  # says 88 %, is right in 3 of 4
+    >>> logits = torch.tensor([[2.0, 0.0]] * 4 + [[0.0, 2.0]] * 4)  # predicts with 88 %, is right in 3 of 4
     >>> g = fit(logits, torch.tensor([0, 0, 0, 1, 1, 1, 1, 0]), prior=1e-9)
     >>> g(logits[:1]).softmax(dim=1)
     tensor([[0.7500, 0.2500]])

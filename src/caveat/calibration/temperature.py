@@ -63,7 +63,7 @@ def fit(
 
     Examples
     --------
-    >>> logits = torch.tensor([[3.0, 0.0]]).repeat(4, 1)  # says 95 %, is right in 3 of 4: T = 3 / log 3
+    >>> logits = torch.tensor([[3.0, 0.0]]).repeat(4, 1)  # predicts with 95 %, is right in 3 of 4: T = 3 / log 3
     >>> round(fit(logits, torch.tensor([0, 0, 0, 1])).temperature.item(), 6)
     2.730718
     """

@@ -34,7 +34,7 @@ OF_RANKING: Mapping[str, Callable[[tally.Tally], Tensor]] = {
     "fpr_at_95_tpr": ranking.fpr_at_tpr,
     "detection_error": ranking.detection_error,
 }
-"""Of a tally of the known (negative) and the OOD (positive)."""
+"""Of a tally of in-distribution (negative) and OOD (positive) samples."""
 
 OF_SELECTIVE: Mapping[str, Callable[[tally.Tally], Tensor]] = {
     "aurc": selective.aurc,

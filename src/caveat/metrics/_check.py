@@ -42,7 +42,7 @@ def numbers(tensors: Mapping[str, Tensor], *, infinite: tuple[str, ...] = ()) ->
 
 def both_sides(negative: Tensor, positive: Tensor, metric: str) -> None:
     """Raise a DataError unless each side holds a sample (in every replica)."""
-    for side, counts in (("negative (known or correct)", negative), ("positive (OOD or wrong)", positive)):
+    for side, counts in (("negative (in-distribution or correct)", negative), ("positive (OOD or wrong)", positive)):
         if bool((counts.sum(-1) == 0).any()):
             raise DataError(f"{metric}: the {side} side is empty, and without it {metric} is not defined; add samples")
 

@@ -1,4 +1,5 @@
-"""Whether confidence means what it says: errors of calibration from samples counted in bins of confidence.
+"""Whether confidence is the rate of right predictions: errors of calibration from samples counted in bins of
+confidence.
 
 `Bins` are the state: float64 sums, mergeable, a few hundred bytes for any number of samples or pixels. The bins are
 ](m−1)/M, m/M], m = 1..M; confidence 0 belongs to the first, 1 to the last (torchmetrics gives 1 a bin of its own).

@@ -1,4 +1,4 @@
-"""How sure a metric is of itself: bootstrap intervals.
+"""How uncertain a metric is: bootstrap intervals.
 
 All count the samples as independent. Pixels of one picture are not, so intervals of pixel metrics are too narrow.
 """

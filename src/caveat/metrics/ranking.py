@@ -1,4 +1,4 @@
-"""How well a score ranks the OOD above the known (or the wrong above the correct answers).
+"""How well a score ranks the OOD above the in-distribution (or the wrong above the correct answers).
 
 Every metric is a function of a `Tally`; ties count half; a leading axis of bootstrap replicas is kept. The positive
 side is the OOD, with the higher scores.
@@ -30,7 +30,7 @@ _SLACK = 1e-12
 
 
 def auroc(counted: Tally) -> Float64[Tensor, "*replicas"]:
-    """Area under the ROC curve: the chance that an OOD scores above a known, ties half.
+    """Area under the ROC curve: the chance that an OOD sample scores above an in-distribution one, ties half.
 
     For ranking as a whole, whatever the threshold and the share of OOD inputs; it hides what happens at the one
     threshold that is used (see `fpr_at_tpr`).
@@ -81,15 +81,15 @@ def aupr_in(counted: Tally) -> Float64[Tensor, "*replicas"]:
 
 
 def fpr_at_tpr(counted: Tally, tpr: float = 0.95) -> Float64[Tensor, "*replicas"]:
-    """Share of the OOD inputs that pass when at least the share `tpr` of the known is kept.
+    """Share of the OOD inputs that are accepted when at least the share `tpr` of in-distribution inputs is.
 
-    Formula: P(s⁺ <= τ), τ the smallest score with P(s⁻ <= τ) >= tpr (`quantile_threshold`); scores that equal it pass
-    on both sides. In [0, 1], lower is better; a useless score has `tpr`.
+    Formula: P(s⁺ <= τ), τ the smallest score with P(s⁻ <= τ) >= tpr (`quantile_threshold`); scores that equal it are
+    accepted on both sides. In [0, 1], lower is better; a useless score has `tpr`.
 
-    Conventions differ. The accepted class is the known one here, as in the papers on OOD detection; `mirror` the tally
-    for the other (95 % of the OOD are caught, share of the known that is lost). ACET's code takes the 5 %
-    percentile by linear interpolation between two known scores, so that it may keep one in-distribution sample less;
-    on sets of thousands that is the last digit only.
+    Conventions differ. The positive class of the TPR is the in-distribution one here, as in the papers on OOD
+    detection; `mirror` the tally for the other (95 % of the OOD inputs are rejected, share of in-distribution ones that
+    is too). ACET's code takes the 5 % percentile by linear interpolation between two in-distribution scores, so that it
+    may keep one in-distribution sample less; on sets of thousands that is the last digit only.
 
     Raises
     ------
@@ -104,8 +104,8 @@ def fpr_at_tpr(counted: Tally, tpr: float = 0.95) -> Float64[Tensor, "*replicas"
     Examples
     --------
     >>> from caveat.metrics.tally import tally_sets
-    >>> known, OOD = torch.arange(20.0), torch.tensor([3.0, 18.0, 18.5, 40.0])
-    >>> fpr_at_tpr(tally_sets(known, OOD)).item()  # 19 of 20 known are at or below 18
+    >>> known, ood = torch.arange(20.0), torch.tensor([3.0, 18.0, 18.5, 40.0])
+    >>> fpr_at_tpr(tally_sets(known, ood)).item()  # 19 of 20 in-distribution scores are at or below 18
     0.5
     """
     _check.both_sides(counted.negative, counted.positive, "fpr_at_tpr")
@@ -186,7 +186,7 @@ def shares_accepted(
 
 
 def roc_curve(counted: Tally, *, points: int = 200) -> tuple[Float64[Tensor, " p"], Float64[Tensor, " p"]]:
-    """The ROC curve: x share of the known rejected, y share of the OOD rejected, from (0, 0) to (1, 1).
+    """The ROC curve: x share of in-distribution inputs rejected, y share of OOD inputs rejected, from (0, 0) to (1, 1).
 
     At most `points` vertices of the full curve, chosen so that the polyline through them strays least.
 

@@ -1,4 +1,4 @@
-"""What is gained by not answering: errors among the answers that are kept when the least trusted are rejected.
+"""What is gained by abstaining: errors among the predictions that are accepted when the least trusted are rejected.
 
 Every metric is a function of a `Tally` of the correct (negative) and the wrong (positive) answers. Samples of equal
 score are taken in random order and the expectation is reported, so the order of the data never matters
@@ -119,7 +119,7 @@ def coverage_at_risk(counted: Tally, risk: float = 0.05) -> Float64[Tensor, "*re
 
 
 def risk_coverage_curve(counted: Tally, *, points: int = 200) -> tuple[Float64[Tensor, " p"], Float64[Tensor, " p"]]:
-    """The risk-coverage curve: x coverage, from 0 to 1; y error rate among the answers kept.
+    """The risk-coverage curve: x coverage, from 0 to 1; y error rate among the accepted.
 
     One vertex per distinct score, at most `points` of them, chosen so that the polyline strays least.
 

@@ -38,7 +38,7 @@ class Tally:
     values: Float64[Tensor, " m"]
     """Ascending: the distinct scores, or the upper edges of the bins (the last is infinite)."""
     negative: Float64[Tensor, "*replicas m"]
-    """Counts of the known, or of the correct."""
+    """Counts of in-distribution samples, or of correct predictions."""
     positive: Float64[Tensor, "*replicas m"]
     """Counts of the OOD, or of the wrong."""
 
@@ -70,7 +70,7 @@ def tally(scores: Float[Tensor, "*shape"], positive: Bool[Tensor, "*shape"]) -> 
 
 
 def tally_sets(negative: Float[Tensor, "*first"], positive: Float[Tensor, "*second"]) -> Tally:
-    """Count two sets of scores exactly: the known and the OOD (or the correct and the wrong).
+    """Count two sets of scores exactly: in-distribution and OOD (or the correct and the wrong).
 
     One of them may be empty. Otherwise as `tally`.
     """
@@ -130,8 +130,8 @@ def merge(first: Tally, second: Tally) -> Tally:
 def mirror(counted: Tally) -> Tally:
     """The same samples seen from the other side: scores negated, positive and negative exchanged.
 
-    So that a metric can be had in the other convention: `fpr_at_tpr(mirror(t))` is the share of the known that is
-    rejected when 95 % of the OOD are caught, as TRADI's tables have it.
+    So that a metric can be had in the other convention: `fpr_at_tpr(mirror(t))` is the share of in-distribution inputs
+    that is rejected when 95 % of the OOD are caught, as TRADI's tables have it.
     """
     return Tally(-counted.values.flip(-1), counted.positive.flip(-1), counted.negative.flip(-1))
 

@@ -20,14 +20,15 @@ __all__ = ["Acet"]
 
 @dataclass(frozen=True)
 class Acet:
-    """As CEDA, with the noise moved within a ball to where the network is most sure.
+    """As CEDA, with the noise moved within a ball to where the network is most confident.
 
     Costs `steps` forward and backward passes a step of training. Formula: mean CE(x) + weight mean max over
     |u - z| <= radius of max_k log p_k(u). The maximum is found by `attacks.ascend` with the network in evaluation mode,
     from a random start, the best point kept.
 
-    If a network learns nothing at the full weight, train some epochs with a small one first, but few: once it is sure
-    of all noise nearby, its confidence there has no slope and this term no effect (study relu-overconfidence).
+    If a network learns nothing at the full weight, train some epochs with a small one first, but few: once it is
+    confident of all noise nearby, its confidence there has no slope and this term no effect (study
+    relu-overconfidence).
 
     Raises
     ------

@@ -19,9 +19,9 @@ __all__ = ["Ceda", "together"]
 class Ceda:
     """Cross-entropy plus `weight` times the mean highest log-confidence on outliers.
 
-    Networks of ReLU are sure far away from their data; this makes them unsure where noise is, and only there. One
-    forward pass over twice the batch. Formula: mean CE(x) + weight mean max_k log p_k(z), the second in
-    [-log c, 0]; z by `outliers` from the batch. Clean and noisy inputs share one pass, so that batch norm sees both.
+    Networks of ReLU are confident far away from their data; this makes them uncertain where noise is, and only there.
+    One forward pass over twice the batch. Formula: mean CE(x) + weight mean max_k log p_k(z), the second in [-log c,
+    0]; z by `outliers` from the batch. Clean and noisy inputs share one pass, so that batch norm sees both.
 
     Raises
     ------

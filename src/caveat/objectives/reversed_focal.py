@@ -15,11 +15,11 @@ __all__ = ["ReversedFocal", "of_logits", "spread_of_wrong"]
 
 @dataclass(frozen=True)
 class ReversedFocal:
-    """Cross-entropy, plus `k` times a penalty on sure wrong scores, plus `spread` times the spread of wrong answers.
+    """Cross-entropy, plus `k` times a penalty on confident mistakes, plus `spread` times the spread of wrong answers.
 
     Formula: mean [-log p_y - k sum_{i != y} p_i log(1 - p_i) + spread 1[y != argmax p] std_i(p)]. All three are
     at least 0; k = spread = 0 is cross-entropy. The report prints the second term and the third with the opposite
-    sign, which would make wrong answers sure; its words say what is meant.
+    sign, which would make wrong answers confident; its words say what is meant.
 
     Raises
     ------

@@ -78,7 +78,7 @@ class Focal:
 
 @dataclass(frozen=True)
 class EntropyRegularisation:
-    """Cross-entropy minus `weight` times the entropy of the answers: sure answers cost.
+    """Cross-entropy minus `weight` times the entropy of the answers: confident predictions cost.
 
     Formula: mean CE - weight mean H[p]; weight 0 is cross-entropy.
 
@@ -109,7 +109,7 @@ class EntropyRegularisation:
 
 @dataclass(frozen=True)
 class LogitNorm:
-    """Cross-entropy of logits brought to one length: their size can no longer grow to look sure.
+    """Cross-entropy of logits brought to one length: their size can no longer grow to look confident.
 
     Formula: mean CE(logits / (temperature |logits|)). At test time the logits are used as they are.
 

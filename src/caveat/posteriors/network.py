@@ -17,7 +17,7 @@ __all__ = ["Predictive"]
 
 
 class Predictive(nn.Module):
-    """Answers with the mean of many networks' probabilities; audits, guards and scores take it as they take a model.
+    """Answers with the mean probabilities of posterior samples; audits, guards and scores take it as they take a model.
 
     It observes more than one network does: the draws, which split the uncertainty into what more data would remove
     (epistemic) and what stays (aleatoric). The same seed gives the same masks for inputs of the same number and shape.

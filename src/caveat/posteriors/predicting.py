@@ -1,4 +1,4 @@
-"""The only place that loops over draws: from a posterior and inputs to the answers of many networks."""
+"""The only place that loops over draws: from a posterior and inputs to the logits of its samples."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
@@ -86,7 +86,7 @@ def predict(
     generator: torch.Generator,
     draws: int | None = None,
 ) -> Float[Tensor, "s n ..."]:
-    """The outputs of many networks for the same inputs, in evaluation mode; no gradients.
+    """The outputs of posterior samples for the same inputs, in evaluation mode; no gradients.
 
     An ensemble's members answer in their order: the first `draws`, all by default. Of other posteriors 20 networks are
     drawn by default; to use the same ones again, or to renew batch-norm statistics, `sample` them first. What all

@@ -132,7 +132,7 @@ FROM_DRAWS: dict[str, Callable[..., Any]] = {
     "mean_msp": draws.mean_msp,
     "pairwise_kl": draws.pairwise_kl,
 }
-"""`score(draws)` of the logits of many networks, `(s, n, c)`."""
+"""`score(draws)` of the logits `(s, n, c)` of an ensemble or of posterior samples."""
 
 FROM_MOMENTS: dict[str, Callable[..., Any]] = {
     "mahalanobis": mahalanobis.from_moments,

@@ -26,7 +26,7 @@ class Cosine:
 
 
 def fit(features: Features, labels: Labels) -> Cosine:
-    """Fit the class means of known features.
+    """Fit the class means of in-distribution features.
 
     Cheap, and blind to the length of features: for networks trained with normalised features. Formula:
     1 - max_c cos(x, m_c).

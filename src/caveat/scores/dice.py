@@ -28,7 +28,7 @@ class SparsifiedHead:
 
 
 def fit(features: Features, labels: Labels, head: Head, *, share: float = 0.7) -> SparsifiedHead:
-    """Fit which weights contribute, from the mean of known features.
+    """Fit which weights contribute, from the mean of in-distribution features.
 
     For heads of many weights, of which foreign inputs excite the unimportant ones. Formula: -logsumexp((W * M) x + b),
     M masks the weights with the smallest contributions W * mean(x), `share` of all.

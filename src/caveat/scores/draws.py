@@ -1,4 +1,4 @@
-"""Scores from the answers of many networks: how unsure each of them is, and how far they disagree.
+"""Scores from an ensemble or from posterior samples: how uncertain each is, and how far they disagree.
 
 All take logits `(s, n, c)` of s draws or, for dense prediction, `(s, n, c, h, w)`; all return one number per answer,
 higher = less trustworthy. The order of the draws does not count. Predictive entropy (total) = expected entropy

@@ -1,4 +1,4 @@
-"""Evidential regression: what a network that answers with a normal-inverse-gamma distribution says."""
+"""Evidential regression: what a network predicts that answers with a normal-inverse-gamma distribution."""
 
 from dataclasses import dataclass
 

@@ -31,7 +31,7 @@ class BoundaryDistance:
 
 
 def fit(features: Features, labels: Labels, head: Head) -> BoundaryDistance:
-    """Fit the mean of known features.
+    """Fit the mean of in-distribution features.
 
     Cheap and without options. Formula: -mean over c of |l_k - l_c| / (||w_k - w_c|| ||x - m||), k the predicted class.
 

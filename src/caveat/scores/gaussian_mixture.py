@@ -44,10 +44,10 @@ class GaussianMixture:
 def fit(features: Features, labels: Labels, *, dimension: int = 128, ridge: float = 1e-4) -> GaussianMixture:
     """Fit mean, covariance and weight of every class on in-distribution data.
 
-    The best score of pytorch-ood's benchmark on small networks. Every class has its own covariance in the `dimension`
-    directions in which known features vary most, and one variance for all in the others, so that it can be fitted from
-    fewer samples than features. Formula: -log sum_c w_c N(x; m_c, S_c), covariances divided by n, plus `ridge` times
-    their mean variance on the diagonal.
+    The best score on a small network of digits (docs/gallery/digits-osr.md). Every class has its own covariance in the
+    `dimension` directions in which features vary most, and one variance for all in the others, so that it can be fitted
+    from fewer samples than features. Formula: -log sum_c w_c N(x; m_c, S_c), covariances divided by n, plus `ridge`
+    times their mean variance on the diagonal.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Distance to the k-th nearest neighbour among known features."""
+"""Distance to the k-th nearest neighbour among in-distribution features."""
 
 from dataclasses import dataclass
 
@@ -39,7 +39,7 @@ class NearestNeighbours:
 
 
 def fit(features: Features, labels: Labels, *, k: int | None = None, limit: int = 50_000) -> NearestNeighbours:
-    """Keep known features as a bank (at most `limit` of them, evenly spread).
+    """Keep in-distribution features as a bank (at most `limit` of them, evenly spread).
 
     Assumes nothing about the shape of the clusters; the bank weighs m x d numbers and the search m x d products per
     sample. Features are scaled to length 1. Formula: || x - x_(k) ||, x_(k) the k-th nearest of the bank. Default k:

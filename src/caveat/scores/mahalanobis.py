@@ -33,7 +33,7 @@ class Mahalanobis:
 def fit(features: Features, labels: Labels, *, ridge: float = 1e-6) -> Mahalanobis:
     """Fit class means and the shared covariance on in-distribution data.
 
-    Finds what lies off the clusters of known classes; among the best for OOD classes on small networks. Costs a
+    Finds what lies off the clusters of the classes; among the best for OOD classes on small networks. Costs a
     d x d product per sample. Formula: min_c (x - m_c)^T S^-1 (x - m_c), S = covariance within classes, divided by n,
     plus `ridge` times its mean variance on the diagonal.
 

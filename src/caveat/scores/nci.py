@@ -32,7 +32,7 @@ class NeuralCollapse:
 
 
 def fit(features: Features, labels: Labels, head: Head, *, alpha: float = 0.0) -> NeuralCollapse:
-    """Fit the mean of known features.
+    """Fit the mean of in-distribution features.
 
     Cheap; follows from neural collapse, so for networks trained to the end. `alpha` also counts short features as
     foreign; its size depends on the network. Formula: -(x - m) . w_k / ||x - m|| - alpha ||x||_1, k the predicted

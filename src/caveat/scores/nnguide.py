@@ -1,4 +1,4 @@
-"""Energy, guided by the energies of the nearest known features."""
+"""Energy, guided by the energies of the nearest in-distribution features."""
 
 from dataclasses import dataclass
 
@@ -37,7 +37,7 @@ class NearestNeighbourGuide:
 
 
 def fit(features: Features, labels: Labels, head: Head, *, k: int = 10, limit: int = 50_000) -> NearestNeighbourGuide:
-    """Keep known features times their energy as a bank (at most `limit` of them, evenly spread).
+    """Keep in-distribution features times their energy as a bank (at most `limit` of them, evenly spread).
 
     Joins what neighbours and what logits know. Costs m x d products a sample. Formula: -E(x) mean over the k nearest z
     of E(z) cos(x, z), with E = logsumexp of the logits and nearness by that same product.

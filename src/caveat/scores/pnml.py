@@ -21,7 +21,7 @@ class Regret:
     weight: Float[Tensor, "c d"]
     bias: Float[Tensor, " c"]
     whiten: Float[Tensor, "r d"]
-    """A^T A = (X^T X)^+ of the known features, each of length 1."""
+    """A^T A = (X^T X)^+ of the in-distribution features, each of length 1."""
 
     def __call__(self, features: Features) -> Score:
         """One r x d product a sample."""
@@ -37,7 +37,7 @@ class Regret:
 
 
 def fit(features: Features, labels: Labels, head: Head) -> Regret:
-    """Fit the second moment of known features.
+    """Fit the second moment of in-distribution features.
 
     Sees directions that training never used, and unsure answers. Formula: log sum_k p_k / (p_k + (1 - p_k) p_k^g) /
     log c, g = s/(1+s), s = x^T (X^T X)^+ x, features of length 1, p the softmax of the head on such features.

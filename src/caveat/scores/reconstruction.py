@@ -38,7 +38,7 @@ def choose(model: nn.Module, inputs: Tensor, labels: Tensor) -> Reconstruction:
 
     For models with an autoencoder (`models.denoising_classifier`, or `models.WithAutoencoder(network, autoencoder)`).
     Costs one pass through it. Simple shapes are easy to draw: an OOD input that is simpler than the in-distribution
-    ones passes, and in-distribution inputs of many strokes are doubted. Formula: |r(x) - x|^2 / pixels, with the input
+    ones passes, and in-distribution inputs of many strokes are rejected. Formula: |r(x) - x|^2 / pixels, with the input
     as it is, no noise added.
 
     Raises

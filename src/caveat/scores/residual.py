@@ -25,7 +25,7 @@ class Residual:
 
 
 def fit(features: Features, labels: Labels, head: Head, *, dimension: int | None = None) -> Residual:
-    """Fit the principal space (of `dimension`) of known features around the head's own origin.
+    """Fit the principal space (of `dimension`) of in-distribution features around the head's own origin.
 
     The part of `vim` that looks at features alone. Formula: ||R^T (x - o)||, o = -W^+ b, R the space of the smallest
     eigenvalues of (x - o)(x - o)^T / n; default dimension as in `vim`.

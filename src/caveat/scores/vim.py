@@ -31,7 +31,7 @@ class VirtualLogit:
 
 
 def fit(features: Features, labels: Labels, head: Head, *, dimension: int | None = None) -> VirtualLogit:
-    """Fit the principal space (of `dimension`) of known features around the head's own origin.
+    """Fit the principal space (of `dimension`) of in-distribution features around the head's own origin.
 
     Joins what the logits and what the features know: strong on textures and far-away data. Formula:
     a ||R^T (x - o)|| - logsumexp(W x + b), o = -W^+ b, R the space of the smallest eigenvalues of
