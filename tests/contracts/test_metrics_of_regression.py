@@ -34,8 +34,8 @@ def test_of_predictive_distributions(name: str) -> None:
         assert doubled == pytest.approx(value.item() + math.log(2), rel=1e-12)
     else:
         assert doubled == pytest.approx(value.item(), rel=1e-12)
-    if name != "interval_width":
-        worse = value_of(name, given(bias=2.0))
+    for bias in (2.0, -2.0) if name != "interval_width" else ():
+        worse = value_of(name, given(bias=bias))
         assert (worse < value) if name == "interval_coverage" else (worse > value)
     with pytest.raises(DataError):
         value_of(name, {key: tensor.new_full(tensor.shape, float("nan")) for key, tensor in found.items()})
