@@ -10,6 +10,7 @@ __all__ = [
     "MissingExtraError",
     "ModelError",
     "OptionError",
+    "check_suffix",
     "known_name",
     "nearest",
 ]
@@ -40,6 +41,19 @@ class MissingExtraError(CaveatError):
 
 class CaveatWarning(UserWarning):
     """Something works, but slower or with less than the caller may expect."""
+
+
+def check_suffix(option: str, name: str, suffixes: Iterable[str]) -> None:
+    """Refuse an output file whose name says another format: it may be a file of the user's.
+
+    Raises
+    ------
+    OptionError
+        If the name ends otherwise.
+    """
+    suffixes = tuple(suffixes)
+    if not name.lower().endswith(suffixes):
+        raise OptionError(f"{option}: expected a name that ends in {' or '.join(suffixes)}, got {name!r}")
 
 
 def nearest(name: str, names: Iterable[str]) -> str:

@@ -2,17 +2,21 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
+from typer.testing import CliRunner
 
 import caveat
 from caveat import data, heads
+from caveat.cli.main import app
 from caveat.errors import DataError, ModelError, OptionError
 from caveat.inputs import fingerprints, opened, take
 from caveat.observations import normalised, observe
+from caveat.training.run_folder import claim
 from tests.conftest import shapes_unchecked
 
 X = torch.randn(120, 12, generator=torch.Generator().manual_seed(1))
@@ -208,3 +212,33 @@ def test_a_kept_pass_is_used_only_for_the_same_inputs(tmp_path: Path):
     fresh = caveat.audit(model, changed, scores=["msp"], replicas=2)
     assert again.calibrations[0].summary.accuracy == fresh.calibrations[0].summary.accuracy
     assert fresh.calibrations[0].summary.accuracy.value < 1
+
+
+def test_arrays_of_probabilities_are_no_logits(tmp_path: Path):
+    probs = After(same).eval()(X).softmax(1).detach()
+    np.savez(tmp_path / "probs.npz", logits=probs.numpy(), labels=LABELS.numpy())
+    with pytest.raises(DataError, match=r"holds probabilities \(every row sums to 1\)"):
+        caveat.audits.audit_arrays(tmp_path / "probs.npz", replicas=2)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [["report", "record.json", "-o", "record.json"], ["guard", "run", "g", "digits", "-o", "net.safetensors"]],
+)
+def test_an_output_of_another_format_is_never_written_over(command, tmp_path: Path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path(command[-1]).write_text("three years of work")
+    found = CliRunner().invoke(app, command)
+    assert isinstance(found.exception, OptionError)
+    assert "expected a name that ends in" in str(found.exception)
+    assert Path(command[-1]).read_text() == "three years of work"
+
+
+def test_a_refused_training_binds_nobody(tmp_path: Path):
+    assert not claim(tmp_path, {"rate": -1.0, "epochs": 1})
+    assert not claim(tmp_path, {"rate": 0.1, "epochs": 1})
+    (tmp_path / "checkpoint.safetensors").write_bytes(b"")
+    with pytest.raises(OptionError, match=r"trained with rate = 0\.1, this run has 0\.2"):
+        claim(tmp_path, {"rate": 0.2, "epochs": 1})
+    assert claim(tmp_path, {"rate": 0.1, "epochs": 2})
+    assert not (tmp_path / "checkpoint.safetensors").exists()

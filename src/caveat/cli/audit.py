@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from caveat.errors import OptionError
+from caveat.errors import OptionError, check_suffix
 
 if TYPE_CHECKING:
     from caveat.data.source import Source
@@ -72,6 +72,8 @@ def run(
     from caveat.cli.progress import steps
 
     _check_conditions(fail_if, ood, unlabelled, arrays=logits is not None)
+    if junit is not None:
+        check_suffix("--junit", junit.name, (".xml",))
     norm = _norm(attack_norm)
     with steps() as say:
         if logits is not None:

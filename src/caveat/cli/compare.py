@@ -20,6 +20,9 @@ def run(
     output: Path = typer.Option(Path("compare.html"), "-o", "--output", help="Where to write the page."),
 ) -> None:
     """Hold audits against each other: what differs, and is it more than noise? Writes one page."""
+    from caveat.errors import check_suffix
+
+    check_suffix("-o", output.name, (".html", ".htm"))
     from caveat.records.record import Record
     from caveat.report.compare import write
 

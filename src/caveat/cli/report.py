@@ -15,12 +15,13 @@ def run(
     name: str | None = typer.Option(None, help="Title of an audit's page; by default the record's, or the model."),
 ) -> None:
     """Make the interactive page of an audit from its record, or of a study from its findings."""
-    from caveat.errors import OptionError
+    from caveat.errors import OptionError, check_suffix
     from caveat.files import read_json
     from caveat.records.findings import Findings
     from caveat.records.record import Record
     from caveat.report import page, study
 
+    check_suffix("-o", output.name, (".html", ".htm"))
     if record.is_dir() and not (record / "record.json").exists() and (record / "findings.json").exists():
         record = record / "findings.json"
     read = None if record.is_dir() else read_json(record, name="record")

@@ -45,11 +45,11 @@ def claim(folder: Path, settings: Mapping[str, Any]) -> bool:
     place = folder / NAME
     # as it is read back: tuples are lists
     own = parse_json(json.dumps({**settings, "caveat_version": __version__}), name="output", where=NAME, constants=True)
-    if not place.exists():
-        there = sorted(path.name for path in folder.glob("*.safetensors")) if folder.is_dir() else []
-        if there:
+    trained = sorted(path.name for path in folder.glob("*.safetensors")) if folder.is_dir() else []
+    if not trained or not place.exists():  # a run that was refused before its first step binds nobody
+        if trained:
             raise DataError(
-                f"output: {folder} holds {there[0]}, but no {NAME} that tells how it was trained; choose another folder"
+                f"output: {folder} holds {trained[0]}, but no {NAME} that tells how it was trained; choose another"
             )
         write_atomically(place, json.dumps(own, indent=1) + "\n")
         return False

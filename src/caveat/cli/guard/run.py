@@ -24,6 +24,9 @@ def run(
     seed: int = typer.Option(0, help="Seed of generated sets."),
 ) -> None:
     """Answer or abstain for every input of a set; batch by batch, whatever its size."""
+    from caveat.errors import check_suffix
+
+    check_suffix("-o", output.name, (".parquet",))
     import pyarrow.parquet as pq
 
     from caveat import data as sources
