@@ -1,6 +1,6 @@
 """Sets of inputs as they come from the user's world: looked at once where they enter, and known again later."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,20 @@ from torch import Tensor, nn
 from caveat.errors import DataError
 from caveat.types import Batches
 
-__all__ = ["Opened", "check", "fingerprints", "moved", "opened", "take"]
+__all__ = [
+    "Opened",
+    "check",
+    "check_same_classes",
+    "class_names",
+    "fingerprints",
+    "moved",
+    "opened",
+    "sampled",
+    "take",
+]
+
+OPTION_SAMPLES = 512
+"""As many inputs at most as options of a score are chosen on."""
 
 _WIDTHS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 _CHUNK = 1 << 20
@@ -106,6 +119,45 @@ def _kinds(batch: Any) -> str:
     return ", ".join(type(part).__name__ for part in batch) or "nothing"
 
 
+def check_same_classes(test: Opened, train: Opened | None) -> None:
+    """Labels are positions in a list of classes: two sets that count differently would shift them without a word.
+
+    Raises
+    ------
+    DataError
+        If both sets name their classes, and the names or their order differ.
+    """
+    if train is None or test.classes is None or train.classes is None or test.classes == train.classes:
+        return
+    missing = sorted(set(train.classes) - set(test.classes))
+    more = sorted(set(test.classes) - set(train.classes))
+    raise DataError(
+        f"{train.name}: its classes are not those of {test.name}, so that labels would mean different classes: "
+        f"{test.name} lacks {', '.join(missing[:5]) or 'none'}, {train.name} lacks {', '.join(more[:5]) or 'none'}"
+        + ("" if missing or more else ", but the order differs")
+        + "; give both the same class folders in the same order (an empty folder counts)"
+    )
+
+
+def class_names(test: Opened, count: int) -> tuple[str, ...]:
+    """The names of a model's `count` classes, as the set has them; their numbers where it has none.
+
+    Raises
+    ------
+    DataError
+        If the set names fewer classes than the model has outputs.
+    """
+    if test.classes is None:
+        return tuple(map(str, range(count)))
+    if len(test.classes) < count:  # more is no shift while no label is out of range: the last ones were left out
+        raise DataError(
+            f"{test.name}: it names {len(test.classes)} classes ({', '.join(test.classes[:5])}, ...), but the model "
+            f"has {count} outputs: labels, which count the set's classes, may mean other classes than the model's. "
+            f"Give a set with all {count} classes in the model's order (an empty folder counts as a class)"
+        )
+    return test.classes[:count]
+
+
 def fingerprints(inputs: Tensor) -> Int64[Tensor, " n"]:
     """A 64-bit hash of the bits of every input `(n, ...)`, whatever batch it is in.
 
@@ -156,6 +208,20 @@ def take(batches: Batches, wanted: Int64[Tensor, " k"], prints: Int64[Tensor, " 
             "meanwhile); give a set that is the same in every pass"
         )
     return torch.stack([found[key] for key in keys]) if keys else torch.empty(0)
+
+
+def sampled(one: Opened, rows: Callable[[int], Tensor]) -> tuple[Tensor, Tensor]:
+    """Inputs and labels of at most 512 samples; `rows` gives their positions from the number of samples in the set.
+
+    Raises
+    ------
+    DataError
+        As `take`.
+    """
+    parts = [(labels, fingerprints(inputs)) for inputs, labels in one.batches]
+    labels, prints = (torch.cat(part) for part in zip(*parts, strict=True))
+    wanted = rows(len(labels))[:OPTION_SAMPLES]
+    return take(one.batches, wanted, prints, one.name), labels[wanted]
 
 
 def moved(inputs: Tensor, model: nn.Module) -> Tensor:

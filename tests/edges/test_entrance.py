@@ -196,6 +196,10 @@ def test_class_folders_are_matched_by_name(tmp_path: Path):
     short = data.load(f"folder:{tmp_path / 'ac'}")
     with pytest.raises(DataError, match=r"it names 2 classes \(a, c, ...\), but the model has 3 outputs"):
         caveat.audit(model, short, scores=["msp"], replicas=2)
+    with pytest.raises(DataError, match=r"it names 2 classes \(a, c, ...\), but the model has 3 outputs"):
+        caveat.Guard.fit(model, short, score="msp", keep=0.5)
+    with pytest.raises(DataError, match="train: its classes are not those of held_out"):
+        caveat.Guard.fit(model, short, train=train, score="msp", keep=0.5)
 
 
 def test_hidden_folders_are_passed_over(tmp_path: Path):

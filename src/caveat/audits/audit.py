@@ -15,7 +15,7 @@ from caveat.audits.assess import Observed, Options, assess, split
 from caveat.audits.attacked import attacked
 from caveat.errors import DataError, OptionError, known_name
 from caveat.guard.decision import halved
-from caveat.inputs import Opened, fingerprints, opened, take
+from caveat.inputs import Opened, check_same_classes, class_names, opened, sampled
 from caveat.observations import DRAWS, Observations
 from caveat.records.record import Record
 from caveat.scoring import catalog
@@ -26,8 +26,6 @@ from caveat.types import Batches, Drawing
 
 __all__ = ["audit", "audit_arrays"]
 
-OPTION_SAMPLES = 512
-"""As many inputs at most as options of a score are chosen on."""
 RESERVED = {"test", "train", "outliers", "correct", "wrong", "model", "head", "about"}
 """Names that files and tables of an audit use themselves."""
 
@@ -120,12 +118,12 @@ def audit(  # noqa: PLR0913  # the signature is the configuration
         drawn = generated.like(sets["test"].first[0], torch.Generator().manual_seed(seed))
         sets["outliers"] = opened(drawn if outliers is None else outliers, "outliers")
     _check_shapes(sets)
-    _check_classes(sets)
+    check_same_classes(sets["test"], sets.get("train"))
     keep = None if folder is None else folder / "observations"
     if keep is not None:
         cache.begin(keep)
     seen, seconds = _observed(model, sets, planned, keep, say)
-    classes = _classes(sets["test"], seen["test"].logits.shape[1])
+    classes = class_names(sets["test"], seen["test"].logits.shape[1])
     if keep is not None:
         about = {
             "classes": classes, "shape": sets["test"].shape, "model": made_by, "train": train is not None,
@@ -249,12 +247,12 @@ def _samples(sets: Mapping[str, Opened], options: Options, seed: int) -> tuple[t
     """In-distribution samples to choose options on: training data, or a part that no threshold and figure rests on."""
     if "train" in sets:
         return sets["train"].first
-    test = sets["test"]
-    parts = [(labels, fingerprints(inputs)) for inputs, labels in test.batches]
-    labels, prints = (torch.cat(part) for part in zip(*parts, strict=True))
-    held_out = split(len(labels), options.calibration_share, seed)[0]
-    rows = held_out[halved(len(held_out), seed)[0]][:OPTION_SAMPLES]
-    return take(test.batches, rows, prints, "test"), labels[rows]
+
+    def rows(count: int) -> torch.Tensor:
+        held_out = split(count, options.calibration_share, seed)[0]
+        return held_out[halved(len(held_out), seed)[0]]
+
+    return sampled(sets["test"], rows)
 
 
 def _observed(
@@ -282,32 +280,6 @@ def _check_shapes(sets: Mapping[str, Opened]) -> None:
                 f"number of channels, on the command line with +{'x'.join(map(str, expected[-2:]))} and "
                 f"{'+grey' if expected[:1] == (1,) else '+rgb'}"
             )
-
-
-def _check_classes(sets: Mapping[str, Opened]) -> None:
-    """Labels are positions in a list of classes: two sets that count differently would shift them without a word."""
-    test, train = sets["test"].classes, sets["train"].classes if "train" in sets else None
-    if test is None or train is None or test == train:
-        return
-    missing, more = sorted(set(train) - set(test)), sorted(set(test) - set(train))
-    raise DataError(
-        f"train: its classes are not those of test, so that labels would mean different classes: test lacks "
-        f"{', '.join(missing[:5]) or 'none'}, train lacks {', '.join(more[:5]) or 'none'}"
-        + ("" if missing or more else ", but the order differs")
-        + "; give both the same class folders in the same order (an empty folder counts)"
-    )
-
-
-def _classes(test: Opened, count: int) -> tuple[str, ...]:
-    if test.classes is None:
-        return tuple(map(str, range(count)))
-    if len(test.classes) < count:  # more is no shift while no label is out of range: the last ones were left out
-        raise DataError(
-            f"test: it names {len(test.classes)} classes ({', '.join(test.classes[:5])}, ...), but the model has "
-            f"{count} outputs: labels, which count the set's classes, may mean other classes than the model's. Give a "
-            f"set with all {count} classes in the model's order (an empty folder counts as a class)"
-        )
-    return test.classes[:count]
 
 
 def _short(seconds: float) -> float:

@@ -12,7 +12,7 @@ from caveat.guard import decision
 from caveat.guard.answer import answer
 from caveat.guard.decision import Decision
 from caveat.guard.verdict import Verdict
-from caveat.inputs import Opened, fingerprints, moved, opened, take
+from caveat.inputs import check_same_classes, class_names, moved, opened, sampled
 from caveat.observations import glance, observe
 from caveat.scoring import catalog
 from caveat.scoring import outliers as generated
@@ -20,9 +20,6 @@ from caveat.scoring.plan import plan
 from caveat.types import Batches, Drawing
 
 __all__ = ["Guard"]
-
-OPTION_SAMPLES = 512
-"""As many inputs at most as options of a score are chosen on."""
 
 
 class Guard(nn.Module):
@@ -81,9 +78,14 @@ class Guard(nn.Module):
         given = {"held_out": held_out, "train": train, "outliers": outliers, "against": against}
         sets = {name: opened(batches, name) for name, batches in given.items() if batches is not None}
         first = sets["held_out"].first[0]
+        check_same_classes(sets["held_out"], sets.get("train"))
         planned = plan(
             names, model, first, head=head, explicit=[] if score == "auto" else [score],
-            options=lambda: sets["train"].first if train is not None else _samples(sets["held_out"], seed),
+            options=lambda: (
+                sets["train"].first
+                if train is not None
+                else sampled(sets["held_out"], lambda count: decision.halved(count, seed)[0])
+            ),
         )  # fmt: skip
         if planned.learns_mistakes and outliers is None:
             sets["outliers"] = opened(generated.like(first, torch.Generator().manual_seed(seed)), "outliers")
@@ -97,7 +99,8 @@ class Guard(nn.Module):
         }  # fmt: skip
         made = decision.fit(
             seen["held_out"], seen.get("train"), planned.head, score=score, calibration=calibration, keep=keep,
-            max_error=max_error, probes=planned.probes, classes=sets["held_out"].classes or (),
+            max_error=max_error, probes=planned.probes,
+            classes=class_names(sets["held_out"], seen["held_out"].logits.shape[1]),
             shape=sets["held_out"].shape, seed=seed, outliers=seen.get("outliers"), against=seen.get("against"),
         )  # fmt: skip
         return cls(model, made)
@@ -153,11 +156,3 @@ class Guard(nn.Module):
         super()._apply(fn, recurse)
         self.decision = decision.mapped(self.decision, fn)
         return self
-
-
-def _samples(held_out: Opened, seed: int) -> tuple[Tensor, Tensor]:
-    """Samples to choose a score's options on: of the half that the threshold does not rest on."""
-    parts = [(labels, fingerprints(inputs)) for inputs, labels in held_out.batches]
-    labels, prints = (torch.cat(part) for part in zip(*parts, strict=True))
-    rows = decision.halved(len(labels), seed)[0][:OPTION_SAMPLES]
-    return take(held_out.batches, rows, prints, held_out.name), labels[rows]
