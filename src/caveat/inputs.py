@@ -1,6 +1,6 @@
 """Sets of inputs as they come from the user's world: looked at once where they enter, and known again later."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,16 +15,21 @@ __all__ = [
     "Opened",
     "check",
     "check_same_classes",
+    "check_same_units",
     "class_names",
     "fingerprints",
     "moved",
     "opened",
+    "remarks",
     "sampled",
     "take",
 ]
 
 OPTION_SAMPLES = 512
 """As many inputs at most as options of a score are chosen on."""
+
+OTHER_UNITS = 50
+"""So many times larger, inputs are in other units: bytes are 255 times numbers in [0, 1]; pictures differ by less."""
 
 _WIDTHS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 _CHUNK = 1 << 20
@@ -136,6 +141,41 @@ def check_same_classes(test: Opened, train: Opened | None) -> None:
         f"{test.name} lacks {', '.join(missing[:5]) or 'none'}, {train.name} lacks {', '.join(more[:5]) or 'none'}"
         + ("" if missing or more else ", but the order differs")
         + "; give both the same class folders in the same order (an empty folder counts)"
+    )
+
+
+def check_same_units(test: Opened, train: Opened | None) -> None:
+    """Two in-distribution sets of which one is in bytes and one in [0, 1] would fit every score to the units.
+
+    Raises
+    ------
+    DataError
+        If they hold other kinds of numbers, or one is 50 times as large.
+    """
+    if train is not None and (text := _other_units(test, train)):
+        raise DataError(f"{train.name}: {text}: bring both to one unit, as with inputs.float() / 255")
+
+
+def remarks(sets: Mapping[str, Opened]) -> list[str]:
+    """What a person should know of the sets beside `test`: OOD inputs in other units are told apart by these alone."""
+    test = sets["test"]
+    return [
+        f"The set {name} may be in other units: {text}. Then every score tells units apart, not contents"
+        for name, one in sets.items()
+        if not one.generated and (text := _other_units(test, one))
+    ]
+
+
+def _other_units(one: Opened, other: Opened) -> str:
+    """What differs between the numbers of two sets, as their first batches have them; empty if nothing does."""
+    a, b = one.first[0], other.first[0]
+    sizes = [(float(x.double().abs().mean()), float(x.double().abs().max())) for x in (a, b)]
+    ratios = [max(x, y) / min(x, y) if min(x, y) > 0 else 1.0 for x, y in zip(*sizes, strict=True)]
+    if a.is_floating_point() == b.is_floating_point() and min(ratios) < OTHER_UNITS:
+        return ""
+    return " and ".join(
+        f"{each.name} holds {str(x.dtype).removeprefix('torch.')} from {float(x.min()):.4g} to {float(x.max()):.4g}"
+        for each, x in ((one, a), (other, b))
     )
 
 

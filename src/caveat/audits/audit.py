@@ -15,7 +15,7 @@ from caveat.audits.assess import Observed, Options, assess, split
 from caveat.audits.attacked import attacked
 from caveat.errors import DataError, OptionError, known_name
 from caveat.guard.decision import halved
-from caveat.inputs import Opened, check_same_classes, class_names, opened, sampled
+from caveat.inputs import Opened, check_same_classes, check_same_units, class_names, opened, remarks, sampled
 from caveat.observations import DRAWS, Observations
 from caveat.records.record import Record
 from caveat.scoring import catalog
@@ -120,6 +120,7 @@ def audit(  # noqa: PLR0913  # the signature is the configuration
     _check_shapes(sets)
     check_same_classes(sets["test"], sets.get("train"))
     keep = None if folder is None else folder / "observations"
+    check_same_units(sets["test"], sets.get("train"))
     if keep is not None:
         cache.begin(keep)
     seen, seconds = _observed(model, sets, planned, keep, say)
@@ -136,6 +137,7 @@ def audit(  # noqa: PLR0913  # the signature is the configuration
     judged = assess(observed, replace(options, scores=planned.names), seconds=seconds, say=say)
     if attack_radii:
         before = time.perf_counter()
+    judged.warnings.extend(remarks(sets))
         known = seen["test"]
         assert known.fingerprints is not None
         found = attacked(

@@ -12,7 +12,7 @@ from caveat.guard import decision
 from caveat.guard.answer import answer
 from caveat.guard.decision import Decision
 from caveat.guard.verdict import Verdict
-from caveat.inputs import check_same_classes, class_names, moved, opened, sampled
+from caveat.inputs import check_same_classes, check_same_units, class_names, moved, opened, sampled
 from caveat.observations import glance, observe
 from caveat.scoring import catalog
 from caveat.scoring import outliers as generated
@@ -80,6 +80,7 @@ class Guard(nn.Module):
         first = sets["held_out"].first[0]
         check_same_classes(sets["held_out"], sets.get("train"))
         planned = plan(
+        check_same_units(sets["held_out"], sets.get("train"))
             names, model, first, head=head, explicit=[] if score == "auto" else [score],
             options=lambda: (
                 sets["train"].first

@@ -1,0 +1,46 @@
+"""What networks of other people do differently: units, half precision, dropout that is written otherwise."""
+
+import pytest
+import torch
+from torch import nn
+
+import caveat
+from caveat.errors import DataError
+
+LABELS = torch.arange(200) % 4
+GENERATOR = torch.Generator().manual_seed(0)
+PICTURES = torch.rand(4, 3, 8, 8, generator=GENERATOR)[LABELS] * 0.8 + 0.2 * torch.rand(
+    200, 3, 8, 8, generator=GENERATOR
+)
+
+
+class Floats(nn.Module):
+    """A network that takes whole numbers too, as floats."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(192, 4)
+        nn.init.normal_(self.fc.weight, generator=torch.Generator().manual_seed(0))
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        """Logits."""
+        return self.fc(inputs.float().flatten(1))
+
+
+@pytest.mark.parametrize("train", [(PICTURES * 255).to(torch.uint8), PICTURES * 255], ids=["bytes", "floats"])
+def test_in_distribution_sets_in_other_units_are_refused(train):
+    """The scores were fitted to units, and nothing was said."""
+    model, test = Floats().eval(), [(PICTURES, LABELS)]
+    with pytest.raises(DataError, match=r"train: test holds float32 from 0.* to 0.99.* and train holds .* to 25\d"):
+        caveat.audit(model, test, train=[(train, LABELS)], scores=["msp"], replicas=2)
+    with pytest.raises(DataError, match="bring both to one unit"):
+        caveat.Guard.fit(model, test, train=[(train, LABELS)], score="msp")
+
+
+def test_ood_sets_in_other_units_are_said():
+    sets = {"near": [(PICTURES.flip(3), LABELS)], "bytes": [(PICTURES * 255, LABELS)]}
+    record = caveat.audit(Floats().eval(), [(PICTURES, LABELS)], ood=sets, scores=["msp"], replicas=2)
+    assert [text for text in record.warnings if "units" in text] == [
+        text for text in record.warnings if "The set bytes may be in other units" in text
+    ]
+    assert any("The set bytes" in text for text in record.warnings)
