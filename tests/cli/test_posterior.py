@@ -1,15 +1,20 @@
 """Many networks from the command line: trained, tracked, audited."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
+import torch
 from typer.testing import CliRunner
 
-from caveat import posteriors
+from caveat import data, posteriors
 from caveat.cli.main import app
+from caveat.cli.model import load, many
 from caveat.errors import OptionError
 from caveat.records.record import Record
+from caveat.scores.draws import mutual_information
 
 MODEL = "caveat.models:tradi_mlp(size=8, hidden=50)"
 TRAIN = [
@@ -47,12 +52,42 @@ def test_what_training_leaves_is_audited(folder: Path, tmp_path: Path, name: str
     assert json.loads((tmp_path / "record.json").read_text())["draws"]["count"] == record.draws.count
 
 
+    guard_gives_what_the_posterior_gives(tmp_path, lambda: samples(folder, name))
+
+
+def samples(folder: Path, name: str) -> posteriors.Predictive:
+    """What the audit's options mean, in Python."""
+    network = load(MODEL, folder / "model.safetensors")
+    path = None if name == "dropout" else folder / f"{name}.safetensors"
+    drawn = {"ensemble": None, "dropout": 3}.get(name, 4)
+    found = many(
+        network, posterior=path, dropout=path is None, draws=drawn, seed=0, training=data.load("digits:train")
+    )
+    assert isinstance(found, posteriors.Predictive)
+    return found.eval()
+
+
+def guard_gives_what_the_posterior_gives(audit: Path, network: Callable[[], posteriors.Predictive]) -> None:
+    """`guard run` needs the network's code alone: the posterior samples lie in the guard."""
+    run("guard", "fit", audit, "--score", "mutual_information", "-o", audit / "guard")
+    output = run("guard", "run", audit / "guard", "digits:test+first=64", "--model", MODEL, "-o", audit / "v.parquet")
+    assert "64 inputs" in output
+    rows = pq.read_table(audit / "v.parquet").to_pydict()
+    inputs, _ = next(iter(data.load("digits:test+first=64")))
+    sampled = network()
+    torch.testing.assert_close(torch.tensor(rows["probs"]).log().argmax(1), sampled(inputs).argmax(1))
+    expected = mutual_information(sampled.draws(inputs).double())
+    torch.testing.assert_close(torch.tensor(rows["score"], dtype=torch.float64), expected, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(torch.tensor(rows["epistemic"], dtype=torch.float64), expected, rtol=1e-4, atol=1e-6)
+
+
 def test_dropout_is_a_flag_away(folder: Path, tmp_path: Path) -> None:
     run(
         "audit", "--model", MODEL, "--weights", folder / "model.safetensors", "--test", "digits:test", "--dropout",
-        "--draws", 3, "--score", "variation_ratio", "--replicas", 5, "-o", tmp_path,
+        "--draws", 3, "--score", "variation_ratio", "--score", "mutual_information", "--replicas", 5, "-o", tmp_path,
     )  # fmt: skip
     assert Record.load(tmp_path / "record.json").draws is not None
+    guard_gives_what_the_posterior_gives(tmp_path, lambda: samples(folder, "dropout"))
 
 
 def test_training_again_trains_nothing_and_gives_the_same(folder: Path) -> None:

@@ -17,6 +17,7 @@ from caveat.errors import DataError, OptionError, known_name
 from caveat.guard.decision import halved
 from caveat.inputs import Opened, check_same_classes, check_same_units, class_names, opened, remarks, sampled
 from caveat.observations import DRAWS, Observations
+from caveat.posteriors.network import Predictive
 from caveat.records.record import Record
 from caveat.scoring import catalog
 from caveat.scoring import outliers as generated
@@ -119,8 +120,8 @@ def audit(  # noqa: PLR0913  # the signature is the configuration
         sets["outliers"] = opened(drawn if outliers is None else outliers, "outliers")
     _check_shapes(sets)
     check_same_classes(sets["test"], sets.get("train"))
-    keep = None if folder is None else folder / "observations"
     check_same_units(sets["test"], sets.get("train"))
+    keep = None if folder is None else folder / "observations"
     if keep is not None:
         cache.begin(keep)
     seen, seconds = _observed(model, sets, planned, keep, say)
@@ -130,14 +131,15 @@ def audit(  # noqa: PLR0913  # the signature is the configuration
             "classes": classes, "shape": sets["test"].shape, "model": made_by, "train": train is not None,
             "outliers": "outliers" in seen, "calibration_share": calibration_share, "seed": seed,
             "scores": list(planned.names),
+            "posterior": model.description if isinstance(model, Predictive) else None,
             "probes": {name: fitted.arrays(probe)[1] for name, probe in planned.probes.items()},
         }  # fmt: skip
         cache.finish(model, planned.head, keep, sets, about)
     observed = _together(model, sets, seen, planned, classes, {"ood": list(ood), "unlabelled": list(unlabelled)})
     judged = assess(observed, replace(options, scores=planned.names), seconds=seconds, say=say)
+    judged.warnings.extend(remarks(sets))
     if attack_radii:
         before = time.perf_counter()
-    judged.warnings.extend(remarks(sets))
         known = seen["test"]
         assert known.fingerprints is not None
         found = attacked(

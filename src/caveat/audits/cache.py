@@ -19,6 +19,7 @@ from caveat.errors import DataError, OptionError
 from caveat.files import read_json, write_atomically
 from caveat.inputs import check, fingerprints
 from caveat.observations import Observations
+from caveat.posteriors.network import Predictive
 from caveat.tensors import read_tensors, write_tensors
 from caveat.types import Batches, Probe
 
@@ -42,8 +43,10 @@ OWN = ("head", "model", "outliers", "test", "train")
 
 
 def fingerprint(model: nn.Module) -> str:
-    """SHA-256 over names, shapes and bytes of all parameters and buffers."""
+    """SHA-256 over names, shapes and bytes of all parameters and buffers, and what says how posterior samples answer."""
     digest = hashlib.sha256()
+    if isinstance(model, Predictive):
+        digest.update(json.dumps(model.description, sort_keys=True).encode())
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(f"{name}{tensor.dtype}{tuple(tensor.shape)}".encode())
         flat = tensor.detach().cpu().contiguous().flatten()

@@ -25,6 +25,7 @@ from caveat.files import parse_json, read_bytes, read_json, write_atomically, wr
 from caveat.guard.decision import Decision, as_it_is
 from caveat.guard.guard import Guard
 from caveat.guard.threshold import Promise
+from caveat.posteriors.network import Predictive, restored
 from caveat.records.base import Part, stamp
 from caveat.scoring import catalog
 from caveat.tensors import pack, unpack
@@ -57,6 +58,8 @@ class Manifest(Part):
     created: str
     model: str
     """How the network was made, for people: never imported."""
+    posterior: dict[str, Any] | None = None
+    """Of a guard around posterior samples, what makes them again from the network's weights."""
     head: str | None
     pooled: bool
     classes: list[str]
@@ -92,8 +95,17 @@ def check_output(folder: str | Path) -> None:
         )
 
 
-def save(decision: Decision, weights: dict[str, Tensor], folder: str | Path, *, model: str = "") -> None:
+def save(
+    decision: Decision,
+    weights: dict[str, Tensor],
+    folder: str | Path,
+    *,
+    model: str = "",
+    posterior: dict[str, Any] | None = None,
+) -> None:
     """Write a guard to `folder`, which holds the old guard (or none) until the new one is whole.
+
+    `posterior` is the `description` of a `posteriors.Predictive`, whose `state_dict` the weights then are.
 
     Raises
     ------
@@ -112,6 +124,7 @@ def save(decision: Decision, weights: dict[str, Tensor], folder: str | Path, *, 
     made = Manifest(
         **stamp(),
         model=model,
+        posterior=posterior,
         head=decision.head,
         pooled=decision.pooled,
         classes=list(decision.classes),
@@ -186,6 +199,8 @@ def manifest(folder: str | Path) -> Manifest:
 def load(folder: str | Path, model: nn.Module) -> Guard:
     """Load a guard around `model`, a network of the architecture it was fitted for; its weights are loaded too.
 
+    Of a guard around posterior samples `model` is one such network: the samples lie in the folder.
+
     Raises
     ------
     DataError
@@ -197,6 +212,8 @@ def load(folder: str | Path, model: nn.Module) -> Guard:
     made = manifest(folder)
     state = _checked(folder, "model", made)
     tensors = _checked(folder, "guard", made)
+    if made.posterior is not None and not isinstance(model, Predictive):
+        model = restored(model, state, made.posterior)
     own = model.state_dict()
     if set(own) != set(state) or any(own[name].shape != state[name].shape for name in own):
         wrong = sorted(set(own) ^ set(state)) or [n for n in own if own[n].shape != state[n].shape]

@@ -14,6 +14,7 @@ from caveat.guard.decision import Decision
 from caveat.guard.verdict import Verdict
 from caveat.inputs import check_same_classes, check_same_units, class_names, moved, opened, sampled
 from caveat.observations import glance, observe
+from caveat.posteriors.network import Predictive
 from caveat.scoring import catalog
 from caveat.scoring import outliers as generated
 from caveat.scoring.plan import plan
@@ -79,8 +80,8 @@ class Guard(nn.Module):
         sets = {name: opened(batches, name) for name, batches in given.items() if batches is not None}
         first = sets["held_out"].first[0]
         check_same_classes(sets["held_out"], sets.get("train"))
-        planned = plan(
         check_same_units(sets["held_out"], sets.get("train"))
+        planned = plan(
             names, model, first, head=head, explicit=[] if score == "auto" else [score],
             options=lambda: (
                 sets["train"].first
@@ -113,7 +114,8 @@ class Guard(nn.Module):
         """
         from caveat.guard import artefact
 
-        artefact.save(self.decision, self.model.state_dict(), folder, model=model)
+        posterior = self.model.description if isinstance(self.model, Predictive) else None
+        artefact.save(self.decision, self.model.state_dict(), folder, model=model, posterior=posterior)
 
     @classmethod
     def load(cls, folder: str | Path, model: nn.Module) -> "Guard":

@@ -1,5 +1,6 @@
 """A posterior and its model as one network: it goes wherever a model goes."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -7,13 +8,15 @@ from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 from caveat import fitted
-from caveat.errors import ModelError, OptionError
+from caveat.errors import DataError, ModelError, OptionError
 from caveat.mixture import log_mean
 from caveat.posteriors.dropout import Dropout
 from caveat.posteriors.ensemble import Ensemble
 from caveat.posteriors.predicting import predict
 
-__all__ = ["Predictive"]
+__all__ = ["Predictive", "restored"]
+
+KINDS: dict[str, type[Ensemble | Dropout]] = {"dropout": Dropout, "ensemble": Ensemble}
 
 
 class Predictive(nn.Module):
@@ -73,6 +76,14 @@ class Predictive(nn.Module):
         values: dict[str, Any] = self._values
         return fitted.rebuild(self._kind, tensors, values)
 
+    @property
+    def description(self) -> dict[str, Any]:
+        """The plain values (JSON) that `restored` needs beside the `state_dict`."""
+        kind = next(name for name, cls in KINDS.items() if cls is self._kind)
+        return {
+            "kind": kind, "values": self._values, "names": self._names, "draws": self.count, "seed": self.seed,
+        }  # fmt: skip
+
     def draws(self, inputs: Shaped[Tensor, "n ..."]) -> Float[Tensor, "s n c *pixels"]:
         """The logits of every network."""
         generator = torch.Generator().manual_seed(self.seed)
@@ -84,3 +95,19 @@ class Predictive(nn.Module):
     def forward(self, inputs: Shaped[Tensor, "n ..."]) -> Float[Tensor, "n c *pixels"]:
         """Log of the mean of the draws' probabilities."""
         return log_mean(self.draws(inputs))
+
+
+def restored(model: nn.Module, state: Mapping[str, Tensor], description: Mapping[str, Any]) -> Predictive:
+    """Make a `Predictive` again from its model, its `state_dict` and its `description`; weights are not yet loaded.
+
+    Raises
+    ------
+    DataError
+        If the three do not belong together.
+    """
+    try:
+        tensors = {name: state[key] for key, name in description["names"].items()}
+        found = fitted.rebuild(KINDS[description["kind"]], tensors, dict(description["values"]))
+        return Predictive(model, found, draws=int(description["draws"]), seed=int(description["seed"]))
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError, OptionError) as error:
+        raise DataError(f"posterior: the stored posterior samples are damaged ({error!r})") from None

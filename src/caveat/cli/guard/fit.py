@@ -57,7 +57,7 @@ def run(
         against=None if against is None else cache.ood(folder, against),
         among=about["scores"],
     )
-    artefact.save(made, cache.weights(folder), output, model=str(about["model"]))
+    artefact.save(made, cache.weights(folder), output, model=str(about["model"]), posterior=about["posterior"])
     show(artefact.manifest(output))
     named = about["model"] or "package.module:callable"
     typer.echo(f"Next: caveat guard run {output} DATA --model '{named}' -o verdicts.parquet")

@@ -7,6 +7,7 @@ import typer
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    from torch import Tensor
 
     from caveat.guard.verdict import Verdict
 
@@ -83,7 +84,12 @@ def _table(verdict: "Verdict", start: int) -> "pa.Table":
             "score": pa.array(verdict.score.tolist(), pa.float64()),
             "p_value": pa.array(verdict.p_value.tolist(), pa.float64()),
             "aleatoric": pa.array(verdict.aleatoric.tolist(), pa.float64()),
+            "epistemic": pa.array(_or_none(verdict.epistemic, len(verdict)), pa.float64()),
             "reason": pa.array([REASONS[i] for i in verdict.reason.tolist()]),
             "probs": pa.array(verdict.probs.tolist(), pa.list_(pa.float64())),
         }
     )
+
+
+def _or_none(values: "Tensor | None", count: int) -> list[float | None]:
+    return [None] * count if values is None else values.tolist()
