@@ -172,7 +172,7 @@ def test_tied_weights_are_one_weight() -> None:
 
 def test_dropout_can_be_put_after_layers_that_have_none() -> None:
     model = nn.Sequential(nn.Flatten(), nn.Linear(36, 64), nn.ReLU(), nn.Linear(64, 3)).eval()
-    with pytest.raises(ModelError, match="dropped out"):
+    with pytest.raises(ModelError, match="random in training"):
         predict(dropout.of(model), model, INPUTS, generator=torch.Generator())
     found = predict(dropout.of(model, after=("2",), rate=0.5), model, INPUTS, generator=torch.Generator(), draws=400)
     with torch.no_grad():
@@ -260,3 +260,76 @@ def test_a_posterior_is_a_network() -> None:
     assert double.draws(INPUTS.double()).dtype == torch.float64
     with shapes_unchecked(), pytest.raises(OptionError, match="draw networks with sample"):
         posteriors.Predictive(model, posteriors.perturbation.fit(model))  # type: ignore[arg-type]
+
+
+class Depth(nn.Module):
+    """Stochastic depth as timm writes it."""
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        """The inputs, or none of them."""
+        return inputs * torch.bernoulli(torch.full((len(inputs), 1), 0.7)) / 0.7 if self.training else inputs
+
+
+class Noise(nn.Module):
+    """Gaussian noise in training."""
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        """The inputs, with noise."""
+        return inputs + 0.3 * torch.randn_like(inputs) if self.training else inputs
+
+
+class SelfAttention(nn.Module):
+    """Attention as transformers writes it: the mode of the layer decides on the rate."""
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        """Entries of a vector attend to each other."""
+        x = inputs.unsqueeze(2)
+        rate = 0.4 if self.training else 0.0
+        return nn.functional.scaled_dot_product_attention(x, x, x, dropout_p=rate).squeeze(2)
+
+
+@pytest.mark.parametrize("layer", [Depth, Noise, SelfAttention])
+@pytest.mark.parametrize("dropout", [0.0, 0.2])
+def test_whatever_is_random_in_training_is_random_in_draws(layer, dropout):
+    """Only dropout functions were switched on: the spread was a part of what training had."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 8), layer(), nn.BatchNorm1d(8), nn.Dropout(dropout), nn.Linear(8, 3)).eval()
+    inputs = torch.rand(40, 6)
+    found = predict(posteriors.Dropout(), model, inputs, generator=torch.Generator().manual_seed(3), draws=400)
+    assert not any(part.training for part in model.modules())
+    model[1].train(), model[3].train()
+    right = torch.stack([model(inputs) for _ in range(400)]).detach()
+    torch.testing.assert_close(found.std(0).mean(), right.std(0).mean(), rtol=0.05, atol=0)
+    assert torch.equal(
+        found,
+        predict(posteriors.Dropout(), model.eval(), inputs, generator=torch.Generator().manual_seed(3), draws=400),
+    )
+
+
+def test_what_training_does_beside_noise_stays_off():
+    """Auxiliary outputs, statistics of its own, another answer without chance: these are no matter of dropout."""
+
+    class Odd(nn.Module):
+        def __init__(self, what: str) -> None:
+            super().__init__()
+            self.what, self.fc = what, nn.Linear(6, 3)
+            self.register_buffer("seen", torch.zeros(()))
+
+        def forward(self, inputs: torch.Tensor):
+            logits = self.fc(nn.functional.dropout(inputs, 0.5, self.training))
+            if self.training and self.what == "pair":
+                return logits, logits
+            if self.training and self.what == "state":
+                self.seen += 1
+                logits = logits + torch.rand_like(logits)
+            return 2 * logits if self.training and self.what == "other" else logits
+
+    for what in ("pair", "state", "other"):
+        torch.manual_seed(0)
+        model = Odd(what).eval()
+        found = predict(
+            posteriors.Dropout(), model, torch.ones(50, 6), generator=torch.Generator().manual_seed(3), draws=200
+        )
+        plain = torch.stack([model.fc(nn.functional.dropout(torch.ones(50, 6), 0.5)) for _ in range(200)])
+        torch.testing.assert_close(found.std(0).mean(), plain.std(0).mean(), rtol=0.1, atol=0)
+        assert model.seen == 0

@@ -24,8 +24,10 @@ def of(model: nn.Module, *, after: tuple[str, ...] = (), rate: float = 0.1) -> D
 
     Needs no training of its own; not always a substitute for an ensemble. Whatever `torch.nn.functional` offers as
     dropout is switched on, in layers and in functional code alike, and that of attention and recurrent layers of
-    torch; batch norm stays in evaluation mode. Formula: h <- h * m / (1 - rate), m ~ Bernoulli(1 - rate), anew for each
-    entry, input and draw. What comes before the first dropout runs once for all draws.
+    torch; so is what else is random in training only: stochastic depth, noise, attention that asks its layer's mode
+    for the rate. Batch norm stays in evaluation mode, and so does what keeps a state in training.
+    Formula: h <- h * m / (1 - rate), m ~ Bernoulli(1 - rate), anew for each entry, input and draw. What comes before
+    the first dropout runs once for all draws.
 
     Parameters
     ----------

@@ -16,18 +16,13 @@ from caveat.posteriors import renew
 from caveat.posteriors.dropout import Dropout
 from caveat.posteriors.ensemble import Ensemble, stack
 from caveat.posteriors.layers import check_names, needs_renewal
+from caveat.posteriors.masks import dropping, random_layers
 from caveat.posteriors.shared import Act, Forward, Touches, plain, runs, shareable
 
 __all__ = ["Posterior", "predict", "sample"]
 
 CHUNK = 64
 """Inputs that go through all draws together. Larger ones spend their time on memory (measured, docs/posteriors.md)."""
-
-DROPOUTS = {
-    functional.dropout, functional.alpha_dropout, functional.dropout1d, functional.dropout2d, functional.dropout3d,
-    functional.feature_alpha_dropout, torch.dropout, torch.alpha_dropout, torch.feature_dropout,
-}  # fmt: skip
-RECURRENT = {"lstm", "gru", "rnn_tanh", "rnn_relu"}
 
 
 @runtime_checkable
@@ -132,10 +127,10 @@ def _with_masks(posterior: Dropout, model: nn.Module, inputs: Tensor, generator:
     active: list[bool] = []
 
     def touches(func: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
-        return _dropping(func, args, kwargs) is not None
+        return dropping(func, args, kwargs) is not None
 
     def act(func: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-        on = _dropping(func, args, kwargs)
+        on = dropping(func, args, kwargs)
         if on is None:
             return func(*args, **kwargs)
         active.append(True)
@@ -151,10 +146,13 @@ def _with_masks(posterior: Dropout, model: nn.Module, inputs: Tensor, generator:
             model.get_submodule(name).register_forward_hook(partial(_drop, posterior.rate))
         restart = partial(_seed, seed, devices)
         restart()
-        outputs = _chunks(forward, inputs, draws, touches, act, restart)
-    if not active:
+        with torch.inference_mode(), random_layers(model, forward, inputs[:2]) as others:
+            restart()
+            outputs = _chunks(forward, inputs, draws, touches, act, restart)
+    if not active and not others:
         raise ModelError(
-            "model: nothing in it is dropped out: it has no dropout of a rate above 0; name layers in `after`"
+            "model: nothing in it is random in training: it has no dropout of a rate above 0; train it with one, "
+            "take another posterior, or (in Python) name layers in posteriors.dropout.of(model, after=...)"
         )
     return outputs
 
@@ -192,25 +190,6 @@ def _holds(values: Sequence[Any], drawn: set[int]) -> bool:
 
 def _drop(rate: float, _: nn.Module, inputs: Any, output: Tensor) -> Tensor:
     return functional.dropout(output, rate)
-
-
-def _dropping(func: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Callable[[], Any] | None:
-    """The same call with its dropout switched on; None if it drops nothing out."""
-    if func in DROPOUTS:
-        rate = kwargs.get("p", args[1] if len(args) > 1 else 0.5)
-        rest = {name: value for name, value in kwargs.items() if name not in ("p", "training", "train", "input")}
-        values = kwargs.get("input", args[0] if args else None)
-        inplace = rest.pop("inplace", args[3] if len(args) > 3 else False)
-        del inplace  # a draw must not change what other draws share
-        return partial(func, values, rate, True, **rest) if rate > 0 else None
-    if func is functional.multi_head_attention_forward:
-        rate = kwargs.get("dropout_p", args[10] if len(args) > 10 else 0.0)
-        return partial(func, *args, **(dict(kwargs) | {"training": True})) if rate > 0 else None
-    if getattr(func, "__name__", "") in RECURRENT and not kwargs:
-        at = next((number for number, value in enumerate(args) if isinstance(value, float)), None)
-        if at is not None and args[at] > 0:
-            return partial(func, *args[: at + 1], True, *args[at + 2 :])
-    return None
 
 
 def _seed(seed: int, devices: Sequence[torch.device]) -> None:

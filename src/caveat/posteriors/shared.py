@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-__all__ = ["Act", "Forward", "Touches", "runs"]
+__all__ = ["Act", "Forward", "Touches", "plain", "random_state", "runs", "shareable"]
 
 Touches: TypeAlias = Callable[[Callable[..., Any], Sequence[Any], Mapping[str, Any]], bool]
 """Whether this call differs from draw to draw."""
@@ -42,14 +42,21 @@ class _Seen(TorchFunctionMode):
     ) -> Any:
         kwargs = kwargs or {}
         if self.open and self.touches(func, args, kwargs):
-            self.open = False
-            self.calls = [_kept(self.calls, number) for number in range(len(self.calls))]
-            self.inputs = self.inputs.clone()  # as the common part leaves them
+            self._close()
         if self.open:
+            before = random_state(self.inputs.device)
             result = func(*args, **kwargs)
-            self.calls.append((func, result))
+            if torch.equal(before, random_state(self.inputs.device)):
+                self.calls.append((func, result))
+            else:  # noise of the network's own: from here on draws differ
+                self._close()
             return result
         return self.act(func, args, kwargs)
+
+    def _close(self) -> None:
+        self.open = False
+        self.calls = [_kept(self.calls, number) for number in range(len(self.calls))]
+        self.inputs = self.inputs.clone()  # as the common part leaves them
 
 
 class _Again(TorchFunctionMode):
@@ -87,6 +94,11 @@ class _Plain(TorchFunctionMode):
         self, func: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         return self.act(func, args, kwargs or {})
+
+
+def random_state(device: torch.device) -> Tensor:
+    """Of the default generator there: it changes exactly if something random was done."""
+    return torch.cuda.get_rng_state(device) if device.type == "cuda" else torch.get_rng_state()
 
 
 def _kept(calls: Sequence[tuple[Any, Any]], number: int) -> tuple[Any, Any]:

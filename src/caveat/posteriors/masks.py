@@ -1,0 +1,93 @@
+"""What of a network is random in training, switched on while the rest stays as it is in evaluation: MC dropout."""
+
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from caveat import evaluation
+from caveat.posteriors.shared import Forward, plain, random_state
+
+__all__ = ["dropping", "random_layers"]
+
+DROPOUTS = {
+    functional.dropout, functional.alpha_dropout, functional.dropout1d, functional.dropout2d, functional.dropout3d,
+    functional.feature_alpha_dropout, torch.dropout, torch.alpha_dropout, torch.feature_dropout,
+}  # fmt: skip
+RECURRENT = {"lstm", "gru", "rnn_tanh", "rnn_relu"}
+
+
+def dropping(
+    func: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any], *, on: bool = True
+) -> Callable[[], Any] | None:
+    """The same call with its dropout switched on (or off); None if it drops nothing out."""
+    if func in DROPOUTS:
+        rate = kwargs.get("p", args[1] if len(args) > 1 else 0.5)
+        rest = {name: value for name, value in kwargs.items() if name not in ("p", "training", "train", "input")}
+        values = kwargs.get("input", args[0] if args else None)
+        inplace = rest.pop("inplace", args[3] if len(args) > 3 else False)
+        del inplace  # a draw must not change what other draws share
+        return partial(func, values, rate, on, **rest) if rate > 0 else None
+    if func is functional.multi_head_attention_forward:
+        rate = kwargs.get("dropout_p", args[10] if len(args) > 10 else 0.0)
+        return partial(func, *args, **(dict(kwargs) | {"training": on})) if rate > 0 else None
+    if getattr(func, "__name__", "") in RECURRENT and not kwargs:
+        at = next((number for number, value in enumerate(args) if isinstance(value, float)), None)
+        if at is not None and args[at] > 0:
+            return partial(func, *args[: at + 1], on, *args[at + 2 :])
+    return None
+
+
+@contextmanager
+def random_layers(model: nn.Module, forward: Forward, inputs: Tensor) -> Generator[bool]:
+    """Within, whatever is random in training in another way than by a dropout function is in training mode.
+
+    Stochastic depth, noise, and attention that asks its own mode for its rate of dropout: layers that are not torch's,
+    each tried by itself on `inputs`. One that changes a buffer or gives something else than logits stays as it is: it
+    is no matter of dropout alone. Yields whether there are any.
+    """
+    own = [layer for layer in model.modules() if not type(layer).__module__.startswith("torch.")]
+    with evaluation.modes_restored(model):
+        found: list[nn.Module] = []
+        # all at once first: most networks have none
+        if own and _noisy(model, own, forward, inputs, None):
+            expected = forward(0, inputs.clone()).shape
+            found = [layer for layer in own if _noisy(model, [layer], forward, inputs, expected)]
+        for layer in found:
+            layer.training = True
+        yield bool(found)
+
+
+def _noisy(
+    model: nn.Module, layers: Sequence[nn.Module], forward: Forward, inputs: Tensor, expected: torch.Size | None
+) -> bool:
+    """Whether a pass with `layers` in training mode, and dropout functions off, is random; and as it should be.
+
+    A pass that fails is no answer: with `expected` None, where all are on at once, it counts as random.
+    """
+    buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
+    before = random_state(inputs.device)
+    for layer in layers:
+        layer.training = True
+    try:
+        outputs = plain(forward, inputs, 0, _without_dropout)
+        shape = outputs.shape if isinstance(outputs, Tensor) else None  # pyright: ignore[reportUnnecessaryIsInstance]  # auxiliary outputs of training
+    except Exception:  # whatever a network does in training only
+        shape = None
+    finally:
+        for layer in layers:
+            layer.training = False
+        unchanged = all(torch.equal(buffer, old) for buffer, old in buffers)
+        for buffer, old in buffers:
+            buffer.copy_(old)
+    noisy = not torch.equal(random_state(inputs.device), before)
+    return noisy or shape is None if expected is None else noisy and unchanged and shape == expected
+
+
+def _without_dropout(func: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+    off = dropping(func, args, kwargs, on=False)
+    return func(*args, **kwargs) if off is None else off()
