@@ -36,7 +36,8 @@ HOMES: dict[str, tuple[str, tuple[str, ...]]] = {
     "thinning": (r"5\*\*0\.5 - 1", ("sampling.py",)),
     "modes": (
         r"\.training\b(?! import)(?!\.)|_DropoutNd",
-        ("evaluation.py", "posteriors/network.py", "posteriors/renew.py"),  # a wrapper's own mode; batch norm alone
+        # a wrapper's own mode; what is random in training, layer by layer; batch norm alone
+        ("evaluation.py", "posteriors/network.py", "posteriors/masks.py", "posteriors/renew.py"),
     ),
     "whether a norm has statistics": (r"running_mean\b.*\bis None", ("evaluation.py",)),
     "hooks of torch": (r"_forward_(pre_)?hooks", ("evaluation.py",)),

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from caveat.errors import ModelError, nearest
+from caveat.precision import wide
 from caveat.types import Head
 
 __all__ = ["HeadLayer", "agrees", "capture", "find", "forward"]
@@ -122,9 +123,7 @@ def _weights(layer: nn.Module) -> Head:
     weight: Tensor = getattr(layer, "weight").detach().flatten(1).clone()  # noqa: B009  # a parameter or computed
     bias: Tensor | None = getattr(layer, "bias", None)
     bias = weight.new_zeros(len(weight)) if not isinstance(bias, Tensor) else bias.detach().clone()
-    if weight.dtype in (torch.float16, torch.bfloat16):  # as the features are kept: scores want single precision
-        weight, bias = weight.float(), bias.float()
-    return weight, bias
+    return wide(weight), wide(bias)  # as the features are kept
 
 
 @contextmanager

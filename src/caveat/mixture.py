@@ -4,12 +4,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from caveat.precision import wide
+
 __all__ = ["log_mean", "log_probs"]
 
 
 def log_probs(draws: Float[Tensor, "s n c *pixels"]) -> Float[Tensor, "s n c *pixels"]:
     """Log-probabilities of every draw; those of impossible classes are the lowest finite number, not -inf."""
-    return draws.log_softmax(dim=2).clamp_min(torch.finfo(draws.dtype).min)
+    logs = wide(draws).log_softmax(dim=2)
+    return logs.clamp_min(torch.finfo(logs.dtype).min)
 
 
 def log_mean(draws: Float[Tensor, "s n c *pixels"]) -> Float[Tensor, "n c *pixels"]:

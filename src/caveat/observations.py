@@ -19,6 +19,7 @@ from caveat.calls import recorded
 from caveat.errors import DataError, ModelError
 from caveat.inputs import check, fingerprints, moved
 from caveat.mixture import log_mean
+from caveat.precision import wide
 from caveat.sampling import spread
 from caveat.tensors import read_tensors
 from caveat.types import Batches, Drawing, Features, Look, Probe
@@ -184,13 +185,8 @@ def glance(
             )
         activations = {name: made[-1].output for name, made in calls.items() if made}
         look = Look(model, inputs, logits, activations, calls)
-        probed = {name: _wide(probe(look).detach()) for name, probe in probes.items()}
-    return _wide(logits.detach()), None if features is None else _wide(features), probed
-
-
-def _wide(found: Tensor) -> Tensor:
-    """At least single precision: scores of half-precision numbers tie, overflow and lose their last digits."""
-    return found.float() if found.dtype in (torch.float16, torch.bfloat16) else found
+        probed = {name: wide(probe(look).detach()) for name, probe in probes.items()}
+    return wide(logits.detach()), None if features is None else wide(features), probed
 
 
 def _many(
@@ -202,7 +198,7 @@ def _many(
             f"model: it is many networks; {', '.join(probes)} needs one: observe its `model`, or use scores from draws"
         )
     with torch.inference_mode():
-        draws = _wide(_answered(model.draws, inputs, where))
+        draws = wide(_answered(model.draws, inputs, where))
     return log_mean(draws), None, {DRAWS: draws.transpose(0, 1)}
 
 

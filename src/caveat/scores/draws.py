@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from caveat.mixture import log_mean, log_probs
+from caveat.precision import wide
 from caveat.scores import logits as single
 from caveat.types import Draws, ScoreMap
 
@@ -77,7 +78,7 @@ def variation_ratio(draws: Draws) -> ScoreMap:
     >>> variation_ratio(torch.tensor([[[1.0, 0.0]], [[1.0, 0.0]], [[0.0, 1.0]], [[1.0, 0.0]]]))
     tensor([0.2500])
     """
-    votes = torch.zeros_like(draws[0])
+    votes = torch.zeros_like(wide(draws[0]))
     for answers in draws.argmax(dim=2):
         votes.scatter_add_(1, answers.unsqueeze(1), votes.new_ones(1).expand(answers.unsqueeze(1).shape))
     return 1 - votes.amax(dim=1) / len(draws)
@@ -93,7 +94,7 @@ def draw_variance(draws: Draws) -> ScoreMap:
     >>> draw_variance(torch.tensor([[[99.0, 0.0]], [[0.0, 99.0]]]))
     tensor([0.5000])
     """
-    probs = draws.softmax(dim=2)
+    probs = wide(draws).softmax(dim=2)
     return (probs - probs.mean(dim=0)).square().mean(dim=0).sum(dim=1)
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from caveat.errors import OptionError
+from caveat.precision import wide
 from caveat.types import LogitsMap, ScoreMap
 
 __all__ = ["doctor", "energy", "entropy", "gen", "margin", "max_logit", "msp"]
@@ -17,6 +18,7 @@ __all__ = ["doctor", "energy", "entropy", "gen", "margin", "max_logit", "msp"]
 
 def _parts(logits: LogitsMap) -> tuple[Tensor, Tensor, Tensor]:
     """Logits minus their largest, exp of that with the largest entry set to 0, and the sum of the latter."""
+    logits = wide(logits)
     top, where = logits.max(dim=1, keepdim=True)
     shifted = logits - top
     rest = shifted.exp().scatter(1, where, 0.0)
@@ -50,7 +52,7 @@ def max_logit(logits: LogitsMap) -> ScoreMap:
     >>> max_logit(torch.tensor([[1.0, 3.0]]))
     tensor([-3.])
     """
-    return -logits.max(dim=1).values
+    return -wide(logits).max(dim=1).values
 
 
 def entropy(logits: LogitsMap) -> ScoreMap:
@@ -65,7 +67,7 @@ def entropy(logits: LogitsMap) -> ScoreMap:
     """
     shifted, rest, others = _parts(logits)
     # -inf logits have probability 0 and add nothing: 0 * inf must not become NaN
-    spread = (rest * shifted.clamp_min(torch.finfo(logits.dtype).min)).sum(dim=1)
+    spread = (rest * shifted.clamp_min(torch.finfo(shifted.dtype).min)).sum(dim=1)
     return others.log1p() - spread / (1 + others)
 
 
@@ -119,7 +121,7 @@ def energy(logits: LogitsMap, *, temperature: float = 1.0) -> ScoreMap:
     """
     if not temperature > 0:
         raise OptionError(f"temperature: expected a positive number, got {temperature}")
-    return -temperature * torch.logsumexp(logits / temperature, dim=1)
+    return -temperature * torch.logsumexp(wide(logits) / temperature, dim=1)
 
 
 def gen(logits: LogitsMap, *, gamma: float = 0.1, top: int = 100) -> ScoreMap:
@@ -148,4 +150,4 @@ def gen(logits: LogitsMap, *, gamma: float = 0.1, top: int = 100) -> ScoreMap:
     probs = probs.topk(min(top, logits.shape[1]) - 1, dim=1).values  # the largest is counted apart: its entry is 0
     # p (1 - p) of the largest without rounding 1 - p; kept off 0, where the power has no gradient
     products = torch.cat([(others / total / total).unsqueeze(1), probs * (1 - probs)], dim=1)
-    return products.clamp_min(torch.finfo(logits.dtype).tiny).pow(gamma).sum(dim=1)
+    return products.clamp_min(torch.finfo(products.dtype).tiny).pow(gamma).sum(dim=1)

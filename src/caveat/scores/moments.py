@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from caveat.errors import DataError, OptionError
+from caveat.precision import wide
 from caveat.types import Features, Labels
 
 __all__ = ["Moments", "merge", "of"]
@@ -99,6 +100,11 @@ def check(features: Tensor, labels: Tensor, name: str = "features") -> None:
         raise DataError(f"{name}: expected at least one sample to fit on, got an empty set")
     if len(features) != len(labels):
         raise DataError(f"labels: expected one per sample ({len(features)}), got {len(labels)}")
+    if wide(features) is not features or not features.is_floating_point():
+        raise DataError(
+            f"{name}: expected single or double precision, got {features.dtype}, whose rounding a fit would learn: "
+            "give .float() of it"
+        )
     for start in range(0, len(features), CHUNK):
         if not torch.isfinite(features[start : start + CHUNK]).all():
             raise DataError(f"{name}: expected finite numbers, got NaN or infinity in samples {start} onwards")
