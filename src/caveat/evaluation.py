@@ -11,7 +11,7 @@ from torch._ops import OpOverload  # pyright: ignore[reportPrivateUsage]  # has 
 
 from caveat.errors import ModelError
 
-__all__ = ["check", "in_eval_mode", "modes_restored", "unchanged"]
+__all__ = ["check", "in_eval_mode", "modes_restored", "unchanged", "with_gradients", "without_gradients"]
 
 HOOKS = (
     "_forward_hooks", "_forward_hooks_with_kwargs", "_forward_hooks_always_called", "_forward_pre_hooks",
@@ -94,6 +94,23 @@ def _switched(layer: nn.Module) -> Iterator[bool]:
                 names = [argument.name for argument in parse_schema(node.schema()).arguments]
                 constants = zip(names, (value.toIValue() for value in node.inputs()), strict=False)
                 yield any(name in SWITCHED and value is True for name, value in constants)
+
+
+@contextmanager
+def without_gradients() -> Generator[None]:
+    """No graph, and no inference tensors either, whatever the caller is in.
+
+    A network that makes a table when it first runs would keep that table, and could not be trained afterwards.
+    """
+    with torch.inference_mode(mode=False), torch.no_grad():
+        yield
+
+
+@contextmanager
+def with_gradients() -> Generator[None]:
+    """A graph, whatever the caller is in; inputs must be cloned within, since his may be inference tensors."""
+    with torch.inference_mode(mode=False), torch.enable_grad():
+        yield
 
 
 @contextmanager

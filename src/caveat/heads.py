@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from caveat import evaluation
 from caveat.errors import ModelError, nearest
 from caveat.precision import wide
 from caveat.types import Head
@@ -71,7 +72,7 @@ def find(model: nn.Module, inputs: Tensor, *, name: str | None = None) -> HeadLa
 
     handles = [layer.register_forward_pre_hook(keep(layer_name)) for layer_name, layer in layers.items()]
     try:
-        with torch.no_grad():
+        with evaluation.without_gradients():
             logits = forward(model, inputs.clone()).detach().clone()
     finally:
         for handle in handles:

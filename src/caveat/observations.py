@@ -139,7 +139,7 @@ def observe(
                 inputs = inputs.clone()
             version = None if inputs.is_inference() else inputs._version
             if features and layer is None:
-                with torch.inference_mode():
+                with evaluation.without_gradients():
                     run(model, inputs[:2].clone(), name)  # so that a broken model is not taken for one without a head
                 layer = heads.find(model, inputs[:16], name=head if isinstance(head, str) else None)
             logits, seen, probed = glance(
@@ -167,9 +167,9 @@ def glance(
         return _many(model, inputs, probes, where)
     graph = any(probe.graph for probe in probes.values())
     wanted = {layer for probe in probes.values() for layer in probe.layers}
-    if graph and inputs.is_floating_point():
-        inputs = inputs.detach().clone().requires_grad_()
-    with torch.enable_grad() if graph else torch.inference_mode():
+    with evaluation.with_gradients() if graph else evaluation.without_gradients():
+        if graph:
+            inputs = inputs.detach().clone().requires_grad_(inputs.is_floating_point())
         with (
             recorded(model, wanted) as calls,
             heads.capture(model, head) if head is not None else nullcontext([]) as seen,
@@ -197,7 +197,7 @@ def _many(
         raise ModelError(
             f"model: it is many networks; {', '.join(probes)} needs one: observe its `model`, or use scores from draws"
         )
-    with torch.inference_mode():
+    with evaluation.without_gradients():
         draws = wide(_answered(model.draws, inputs, where))
     return log_mean(draws), None, {DRAWS: draws.transpose(0, 1)}
 
@@ -219,7 +219,7 @@ def _check_function(model: nn.Module, inputs: Tensor, logits: Tensor, name: str)
             "without its last softmax, or one that returns their logarithm"
         )
     part = inputs[:AGAIN]
-    with torch.inference_mode():
+    with evaluation.without_gradients():
         again, turned = run(model, part.clone(), name), run(model, part.flip(0), name).flip(0)
     for found, what in ((again, "is asked again"), (turned, "sees them in another order or another batch")):
         if not _close(found, logits[:AGAIN]):

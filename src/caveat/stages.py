@@ -3,10 +3,9 @@
 from collections.abc import Callable
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-from caveat import heads
+from caveat import evaluation, heads
 
 __all__ = ["activations"]
 
@@ -30,7 +29,7 @@ def activations(model: nn.Module, inputs: Tensor, *, most: int = 5) -> dict[str,
 
     handles = [layer.register_forward_hook(keep(name)) for name, layer in model.named_modules() if name]
     try:
-        with torch.no_grad():
+        with evaluation.without_gradients():
             logits = heads.forward(model, inputs)
     finally:
         for handle in handles:

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 import caveat
+from caveat import posteriors
 from caveat.errors import DataError
 
 LABELS = torch.arange(200) % 4
@@ -44,3 +45,47 @@ def test_ood_sets_in_other_units_are_said():
         text for text in record.warnings if "The set bytes may be in other units" in text
     ]
     assert any("The set bytes" in text for text in record.warnings)
+
+
+class Cached(nn.Module):
+    """Masks, positions, rotary tables are made when a network first runs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc, self.table = nn.Linear(12, 4), None
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        """Logits."""
+        self.table = torch.linspace(0.9, 1.1, 4) if self.table is None else self.table
+        return self.fc(inputs) * self.table
+
+
+ROWS = torch.rand(200, 12, generator=GENERATOR)
+SET = [(ROWS, LABELS)]
+
+
+@pytest.mark.parametrize("first", ["observe", "guard", "predict", "dropout"])
+def test_a_network_can_be_trained_after_it_was_observed(first):
+    """It kept a table made in inference mode."""
+    model = Cached().eval()
+    if first == "observe":
+        caveat.observe(model, SET, features=False)
+    elif first == "guard":
+        caveat.Guard.fit(model, SET, score="msp")(ROWS)
+    else:
+        kind = posteriors.Dropout(("fc",), 0.5) if first == "dropout" else posteriors.ensemble.of([model, model])
+        posteriors.predict(kind, model, ROWS, generator=GENERATOR)
+    assert model.table is not None
+    nn.functional.cross_entropy(model.train()(ROWS), LABELS).backward()
+    assert model.fc.weight.grad is not None
+
+
+def test_a_caller_in_inference_mode_gets_what_others_get():
+    model = nn.Sequential(nn.Linear(12, 16), nn.ReLU(), nn.Linear(16, 4)).eval()
+    guard, names = caveat.Guard.fit(model, SET, score="grad_l2"), ["odin", "grad_l2", "mahalanobis_layers"]
+    right = guard(ROWS).score, caveat.audit(model, SET, scores=names, replicas=2).model_dump(include={"detections"})
+    with torch.inference_mode():
+        inside = [(ROWS.clone(), LABELS.clone())]
+        found = guard(inside[0][0]).score, caveat.audit(model, inside, scores=names, replicas=2)
+    torch.testing.assert_close(found[0], right[0])
+    assert found[1].model_dump(include={"detections"}) == right[1]

@@ -146,7 +146,7 @@ def _with_masks(posterior: Dropout, model: nn.Module, inputs: Tensor, generator:
             model.get_submodule(name).register_forward_hook(partial(_drop, posterior.rate))
         restart = partial(_seed, seed, devices)
         restart()
-        with torch.inference_mode(), random_layers(model, forward, inputs[:2]) as others:
+        with evaluation.without_gradients(), random_layers(model, forward, inputs[:2]) as others:
             restart()
             outputs = _chunks(forward, inputs, draws, touches, act, restart)
     if not active and not others:
@@ -162,7 +162,7 @@ def _chunks(
 ) -> Tensor:
     """All draws over chunks of the inputs."""
     parts: list[Tensor] = []
-    with torch.inference_mode():
+    with evaluation.without_gradients():
         # a second look at two inputs decides whether sharing is right for this network; not worth it for a few inputs
         share = draws > 1 and len(inputs) * (draws - 1) > 16 and shareable(forward, inputs[:2], touches, act, restart)
         restart()

@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from caveat import evaluation
 from caveat.errors import OptionError
 from caveat.types import Look, Score
 
@@ -81,8 +82,8 @@ def choose(
     """
     if not steps or not temperatures or min(steps) < 0 or min(temperatures) <= 0:
         raise OptionError(f"steps, temperatures: expected numbers >= 0 and > 0, got {steps} and {temperatures}")
-    with torch.enable_grad():
-        inputs = inputs.detach().requires_grad_()
+    with evaluation.with_gradients():
+        inputs = inputs.detach().clone().requires_grad_()
         logits = model(inputs)
         wrong = logits.argmax(dim=1) != labels.to(logits.device)
         ranked = [(_wrong_above_right(others(logits.detach() / t), wrong), t) for t in temperatures]

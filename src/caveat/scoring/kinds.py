@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from caveat import heads, scores, stages
+from caveat import evaluation, heads, scores, stages
 from caveat.errors import OptionError
 from caveat.observations import DRAWS, Observations
 from caveat.records.record import Family
@@ -47,7 +47,7 @@ class Sample:
         """The head's input of a few inputs."""
         if self.head is None:
             raise OptionError("scores: this one needs the head of the model")
-        with torch.no_grad(), heads.capture(self.model, self.head) as seen:
+        with evaluation.without_gradients(), heads.capture(self.model, self.head) as seen:
             self.model(self.inputs[:2].clone())
         return seen[0]
 

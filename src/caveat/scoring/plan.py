@@ -40,6 +40,7 @@ class Plan:
         return {name: probe for name, probe in self.probes.items() if name in used}
 
 
+@torch.inference_mode(mode=False)  # whatever the caller is in: probes differentiate
 def plan(
     names: Iterable[str],
     model: nn.Module,
@@ -76,7 +77,7 @@ def plan(
     layer = None
     asking = [name for name in names if kind_of(name).needs_features or kind_of(name).needs_head]
     if not isinstance(model, Drawing):
-        with torch.no_grad():
+        with evaluation.without_gradients():
             logits = run(model, first.clone(), "test")  # so that a broken model is not taken for one without a head
         if normalised(logits):
             levels = [name for name in names if kind_of(name).needs_level]

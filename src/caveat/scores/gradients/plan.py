@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from caveat import evaluation
 from caveat.calls import recorded
 from caveat.errors import ModelError
 from caveat.scores.gradients import moments
@@ -111,7 +112,8 @@ class _Trial:
 def _trial(model: nn.Module, inputs: Tensor, names: Sequence[str], layers: Sequence[str]) -> _Trial:
     own = dict(model.named_parameters())
     leaves = {name: own[name].detach().requires_grad_() for name in names}
-    with torch.enable_grad():
+    with evaluation.with_gradients():
+        inputs = inputs.detach().clone()
         with recorded(model, layers) as calls:
             logits: Any = functional_call(model, leaves, (inputs,))
         if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(inputs):

@@ -8,6 +8,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
+from caveat import evaluation
+
 __all__ = ["gradients"]
 
 
@@ -28,7 +30,7 @@ def gradients(
         leaves = {name: value.detach().requires_grad_() for name, value in parameters.items()}
         rows: list[tuple[Tensor, ...]] = []
         for sample, direction in zip(samples, directions, strict=True):
-            with torch.enable_grad():
+            with evaluation.with_gradients():
                 value = directed(leaves, sample, direction)
             if not value.requires_grad:  # nothing of it depends on these parameters
                 rows.append(tuple(torch.zeros_like(leaf) for leaf in leaves.values()))

@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from caveat import evaluation
 from caveat.calls import recorded
 from caveat.errors import DataError, OptionError
 from caveat.scores.gradients.moments import STATISTICS
@@ -121,10 +122,12 @@ def looks(
         raise OptionError(f"batch_size: expected at least 1, got {batch_size}")
     for start in range(0, len(inputs), batch_size):
         batch = inputs[start : start + batch_size].detach()
-        if graph and batch.is_floating_point():
-            batch = batch.clone().requires_grad_()  # with frozen weights the graph starts here
-        with torch.set_grad_enabled(graph), recorded(model, layers) as calls:
-            logits = model(batch)
+        with evaluation.with_gradients() if graph else evaluation.without_gradients():
+            if graph:
+                # with frozen weights the graph starts here
+                batch = batch.clone().requires_grad_(batch.is_floating_point())
+            with recorded(model, layers) as calls:
+                logits = model(batch)
         yield start, Look(model, batch, logits, {}, calls)
 
 
