@@ -31,3 +31,13 @@ def test_half_precision_features_are_no_basis_of_a_fit(name):
     head = torch.randn(4, 16, generator=GENERATOR).bfloat16(), torch.zeros(4, dtype=torch.bfloat16)
     with pytest.raises(DataError, match=r"expected single or double precision, got torch.bfloat16.*\.float\(\)"):
         scores.FROM_HEAD[name](features, labels, head)
+
+
+@pytest.mark.parametrize(("smallest", "k"), [(21, 5), (3, 1), (1000, 50)])
+def test_knn_looks_no_further_than_the_smallest_class(smallest, k):
+    """Of a class of 21 every sample had its 50th neighbour in another class, and passed for OOD."""
+    labels = torch.cat([torch.zeros(smallest), torch.ones(1000)]).long()
+    features = torch.randn(len(labels), 8, generator=GENERATOR) + 9 * torch.nn.functional.one_hot(labels, 8)
+    score = scores.knn.fit(features, labels)
+    assert score.k == k
+    assert score(features[:smallest]).max() < 1  # the other class is 1.4 away

@@ -100,21 +100,28 @@ def test_the_virtual_logit_grows_with_the_residual_also_where_logits_are_negativ
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_a_residual_that_is_only_rounding_is_not_blown_up(dtype, generator):
-    # 12 of 20 features are dead and the principal space takes 9: known features lie in it but for rounding
+def test_a_residual_that_is_only_rounding_is_refused_and_the_default_looks_at_the_rank(dtype, generator):
+    """12 of 20 features are dead: half of 20 leaves a residual of rounding, which `residual` scored, and `vim` ignored."""
     features, weight = torch.zeros(200, 20, dtype=dtype), torch.zeros(3, 20, dtype=dtype)
     features[:, :8] = torch.randn(200, 8, generator=generator, dtype=dtype)
     weight[:, :3] = torch.eye(3, dtype=dtype)
     turn = torch.linalg.qr(torch.randn(20, 20, generator=generator, dtype=dtype)).Q
-    features, head = features @ turn, (weight @ turn, torch.ones(3, dtype=dtype))
-    score = vim.fit(features, torch.arange(200) % 3, head, dimension=9)
-    assert ((features - score.origin) @ score.residual).abs().max() > 0
-    assert score.scale == 0
-    torch.testing.assert_close(score(features), -torch.logsumexp(features @ head[0].T + head[1], dim=1))
+    features, head, labels = features @ turn, (weight @ turn, torch.ones(3, dtype=dtype)), torch.arange(200) % 3
+    for fit in (vim.fit, residual.fit):
+        with pytest.raises(OptionError, match="a principal space of 1 to 7 of 20 features, which have rank 8, got 9"):
+            fit(features, labels, head, dimension=9)
+        found, right = fit(features, labels, head)(features), fit(features, labels, head, dimension=4)(features)
+        assert torch.equal(found, right)
+    assert residual.fit(features, labels, head)(features).median() > 0.1
+    assert vim.fit(features, labels, head).scale > 0.1
+    few = residual.fit(features[:6], labels[:6], head)  # of six samples half span the space
+    assert few.residual.shape == (20, 17)
 
 
 @pytest.mark.parametrize("dimension", [0, 10, 64])
 def test_options(relu_sample, dimension):
     for fit in (vim.fit, residual.fit):
-        with pytest.raises(OptionError, match="dimension: expected a principal space of 1 to 9 of 10 features"):
+        with pytest.raises(
+            OptionError, match="dimension: expected a principal space of 1 to 9 of 10 features, which have rank 10"
+        ):
             fit(*relu_sample, dimension=dimension)

@@ -43,7 +43,8 @@ def fit(features: Features, labels: Labels, *, k: int | None = None, limit: int 
 
     Assumes nothing about the shape of the clusters; the bank weighs m x d numbers and the search m x d products per
     sample. Features are scaled to length 1. Formula: || x - x_(k) ||, x_(k) the k-th nearest of the bank. Default k:
-    50, or a tenth of a bank of fewer than 500.
+    50, or a tenth of a bank of fewer than 500, but at most a quarter of its smallest class: beyond its size every
+    sample of that class has its k-th neighbour in another.
 
     Raises
     ------
@@ -55,9 +56,10 @@ def fit(features: Features, labels: Labels, *, k: int | None = None, limit: int 
     Source: Sun et al., Out-of-Distribution Detection with Deep Nearest Neighbors, ICML 2022 (arXiv 2204.06507).
     """
     check(features, labels)
-    features = thinned(features, limit)
+    features, labels = thinned(features, limit), thinned(labels, limit)
     if k is None:
-        k = min(50, max(1, len(features) // 10))
+        smallest = int(labels.unique(return_counts=True)[1].min())
+        k = max(1, min(50, len(features) // 10, smallest // 4))
     if not 1 <= k <= len(features):
         raise OptionError(f"k: expected a number of neighbours in [1, {len(features)}] (the bank's size), got {k}")
     return NearestNeighbours(normalize(features, dim=1), k)

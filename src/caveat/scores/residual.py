@@ -33,7 +33,7 @@ def fit(features: Features, labels: Labels, head: Head, *, dimension: int | None
     Raises
     ------
     OptionError
-        If `dimension` is not in [1, d - 1].
+        If `dimension` is not in [1, r - 1] for features of rank r.
     DataError
         If the set is empty, the lengths differ, or a feature is NaN or infinite.
 

@@ -36,13 +36,13 @@ def fit(features: Features, labels: Labels, head: Head, *, dimension: int | None
     Joins what the logits and what the features know: strong on textures and far-away data. Formula:
     a ||R^T (x - o)|| - logsumexp(W x + b), o = -W^+ b, R the space of the smallest eigenvalues of
     (x - o)(x - o)^T / n, a = |mean of the largest logit| / mean of ||R^T (x - o)|| on in-distribution data. Default
-    dimension:
-    1000 of 2048 or more features, 512 of 768 or more, else half of them.
+    dimension: 1000 of 2048 or more features, 512 of 768 or more, else half of them; half of the rank of the features
+    where that is no more than this, as with dead units or few samples.
 
     Raises
     ------
     OptionError
-        If `dimension` is not in [1, d - 1]: no residual space would be left.
+        If `dimension` is not in [1, r - 1] for features of rank r: no residual but rounding would be left.
     DataError
         If the set is empty, the lengths differ, or a feature is NaN or infinite.
 
@@ -51,16 +51,12 @@ def fit(features: Features, labels: Labels, head: Head, *, dimension: int | None
     origin, residual = principal(features, labels, head, dimension)
     weight, bias = head
     norms = torch.zeros((), dtype=torch.float64, device=features.device)
-    lengths, logits = torch.zeros_like(norms), torch.zeros_like(norms)
+    logits = torch.zeros_like(norms)
     for start in range(0, len(features), CHUNK):
         part = features[start : start + CHUNK]
         norms += ((part - origin) @ residual).norm(dim=1).double().sum()
-        lengths += (part - origin).norm(dim=1).double().sum()
         logits += (part @ weight.T + bias).amax(dim=1).double().sum()
-    # features that all lie in the principal space leave only rounding to scale by: then the residual says nothing
-    rounding = 4 * features.shape[1] ** 0.5 * torch.finfo(features.dtype).eps * lengths
-    scale = logits.abs() / norms if norms > rounding else torch.zeros_like(norms)
-    return VirtualLogit(weight, bias, origin, residual, scale.to(features.dtype))
+    return VirtualLogit(weight, bias, origin, residual, (logits.abs() / norms).to(features.dtype))
 
 
 def principal(features: Features, labels: Labels, head: Head, dimension: int | None) -> tuple[Tensor, Tensor]:
@@ -68,12 +64,6 @@ def principal(features: Features, labels: Labels, head: Head, dimension: int | N
     check(features, labels)
     weight, bias = head
     size = features.shape[1]
-    if dimension is None:
-        dimension = 1000 if size >= 2048 else 512 if size >= 768 else size // 2
-    if not 1 <= dimension < size:
-        raise OptionError(
-            f"dimension: expected a principal space of 1 to {size - 1} of {size} features, got {dimension}"
-        )
     # rows that add up to 0, but for the rounding of single precision, leave a direction that must not be inverted
     rounding = max(weight.shape) * torch.finfo(torch.float32).eps
     origin = -(torch.linalg.pinv(weight.double(), rtol=rounding) @ bias.double())
@@ -81,6 +71,18 @@ def principal(features: Features, labels: Labels, head: Head, dimension: int | N
     for start in range(0, len(features), CHUNK):
         centred = features[start : start + CHUNK].double() - origin
         second.addmm_(centred.T, centred)
+    values, vectors = torch.linalg.eigh(second / len(features))
+    # of a sum of squares: what the features' own type, and the eigenvalues' in double precision, can't tell from 0
+    rounding = max(16 * size * torch.finfo(features.dtype).eps ** 2, size * torch.finfo(torch.float64).eps)
+    rank = int((values > rounding * values.sum()).sum())
+    if dimension is None:
+        dimension = 1000 if size >= 2048 else 512 if size >= 768 else size // 2
+        dimension = dimension if dimension < rank else rank // 2
+    if not 1 <= dimension < rank:
+        raise OptionError(
+            f"dimension: expected a principal space of 1 to {rank - 1} of {size} features, which have rank {rank}, got "
+            f"{dimension}: outside of it there would be rounding alone"
+        )
     # eigh sorts ascending: the first d - dimension columns span the residual space
-    residual = torch.linalg.eigh(second / len(features)).eigenvectors[:, : size - dimension].to(features.dtype)
+    residual = vectors[:, : size - dimension].to(features.dtype)
     return origin.to(features.dtype), residual.contiguous()
