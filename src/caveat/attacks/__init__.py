@@ -11,9 +11,12 @@ from torch import Tensor
 from caveat.attacks import losses
 from caveat.attacks.ascent import Summit, ascend, constant, cosine, from_inputs, shrunk, uniform
 from caveat.attacks.ball import Ball
+from caveat.attacks.estimated import estimated
 from caveat.attacks.fgsm import fgsm
 from caveat.attacks.l1 import penalised, sparse
 from caveat.attacks.losses import LOSSES
+from caveat.attacks.masking import StraightThrough, without_gradient
+from caveat.attacks.network import masked
 from caveat.attacks.pgd import pgd
 from caveat.attacks.result import Attacked
 from caveat.attacks.transfer import Transfer, over_sets, transfer
@@ -22,16 +25,20 @@ __all__ = [
     "IN_BALL",
     "LOSSES",
     "PENALISED",
+    "QUERY",
     "Attacked",
     "Ball",
+    "StraightThrough",
     "Summit",
     "Transfer",
     "ascend",
     "constant",
     "cosine",
+    "estimated",
     "fgsm",
     "from_inputs",
     "losses",
+    "masked",
     "over_sets",
     "penalised",
     "pgd",
@@ -39,7 +46,10 @@ __all__ = [
     "sparse",
     "transfer",
     "uniform",
+    "without_gradient",
 ]
 
 IN_BALL: dict[str, Callable[..., Tensor]] = {"fgsm": fgsm, "pgd": pgd}
+QUERY: dict[str, Callable[..., Tensor]] = {"estimated": estimated}
+"""Attacks in a ball that ask the network for values alone, and follow no gradient."""
 PENALISED: dict[str, Callable[..., Attacked]] = {"penalised": penalised, "sparse": sparse}

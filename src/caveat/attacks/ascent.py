@@ -190,9 +190,10 @@ def _evaluated(function: Function, points: Tensor) -> tuple[Tensor, Tensor]:
     """Values and gradients at once."""
     points = points.detach().requires_grad_()
     values = _checked(function(points), points)
-    if not values.requires_grad:
+    connected = values.requires_grad
+    gradient = torch.autograd.grad(values.sum(), points, allow_unused=True)[0] if connected else None
+    if gradient is None:
         raise ModelError("function: its value has no gradient: the model detaches, rounds or ignores its inputs")
-    (gradient,) = torch.autograd.grad(values.sum(), points)
     return values.detach(), gradient
 
 

@@ -3,13 +3,18 @@
 from collections.abc import Callable
 
 import torch
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from caveat.attacks.losses import Loss
+from caveat.attacks.losses import Loss, log_odds
 from caveat.errors import DataError, ModelError
 from caveat.evaluation import check
+from caveat.types import Labels
 
-__all__ = ["answered", "broken", "checked", "harm"]
+__all__ = ["answered", "broken", "checked", "harm", "masked"]
+
+PART = 64
+"""Inputs whose gradients are taken at once."""
 
 
 def checked(model: nn.Module, inputs: Tensor, labels: Tensor) -> None:
@@ -60,3 +65,29 @@ def broken(model: nn.Module, inputs: Tensor, labels: Tensor, *, targeted: bool) 
     with torch.no_grad():
         answers = answered(model, inputs).argmax(1)
     return (answers == labels) if targeted else (answers != labels)
+
+
+def masked(model: nn.Module, inputs: Float[Tensor, "n ..."], labels: Labels) -> Bool[Tensor, " n"]:
+    """Where the gradient of the log-odds is zero or not finite: an attack that follows it stands still there.
+
+    Costs one forward and one backward pass.
+
+    Raises
+    ------
+    ModelError, DataError
+        As `pgd`.
+    """
+    checked(model, inputs, labels)
+    parts: list[Tensor] = []
+    with torch.inference_mode(False), torch.enable_grad():
+        for part, truth in zip(inputs.detach().split(PART), labels.split(PART), strict=True):
+            points = part.clone().requires_grad_()
+            values = harm(model, truth, log_odds)(points)
+            connected = values.requires_grad
+            gradient = torch.autograd.grad(values.sum(), points, allow_unused=True)[0] if connected else None
+            if gradient is None:  # the network detaches its input
+                parts.append(torch.ones(len(points), dtype=torch.bool, device=points.device))
+                continue
+            flat = gradient.flatten(1)
+            parts.append((flat == 0).all(dim=1) | ~torch.isfinite(flat).all(dim=1))
+    return torch.cat(parts) if parts else labels.bool()

@@ -1,15 +1,17 @@
 """PGD: many small steps along the gradient, each projected back into the ball."""
 
+from warnings import warn
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from caveat.attacks.ascent import Schedule, Start, Summit, ascend, constant, uniform
+from caveat.attacks.ascent import Function, Schedule, Start, Summit, ascend, constant, uniform
 from caveat.attacks.ball import Ball
 from caveat.attacks.losses import Loss, log_odds, towards
 from caveat.attacks.network import broken, checked, harm
 from caveat.attacks.noise import Noise, drawn
-from caveat.errors import OptionError
+from caveat.errors import CaveatWarning, OptionError
 from caveat.types import Labels
 
 __all__ = ["pgd"]
@@ -73,14 +75,15 @@ def pgd(  # noqa: PLR0913 -- each is one independent choice
         raise OptionError("skip_broken: expected best=True with it: what is broken must be known")
     if step is None and ball.radius and steps:
         step = max(2.5 * ball.radius / steps, ball.radius / 10 if ball.norm == 1 else 0.0)
-    noise = drawn(len(inputs), generator, inputs.device)
+    noise, first_slopes = drawn(len(inputs), generator, inputs.device), list[Tensor]()
 
     def climb(rows: Tensor, *, first: int, times: int) -> Summit:
         def begin(ball: Ball, centres: Tensor, own: Noise, restart: int) -> Tensor:
             return start(ball, centres, own, first + restart)
 
+        function = _noting(harm(model, labels[rows], climbed), first_slopes)
         return ascend(
-            harm(model, labels[rows], climbed), inputs[rows], ball, generator=noise.of(rows), steps=steps, step=step,
+            function, inputs[rows], ball, generator=noise.of(rows), steps=steps, step=step,
             restarts=times, momentum=momentum, schedule=schedule, start=begin, best=best,
         )  # fmt: skip
 
@@ -90,4 +93,18 @@ def pgd(  # noqa: PLR0913 -- each is one independent choice
         if not len(rows):
             break
         found = found.improved(climb(rows, first=restart, times=1), rows)
+    if first_slopes and not bool(first_slopes[0].any()):
+        hint = "nothing was attacked; see attacks.without_gradient"
+        warn(f"pgd: the gradient is zero at all {len(inputs)} inputs: {hint}", CaveatWarning, stacklevel=2)
     return found.inputs
+
+
+def _noting(function: Function, first: list[Tensor]) -> Function:
+    """The same function; the gradient of its first differentiation is put on the list, which costs no other pass."""
+
+    def noted(points: Tensor) -> Tensor:
+        if points.requires_grad and not first:
+            points.register_hook(lambda gradient: None if first else first.append(gradient))
+        return function(points)
+
+    return noted

@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from caveat.attacks import Ball, pgd
+from caveat.attacks import Ball, masked, pgd, without_gradient
 from caveat.audits.pictures import encoded
 from caveat.errors import OptionError
 from caveat.inputs import moved, take
@@ -15,7 +15,7 @@ from caveat.metrics.interval import interval_of_share
 from caveat.records.attack import Attacked, AttackedPicture, AttackedRadius
 from caveat.types import Batches
 
-__all__ = ["attacked"]
+__all__ = ["attacked", "gradient_note"]
 
 NORMS: dict[float, Literal["1", "2", "inf"]] = {1: "1", 2: "2", math.inf: "inf"}
 
@@ -43,6 +43,7 @@ def attacked(  # noqa: PLR0913  # the signature is the configuration
 
     An answer that a smaller radius has broken counts as broken at a larger one, so accuracy never rises with the radius
     and only what still stands is attacked further. What is found is an upper bound: another attack may break more.
+    Where the gradient is masked (rounding, saturation), the attack goes on without it.
 
     Parameters
     ----------
@@ -74,13 +75,18 @@ def attacked(  # noqa: PLR0913  # the signature is the configuration
     truth = labels[chosen].to(clean.device)
     found, broken_at = clean.clone(), torch.full((len(clean),), math.inf, dtype=torch.float64, device=clean.device)
     broken_at[~_right(model, clean, truth, batch_size)] = 0.0
+    blind = masked(model, clean, truth)
     for radius in radii:
         if say is not None:
             say(f"attacking within {radius:g}")
         ball = Ball(norm, radius, low, high)
         standing = torch.isinf(broken_at).nonzero().squeeze(1)
-        for part in standing.split(batch_size):
+        for part in standing[~blind[standing]].split(batch_size):
             found[part] = pgd(model, clean[part], truth[part], ball, generator=generator, steps=steps)
+        for part in standing[blind[standing]].split(batch_size):
+            if say is not None:
+                say(f"attacking within {radius:g} without the gradient, which is zero")
+            found[part] = without_gradient(model, clean[part], truth[part], ball, generator=generator)
         broken_at[standing[~_right(model, found[standing], truth[standing], batch_size)]] = radius
     order = _worst(model, found, broken_at)[:pictures]
     names = classes if classes is not None else [str(k) for k in range(int(truth.max()) + 1)]
@@ -88,8 +94,20 @@ def attacked(  # noqa: PLR0913  # the signature is the configuration
         attack=f"PGD, {steps} steps, random start",
         norm=NORMS[norm],
         samples=len(clean),
+        masked=int((blind & (broken_at > 0)).sum()),
         radii=[_share(radius, broken_at) for radius in (0.0, *radii)],
         pictures=_shown(model, clean, found, broken_at, order, chosen, truth, names),
+    )
+
+
+def gradient_note(found: Attacked) -> str:
+    """What a reader must know if the gradient was masked; empty if it was not."""
+    if not found.masked:
+        return ""
+    return (
+        f"Attack: the gradient with respect to the input is zero at {found.masked} of {found.samples} attacked inputs "
+        "(the network rounds, saturates or detaches its inputs). They were also attacked with the gradient of rounding "
+        "replaced by 1 and with estimated gradients, but the accuracy under attack may still look better than it is."
     )
 
 

@@ -12,7 +12,7 @@ from torch import nn
 from caveat import calibration, evaluation, fitted
 from caveat.audits import arrays, cache
 from caveat.audits.assess import Observed, Options, assess, split
-from caveat.audits.attacked import attacked
+from caveat.audits.attacked import attacked, gradient_note
 from caveat.errors import DataError, OptionError, known_name
 from caveat.guard.decision import halved
 from caveat.inputs import Opened, check_same_classes, check_same_units, class_names, opened, remarks, sampled
@@ -147,7 +147,8 @@ def audit(  # noqa: PLR0913  # the signature is the configuration
             radii=attack_radii, norm=attack_norm, samples=attack_samples, classes=classes, say=say,
             generator=torch.Generator().manual_seed(seed),
         )  # fmt: skip
-        judged = judged.model_copy(update={"attacked": [found]})
+        notes = [*judged.notes, *([note] if (note := gradient_note(found)) else [])]
+        judged = judged.model_copy(update={"attacked": [found], "notes": notes})
         judged.seconds["attack"] = _short(time.perf_counter() - before)
     judged.seconds["all"] = _short(time.perf_counter() - started)
     return judged

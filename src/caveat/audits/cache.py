@@ -43,7 +43,7 @@ OWN = ("head", "model", "outliers", "test", "train")
 
 
 def fingerprint(model: nn.Module) -> str:
-    """SHA-256 over names, shapes and bytes of all parameters and buffers, and what says how posterior samples answer."""
+    """SHA-256 over names, shapes and bytes of parameters and buffers, and over how posterior samples are drawn."""
     digest = hashlib.sha256()
     if isinstance(model, Predictive):
         digest.update(json.dumps(model.description, sort_keys=True).encode())

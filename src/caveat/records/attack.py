@@ -46,5 +46,7 @@ class Attacked(Part):
     norm: Literal["1", "2", "inf"]
     samples: int
     """Inputs that were attacked: a random part of those the audit judges on."""
+    masked: int = 0
+    """Correctly predicted inputs at which the gradient is zero: a gradient attack alone would find nothing there."""
     radii: list[AttackedRadius]
     pictures: list[AttackedPicture]
