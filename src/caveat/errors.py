@@ -59,7 +59,7 @@ def check_suffix(option: str, name: str, suffixes: Iterable[str]) -> None:
 def nearest(name: str, names: Iterable[str]) -> str:
     """A hint at the most similar of `names`, or at all of them."""
     names = list(names)
-    near = get_close_matches(name, names, n=1, cutoff=0.5)
+    near = get_close_matches(name, names, n=1, cutoff=0.6)
     if near:
         return f"did you mean {near[0]!r}?"
     return f"expected one of {', '.join(names)}" if names else "there are none"

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from caveat import data, posteriors
 from caveat.cli.main import app
-from caveat.cli.model import load, many
+from caveat.cli.model import load, posterior
 from caveat.errors import OptionError
 from caveat.records.record import Record
 from caveat.scores.draws import mutual_information
@@ -51,7 +51,6 @@ def test_what_training_leaves_is_audited(folder: Path, tmp_path: Path, name: str
     assert record.calibrations[0].summary.accuracy.value > 0.5
     assert json.loads((tmp_path / "record.json").read_text())["draws"]["count"] == record.draws.count
 
-
     guard_gives_what_the_posterior_gives(tmp_path, lambda: samples(folder, name))
 
 
@@ -60,9 +59,7 @@ def samples(folder: Path, name: str) -> posteriors.Predictive:
     network = load(MODEL, folder / "model.safetensors")
     path = None if name == "dropout" else folder / f"{name}.safetensors"
     drawn = {"ensemble": None, "dropout": 3}.get(name, 4)
-    found = many(
-        network, posterior=path, dropout=path is None, draws=drawn, seed=0, training=data.load("digits:train")
-    )
+    found = posterior(network, path, dropout=path is None, draws=drawn, seed=0, training=data.load("digits:train"))
     assert isinstance(found, posteriors.Predictive)
     return found.eval()
 

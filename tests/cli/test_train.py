@@ -23,7 +23,8 @@ MODEL = "caveat.models:small_cnn(size=8)"
 
 
 def arguments(output: Path, *more: object) -> list[str]:
-    given = ["train", "--model", MODEL, "--data", "digits:train+first=300", "--epochs", 2, "-o", output, *more]
+    epochs = [] if "--epochs" in more else ["--epochs", 2]
+    given = ["train", "--model", MODEL, "--data", "digits:train+first=300", *epochs, "-o", output, *more]
     return [str(a) for a in given]
 
 

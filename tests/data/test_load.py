@@ -166,7 +166,7 @@ def test_the_hub_without_its_library():
         ("digits+only=3,", "[+]only needs labels"),
         ("digits+0x8", "no modifier"),
         ("noise:unifrom", "did you mean 'noise:uniform'"),
-        ("blobs", "needs `like`"),
+        ("blobs", "generated in the shape of another set"),
         ("npz:", "nothing after 'npz'"),
         ("", "there is no set ''"),
     ],

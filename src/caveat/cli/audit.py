@@ -5,7 +5,9 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from caveat.errors import OptionError, check_suffix
+from caveat.cli.checks import clash, existing, given, output_file, output_folder, positive, share
+from caveat.cli.terminal import echo, table
+from caveat.errors import OptionError
 
 if TYPE_CHECKING:
     from caveat.data.source import Source
@@ -13,132 +15,248 @@ if TYPE_CHECKING:
 
 NAME = "audit"
 DATA = "mnist, cifar10:test+grey+28x28, folder:path, parquet:path, npz:path, hf:org/name:split, noise:uniform, ..."
+OF_ARRAYS = {
+    "logits",
+    "output",
+    "score",
+    "calibration",
+    "calibration_share",
+    "replicas",
+    "seed",
+    "name",
+    "fail_if",
+    "junit",
+}
+"""Options that have an effect on an audit of arrays (`--logits`)."""
+OWN = ("report.html", "record.json")
 
 
 def run(
     model: str | None = typer.Option(
-        None, help="package.module:callable (returns an nn.Module), or hf:name for an image classifier of transformers."
+        None,
+        help="The classifier: package.module:callable (called without arguments, returns an nn.Module in evaluation "
+        "mode or not), or hf:name for an image classifier of transformers.",
     ),
-    test: str | None = typer.Option(None, help=f"In-distribution data the model was not trained on: {DATA}"),
-    output: Path = typer.Option(..., "-o", "--output", help="Folder for report, record and observations."),
+    test: str | None = typer.Option(
+        None, metavar="DATA", help=f"Labelled in-distribution (ID) data the model was not trained on: {DATA}"
+    ),
+    output: Path = typer.Option(
+        ..., "-o", "--output", help="Folder for report.html, record.json and the model's outputs (observations)."
+    ),
     weights: Path | None = typer.Option(None, help="Weights of the model, as safetensors."),
     posterior: Path | None = typer.Option(
-        None, help="Posterior over the model's weights (caveat train --track, --members): audit many networks."
+        None,
+        help="Ensemble or other posterior over the weights (written by caveat train --members or --track): audit its "
+        "mean prediction, and split the uncertainty into aleatoric and epistemic.",
     ),
-    dropout: bool = typer.Option(False, help="Audit many networks: the model's own dropout stays on."),
-    draws: int | None = typer.Option(None, help="How many networks; 20 by default, an ensemble's members."),
+    dropout: bool = typer.Option(
+        False, "--dropout", help="The same with MC dropout: the dropout of the model stays on."
+    ),
+    draws: int | None = typer.Option(
+        None, min=1, help="Number of posterior samples (20 by default), or of the ensemble's members used (all)."
+    ),
     logits: Path | None = typer.Option(
-        None, help="Instead of a model and data: an npz of logits, labels, perhaps features; NAME/logits of OOD inputs."
+        None,
+        help="Instead of a model and data: an npz file of its outputs on ID data, arrays logits and labels, perhaps "
+        "features (penultimate activations); and NAME/logits for every OOD set.",
     ),
-    train: str | None = typer.Option(None, help="Training data, to fit the scores on."),
-    ood: list[str] = typer.Option([], metavar="NAME=SOURCE", help="Inputs of no class; give it any number of times."),
+    train: str | None = typer.Option(
+        None, metavar="DATA", help="Training data, to fit the OOD scores on; without it, the calibration split serves."
+    ),
+    ood: list[str] = typer.Option(
+        [], metavar="NAME=DATA", help="Out-of-distribution (OOD) data: inputs of no class of the model. Repeatable."
+    ),
     unlabelled: list[str] = typer.Option(
-        [],
-        metavar="NAME=SOURCE",
-        help="Inputs of the in-distribution kind without labels: their accuracy is estimated.",
+        [], metavar="NAME=DATA", help="ID data without labels: the accuracy on them is estimated. Repeatable."
     ),
     outliers: str | None = typer.Option(
-        None, help="Auxiliary OOD inputs, for the meta classifiers; by default 200 of uniform noise."
+        None,
+        metavar="DATA",
+        help="Auxiliary OOD data that the meta classifiers are trained on (never those of --ood); by default 200 "
+        "inputs of uniform noise.",
     ),
     score: list[str] = typer.Option(
-        [], help="Only this score; any number of times. By default all that share one pass; all: really all."
+        [],
+        help="Only this score (caveat list scores); repeatable. By default all that need one forward pass; "
+        "'all' adds those from gradients, hidden layers and perturbed inputs.",
     ),
-    calibration: list[str] = typer.Option([], help="Only this calibration; likewise."),
-    head: str | None = typer.Option(None, help="Layer that produces the logits; found by itself by default."),
+    calibration: list[str] = typer.Option(
+        [], help="Only this calibration method (caveat list calibrations); repeatable. By default all."
+    ),
+    head: str | None = typer.Option(
+        None, help="Name of the last linear layer, which gives the logits; detected by default."
+    ),
     attack_radius: list[float] = typer.Option(
         [],
-        help="Attack in-distribution inputs (in [0, 1]) within this radius and report the accuracy left; repeatable.",
+        help="Attack ID inputs (in [0, 1]) with PGD within this radius, and report the accuracy under attack. "
+        "Repeatable.",
     ),
     attack_norm: str = typer.Option("inf", help="Norm of the radius: 1, 2 or inf."),
-    attack_samples: int = typer.Option(200, help="In-distribution inputs that are attacked."),
-    calibration_share: float = typer.Option(0.2, help="Share of the test set that is set aside to fit calibrations."),
-    replicas: int = typer.Option(200, help="Bootstrap replicas behind every interval."),
-    seed: int = typer.Option(0, help="Seed of every random choice."),
-    batch: int = typer.Option(256, help="Inputs per forward pass."),
+    attack_samples: int = typer.Option(200, min=1, help="Number of ID inputs that are attacked."),
+    calibration_share: float = typer.Option(
+        0.2, help="Share of the test set that is the calibration split; everything is evaluated on the rest."
+    ),
+    replicas: int = typer.Option(200, min=1, help="Bootstrap resamples behind every confidence interval."),
+    seed: int = typer.Option(0, min=0, help="Seed of every random choice."),
+    batch: int = typer.Option(256, min=1, help="Batch size of the forward passes."),
     name: str = typer.Option("", help="Title of the report; by default the class of the model."),
     fail_if: list[str] = typer.Option(
         [],
         metavar="CONDITION",
-        help="Exit with 1 if it holds: 'ece>0.05', 'auroc\\[near]<85%', 'accepted\\[near]>0.3'; caveat list metrics.",
+        help="Exit with code 1 if it holds, as a gate for a build: 'ece>0.05', 'auroc\\[near]<85%', "
+        "'accepted\\[near]>0.3'; metrics: caveat list metrics. Repeatable.",
     ),
     junit: Path | None = typer.Option(None, help="Write the outcome of --fail-if as JUnit XML."),
 ) -> None:
-    """Audit a network: may its answers be trusted, and which? Writes report.html and record.json.
+    """Audit a classifier: accuracy, calibration, misclassification and OOD detection, in one report.
 
-    Data are named as in  caveat list data , with modifiers: +grey +rgb +28x28 +invert +only=7 +without=9 +first=1000.
+    Writes report.html and record.json. DATA is a name of  caveat list data  with any number of modifiers: +grey +rgb
+    +28x28 +invert +only=7 +without=9 +first=1000 +sample=1000.
     """
-    from caveat.audits.audit import audit, audit_arrays
+    own = given(run, locals())
+    output_folder(output, OWN)
+    _check_gate(fail_if, junit)
+    share("--calibration-share", calibration_share)
+    if logits is not None:
+        existing("--logits", logits)
+        clash("--logits", own - OF_ARRAYS, "an npz file of outputs needs no model and no other data")
+        return _of_arrays(logits, output, score, calibration, calibration_share, replicas, seed, name, fail_if, junit)
+    if model is None or test is None:
+        raise OptionError("--model, --test: both are needed (or --logits, an npz file of its outputs)")
+    _check_attack(own, attack_radius, attack_norm, several=posterior is not None or dropout)
+    _check_names(fail_if, ood, unlabelled, score, calibration, several=posterior is not None or dropout)
+    existing("--weights", weights)
+    existing("--posterior", posterior)
+    from caveat.audits.audit import audit
     from caveat.cli import model as models
     from caveat.cli.progress import steps
 
-    _check_conditions(fail_if, ood, unlabelled, arrays=logits is not None)
-    if junit is not None:
-        check_suffix("--junit", junit.name, (".xml",))
-    norm = _norm(attack_norm)
+    known, others = _sets(test, train, ood, unlabelled, batch, seed, outliers=outliers)
+    training = others["train"].get("train")
+    network = models.posterior(
+        models.load(model, weights), posterior, dropout=dropout, draws=draws, seed=seed, training=training
+    )
     with steps() as say:
-        if logits is not None:
-            if model is not None or test is not None:
-                raise OptionError("--logits: expected either --logits or --model and --test, got both")
-            record = audit_arrays(
-                logits,
-                scores=score or None,
-                calibrations=calibration or None,
-                calibration_share=calibration_share,
-                replicas=replicas,
-                seed=seed,
-                say=say,
-            )
-        else:
-            if model is None or test is None:
-                raise OptionError("--model, --test: both are needed (or --logits, an npz of what a network said)")
-            known, others = _sets(test, train, ood, unlabelled, batch, seed, outliers=outliers)
-            training = others["train"].get("train")
-            record = audit(
-                models.many(
-                    models.load(model, weights),
-                    posterior=posterior,
-                    dropout=dropout,
-                    draws=draws,
-                    seed=seed,
-                    training=training,
-                ),
-                known,
-                train=training,
-                ood=others["ood"],
-                unlabelled=others["unlabelled"],
-                outliers=others["outliers"].get("outliers"),
-                scores=score or None,
-                calibrations=calibration or None,
-                head=head,
-                attack_radii=attack_radius,
-                attack_norm=norm,
-                attack_samples=attack_samples,
-                calibration_share=calibration_share,
-                replicas=replicas,
-                seed=seed,
-                folder=output,
-                made_by=model,
-                say=say,
-            )
+        record = audit(
+            network,
+            known,
+            train=training,
+            ood=others["ood"],
+            unlabelled=others["unlabelled"],
+            outliers=others["outliers"].get("outliers"),
+            scores=score or None,
+            calibrations=calibration or None,
+            head=head,
+            attack_radii=attack_radius,
+            attack_norm=float(attack_norm),
+            attack_samples=attack_samples,
+            calibration_share=calibration_share,
+            replicas=replicas,
+            seed=seed,
+            folder=output,
+            made_by=model,
+            say=say,
+        )
         say("writing the report")
         record = _written(record.model_copy(update={"name": name}), output, fail_if, junit)
+    return _ended(record, output)
+
+
+def _of_arrays(
+    logits: Path,
+    output: Path,
+    score: list[str],
+    calibration: list[str],
+    calibration_share: float,
+    replicas: int,
+    seed: int,
+    name: str,
+    fail_if: list[str],
+    junit: Path | None,
+) -> None:
+    from caveat.audits.audit import audit_arrays
+    from caveat.cli.progress import steps
+
+    with steps() as say:
+        record = audit_arrays(
+            logits,
+            scores=score or None,
+            calibrations=calibration or None,
+            calibration_share=calibration_share,
+            replicas=replicas,
+            seed=seed,
+            say=say,
+        )
+        say("writing the report")
+        record = _written(record.model_copy(update={"name": name}), output, fail_if, junit)
+    _ended(record, output)
+
+
+def _ended(record: "Record", output: Path) -> None:
     show(record, output)
     if any(check.failed for check in record.checks):
         raise typer.Exit(1)
 
 
-def _check_conditions(fail_if: list[str], ood: list[str], unlabelled: list[str], *, arrays: bool) -> None:
-    """Whatever can be checked before a network runs is checked then: a typo must not cost an audit."""
+def _check_gate(fail_if: list[str], junit: Path | None) -> None:
+    """A typo in a condition must not cost an audit."""
     from caveat.records import gate
 
+    gate.parse(fail_if)
+    if junit is not None:
+        output_file("--junit", junit, (".xml",))
+        if not fail_if:
+            raise OptionError("--junit: expected --fail-if beside it; without a condition there is no outcome to write")
+
+
+def _check_attack(own: set[str], radii: list[float], norm: str, *, several: bool) -> None:
+    positive("--attack-radius", radii)
+    if norm not in ("1", "2", "inf"):
+        raise OptionError(f"--attack-norm: expected 1, 2 or inf, got {norm!r}")
+    if not radii and (alone := sorted(own & {"attack_norm", "attack_samples"})):
+        raise OptionError(f"--{alone[0].replace('_', '-')}: expected --attack-radius beside it; nothing is attacked")
+    if radii and several:
+        raise OptionError(
+            "--attack-radius: expected one network, got posterior samples, whose mean has no gradient here; leave out "
+            "--posterior and --dropout"
+        )
+
+
+def _check_names(
+    fail_if: list[str],
+    ood: list[str],
+    unlabelled: list[str],
+    score: list[str],
+    calibration: list[str],
+    *,
+    several: bool,
+) -> None:
+    """Names of sets, scores and calibrations, also those in conditions: whatever can be known before a network runs."""
+    from caveat import calibration as calibrations
+    from caveat.errors import known_name
+    from caveat.records import gate
+    from caveat.scoring import catalog
+
     names = {
-        option: [named(text, option)[0] for text in given]
-        for option, given in (("--ood", ood), ("--unlabelled", unlabelled))
+        option: [named(text, option)[0] for text in texts]
+        for option, texts in (("--ood", ood), ("--unlabelled", unlabelled))
     }
-    if arrays:
-        gate.parse(fail_if)
-    else:
-        gate.validate(fail_if, ood=names["--ood"], unlabelled=names["--unlabelled"])
+    for one in calibration:
+        known_name("--calibration", one, calibrations.FROM_LOGITS)
+    scores = catalog.resolve(score or None, draws=several)
+    for condition in gate.parse(fail_if):
+        if not ood and gate.METRICS[condition.metric].inside == "ood,score":
+            raise OptionError(
+                f"--fail-if: {condition.text!r} is about an OOD set, but there is none; give it with --ood "
+                f"{condition.inside.partition(',')[0] or 'NAME'}=DATA"
+            )
+    gate.validate(
+        fail_if,
+        ood=names["--ood"],
+        unlabelled=names["--unlabelled"],
+        scores=scores,
+        calibrations=calibration or [*calibrations.FROM_LOGITS],
+    )
 
 
 def _written(record: "Record", output: Path, fail_if: list[str], junit: Path | None) -> "Record":
@@ -181,17 +299,11 @@ def _sets(
     return known, {"train": {} if train is None else {"train": data.load(train, batch=batch, seed=seed)}, **given_sets}
 
 
-def _norm(text: str) -> float:
-    if text not in ("1", "2", "inf"):
-        raise OptionError(f"--attack-norm: expected 1, 2 or inf, got {text!r}")
-    return float(text)
-
-
 def named(text: str, option: str = "--ood") -> tuple[str, str]:
-    """Name and source of `NAME=SOURCE`."""
+    """Name and source of `NAME=DATA`."""
     name, equals, source = text.partition("=")
     if not (name and equals and source):
-        raise OptionError(f"{option}: expected NAME=SOURCE, got {text!r}")
+        raise OptionError(f"{option}: expected NAME=DATA, got {text!r}")
     return name, source
 
 
@@ -205,42 +317,41 @@ def write(record: "Record", folder: Path) -> None:
 
 def show(record: "Record", folder: Path) -> None:
     """Print what matters most, and what to do next."""
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
-
-    console = Console()
     plain = record.calibrations[0].summary
     best = min(record.calibrations, key=lambda c: c.summary.nll.value)
-    console.print(
-        f"\n[bold]{escape(record.model)}[/bold] on {escape(record.sets[0].source)}: accuracy "
+    echo()
+    echo(
+        (record.model, "bold"),
+        f" on {record.sets[0].source}: accuracy "
         f"{plain.accuracy.value:.1%} ({plain.accuracy.low:.1%} to {plain.accuracy.high:.1%}), "
         f"mean confidence {plain.mean_confidence:.1%}, "
-        f"ECE {plain.ece.value:.4f}, NLL {plain.nll.value:.4f}; best NLL {best.summary.nll.value:.4f} with "
-        f"{'no' if best.name == 'none' else best.name} calibration (ECE {best.summary.ece.value:.4f})"
+        f"ECE {plain.ece.value:.4f}, NLL {plain.nll.value:.4f}; lowest NLL {best.summary.nll.value:.4f} with "
+        f"{'no' if best.name == 'none' else best.name} calibration (ECE {best.summary.ece.value:.4f})",
     )
     ood = [s.name for s in record.sets if s.role == "ood"]
-    table = Table(title="AUROC of each score, in %", caption="50 is chance, 100 perfect; intervals are in the report")
-    table.add_column("score", no_wrap=True)
-    table.add_column("own errors", justify="right")
-    for name in ood:
-        table.add_column(name, justify="right", overflow="fold")
     found = {(d.score, d.ood): d for d in record.detections}
     errors = {s.score: s for s in record.selective}
-    for score in record.scores:
-        wrong = f"{100 * errors[score.name].auroc.value:.1f}" if score.name in errors else "-"
-        cells = [found[score.name, name] for name in ood]
-        table.add_row(score.name, wrong, *(f"{100 * d.auroc.value:.1f}" for d in cells))
-    console.print(table)
-    for note in record.notes:
-        console.print(f"[yellow]note[/yellow] {escape(note)}")
-    for check in record.checks:
-        colour, word = ("red", "FAIL") if check.failed else ("green", "ok")
-        console.print(f"[{colour}]{word}[/]  {escape(check.condition)}: {check.value:.6g}")
-    if record.choice is not None:
-        console.print(f"Score by in-distribution data alone: [bold]{record.choice.score}[/bold].")
-    console.print(
-        f"Open [bold]{folder / 'report.html'}[/bold] in a browser; all numbers are in {folder / 'record.json'}."
+    table(
+        "AUROC of each score, in %",
+        ["score", "misclassified", *ood],
+        [
+            [
+                score.name,
+                f"{100 * errors[score.name].auroc.value:.1f}" if score.name in errors else "-",
+                *(f"{100 * found[score.name, name].auroc.value:.1f}" for name in ood),
+            ]
+            for score in record.scores
+        ],
+        caption="misclassified: wrong against right predictions on ID data; 50 is chance, 100 perfect",
+        numbers=True,
     )
+    for note in record.notes:
+        echo(("note", "yellow"), f" {note}")
+    for check in record.checks:
+        word = ("FAIL", "red") if check.failed else ("ok", "green")
+        echo(word, f"  {check.condition}: {check.value:.6g}")
+    if record.choice is not None:
+        echo("Score chosen without OOD data: ", (record.choice.score, "bold"), ".")
+    echo(f"Open {folder / 'report.html'} in a browser; all numbers are in {folder / 'record.json'}.")
     if (folder / "observations").exists():
-        console.print(f"Next: a guard that answers or abstains:  caveat guard fit {folder} -o {folder / 'guard'}")
+        echo(f"Next: a guard that predicts or abstains:  caveat guard fit {folder} -o {folder / 'guard'}")

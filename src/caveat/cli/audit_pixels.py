@@ -5,38 +5,59 @@ from pathlib import Path
 
 import typer
 
+from caveat.cli.checks import existing, output_folder
+from caveat.cli.terminal import echo
 from caveat.errors import OptionError
 
 NAME = "audit-pixels"
+OWN = ("report.html", "record.json")
 
 
 def run(
     model: str = typer.Option(
-        ..., help="package.module:callable (returns an nn.Module that gives logits for every pixel)."
+        ..., help="package.module:callable (returns an nn.Module that gives logits (n, c, h, w), for every pixel)."
     ),
-    test: str = typer.Option(..., help="camvid, street_hazards or bdd_anomaly, with :SPLIT; the split is test."),
-    output: Path = typer.Option(..., "-o", "--output", help="Folder for report and record."),
+    test: str = typer.Option(
+        ...,
+        metavar="SET[:SPLIT]",
+        help="Labelled street scenes: camvid, street_hazards or bdd_anomaly; the split is test unless given.",
+    ),
+    output: Path = typer.Option(..., "-o", "--output", help="Folder for report.html and record.json."),
     weights: Path | None = typer.Option(None, help="Weights of the model, as safetensors."),
-    root: Path | None = typer.Option(None, help="Folder of the set; by default below CAVEAT_DATA."),
+    root: Path | None = typer.Option(None, help="Folder of the set; by default below the folder CAVEAT_DATA."),
     ood: list[str] = typer.Option(
-        [], help="Class that the model was not taught; any number of times. By default those of the set."
+        [],
+        metavar="CLASS",
+        help="Class that is out of distribution: the model was not taught it. Repeatable; by default those of the set.",
     ),
-    size: str | None = typer.Option(None, help="HEIGHTxWIDTH that pictures and maps are brought to."),
-    posterior: Path | None = typer.Option(None, help="Ensemble or dropout, as caveat.posteriors.save wrote it."),
-    dropout: bool = typer.Option(False, help="Audit many networks: the model's own dropout stays on."),
-    draws: int | None = typer.Option(None, help="How many networks; 20 by default, an ensemble's members."),
-    score: list[str] = typer.Option([], help="Only this score; any number of times."),
-    scenes: int = typer.Option(4, help="Pictures shown with their maps."),
-    replicas: int = typer.Option(200, help="Bootstrap replicas behind every interval."),
-    seed: int = typer.Option(0, help="Seed of every random choice."),
-    batch: int = typer.Option(4, help="Pictures per forward pass."),
-    classes: bool = typer.Option(False, "--classes", help="Print the classes the model must have, and leave."),
+    size: str | None = typer.Option(
+        None, metavar="HEIGHTxWIDTH", help="Size that pictures and label maps are resized to."
+    ),
+    posterior: Path | None = typer.Option(
+        None, help="Ensemble or other posterior, as caveat.posteriors.save writes it: audit its mean prediction."
+    ),
+    dropout: bool = typer.Option(
+        False, "--dropout", help="The same with MC dropout: the dropout of the model stays on."
+    ),
+    draws: int | None = typer.Option(
+        None, min=1, help="Number of posterior samples (20 by default), or of the ensemble's members used (all)."
+    ),
+    score: list[str] = typer.Option([], help="Only this score (caveat list scores); repeatable."),
+    scenes: int = typer.Option(4, min=0, help="Number of pictures shown with their maps of uncertainty."),
+    replicas: int = typer.Option(200, min=1, help="Bootstrap resamples behind every confidence interval."),
+    seed: int = typer.Option(0, min=0, help="Seed of every random choice."),
+    batch: int = typer.Option(4, min=1, help="Batch size of the forward passes."),
+    classes: bool = typer.Option(False, "--classes", help="Print the classes that the model must have, and leave."),
 ) -> None:
-    """Audit a segmentation network pixel by pixel: mistakes, calibration, OOD objects. Writes report.html.
+    """Audit a segmentation network: misclassified pixels, calibration, OOD objects, in one report.
 
-    Pixels are streamed: what is kept does not grow with the number of pictures. The model's classes are the set's,
-    without the OOD ones, in the set's order.
+    Pixels are streamed, in constant memory. The model's classes are those of the set without the OOD ones, in the
+    order of the set (--classes prints them).
     """
+    output_folder(output, OWN)
+    shape = _size(size)
+    existing("--weights", weights)
+    existing("--posterior", posterior)
     from caveat.audits.dense.audit import audit_dense
     from caveat.cli import model as models
     from caveat.cli.audit import show, write
@@ -47,12 +68,12 @@ def run(
     name, _, split = test.partition(":")
     opener = SETS[known_name("--test", name, SETS)]
     options = {"ood": tuple(ood)} if ood else {}
-    set_ = opener(split or "test", root=root, size=_size(size), batch=batch, **options)
+    set_ = opener(split or "test", root=root, size=shape, batch=batch, **options)
     if classes:
-        typer.echo(", ".join(set_.classes))
+        echo(", ".join(set_.classes))
         return
-    network = models.many(
-        models.load(model, weights), posterior=posterior, dropout=dropout, draws=draws, seed=seed, training=None
+    network = models.posterior(
+        models.load(model, weights), posterior, dropout=dropout, draws=draws, seed=seed, training=None
     )
     with steps() as say:
         record = audit_dense(network, set_, scores=score or None, scenes=scenes, replicas=replicas, seed=seed, say=say)

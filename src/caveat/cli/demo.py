@@ -4,16 +4,22 @@ from pathlib import Path
 
 import typer
 
+from caveat.cli.checks import output_folder
+from caveat.cli.terminal import echo
+
 NAME = "demo"
 
 
 def run(
-    output: Path = typer.Option(Path("runs/demo"), "-o", "--output", help="Folder for network, record and report."),
-    epochs: int = typer.Option(8, help="Passes over the training set."),
-    replicas: int = typer.Option(200, help="Bootstrap replicas behind every interval."),
-    seed: int = typer.Option(0, help="Seed of every random choice."),
+    output: Path = typer.Option(
+        Path("runs/demo"), "-o", "--output", help="Folder for model.safetensors, record.json and report.html."
+    ),
+    epochs: int = typer.Option(8, min=1, help="Passes over the training set."),
+    replicas: int = typer.Option(200, min=1, help="Bootstrap resamples behind every confidence interval."),
+    seed: int = typer.Option(0, min=0, help="Seed of every random choice."),
 ) -> None:
-    """Train a small network on 4,000 real digits without the nine, then audit it: what does it say to a nine?"""
+    """Train a small network on 4,000 real digits without the nine, then audit it: what does it predict for a nine?"""
+    output_folder(output, ("report.html", "record.json"))
     import torch
 
     from caveat import data, models
@@ -29,7 +35,6 @@ def run(
         generator = torch.Generator().manual_seed(seed)
         network = models.small_cnn(classes=9, generator=generator)
         train(network, training, epochs=epochs, rate=2e-3, batch=128, generator=generator)
-        save_weights(network, output / "model.safetensors")
         ood = {"nines": "mnist5k:test+only=9", "permuted": "permuted", "blobs": "blobs", "noise": "noise:uniform"}
         record = audit(
             network.eval(),
@@ -43,6 +48,7 @@ def run(
             say=say,
         )
         say("writing the report")
+        save_weights(network, output / "model.safetensors")
         write(record, output)
     show(record, output)
-    typer.echo("Next: your own network, with  caveat audit --model package.module:callable --test DATA -o runs/mine")
+    echo("Next: your own network, with  caveat audit --model package.module:callable --test DATA -o runs/mine")

@@ -2,30 +2,24 @@
 
 import typer
 
+from caveat.cli.terminal import echo, table
+
 NAME = "list"
 
 
 def run(
-    table: str = typer.Argument(
-        ..., help="scores, metrics, calibrations, data, models, objectives, posteriors or studies."
+    name: str = typer.Argument(
+        ..., metavar="TABLE", help="scores, metrics, calibrations, data, models, objectives, posteriors or studies."
     ),
 ) -> None:
-    """Print what there is: scores, metrics, calibrations, data, models, objectives, posteriors, studies."""
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
-
+    """List the methods and data sets: scores, metrics, calibrations, data, models, objectives, posteriors, studies."""
     from caveat.errors import known_name
 
-    known_name("table", table, LISTS)
-    columns, rows = LISTS[table]()
-    shown = Table(*columns, title=table)
-    for row in rows:
-        shown.add_row(*map(escape, row))
-    console = Console()
-    console.print(shown)
-    if table == "scores":
-        console.print("Higher = less trustworthy, without exception. Use one with  caveat audit --score NAME.")
+    known_name("table", name, LISTS)
+    columns, rows = LISTS[name]()
+    table(name, columns, rows)
+    if name == "scores":
+        echo("Higher = less trustworthy, without exception. Use one with  caveat audit --score NAME.")
 
 
 def _first_line(thing: object) -> str:

@@ -2,16 +2,22 @@
 
 import os
 import sys
+from typing import NoReturn
 
 import typer
 
+from caveat.cli.terminal import printable
+from caveat.cli.usage import Strict, told
 from caveat.errors import CaveatError
 
 __all__ = ["app", "main"]
 
+STOPPED = 130
+"""The exit code of a command that Ctrl-C stopped."""
+
 app = typer.Typer(
     name="caveat",
-    help="Predictions that come with their caveats: how far can this network's answers be trusted?",
+    help="Predictions that come with their caveats: how far can this network's predictions be trusted?",
     no_args_is_help=True,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
@@ -34,7 +40,7 @@ def _add_commands() -> None:
     from caveat.cli import audit, audit_pixels, compare, demo, guard, list_tables, report, study, train
 
     for module in (demo, audit, audit_pixels, report, compare, train, study, list_tables):
-        app.command(name=module.NAME)(module.run)
+        app.command(name=module.NAME, cls=Strict)(module.run)
     app.add_typer(guard.app, name="guard")
 
 
@@ -44,20 +50,28 @@ _add_commands()
 def main() -> None:
     """Run the command; a mistake the caller can mend is one line and exit code 2."""
     try:
-        app()
+        code = app(standalone_mode=False)
+    except typer.TyperException as error:
+        if type(error).__name__ == "NoArgsIsHelpError":
+            print(error.format_message(), file=sys.stderr)
+            sys.exit(2)
+        _refuse(told(error))
+    except typer.Abort:
+        code = STOPPED
     except CaveatError as error:
-        text = " ".join(str(error).split())
-        print(f"caveat: error: {text}", file=sys.stderr)
-        sys.exit(2)
+        _refuse(str(error))
     except KeyboardInterrupt:
-        print("caveat: stopped", file=sys.stderr)
-        sys.exit(130)
+        code = STOPPED
     except Exception as error:  # a disk that is full, a network of a stranger that fails: exit 1 is a failed gate's
         if os.environ.get("CAVEAT_TRACEBACK"):
             raise
-        text = " ".join(str(error).split()) or "no message"
-        print(
-            f"caveat: error: {type(error).__name__}: {text[:500]} (set CAVEAT_TRACEBACK=1 to see where)",
-            file=sys.stderr,
-        )
-        sys.exit(2)
+        words = " ".join(str(error).split()) or "no message"
+        _refuse(f"{type(error).__name__}: {words[:500]} (set CAVEAT_TRACEBACK=1 to see where)")
+    if code == STOPPED:
+        print("caveat: stopped", file=sys.stderr)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _refuse(message: str) -> NoReturn:
+    print(f"caveat: error: {printable(' '.join(message.split()))}", file=sys.stderr)
+    sys.exit(2)

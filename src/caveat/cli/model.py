@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from caveat.data.source import Source
 
-__all__ = ["load", "many"]
+__all__ = ["load", "posterior"]
 
 
 def load(spec: str, weights: Path | None = None, *, seed: int = 0) -> "nn.Module":
@@ -41,35 +41,36 @@ def load(spec: str, weights: Path | None = None, *, seed: int = 0) -> "nn.Module
     return model.eval()
 
 
-def many(
+def posterior(
     model: "nn.Module",
+    path: Path | None,
     *,
-    posterior: Path | None,
     dropout: bool,
     draws: int | None,
     seed: int,
     training: "Source | None",
 ) -> "nn.Module":
-    """The model as many networks: with the posterior in a file, or with its dropout on; as it is without either.
+    """The model with the posterior in a file, or with its dropout on, as one network; as it is without either.
 
     Raises
     ------
     OptionError
-        If both are asked for, or drawn weights need batch-norm statistics and there are no training data to renew them.
+        If both are asked for, or sampled weights need batch-norm statistics and there are no training data to renew
+        them.
     DataError
         If the file is no posterior.
     """
-    if posterior is None and not dropout:
+    if path is None and not dropout:
         if draws is not None:
             raise OptionError("--draws: expected --posterior or --dropout beside it")
         return model
-    if posterior is not None and dropout:
+    if path is not None and dropout:
         raise OptionError("--dropout: expected it or --posterior, got both")
     import torch
 
     from caveat import posteriors
 
-    found = posteriors.dropout.of(model) if posterior is None else posteriors.load(posterior)
+    found = posteriors.dropout.of(model) if path is None else posteriors.load(path)
     if not isinstance(found, posteriors.Ensemble | posteriors.Dropout):
         generator = torch.Generator().manual_seed(seed)
         count = 20 if draws is None else draws

@@ -4,7 +4,9 @@ import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 
-from rich.console import Console
+from rich.text import Text
+
+from caveat.cli.terminal import console, text
 
 __all__ = ["steps"]
 
@@ -12,19 +14,19 @@ __all__ = ["steps"]
 @contextmanager
 def steps() -> Generator[Callable[[str], None]]:
     """Give a function to call with each step's name: a spinner on a terminal, a line each elsewhere."""
-    console = Console(stderr=True)
+    shown = console(stderr=True)
     started = time.perf_counter()
 
-    def stamped(text: str) -> str:
-        return f"[dim]{time.perf_counter() - started:6.1f} s[/dim]  {text}"
+    def stamped(step: str) -> Text:
+        return text((f"{time.perf_counter() - started:6.1f} s", "dim"), f"  {step}")
 
-    if not console.is_terminal:
-        yield lambda text: console.print(stamped(text))
+    if not shown.is_terminal:
+        yield lambda step: shown.print(stamped(step), soft_wrap=True)
         return
-    with console.status("") as status:
+    with shown.status("") as status:
 
-        def say(text: str) -> None:
-            console.print(stamped(text))
-            status.update(text)
+        def say(step: str) -> None:
+            shown.print(stamped(step))
+            status.update(text(step))
 
         yield say

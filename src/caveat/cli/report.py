@@ -4,24 +4,27 @@ from pathlib import Path
 
 import typer
 
+from caveat.cli.checks import output_file
+from caveat.cli.terminal import echo
+
 NAME = "report"
 
 
 def run(
     record: Path = typer.Argument(
-        ..., help="The folder of an audit or its record.json; or the folder of a study or its findings.json."
+        ..., help="Folder of an audit, or its record.json; or folder of a study, or its findings.json."
     ),
     output: Path = typer.Option(Path("report.html"), "-o", "--output", help="Where to write the page."),
     name: str | None = typer.Option(None, help="Title of an audit's page; by default the record's, or the model."),
 ) -> None:
-    """Make the interactive page of an audit from its record, or of a study from its findings."""
-    from caveat.errors import OptionError, check_suffix
+    """Write the page of an audit from its record.json, or of a study from its findings.json."""
+    from caveat.errors import OptionError
     from caveat.files import read_json
     from caveat.records.findings import Findings
     from caveat.records.record import Record
     from caveat.report import page, study
 
-    check_suffix("-o", output.name, (".html", ".htm"))
+    output_file("-o", output, (".html", ".htm"))
     if record.is_dir() and not (record / "record.json").exists() and (record / "findings.json").exists():
         record = record / "findings.json"
     read = None if record.is_dir() else read_json(record, name="record")
@@ -32,4 +35,4 @@ def run(
     else:
         found = Record.load(record)
         page.write(found if name is None else found.model_copy(update={"name": name}), output)
-    typer.echo(f"Open {output} in a browser.")
+    echo(f"Open {output} in a browser.")

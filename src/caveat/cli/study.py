@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from caveat.cli.checks import output_folder
+from caveat.cli.terminal import echo, table, text
 from caveat.errors import OptionError
 
 if TYPE_CHECKING:
@@ -14,14 +16,18 @@ NAME = "study"
 
 
 def run(
-    name: str = typer.Argument(..., help="Name of the study; caveat list studies  prints them."),
-    scale: str = typer.Option("small", help="smoke (seconds), small (minutes) or full (as published, or what fits)."),
+    name: str = typer.Argument(..., help="Name of the study: one of  caveat list studies."),
+    scale: str = typer.Option(
+        "small",
+        help="Size of the experiment: smoke (seconds), small (minutes) or full (as published, or what one machine "
+        "allows).",
+    ),
     output: Path | None = typer.Option(
         None, "-o", "--output", help="Folder; by default runs/NAME-SCALE, and -seed-SEED unless that is 0."
     ),
-    seed: int = typer.Option(0, help="First seed; a study of several seeds counts on from it."),
+    seed: int = typer.Option(0, min=0, help="First seed; a study of several seeds uses the following ones, too."),
 ) -> None:
-    """Reproduce a published experiment: its figures beside ours, as findings.json and report.html.
+    """Reproduce a published experiment: published figures beside ours, in findings.json and report.html.
 
     Run it again after an interruption and it resumes: trained networks stay in the folder, which belongs to one scale,
     seed and version of Caveat.
@@ -39,6 +45,7 @@ def run(
     if chosen is None:
         raise OptionError(f"--scale: expected one of {', '.join(get_args(Scale))}, got {scale!r}")
     folder = output or Path("runs") / (f"{name}-{chosen}" + (f"-seed-{seed}" if seed else ""))
+    output_folder(folder, ("findings.json", "report.html"))
     with steps() as say:
         findings = study(name)(folder, scale=chosen, seed=seed, say=say)
         findings.save(folder / "findings.json")
@@ -48,27 +55,26 @@ def run(
 
 def show(findings: "Findings", folder: Path) -> None:
     """Print claims and tables, and where the rest is."""
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
-
     from caveat.report.study import VERDICTS, ours
 
-    console = Console()
-    for table in findings.tables:
-        shown = Table(table.first, title=table.title, caption=table.note or None)
-        for column in table.columns:
-            shown.add_column(escape(column), justify="right")
-        for row in table.rows:
-            shown.add_row(
-                escape(row.label),
-                *(
-                    ours(cell, table.digits) + (f"\n[dim]{escape(cell.published)}[/dim]" if cell.published else "")
-                    for cell in row.cells
-                ),
-            )
-        console.print(shown)
+    for one in findings.tables:
+        table(
+            one.title,
+            [one.first, *one.columns],
+            [
+                [
+                    row.label,
+                    *(
+                        text(ours(cell, one.digits), *(("\n", (cell.published, "dim")) if cell.published else ()))
+                        for cell in row.cells
+                    ),
+                ]
+                for row in one.rows
+            ],
+            caption=one.note or None,
+            numbers=True,
+        )
     for claim in findings.claims:
-        console.print(f"[bold]{VERDICTS[claim.verdict]}[/bold]: {escape(claim.claim)}. {escape(claim.found)}")
-    console.print("The second line of a cell is the published figure.", style="dim")
-    console.print(f"Next: open {folder / 'report.html'} in a browser; every number is in {folder / 'findings.json'}.")
+        echo((VERDICTS[claim.verdict], "bold"), f": {claim.claim}. {claim.found}")
+    echo(("The second line of a cell is the published figure.", "dim"))
+    echo(f"Next: open {folder / 'report.html'} in a browser; every number is in {folder / 'findings.json'}.")

@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from caveat.errors import DataError
+from caveat.cli.checks import existing, output_folder, positive
+from caveat.cli.terminal import echo
+from caveat.errors import DataError, known_name
 
 if TYPE_CHECKING:
     from torch import nn
@@ -15,52 +17,63 @@ if TYPE_CHECKING:
     from caveat.training import History
 
 NAME = "train"
+OWN = ("report.html", "record.json")
 
 
 def run(
     model: str = typer.Option(..., help="package.module:callable, for instance caveat.models:lenet"),
-    data: str = typer.Option(..., help="Training data, for instance mnist:train"),
-    output: Path = typer.Option(..., "-o", "--output", help="Folder for weights and checkpoint."),
-    weights: Path | None = typer.Option(None, help="Start from these weights (safetensors), to train on."),
-    epochs: int = typer.Option(5, help="Passes over the training data."),
+    data: str = typer.Option(..., metavar="DATA", help="Training data, for instance mnist:train (caveat list data)."),
+    output: Path = typer.Option(..., "-o", "--output", help="Folder for weights, checkpoint and audit."),
+    weights: Path | None = typer.Option(None, help="Start from these weights (safetensors): fine-tuning."),
+    epochs: int = typer.Option(5, min=1, help="Passes over the training data."),
     optimizer: str = typer.Option("adam", help="adam, or sgd (Nesterov momentum 0.9)."),
-    rate: float = typer.Option(1e-3, help="Highest learning rate; it rises and falls in one cycle."),
-    decay: float = typer.Option(0.0, help="L2 penalty of the weights."),
-    batch: int = typer.Option(128, help="Inputs per step."),
-    augment: bool = typer.Option(False, help="Random crops and horizontal flips."),
-    seed: int = typer.Option(0, help="Seed of weights, order and augmentation."),
+    rate: float = typer.Option(1e-3, help="Maximum learning rate, of a one-cycle schedule."),
+    decay: float = typer.Option(0.0, help="Weight decay (L2 penalty)."),
+    batch: int = typer.Option(128, min=1, help="Batch size."),
+    augment: bool = typer.Option(
+        False, "--augment", help="Random crops and horizontal flips; not for classes that a flip changes."
+    ),
+    seed: int = typer.Option(0, min=0, help="Seed of initial weights, order and augmentation."),
     objective: str = typer.Option(
-        "cross_entropy", help="What is minimised: a name of  caveat list objectives , with options as acet(steps=10)."
+        "cross_entropy", help="The loss: a name of  caveat list objectives , with options as in acet(steps=10)."
     ),
     outliers: str | None = typer.Option(
-        None, help="Inputs of no class that the objective shows: for outlier_exposure."
+        None, metavar="DATA", help="Auxiliary OOD data that the loss is trained on: for outlier_exposure."
     ),
     warm_up: int = typer.Option(
-        0, help="Epochs at weight 0.001 first, for a network that learns nothing at the full weight."
+        0,
+        min=0,
+        help="Epochs at the start in which the second term of the loss (acet, trades, ...) weighs 0.001 only: at full "
+        "weight some networks do not begin to learn.",
     ),
-    test: str | None = typer.Option(None, help="Data to audit the network on at the end; by default the test split."),
-    ood: list[str] = typer.Option([], metavar="NAME=SOURCE", help="Inputs of no class, for the audit."),
-    audit: bool = typer.Option(True, help="End with an audit of the network."),
+    test: str | None = typer.Option(
+        None, metavar="DATA", help="Test data of the audit at the end; by default the test split of the training data."
+    ),
+    ood: list[str] = typer.Option([], metavar="NAME=DATA", help="OOD data of the audit at the end. Repeatable."),
+    audit: bool = typer.Option(True, help="Audit the network at the end."),
     track: list[str] = typer.Option(
         [],
-        help="Track the weights' distribution: tradi, swag or snapshots; any number of times. Writes NAME.safetensors.",
+        help="Estimate a posterior over the weights during training: tradi, swag or snapshots. Repeatable; writes "
+        "NAME.safetensors, for caveat audit --posterior.",
     ),
-    members: int = typer.Option(1, help="Train so many networks of different seeds: writes ensemble.safetensors too."),
+    members: int = typer.Option(
+        1,
+        min=1,
+        help="Members of a deep ensemble, trained with different seeds; from 2 on writes ensemble.safetensors.",
+    ),
 ) -> None:
-    """Train a classifier, then audit it. Run it again after an interruption and it goes on where it was.
+    """Train a classifier, then audit it. Run it again after an interruption and it resumes where it was.
 
     Writes model.safetensors, checkpoint.safetensors, history.csv and, with an audit, audit/report.html.
     """
+    _check(rate=rate, decay=decay, optimizer=optimizer, track=track, weights=weights, output=output)
     import torch
 
     from caveat import data as sources
     from caveat import posteriors
     from caveat.cli import model as models
-    from caveat.errors import known_name
     from caveat.training import recipe, run_folder
 
-    for name in track:
-        known_name("--track", name, posteriors.FROM_TRAINING)
     training = sources.load(data, seed=seed)
     shown = None if outliers is None else sources.load(outliers, like=training, seed=seed)
     goal = recipe.objective(objective, outliers=shown)
@@ -73,7 +86,7 @@ def run(
         "seed": seed, "objective": objective, "outliers": outliers, "warm_up": warm_up, "track": sorted(track),
     }  # fmt: skip
     if run_folder.claim(output, begun):
-        typer.echo("Another number of epochs is another cycle of the learning rate: the training begins anew.")
+        echo("Another number of epochs is another learning-rate schedule: training starts from the beginning.")
 
     def one(number: int, checkpoint: Path, watch: Sequence[str] = ()) -> "tuple[nn.Module, History, dict[str, Any]]":
         network = models.load(model, weights, seed=number)
@@ -103,13 +116,27 @@ def run(
     _show(history)
     posterior = next((output / f"{name}.safetensors" for name in tracked), None)
     if judged is not None:
-        many = models.many(network.eval(), posterior=posterior, dropout=False, draws=None, seed=seed, training=training)
-        return _audited(many, training, judged, output / "audit", model, seed)
-    return typer.echo(
+        audited = models.posterior(network.eval(), posterior, dropout=False, draws=None, seed=seed, training=training)
+        return _audited(audited, training, judged, output / "audit", model, seed)
+    return echo(
         f"Next: caveat audit --model '{model}' --weights {output / 'model.safetensors'} --train '{data}' --test "
         f"'{test or _test_split(data) or 'DATA'}' -o {output / 'audit'}"
         + (f" --posterior {posterior}" if posterior else "")
     )
+
+
+def _check(*, rate: float, decay: float, optimizer: str, track: list[str], weights: Path | None, output: Path) -> None:
+    """Whatever can be checked before data are opened."""
+    from caveat import posteriors
+
+    positive("--rate", [rate])
+    positive("--decay", [decay], zero=True)
+    known_name("--optimizer", optimizer, ("adam", "sgd"))
+    for name in track:
+        known_name("--track", name, posteriors.FROM_TRAINING)
+    existing("--weights", weights)
+    output_folder(output)
+    output_folder(output / "audit", OWN)
 
 
 def _audited(
@@ -172,7 +199,7 @@ def _show(history: "History") -> None:
         zip(history.loss, history.accuracy, history.seconds, strict=True), start=1
     ):
         shown = "" if accuracy is None else f", accuracy while training {accuracy:.2%}"
-        typer.echo(f"epoch {epoch}: loss {loss:.4f}{shown}, {seconds:.0f} s")
+        echo(f"epoch {epoch}: loss {loss:.4f}{shown}, {seconds:.0f} s")
 
 
 def _test_split(spec: str) -> str | None:

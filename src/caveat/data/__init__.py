@@ -101,7 +101,9 @@ def _open(parts: grammar.Spec, spec: str, batch: int, form: Form, like: Source |
     written = f"{parts.head}:{parts.tail}" if parts.tail else parts.head
     if written in GENERATED:
         if like is None:
-            raise OptionError(f"{spec}: a generated set needs `like`, a set whose shape and number it takes")
+            raise OptionError(
+                f"{spec}: generated in the shape of another set, it is no test or training set; use it as OOD data"
+            )
         return generated.generated(GENERATED[written], like, name=spec, batch=batch, seed=seed)
     if parts.head in KINDS:
         if not parts.tail:

@@ -1,13 +1,14 @@
-"""`caveat guard`: fit a guard, set its operating point, run it over a set."""
+"""`caveat guard`: fit a guard, set its threshold, run it over a set."""
 
 import typer
 
 from caveat.cli.guard import fit, run, tune
+from caveat.cli.usage import Strict
 
 app = typer.Typer(
-    help="Put a guard in front of a network: it answers, or abstains.",
+    help="Put a guard in front of a network: it predicts, or abstains (selective prediction).",
     no_args_is_help=True,
     rich_markup_mode="rich",
 )
 for module in (fit, tune, run):
-    app.command(name=module.NAME)(module.run)
+    app.command(name=module.NAME, cls=Strict)(module.run)

@@ -1,44 +1,77 @@
 """`caveat guard fit`: from an audit to a guard, without another pass."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
+
+from caveat.cli.checks import output_folder, share
+from caveat.cli.terminal import echo
+from caveat.errors import DataError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from caveat.heads import HeadLayer
+    from caveat.observations import Observations
 
 NAME = "fit"
 
 
 def run(
-    audit: Path = typer.Argument(..., help="Folder of an audit: its observations are used again."),
+    audit: Path = typer.Argument(..., help="Folder of an audit; the model's outputs stored there are used again."),
     output: Path = typer.Option(..., "-o", "--output", help="Folder for the guard."),
-    score: str = typer.Option("auto", help="A score, or auto: the best by what is known without OOD data."),
-    calibration: str = typer.Option("temperature", help="A calibration, or none."),
-    keep: float | None = typer.Option(
-        None, help="Accept a fresh in-distribution input at least this often (default 0.95)."
+    score: str = typer.Option(
+        "auto", help="The score (caveat list scores), or auto: chosen on in-distribution data alone, without OOD data."
     ),
-    max_error: float | None = typer.Option(None, help="Or: at most this share of wrong answers among the accepted."),
+    calibration: str = typer.Option(
+        "temperature", help="The calibration of its probabilities (caveat list calibrations), or none."
+    ),
+    keep: float | None = typer.Option(
+        None,
+        help="Guarantee: this share of new in-distribution inputs is accepted at least (true positive rate); "
+        "0.95 by default.",
+    ),
+    max_error: float | None = typer.Option(
+        None,
+        help="Or another guarantee: this share of the accepted predictions is wrong at most (selective risk), with "
+        "95 % confidence.",
+    ),
     against: str | None = typer.Option(
-        None, help="Or: the threshold that best tells in-distribution inputs from this OOD set of the audit (its NAME)."
+        None,
+        metavar="NAME",
+        help="Or, without a guarantee: the threshold that best separates in-distribution inputs from this OOD set "
+        "of the audit (Youden's index).",
     ),
     seed: int | None = typer.Option(
         None,
-        help="Seed of the halves of the calibration split; by default the audit's: the guard is its preview.",
+        min=0,
+        help="Seed of the split into data for fitting and data for the threshold; by default the audit's, which gives "
+        "the guard that its report previews.",
     ),
 ) -> None:
-    """Fit a guard that answers or abstains, from the observations an audit has kept."""
+    """Fit a guard, which predicts or abstains, from the outputs that an audit has stored: no forward pass."""
+    share("--keep", keep)
+    share("--max-error", max_error)
     from caveat import fitted
     from caveat.audits import cache
-    from caveat.errors import known_name
+    from caveat.errors import OptionError, known_name
     from caveat.guard import artefact, decision, threshold
     from caveat.scoring import catalog
 
     threshold.check(keep=keep, max_error=max_error, against=against is not None)
+    output_folder(output)
     artefact.check_output(output)
-    folder = cache.folder(audit)
+    folder = cache.folder(_with_a_model(audit))
     held_out, train, head, about = cache.load(folder)
     probes = {}
     if score != "auto":
         signal = catalog.signal(known_name("--score", score, catalog.families()))
+        if not _observed(score, held_out, head, about["probes"]):
+            raise OptionError(
+                f"--score: this audit has not stored what {score} needs; audit again with --score {score}, or take one "
+                f"of {', '.join(about['scores'])}"
+            )
         if signal in about["probes"]:
             probes[signal] = fitted.rebuild(catalog.probe_class(score), {}, about["probes"][signal])
     made = decision.fit(
@@ -60,18 +93,42 @@ def run(
     artefact.save(made, cache.weights(folder), output, model=str(about["model"]), posterior=about["posterior"])
     show(artefact.manifest(output))
     named = about["model"] or "package.module:callable"
-    typer.echo(f"Next: caveat guard run {output} DATA --model '{named}' -o verdicts.parquet")
+    echo(f"Next: caveat guard run {output} DATA --model '{named}' -o verdicts.parquet")
+
+
+def _with_a_model(audit: Path) -> Path:
+    """Refuse an audit of arrays: a guard holds a network."""
+    if (audit / "record.json").exists() and not (audit / "observations").exists():
+        raise DataError(
+            f"audit: {audit} was made of arrays (--logits), which hold no network to put a guard around; audit the "
+            "network itself:  caveat audit --model package.module:callable --test DATA -o FOLDER"
+        )
+    return audit
+
+
+def _observed(score: str, held_out: "Observations", head: "HeadLayer | None", probes: "Mapping[str, Any]") -> bool:
+    """Whether an audit has what a score is computed from."""
+    from caveat.observations import DRAWS
+    from caveat.scoring.kinds import kind_of
+
+    kind = kind_of(score)
+    return (
+        (kind.probe is None or kind.signal_of(score) in probes)
+        and (not kind.needs_features or held_out.features is not None)
+        and (not kind.needs_head or head is not None)
+        and (not kind.from_draws or DRAWS in held_out.probed)
+    )
 
 
 def show(made: Any) -> None:
-    """Print what a guard promises."""
+    """Print what a guard guarantees."""
     promised = {
         "keep": f"accepts a fresh in-distribution input with probability {made.operating.level:.1%} or more",
-        "max_error": f"at most {made.operating.level:.1%} of the accepted answers are wrong (95 % confidence)",
-        "against": f"none; its threshold refuses {made.operating.level:.1%} of the pseudo-OOD inputs",
+        "max_error": f"at most {made.operating.level:.1%} of the accepted predictions are wrong (95 % confidence)",
+        "against": f"none; its threshold rejects {made.operating.level:.1%} of that OOD set",
     }[made.operating.kind]
-    typer.echo(
-        f"Guard: score {made.score} ({made.why}), calibration {made.calibration}. Promise: {promised}. "
+    echo(
+        f"Guard: score {made.score} ({made.why}), calibration {made.calibration}. Guarantee: {promised}. "
         f"On held-out in-distribution data it accepts {made.operating.kept:.1%}, "
         f"of which {made.operating.error:.2%} are wrong; "
         f"threshold {made.operating.threshold:.6g}."

@@ -5,6 +5,9 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from caveat.cli.checks import output_file
+from caveat.cli.terminal import echo
+
 if TYPE_CHECKING:
     import pyarrow as pa
     from torch import Tensor
@@ -16,18 +19,16 @@ NAME = "run"
 
 def run(
     guard: Path = typer.Argument(..., help="Folder of the guard."),
-    data: str = typer.Argument(..., help="The set, for instance folder:new/ or mnist:test"),
-    output: Path = typer.Option(Path("verdicts.parquet"), "-o", "--output", help="Where to write the verdicts."),
+    data: str = typer.Argument(..., metavar="DATA", help="The data, for instance folder:new/ or mnist:test"),
+    output: Path = typer.Option(Path("verdicts.parquet"), "-o", "--output", help="Parquet file for the verdicts."),
     model: str | None = typer.Option(
         None, help="The network the guard was made for: package.module:callable or hf:name."
     ),
-    batch: int = typer.Option(256, help="Inputs per forward pass."),
-    seed: int = typer.Option(0, help="Seed of generated sets."),
+    batch: int = typer.Option(256, min=1, help="Batch size of the forward passes."),
+    seed: int = typer.Option(0, min=0, help="Seed of generated data."),
 ) -> None:
-    """Answer or abstain for every input of a set; batch by batch, whatever its size."""
-    from caveat.errors import check_suffix
-
-    check_suffix("-o", output.name, (".parquet",))
+    """Predict or abstain for every input of a data set; batch by batch, whatever its size."""
+    output_file("-o", output, (".parquet",))
     import pyarrow.parquet as pq
 
     from caveat import data as sources
@@ -40,7 +41,7 @@ def run(
     if model is None:
         raise ModelError(
             "--model: a guard names no code that would be run; name the network it was made for"
-            + (f" (it says: {made.model})" if made.model else "")
+            + (f" (its manifest says: {made.model})" if made.model else "")
         )
     network = artefact.load(guard, models.load(model))
     source = sources.load(data, batch=batch, seed=seed)
@@ -60,11 +61,11 @@ def run(
             start += len(verdict)
         if writer is not None:
             writer.close()
-    typer.echo(
+    echo(
         f"{start} inputs: {counts[0]} answered ({counts[0] / max(1, start):.1%}), {counts[1]} refused, "
         f"{counts[2]} invalid. {example}"
     )
-    typer.echo(f"Verdicts are in {output}; another operating point: caveat guard tune {guard} --keep 0.99")
+    echo(f"Verdicts are in {output}; another threshold: caveat guard tune {guard} --keep 0.99")
 
 
 def _table(verdict: "Verdict", start: int) -> "pa.Table":

@@ -1,8 +1,10 @@
-"""`caveat guard tune`: another operating point of a guard."""
+"""`caveat guard tune`: another threshold of a guard."""
 
 from pathlib import Path
 
 import typer
+
+from caveat.cli.checks import share
 
 NAME = "tune"
 
@@ -10,15 +12,21 @@ NAME = "tune"
 def run(
     guard: Path = typer.Argument(..., help="Folder of the guard."),
     keep: float | None = typer.Option(
-        None, help="Accept a fresh in-distribution input with at least this probability."
+        None,
+        help="Share of new in-distribution inputs that is accepted at least, for instance 0.95 (true positive rate).",
     ),
-    max_error: float | None = typer.Option(None, help="Or: at most this share of wrong answers among the accepted."),
+    max_error: float | None = typer.Option(
+        None,
+        help="Or: share of wrong predictions among the accepted ones at most (selective risk), with 95 % confidence.",
+    ),
 ) -> None:
-    """Set another operating point of a guard; nothing is fitted again."""
+    """Set another threshold of a guard; nothing is fitted again."""
     from caveat.cli.guard.fit import show
     from caveat.errors import OptionError
     from caveat.guard import artefact
 
     if keep is None and max_error is None:
-        raise OptionError("--keep, --max-error: expected one of the two")
+        raise OptionError("--keep, --max-error: expected one of the two, got none")
+    share("--keep", keep)
+    share("--max-error", max_error)
     show(artefact.tune(guard, keep=keep, max_error=max_error))
