@@ -3,8 +3,9 @@
 import pytest
 import torch
 
+import caveat
 from caveat import scores
-from caveat.errors import DataError
+from caveat.errors import DataError, OptionError
 
 GENERATOR = torch.Generator().manual_seed(0)
 LOGITS = torch.randn(500, 10, generator=GENERATOR) + 24.0 * torch.nn.functional.one_hot(torch.arange(500) % 10, 10)
@@ -41,3 +42,18 @@ def test_knn_looks_no_further_than_the_smallest_class(smallest, k):
     score = scores.knn.fit(features, labels)
     assert score.k == k
     assert score(features[:smallest]).max() < 1  # the other class is 1.4 away
+
+
+def test_a_score_that_overflows_is_left_out_with_a_sentence():
+    """Features of 1e-27 have variances of 1e-54: one score's NaN stopped the default audit."""
+    network = torch.nn.Sequential(torch.nn.Linear(12, 16), torch.nn.ReLU(), torch.nn.Linear(16, 4)).eval()
+    with torch.no_grad():
+        network[0].weight.normal_(generator=GENERATOR).mul_(1e-27), network[0].bias.zero_()
+    test = [(torch.rand(200, 12, generator=GENERATOR), torch.arange(200) % 4)]
+    record = caveat.audit(network, test, replicas=2)
+    assert any("gaussian_mixture gives NaN or infinity for" in note for note in record.notes)
+    assert "msp" in {score.name for score in record.scores} and "gaussian_mixture" not in {
+        s.name for s in record.scores
+    }
+    with pytest.raises(OptionError, match="gaussian_mixture gives NaN"):
+        caveat.audit(network, test, scores=["gaussian_mixture"], replicas=2)

@@ -101,7 +101,7 @@ def test_the_virtual_logit_grows_with_the_residual_also_where_logits_are_negativ
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_a_residual_that_is_only_rounding_is_refused_and_the_default_looks_at_the_rank(dtype, generator):
-    """12 of 20 features are dead: half of 20 leaves a residual of rounding, which `residual` scored, and `vim` ignored."""
+    """12 of 20 features are dead: half of 20 leaves rounding, which `residual` scored, and `vim` ignored."""
     features, weight = torch.zeros(200, 20, dtype=dtype), torch.zeros(3, 20, dtype=dtype)
     features[:, :8] = torch.randn(200, 8, generator=generator, dtype=dtype)
     weight[:, :3] = torch.eye(3, dtype=dtype)

@@ -142,6 +142,9 @@ def fit(
         kind, probe = kind_of(name), (probes or {}).get(signal(name))
         try:
             function = kind.fit(kind.table[name], material, signal(name), probe)
+            _check_finite(
+                FittedScore(name, function), material.held_out.part(torch.arange(len(material.held_out))[:64])
+            )
         except CaveatError as error:
             if left_out is None:
                 raise
@@ -149,6 +152,15 @@ def fit(
             continue
         fitted[name] = FittedScore(name, function, time.perf_counter() - started)
     return fitted
+
+
+def _check_finite(score: FittedScore, known: Observations) -> None:
+    bad = int((~torch.isfinite(score(known))).sum()) if len(known) else 0
+    if bad:
+        raise OptionError(
+            f"scores: {score.name} gives NaN or infinity for {bad} of {len(known)} in-distribution samples: what it "
+            "looks at is too small or too large for single precision; use another score"
+        )
 
 
 def fitted_class(name: str) -> type | None:
