@@ -136,6 +136,8 @@ def run(
     network = models.posterior(
         models.load(model, weights), posterior, dropout=dropout, draws=draws, seed=seed, training=training
     )
+    if dropout:
+        network(next(iter(known))[0][:2])  # a network without dropout is refused before any work
     with steps() as say:
         record = audit(
             network,

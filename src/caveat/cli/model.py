@@ -37,7 +37,9 @@ def load(spec: str, weights: Path | None = None, *, seed: int = 0) -> "nn.Module
         )
     model = _from_hub(spec[3:]) if spec.startswith("hf:") else _from_code(spec, seed)
     if weights is not None:
-        _load_weights(model, weights)
+        from caveat.tensors import load_weights
+
+        load_weights(model, weights, name="--weights")
     return model.eval()
 
 
@@ -104,8 +106,8 @@ def _from_code(spec: str, seed: int) -> "nn.Module":
         if "generator" in inspect.signature(factory).parameters:
             options["generator"] = torch.Generator().manual_seed(seed)
         model = factory(**options)
-    except TypeError as error:
-        raise ModelError(f"--model: {spec} fails: {error}") from error
+    except Exception as error:  # the user's own code
+        raise ModelError(f"--model: {spec} fails: {type(error).__name__}: {error}") from error
     if not isinstance(model, nn.Module):
         raise ModelError(f"--model: {spec} must return an nn.Module, got {type(model).__name__}")
     return model
@@ -131,18 +133,3 @@ def _from_hub(name: str) -> "nn.Module":
     except (OSError, ValueError, AttributeError):
         return network  # the checkpoint names no normalisation
     return Normalized(network, mean, std)
-
-
-def _load_weights(model: "nn.Module", path: Path) -> None:
-    from caveat.tensors import read_tensors
-
-    state = read_tensors(path, name="--weights")
-    own = model.state_dict()
-    missing, foreign = sorted(set(own) - set(state)), sorted(set(state) - set(own))
-    shapes = [k for k in state if k in own and state[k].shape != own[k].shape]
-    if missing or foreign or shapes:
-        raise ModelError(
-            f"--weights: {path} does not fit the model: missing {missing[:3]}, foreign {foreign[:3]}, "
-            f"other shapes {[(k, tuple(state[k].shape), tuple(own[k].shape)) for k in shapes[:2]]}"
-        )
-    model.load_state_dict(state)

@@ -8,7 +8,7 @@ import typer
 
 from caveat.cli.checks import existing, output_folder, positive
 from caveat.cli.terminal import echo
-from caveat.errors import DataError, known_name
+from caveat.errors import DataError, OptionError, known_name
 
 if TYPE_CHECKING:
     from torch import nn
@@ -77,9 +77,12 @@ def run(
     training = sources.load(data, seed=seed)
     shown = None if outliers is None else sources.load(outliers, like=training, seed=seed)
     goal = recipe.objective(objective, outliers=shown)
-    judged = _judged(test or _test_split(data), ood, seed) if audit else None  # a typo there must not cost a training
+    judged = (
+        _judged(_test_split(data) if test is None else test, ood, seed) if audit else None
+    )  # a typo there must not cost a training
     recipe.check(optimizer=optimizer, warm=warm_up, epochs=epochs, goal=goal)
-    models.load(model, weights, seed=seed)  # what cannot be trained must leave no folder behind
+    network = models.load(model, weights, seed=seed)  # what cannot be trained must leave no folder behind
+    recipe.check_network(network, training, judged[0] if judged else None)
     begun = {
         "model": model, "weights": _file_hash(weights), "data": data, "contents": run_folder.digest(training),
         "epochs": epochs, "optimizer": optimizer, "rate": rate, "decay": decay, "batch": batch, "augment": augment,
@@ -175,12 +178,18 @@ def _ensemble(
 def _judged(test: str | None, ood: list[str], seed: int) -> "tuple[Source, dict[str, Source]] | None":
     """The sets of the audit at the end, opened before the training begins; None if there is no test set."""
     from caveat import data as sources
+    from caveat.audits.audit import RESERVED
     from caveat.cli.audit import named
 
     if test is None:
         return None
     known = sources.load(test, seed=seed)
-    return known, {name: sources.load(spec, like=known, seed=seed) for name, spec in map(named, ood)}
+    others = {name: sources.load(spec, like=known, seed=seed) for name, spec in map(named, ood)}
+    if len(others) < len(ood):
+        raise OptionError("--ood: expected every name once")
+    if reserved := RESERVED & set(others):
+        raise OptionError(f"--ood: the name {reserved.pop()!r} is taken by the audit itself; choose another")
+    return known, others
 
 
 def _file_hash(path: Path | None) -> str | None:
