@@ -10,8 +10,9 @@ from torch import Tensor
 from caveat import calibration, heads
 from caveat.audits import classes, judge, learned, many, pictures
 from caveat.audits.operate import conformal, operating
-from caveat.errors import CaveatError, DataError, OptionError
+from caveat.errors import CaveatError, OptionError
 from caveat.guard import decision
+from caveat.inputs import check_labels
 from caveat.metrics.interval import interval_of_share
 from caveat.observations import Observations
 from caveat.records import record
@@ -141,9 +142,9 @@ def assess(
 
 def _judged(observed: Observed, options: Options, say: Callable[[str], None]) -> Judged:
     known, seed = observed.known, options.seed
-    _check_labels(known, "test")
+    check_labels(known.labels, known.logits, "test")
     if observed.train is not None:
-        _check_labels(observed.train, "train")
+        check_labels(observed.train.labels, observed.train.logits, "train")
     calibrating, positions = split(len(known), options.calibration_share, seed)
     held_out, evaluation = known.part(calibrating), known.part(positions)
     first, _ = decision.halves(held_out, seed)
@@ -223,26 +224,17 @@ def _scores(judged: Judged) -> list[record.Score]:
 
 
 def _detections(judged: Judged) -> list[record.Detection]:
-    options = judged.options
     return [
-        judge.detection(
-            name, key, judged.values[name]["test"], values, replicas=options.replicas, seed=options.seed
-        )
+        judge.detection(name, key, judged.values[name]["test"], values)
         for name in judged.fitted
         for key, values in judged.ood_values(name).items()
-    ]  # fmt: skip
+    ]
 
 
 def _selective(judged: Judged) -> list[record.Selective]:
     if not judged.wrong.any() or judged.wrong.all():
         return []
-    options = judged.options
-    return [
-        judge.misclassification(
-            name, judged.values[name]["test"], judged.wrong, replicas=options.replicas, seed=options.seed
-        )
-        for name in judged.fitted
-    ]  # fmt: skip
+    return [judge.misclassification(name, judged.values[name]["test"], judged.wrong) for name in judged.fitted]
 
 
 def _sweeps(judged: Judged) -> list[record.Sweep]:
@@ -400,15 +392,3 @@ def split(count: int, calibration_share: float, seed: int) -> tuple[Tensor, Tens
         )
     order = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
     return order[:size].sort().values, order[size:].sort().values
-
-
-def _check_labels(observed: Observations, name: str) -> None:
-    classes = observed.logits.shape[1]
-    if observed.logits.ndim != 2:
-        raise DataError(f"{name}: expected a classifier's logits (n, c), got {tuple(observed.logits.shape)}")
-    bad = ((observed.labels < 0) | (observed.labels >= classes)).nonzero().flatten()
-    if len(bad):
-        raise DataError(
-            f"{name}: expected labels in [0, {classes - 1}] as the model has {classes} classes, got "
-            f"{int(observed.labels[bad[0]])} at sample {int(bad[0])} ({len(bad)} of {len(observed)} are out of range)"
-        )

@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 
 from caveat.metrics import calibration, proper, ranking, selective
-from caveat.metrics.interval import Interval, interval_of_ece, interval_of_mean, intervals
-from caveat.metrics.tally import Tally, compress, tally, tally_sets
+from caveat.metrics.interval import Interval, interval_of_ece, interval_of_mean, interval_of_share
+from caveat.metrics.interval_of_tally import interval_of_fpr, interval_of_ranking, interval_of_selective
+from caveat.metrics.tally import Tally, tally, tally_sets
 from caveat.records import record
 from caveat.records.record import Curve, Estimate
 from caveat.sampling import evenly
@@ -29,7 +30,6 @@ QUANTILES = [0.0, 0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 1.0]
 KEEP = [*(k / 100 for k in range(1, 99)), 0.985, 0.99, 0.9925, 0.995, 0.9975, 0.999, 1.0]
 """Shares of in-distribution data kept at the thresholds of a sweep."""
 BINS = 40
-CELLS = 1024
 POINTS = 100
 
 
@@ -37,15 +37,17 @@ def performance(
     logits: Tensor, labels: Tensor, *, replicas: int, seed: int
 ) -> tuple[record.Performance, record.Reliability]:
     """How right and how well calibrated these logits are."""
-    draw = _generator(seed)
     probs = logits.double().softmax(dim=1)
     bins = calibration.confidence_bins(probs, labels)
     parts = proper.brier_decomposition(probs, labels)
+    right = proper.right_of_each(probs, labels)
+    share = interval_of_share(int(right.sum()), len(right))
+    error = interval_of_ece(bins, generator=torch.Generator().manual_seed(seed), replicas=replicas)
     summary = record.Performance(
-        accuracy=_estimate(interval_of_mean(proper.right_of_each(probs, labels), generator=draw, replicas=replicas)),
-        nll=_estimate(interval_of_mean(proper.nll_of_each(logits, labels), generator=draw, replicas=replicas)),
-        brier=_estimate(interval_of_mean(proper.brier_of_each(probs, labels), generator=draw, replicas=replicas)),
-        ece=_estimate(interval_of_ece(bins, generator=draw, replicas=replicas)),
+        accuracy=_estimate(share.value, share),
+        nll=_mean(proper.nll_of_each(logits, labels)),
+        brier=_mean(proper.brier_of_each(probs, labels)),
+        ece=_estimate(error.value, error),
         ece_equal_mass=float(calibration.ece_equal_mass(probs, labels)),
         ece_classwise=float(calibration.ece_classwise(probs, labels)),
         mce=float(calibration.mce(bins)),
@@ -60,46 +62,40 @@ def performance(
     )
 
 
-def detection(score: str, ood_name: str, known: Tensor, ood: Tensor, *, replicas: int, seed: int) -> record.Detection:
+def detection(score: str, ood_name: str, known: Tensor, ood: Tensor) -> record.Detection:
     """How well a score tells `ood` from `known`."""
-    return detection_of(score, ood_name, tally_sets(known, ood), replicas=replicas, seed=seed)
+    return detection_of(score, ood_name, tally_sets(known, ood))
 
 
-def detection_of(score: str, ood_name: str, counted: Tally, *, replicas: int, seed: int) -> record.Detection:
+def detection_of(score: str, ood_name: str, counted: Tally) -> record.Detection:
     """The same from counts."""
-    metrics = {
-        "auroc": ranking.auroc, "aupr_in": ranking.aupr_in, "aupr_out": ranking.aupr_out,
-        "fpr_at_95_tpr": ranking.fpr_at_tpr,
-    }  # fmt: skip
-    found = _intervals(metrics, counted, replicas=replicas, seed=seed, stratified=True)
     return record.Detection(
         score=score,
         ood=ood_name,
+        auroc=_ranked(ranking.auroc, counted),
+        aupr_in=_ranked(ranking.aupr_in, counted),
+        aupr_out=_ranked(ranking.aupr_out, counted),
+        fpr_at_95_tpr=_estimate(float(ranking.fpr_at_tpr(counted)), interval_of_fpr(counted)),
         base_rate=float(counted.positive.sum() / (counted.positive.sum() + counted.negative.sum())),
         detection_error=float(ranking.detection_error(counted)),
         roc=_curve(ranking.roc_curve(counted, points=POINTS)),
         precision_recall=_curve(ranking.precision_recall_curve(counted, points=POINTS)),
-        **found,
     )
 
 
-def misclassification(score: str, known: Tensor, wrong: Tensor, *, replicas: int, seed: int) -> record.Selective:
+def misclassification(score: str, known: Tensor, wrong: Tensor) -> record.Selective:
     """How well a score tells wrong from correct answers; both must occur."""
-    return misclassification_of(score, tally(known, wrong), replicas=replicas, seed=seed)
+    return misclassification_of(score, tally(known, wrong))
 
 
-def misclassification_of(score: str, counted: Tally, *, replicas: int, seed: int) -> record.Selective:
+def misclassification_of(score: str, counted: Tally) -> record.Selective:
     """The same from counts."""
-    # AUROC needs both sides in every replica; AURC's spread includes that of the error rate itself
-    found = {
-        **_intervals({"auroc": ranking.auroc}, counted, replicas=replicas, seed=seed, stratified=True),
-        **_intervals({"aurc": selective.aurc}, counted, replicas=replicas, seed=seed, stratified=False),
-    }
     return record.Selective(
         score=score,
+        auroc=_ranked(ranking.auroc, counted),
+        aurc=_estimate(float(selective.aurc(counted)), interval_of_selective(selective.aurc, counted)),
         e_aurc=float(selective.e_aurc(counted)),
         risk_coverage=_curve(selective.risk_coverage_curve(counted, points=POINTS)),
-        **found,
     )
 
 
@@ -144,18 +140,6 @@ def score_shape(known: Tensor, wrong: Tensor, ood: Mapping[str, Tensor]) -> dict
     }
 
 
-def _intervals(
-    metrics: Mapping[str, Callable[[Tally], Tensor]], counted: Tally, *, replicas: int, seed: int, stratified: bool
-) -> dict[str, Estimate]:
-    """Exact values; replicas are drawn from at most `CELLS` cells, which moves an interval by far less than 1 %."""
-    small = compress(counted, bins=CELLS)
-    drawn = intervals(metrics, small, generator=_generator(seed), replicas=replicas, stratified=stratified)
-    return {
-        name: Estimate(value=float(metric(counted)), low=drawn[name].low, high=drawn[name].high)
-        for name, metric in metrics.items()
-    }
-
-
 def _thinned(values: Tensor, limit: int = 1_000_000) -> Tensor:
     """torch.quantile takes at most 16 million values; evenly spaced ranks of more are as good."""
     if len(values) <= limit:
@@ -163,13 +147,18 @@ def _thinned(values: Tensor, limit: int = 1_000_000) -> Tensor:
     return values.sort().values[evenly(len(values), limit)]
 
 
-def _estimate(found: Interval) -> Estimate:
-    return Estimate(value=found.value, low=found.low, high=found.high)
+def _estimate(value: float, found: Interval | None) -> Estimate:
+    """The value; its interval unless there are too few samples to give one."""
+    return Estimate(value=value, low=found.low if found else None, high=found.high if found else None)
+
+
+def _mean(losses: Tensor) -> Estimate:
+    return _estimate(float(losses.mean()), interval_of_mean(losses))
+
+
+def _ranked(metric: Callable[[Tally], Tensor], counted: Tally) -> Estimate:
+    return _estimate(float(metric(counted)), interval_of_ranking(metric, counted))
 
 
 def _curve(points: tuple[Tensor, Tensor]) -> Curve:
     return Curve(x=points[0].tolist(), y=points[1].tolist())
-
-
-def _generator(seed: int) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)

@@ -1,14 +1,25 @@
 """Metrics: pure functions of small mergeable counts in float64.
 
 Scores are counted in a `tally.Tally`, confidences in `calibration.Bins`; both merge, so any amount of data can be gone
-through in parts. `interval` says how sure a value is.
+through in parts. `interval` and `interval_of_tally` say how
+uncertain a value is.
 """
 
 from collections.abc import Callable, Mapping
 
 from torch import Tensor
 
-from caveat.metrics import calibration, interval, prediction_intervals, proper, ranking, regression, selective, tally
+from caveat.metrics import (
+    calibration,
+    interval,
+    interval_of_tally,
+    prediction_intervals,
+    proper,
+    ranking,
+    regression,
+    selective,
+    tally,
+)
 
 __all__ = [
     "OF_BINS",
@@ -19,6 +30,7 @@ __all__ = [
     "OF_SELECTIVE",
     "calibration",
     "interval",
+    "interval_of_tally",
     "prediction_intervals",
     "proper",
     "ranking",

@@ -1,5 +1,6 @@
 """What every part of a record is: fixed once made, every number finite and short; no torch."""
 
+import math
 from datetime import UTC, datetime
 from typing import Annotated, TypedDict
 
@@ -38,8 +39,18 @@ def stamp() -> Stamp:
 
 
 class Estimate(Part):
-    """A value with its 95 % bootstrap interval."""
+    """A value with its 95 % interval; without ends where too few samples are there to give one."""
 
     value: Number
-    low: Number
-    high: Number
+    low: Number | None
+    high: Number | None
+
+    @property
+    def lowest(self) -> float:
+        """The low end, minus infinity where none is given: nothing is then excluded."""
+        return -math.inf if self.low is None else self.low
+
+    @property
+    def highest(self) -> float:
+        """The high end, infinity where none is given."""
+        return math.inf if self.high is None else self.high

@@ -42,7 +42,7 @@ def caveats(found: Picks) -> list[Caveat]:
 
 def _grade(value: Estimate, good: float, fair: float) -> Level:
     # Trust needs the whole interval; a value that is merely fair is enough for care.
-    return "trust" if value.high <= good else "care" if value.value <= fair else "no"
+    return "trust" if value.highest <= good else "care" if value.value <= fair else "no"
 
 
 def _calibration(found: Picks) -> list[Caveat]:
@@ -68,7 +68,7 @@ def _mistakes(found: Picks) -> list[Caveat]:
     if (finder := found.finder) is None:
         return []
     ranks = finder.auroc
-    level: Level = "trust" if ranks.low >= RANKS_GOOD else "care" if ranks.value >= RANKS_FAIR else "no"
+    level: Level = "trust" if ranks.lowest >= RANKS_GOOD else "care" if ranks.value >= RANKS_FAIR else "no"
     text: list[Part] = ["Detecting the model's own mistakes with ", Name(finder.score), ": AUROC ", *estimate(ranks)]
     return [Caveat(level, [*text, "."])]
 

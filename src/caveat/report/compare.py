@@ -108,16 +108,20 @@ def _by_metric(rows: Sequence[Row]) -> list[tuple[str, list[Row]]]:
 
 def _marks(row: Row) -> list[_Mark]:
     """The intervals of a row as marks; the scale runs from the lowest end to the highest, with a margin."""
-    found = [(line, cell, cell.value) for line, cell in enumerate(row.cells) if cell.value]
-    low = min((value.low for _, _, value in found), default=0.0)
-    span = max((value.high for _, _, value in found), default=1.0) - low or 1.0
+    found = [
+        (line, cell, cell.value.value, cell.value.low, cell.value.high)
+        for line, cell in enumerate(row.cells)
+        if cell.value and cell.value.low is not None and cell.value.high is not None
+    ]
+    low = min((start for *_, start, _ in found), default=0.0)
+    span = max((end for *_, end in found), default=1.0) - low or 1.0
 
     def place(x: float) -> float:
         return round(100 * (MARGIN + (1 - 2 * MARGIN) * (x - low) / span), 2)
 
     return [
-        _Mark(place(v.low), round(place(v.high) - place(v.low), 2), place(v.value), line, cell.verdict or "first")
-        for line, cell, v in found
+        _Mark(place(start), round(place(end) - place(start), 2), place(value), line, cell.verdict or "first")
+        for line, cell, value, start, end in found
     ]
 
 

@@ -227,9 +227,9 @@ def _verdict(first: Estimate, other: Estimate, measure: _Measure) -> Verdict:
     # Two perfect scores may differ in the sixth digit: what does not show is no difference.
     if not shown(abs(other.value - first.value), BARE.get(measure.kind, measure.kind)).strip("0."):
         return "same"
-    if other.low <= first.high and first.low <= other.high:
+    if other.lowest <= first.highest and first.lowest <= other.highest:
         return "noise"
-    return "better" if (other.low > first.high) == measure.up else "worse"
+    return "better" if (other.lowest > first.highest) == measure.up else "worse"
 
 
 def _sources(record: Record) -> dict[str, str]:

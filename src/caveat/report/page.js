@@ -10,7 +10,7 @@ function figure(value, kind, derived) {
   return element;
 }
 
-const interval = ([, low, high], kind = "share") => ["(", figure(low, kind), "\u2013", figure(high, kind), ")"];
+const interval = ([, low, high], kind = "share") => low === null ? ["(too few to give an interval)"] : ["(", figure(low, kind), "\u2013", figure(high, kind), ")"];
 
 // --- Out-of-distribution inputs ---
 

@@ -123,7 +123,7 @@ def with_guard(sweep: Sweep | None, guard: Operating | None, test: str) -> Sweep
     )
 
 
-def _estimate(value: Estimate) -> list[float]:
+def _estimate(value: Estimate) -> list[float | None]:
     return [value.value, value.low, value.high]
 
 

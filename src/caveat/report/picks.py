@@ -18,7 +18,7 @@ from caveat.records.record import (
     Selective,
     SetSummary,
 )
-from caveat.report.shown import Kind, shown
+from caveat.report.shown import Kind, estimate, plain_text, shown
 
 __all__ = ["Accepted", "Picks", "best_score", "keeps", "mean_auroc", "miscalibration_shown", "ood_sets", "pick"]
 
@@ -137,12 +137,12 @@ def miscalibration_shown(summary: Performance) -> bool:
     They do if the calibration error's interval stays off zero, or the mean confidence lies outside the accuracy's.
     """
     accuracy = summary.accuracy
-    return summary.ece.low > NOTHING or not accuracy.low <= summary.mean_confidence <= accuracy.high
+    return summary.ece.lowest > NOTHING or not accuracy.lowest <= summary.mean_confidence <= accuracy.highest
 
 
 def keeps(item: Conformal) -> bool:
     """Whether the promised coverage lies within, or below, what was measured."""
-    return item.coverage.high >= 1 - item.error
+    return item.coverage.highest >= 1 - item.error
 
 
 def _accepted(record: Record, leading: str | None, guard: Operating | None) -> list[Accepted]:
@@ -184,7 +184,7 @@ def _written(found: Performance) -> list[str]:
     ]
     single = [found.ece_equal_mass, found.ece_classwise, found.mce, found.mean_confidence]
     return [
-        *(shown(x, kind) for e, kind in estimates for x in (e.value, e.low, e.high)),
+        *(plain_text(estimate(item, kind)) for item, kind in estimates),
         *(shown(x, "percent") for x in single),
     ]
 

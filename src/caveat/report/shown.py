@@ -24,6 +24,8 @@ BARE: dict[str, Kind] = {"percent": "share", "fine": "fine share"}
 THIN = "\N{NARROW NO-BREAK SPACE}"
 MINUS = "\N{MINUS SIGN}"
 
+TOO_FEW = "(too few to give an interval)"
+
 
 @dataclass(frozen=True)
 class Value:
@@ -96,7 +98,9 @@ def _significant(value: float | int) -> str:
 
 
 def between(interval: Estimate, kind: Kind = "percent") -> list[Part]:
-    """The interval alone, without a sign: `(98.7-99.1)`."""
+    """The interval alone, without a sign: `(98.7-99.1)`; or that there are too few samples to give one."""
+    if interval.low is None or interval.high is None:
+        return [TOO_FEW]
     bare = BARE.get(kind, kind)
     return ["(", Value(interval.low, bare), "\N{EN DASH}", Value(interval.high, bare), ")"]
 

@@ -4,7 +4,7 @@ __all__ = ["TERMS"]
 
 TERMS: dict[str, str] = {
     "accuracy": "Share of in-distribution inputs that are predicted correctly. Higher is better.",
-    "interval": "95 % bootstrap interval: where the value would fall if as many other inputs were drawn.",
+    "interval": "95 % interval: it holds the value that endless inputs of this kind would give in 95 of 100 audits.",
     "nll": "Negative log-likelihood of the true label, in nats. Confident mistakes cost most. Lower is better.",
     "brier": "Mean squared distance between the probabilities and the one-hot true label, 0 to 2. Lower is better.",
     "murphy": "Murphy's decomposition: Brier = calibration - refinement + uncertainty. Calibration: lower is better. "

@@ -94,7 +94,7 @@ def headline(found: Picks) -> list[Sentence]:
 def _near_chance(found: Picks) -> bool:
     """Whether the accuracy's interval reaches down to that of guessing."""
     classes = len(found.record.classes)
-    return bool(found.plain) and classes > 1 and found.plain.summary.accuracy.low <= 1 / classes
+    return bool(found.plain) and classes > 1 and found.plain.summary.accuracy.lowest <= 1 / classes
 
 
 def _calibrated(item: Calibration) -> bool:
@@ -130,7 +130,7 @@ def _about_calibration(found: Picks) -> list[Sentence]:
     sentences.append(["It is ", _calibration_word(found.plain), ": ", *means, Value(seen.ece.value), "."])
     if best := found.helping:
         after = Value(best.summary.ece.value)
-        noise = "" if best.summary.ece.high < seen.ece.low else ", which is within the noise"
+        noise = "" if best.summary.ece.highest < seen.ece.lowest else ", which is within the noise"
         sentences.append(["The calibration ", Name(best.name), " lowers the ECE to ", after, f"{noise}."])
     elif len(found.record.calibrations) > 1 and picks.miscalibration_shown(seen):
         sentences.append(["No calibration that was tried lowers the ECE much."])
@@ -201,7 +201,7 @@ def _hindsight(found: Picks, hardest: Accepted) -> list[Sentence]:
         return []
     better = "By mean AUROC over the real OOD sets" if not hardest.set.generated else "By mean AUROC over the OOD sets"
     text: Sentence = [f"{better}, ", Name(best), " is best in hindsight: its AUROC on ", Name(hardest.set.name), " is "]
-    noise = ", which is within the noise" if there.auroc.low <= here.auroc.high else ""
+    noise = ", which is within the noise" if there.auroc.lowest <= here.auroc.highest else ""
     return [
         [
             *text,
@@ -221,7 +221,7 @@ def _better(found: Picks) -> str | None:
     real = [item for item in found.accepted if not item.set.generated]
     hardest = (real or found.accepted)[-1]
     there, here = found.detection(found.best, hardest.set.name), found.detection(found.leading, hardest.set.name)
-    return found.best if there and here and there.auroc.low > here.auroc.high else None
+    return found.best if there and here and there.auroc.lowest > here.auroc.highest else None
 
 
 def _about_mistakes(found: Picks) -> list[Sentence]:

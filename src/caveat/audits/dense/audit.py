@@ -121,11 +121,11 @@ def audit_dense(  # noqa: PLR0913  # the signature is the configuration
         calibrations=calibrations,
         scores=[_score(name, counts[name]) for name in plan.names],
         detections=[
-            judge.detection_of(name, kind, tally, replicas=replicas, seed=seed)
+            judge.detection_of(name, kind, tally)
             for name in plan.names for kind, tally in counts[name].present().items() if kind != "wrong"
         ],
         selective=[
-            judge.misclassification_of(name, counts[name].tally("wrong"), replicas=replicas, seed=seed)
+            judge.misclassification_of(name, counts[name].tally("wrong"))
             for name in plan.names if "wrong" in counts[name].present()
         ],
         sweeps=[counts[name].sweep(name) for name in plan.names],
