@@ -6,7 +6,8 @@ from torch import nn
 
 import caveat
 from caveat import posteriors
-from caveat.errors import DataError
+from caveat.errors import DataError, ModelError
+from caveat.tensors import load_weights, write_tensors
 
 LABELS = torch.arange(200) % 4
 GENERATOR = torch.Generator().manual_seed(0)
@@ -89,3 +90,44 @@ def test_a_caller_in_inference_mode_gets_what_others_get():
         found = guard(inside[0][0]).score, caveat.audit(model, inside, scores=names, replicas=2)
     torch.testing.assert_close(found[0], right[0])
     assert found[1].model_dump(include={"detections"}) == right[1]
+
+
+class Tied(nn.Module):
+    """Two layers of one weight."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Linear(6, 6), nn.Linear(6, 6)
+        self.b.weight = self.a.weight
+
+
+@pytest.mark.parametrize("left_out", ["a.weight", "b.weight"])
+def test_one_name_of_tied_weights_is_enough(left_out, tmp_path):
+    """As `safetensors.torch.save_model` writes them: they were refused."""
+    saved, model = Tied(), Tied()
+    state = {name: value for name, value in saved.state_dict().items() if name != left_out}
+    write_tensors(tmp_path / "w.safetensors", state)
+    load_weights(model, tmp_path / "w.safetensors")
+    assert torch.equal(model.a.weight, saved.a.weight)
+    assert model.b.weight is model.a.weight
+    write_tensors(tmp_path / "w.safetensors", {name: value for name, value in state.items() if name != "a.bias"})
+    with pytest.raises(ModelError, match=r"missing \['a.bias'\]"):
+        load_weights(model, tmp_path / "w.safetensors")
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.bool], ids=str)
+def test_weights_of_whole_numbers_are_refused(dtype, tmp_path):
+    """They were cast: accuracy of chance, ECE 0.0000, not a word."""
+    model = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4))
+    state = {
+        name: value.to(dtype) if value.is_floating_point() else value for name, value in model.state_dict().items()
+    }
+    write_tensors(tmp_path / "w.safetensors", state)
+    before = model[0].weight.clone()
+    with pytest.raises(ModelError, match=f"is {dtype}, the model has torch.float32: whole numbers need the scale"):
+        load_weights(model, tmp_path / "w.safetensors")
+    assert torch.equal(model[0].weight, before)
+    write_tensors(
+        tmp_path / "w.safetensors", {n: v.half() if v.is_floating_point() else v for n, v in model.state_dict().items()}
+    )
+    load_weights(model, tmp_path / "w.safetensors")

@@ -9,7 +9,7 @@ from torch import nn
 
 from caveat.errors import OptionError
 from caveat.objectives import cross_entropy
-from caveat.posteriors import ensemble, snapshots, swag, tradi
+from caveat.posteriors import ensemble, perturbation, snapshots, swag, tradi
 from caveat.training import fit
 
 
@@ -196,3 +196,31 @@ def test_too_early_is_told() -> None:
         swag.start(model, every=0)
     with shapes_unchecked(), pytest.raises(OptionError, match="covariance"):
         tradi.start(model, optimizer).posterior(covariance="full")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("how", ["frozen", "not in the optimizer"])
+@pytest.mark.parametrize("burn_in", [0, 2])
+def test_tradi_draws_untrained_weights_as_they_are(how, burn_in):
+    """They got the variance of an initialisation: a draw moved them by 0.35."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(8, 6), nn.ReLU(), nn.Linear(6, 4))
+    net[0].requires_grad_(how != "frozen")
+    before, inputs, labels = net[0].weight.detach().clone(), torch.rand(40, 8), torch.arange(40) % 4
+    optimizer = torch.optim.SGD((net[2] if how != "frozen" else net).parameters(), lr=0.1)
+    tracker = tradi.start(net, optimizer, burn_in=burn_in)
+    for _ in range(5):
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(net(inputs), labels).backward()
+        optimizer.step()
+        tracker.update(net)
+    drawn = tracker.posterior().draw(torch.Generator().manual_seed(0))
+    assert torch.equal(drawn["0.weight"], before)
+    assert burn_in or (drawn["2.weight"] - net[2].weight).abs().max() > 0.05
+
+
+def test_noise_on_weights_leaves_frozen_ones():
+    net = nn.Sequential(nn.Linear(8, 6), nn.Linear(6, 4))
+    net[0].requires_grad_(False)
+    drawn = perturbation.fit(net).draw(torch.Generator().manual_seed(0))
+    assert torch.equal(drawn["0.weight"], net[0].weight)
+    assert not torch.equal(drawn["1.weight"], net[1].weight)

@@ -31,7 +31,8 @@ def fit(model: nn.Module, *, scale: float = 0.1) -> Perturbation:
     """Take a trained network as the mean; the noise is `scale` times the root mean square of each tensor.
 
     The control experiment for every posterior: what noise alone buys, without looking at the training. Weights of
-    normalisation layers stay as they are. Formula: w = w* + scale rms(w*) z, z ~ N(0, I) for each tensor.
+    normalisation layers and frozen weights stay as they are. Formula: w = w* + scale rms(w*) z, z ~ N(0, I) for each
+    tensor.
 
     Raises
     ------
@@ -49,6 +50,6 @@ def fit(model: nn.Module, *, scale: float = 0.1) -> Perturbation:
     if scale < 0:
         raise OptionError(f"scale: expected a number of at least 0, got {scale}")
     weights = {name: weight.clone() for name, weight in parameters(model).items()}
-    fixed = of_norms(model)
+    fixed = of_norms(model) | {name for name, weight in model.named_parameters() if not weight.requires_grad}
     spread = {name: scale * weight.square().mean().sqrt() for name, weight in weights.items() if name not in fixed}
     return Perturbation(weights, spread)

@@ -31,7 +31,7 @@ class Noise:
 
 @dataclass(frozen=True)
 class Tradi:
-    """Tracked means and variances; weights of normalisation layers are as they were at the end."""
+    """Tracked means and variances; weights of normalisation layers and frozen ones are as they were at the end."""
 
     mean: dict[str, Tensor]
     variance: dict[str, Tensor]
@@ -85,7 +85,7 @@ class Tracker:
         if self._steps <= self._burn_in:
             return
         weights = parameters(model)
-        fixed = of_norms(model)
+        fixed = self._untracked(model)
         self._fixed = {name: weight.clone() for name, weight in weights.items() if name in fixed}
         if not self._mean:
             self.begin(model)
@@ -102,11 +102,17 @@ class Tracker:
 
     def begin(self, model: nn.Module) -> None:
         """Start from these weights: as random as He's initialisation before training, of variance 0 after burn-in."""
-        inputs, fixed = fan_in(model), of_norms(model)
+        inputs, fixed = fan_in(model), self._untracked(model)
         for name, weight in parameters(model).items():
             if name not in fixed:
                 self._mean[name] = weight.clone()
                 self._variance[name] = torch.full_like(weight, 0.0 if self._burn_in else 2 / inputs[name])
+
+    def _untracked(self, model: nn.Module) -> set[str]:
+        """Names of weights that stay as they are in draws: of normalisation layers, and those that are not trained."""
+        held = {id(weight) for weight in _held(self._optimizer)}
+        frozen = {name for name, w in model.named_parameters() if not w.requires_grad or id(w) not in held}
+        return of_norms(model) | frozen
 
     def _predict(self, model: nn.Module, names: list[str], mean: list[Tensor], variance: list[Tensor]) -> None:
         """What a gradient step of each weight's own rate would do: the state equations."""
@@ -191,7 +197,8 @@ def start(
     plain SGD the state equation foresees each step exactly, so m stays at the weights themselves.
     Drawn: w = m + sqrt(2 / N) [sd cos(theta_j m + beta_j)]_j z, theta_j ~ N(0, 1 / length^2), beta_j ~ U(0, 2 pi), z ~
     N(0, I_N), for each tensor by itself: its covariance is sd_k sd_l exp(-(m_k - m_l)^2 / (2 length^2)) on average.
-    Batch-norm statistics must be renewed for each draw (`posteriors.sample(..., batches=...)`).
+    Weights that are frozen, or that the optimizer does not hold, are drawn as they are. Batch-norm statistics must be
+    renewed for each draw (`posteriors.sample(..., batches=...)`).
 
     Parameters
     ----------
