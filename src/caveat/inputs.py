@@ -14,6 +14,7 @@ from caveat.types import Batches
 __all__ = [
     "Opened",
     "check",
+    "check_labels",
     "check_same_classes",
     "check_same_units",
     "class_names",
@@ -177,6 +178,25 @@ def _other_units(one: Opened, other: Opened) -> str:
         f"{each.name} holds {str(x.dtype).removeprefix('torch.')} from {float(x.min()):.4g} to {float(x.max()):.4g}"
         for each, x in ((one, a), (other, b))
     )
+
+
+def check_labels(labels: Tensor, logits: Tensor, name: str) -> None:
+    """Refuse labels that are no class of the model.
+
+    Raises
+    ------
+    DataError
+        If the logits are not `(n, c)`, or a label is not in [0, c).
+    """
+    if logits.ndim != 2:
+        raise DataError(f"{name}: expected a classifier's logits (n, c), got {tuple(logits.shape)}")
+    classes = logits.shape[1]
+    bad = ((labels < 0) | (labels >= classes)).nonzero().flatten()
+    if len(bad):
+        raise DataError(
+            f"{name}: expected labels in [0, {classes - 1}] as the model has {classes} classes, got "
+            f"{int(labels[bad[0]])} at sample {int(bad[0])} ({len(bad)} of {len(labels)} are out of range)"
+        )
 
 
 def class_names(test: Opened, count: int) -> tuple[str, ...]:

@@ -116,3 +116,22 @@ def test_a_guard_of_many_networks_tells_its_doubts_apart(many: posteriors.Predic
     assert not verdict.accepted[3]
     auto = caveat.Guard.fit(many, pictures(200, 1), keep=0.9)
     assert auto.decision.score.kind.family in ("logits", "draws")
+
+
+def test_a_posterior_that_does_not_describe_its_network_is_told() -> None:
+    """The network is always right, the samples of its posterior never."""
+    right = nn.Sequential(nn.Flatten(), nn.Linear(16, 4)).eval()
+    with torch.no_grad():
+        right[1].weight.copy_(10 * torch.eye(4).repeat_interleave(4, dim=1))
+        right[1].bias.zero_()
+    labels = torch.arange(200) % 4
+    images = torch.eye(4)[labels].repeat_interleave(4, dim=1).reshape(-1, 1, 4, 4) * 0.9
+    known = data.from_tensors(images, labels, name="known")
+    rotated = {name: weight.roll(1, 0) for name, weight in right.state_dict().items()}
+    good, bad = right.state_dict(), rotated
+    for members, told in ([good, good], 0), ([bad, bad], 1):
+        sampled = posteriors.Predictive(right, posteriors.ensemble.stack(members)).eval()
+        record = audit(sampled, known, scores=["msp"], calibrations=["temperature"], replicas=5)
+        said = [text for text in record.warnings if "with its own weights for 100.0%" in text]
+        assert len(said) == told
+        assert not told or "correct for 0.0%" in said[0]

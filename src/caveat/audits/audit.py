@@ -10,12 +10,22 @@ import torch
 from torch import nn
 
 from caveat import calibration, evaluation, fitted
-from caveat.audits import arrays, cache
+from caveat.audits import arrays, cache, many
 from caveat.audits.assess import Observed, Options, assess, split
 from caveat.audits.attacked import attacked, gradient_note
 from caveat.errors import DataError, OptionError, known_name
 from caveat.guard.decision import halved
-from caveat.inputs import Opened, check_same_classes, check_same_units, class_names, opened, remarks, sampled
+from caveat.inputs import (
+    OPTION_SAMPLES,
+    Opened,
+    check_same_classes,
+    check_same_units,
+    class_names,
+    opened,
+    remarks,
+    sampled,
+    take,
+)
 from caveat.observations import DRAWS, Observations
 from caveat.posteriors.network import Predictive
 from caveat.records.record import Record
@@ -138,6 +148,8 @@ def audit(  # noqa: PLR0913  # the signature is the configuration
     observed = _together(model, sets, seen, planned, classes, {"ood": list(ood), "unlabelled": list(unlabelled)})
     judged = assess(observed, replace(options, scores=planned.names), seconds=seconds, say=say)
     judged.warnings.extend(remarks(sets))
+    if isinstance(model, Predictive):
+        judged.warnings.extend(_of_posterior(model, test, seen["test"]))
     if attack_radii:
         before = time.perf_counter()
         known = seen["test"]
@@ -152,6 +164,13 @@ def audit(  # noqa: PLR0913  # the signature is the configuration
         judged.seconds["attack"] = _short(time.perf_counter() - before)
     judged.seconds["all"] = _short(time.perf_counter() - started)
     return judged
+
+
+def _of_posterior(model: Predictive, test: Batches, seen: Observations) -> list[str]:
+    rows = torch.arange(min(len(seen), OPTION_SAMPLES))
+    assert seen.fingerprints is not None
+    inputs = take(test, rows, seen.fingerprints, "test")
+    return many.weaker(model.model, inputs, seen.labels[rows], seen.logits[rows])
 
 
 def _together(

@@ -1,9 +1,12 @@
 """What many networks say together: where their uncertainty comes from, whether they agree, what another one buys."""
 
+import math
 from collections.abc import Mapping
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
+from caveat.inputs import moved
 from caveat.metrics import calibration, proper, ranking
 from caveat.metrics.tally import tally_sets
 from caveat.mixture import log_mean
@@ -11,9 +14,11 @@ from caveat.observations import DRAWS, Observations
 from caveat.records import record
 from caveat.scores import draws as scores
 
-__all__ = ["draws"]
+__all__ = ["draws", "weaker"]
 
 COUNTS = (1, 2, 3, 5, 8, 10, 15, 20, 30, 50, 100)
+PART = 128
+"""Samples that the network answers at once."""
 ROWS = 20_000
 """Samples of a set that the curve over draws looks at, at most."""
 
@@ -33,6 +38,34 @@ def draws(evaluation: Observations, ood: Mapping[str, Observations]) -> record.D
     count = evaluation.probed[DRAWS].shape[1]
     counts = [k for k in COUNTS if k < count] + [count]
     return record.Draws(count=count, sets=sets, gain=[_with(k, known, others) for k in counts])
+
+
+def weaker(network: nn.Module, inputs: Tensor, labels: Tensor, logits: Tensor) -> list[str]:
+    """A warning if the posterior's mean prediction is clearly less accurate than the network with its own weights.
+
+    Clearly: by 2 points or more, and by three standard errors of the difference (McNemar's: of the samples on which one
+    of the two is right). Costs one forward pass of the network over `inputs`.
+
+    Parameters
+    ----------
+    inputs, labels
+        Some samples of the test set `(n, ...)`, `(n,)`.
+    logits
+        What the posterior gave for them `(n, c)`.
+    """
+    with torch.no_grad():
+        parts = [network(moved(part, network)) for part in inputs.split(PART)]
+    own = torch.cat(parts).argmax(dim=1).cpu() == labels
+    sampled = logits.argmax(dim=1) == labels
+    lost, won = int((own & ~sampled).sum()), int((sampled & ~own).sum())
+    if lost - won < max(0.02 * len(labels), 3 * math.sqrt(lost + won)):
+        return []
+    return [
+        f"The posterior's mean prediction is correct for {float(sampled.double().mean()):.1%} of the first "
+        f"{len(labels)} samples, the network with its own weights for {float(own.double().mean()):.1%}: its samples do "
+        "not describe this network. Was its training too short to track its weights (tradi, swag, snapshots), its "
+        "scale too large, or were batch-norm statistics not renewed (--train)?"
+    ]
 
 
 def _of(name: str, seen: Observations) -> record.DrawsOf:

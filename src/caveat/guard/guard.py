@@ -12,7 +12,7 @@ from caveat.guard import decision
 from caveat.guard.answer import answer
 from caveat.guard.decision import Decision
 from caveat.guard.verdict import Verdict
-from caveat.inputs import check_same_classes, check_same_units, class_names, moved, opened, sampled
+from caveat.inputs import check_labels, check_same_classes, check_same_units, class_names, moved, opened, sampled
 from caveat.observations import glance, observe
 from caveat.posteriors.network import Predictive
 from caveat.scoring import catalog
@@ -99,6 +99,8 @@ class Guard(nn.Module):
             for name, one in sets.items()
             if name != "outliers" or planned.learns_mistakes
         }  # fmt: skip
+        for name in {"held_out", "train"} & set(seen):
+            check_labels(seen[name].labels, seen[name].logits, name)
         made = decision.fit(
             seen["held_out"], seen.get("train"), planned.head, score=score, calibration=calibration, keep=keep,
             max_error=max_error, probes=planned.probes,

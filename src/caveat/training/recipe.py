@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from caveat.errors import OptionError, known_name
+from caveat.errors import DataError, OptionError, known_name
 from caveat.files import write_atomically
 
 if TYPE_CHECKING:
@@ -21,8 +21,10 @@ if TYPE_CHECKING:
     from caveat.objectives import Objective
     from caveat.training import History
 
-__all__ = ["check", "logged", "objective", "save_weights", "train"]
+__all__ = ["check", "check_network", "logged", "objective", "save_weights", "train"]
 
+FORGETS = 316
+"""Steps over which TRADI's mean forgets by a factor e: sqrt(10 / 1e-4), from its noises."""
 WARM = 0.001
 """Weight of an objective's second term while it warms up."""
 
@@ -81,7 +83,8 @@ def train(  # what varies independently is a separate argument
 
     In the first `warm` epochs the objective's `weight` is 0.001: noise at full weight can keep a network from learning.
     Gives the history, and per name of `track` the posterior that was tracked: SWAG and snapshots with 20 copies over
-    the last quarter of the run, TRADI from the second epoch on.
+    the last quarter of the run, TRADI from the second epoch on (in a run that is too short for its filters to forget
+    where they began, over the last quarter too).
     """
     import torch
 
@@ -106,7 +109,7 @@ def train(  # what varies independently is a separate argument
         schedule = torch.optim.lr_scheduler.OneCycleLR(steps, max_lr=rate, total_steps=total, cycle_momentum=False)
     last, every = 3 * total // 4, max(1, total // 80)
     makers = {
-        "tradi": lambda: posteriors.tradi.start(network, steps, burn_in=min(len(batches), total - 1)),
+        "tradi": lambda: posteriors.tradi.start(network, steps, burn_in=_tracked_from(len(batches), total)),
         "swag": lambda: posteriors.swag.start(network, burn_in=last, every=every),
         "snapshots": lambda: posteriors.snapshots.start(network, burn_in=last, every=every),
     }
@@ -129,6 +132,39 @@ def train(  # what varies independently is a separate argument
         )  # fmt: skip
         history = history.followed_by(made)
     return history, {name: tracker.posterior() for name, tracker in trackers.items()}
+
+
+def check_network(network: "nn.Module", training: "Source", test: "Source | None" = None) -> None:
+    """Run the network on a few samples: what does not fit must not be found out after an epoch, or never.
+
+    Raises
+    ------
+    DataError, ModelError
+        If the network fails on the inputs, has fewer outputs than labels or more than class names, or if the sets'
+        classes or shapes differ.
+    """
+    from caveat import evaluation
+    from caveat.inputs import check_labels, check_same_classes, class_names, moved, opened
+    from caveat.observations import run
+
+    one = opened(training, "data")
+    few = one.first[0][:8]
+    with evaluation.in_eval_mode(network), evaluation.without_gradients():
+        logits = run(network, moved(few, network), "data")
+    check_labels(training.labels, logits, "data")
+    class_names(one, logits.shape[1])
+    if test is None:
+        return
+    other = opened(test, "test")
+    check_same_classes(other, one)
+    if other.shape != one.shape:
+        raise DataError(f"test: expected inputs of shape {one.shape} as in the training data, got {other.shape}")
+
+
+def _tracked_from(epoch: int, total: int) -> int:
+    """Steps before TRADI begins: its filter forgets its first weights over FORGETS steps, and those of a beginning
+    training are far from the last ones: samples of a short run were right 11 % of the time."""
+    return min(epoch, total - 1) if total - epoch >= 5 * FORGETS else 3 * total // 4
 
 
 def check(*, optimizer: str, warm: int, epochs: int, goal: "Objective") -> None:
