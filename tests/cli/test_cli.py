@@ -274,3 +274,9 @@ def test_arrays_from_the_command_line(place, capsys, monkeypatch, generator):
     code, _, err = run("audit", "-o", "out", capsys=capsys, monkeypatch=monkeypatch)
     assert code == 2
     assert "--model, --test: both are needed" in err
+
+
+def test_a_head_that_no_score_needs_is_said(place, capsys, monkeypatch):
+    code, out, err = run(*AUDIT, "--score", "msp", "--head", "nosuch", capsys=capsys, monkeypatch=monkeypatch)
+    assert code == 0, err
+    assert "--head has no effect" in out

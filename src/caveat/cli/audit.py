@@ -28,6 +28,7 @@ OF_ARRAYS = {
     "junit",
 }
 """Options that have an effect on an audit of arrays (`--logits`)."""
+UNUSED_HEAD = "--head has no effect: none of the scores needs features or the weights of the last layer."
 OWN = ("report.html", "record.json")
 
 
@@ -161,6 +162,8 @@ def run(
         )
         say("writing the report")
         record = _written(record.model_copy(update={"name": name}), output, fail_if, junit)
+    if head is not None and not record.head:
+        record = record.model_copy(update={"notes": [*record.notes, UNUSED_HEAD]})
     return _ended(record, output)
 
 
