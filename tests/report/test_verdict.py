@@ -335,7 +335,7 @@ def test_the_bottom_line_without_evidence(full: Record, build: Callable[..., Rec
     assert "normalisation" in say(next_step(chance))
     bare = pick(build(scores=1, sets=0))
     assert "is not known: no such set was audited" in say(bottom_line(bare))
-    assert "--ood NAME=SOURCE" in say(next_step(bare))
+    assert "--ood NAME=DATA" in say(next_step(bare))
 
 
 def test_the_next_step_names_the_calibration_that_helps(full: Record) -> None:
@@ -369,7 +369,7 @@ def test_a_broken_promise_is_a_caveat(full: Record) -> None:
     lines = grades(full)
     told = [line for line in lines if line.startswith("The prediction sets of ")]
     assert len(told) == 1
-    assert "of aps do not keep their promise to miss the true class for at most 10.0 %" in told[0]
+    assert "of aps do not hold their guarantee to miss the true class for at most 10.0 %" in told[0]
     assert lines[told[0]] == "no"
 
 
@@ -388,7 +388,7 @@ def test_conformal_in_one_sentence(full: Record) -> None:
         "1.013 classes on average, and no more on any OOD set."
     )
     broken = full.model_copy(update={"conformal": [aps]})
-    assert say(conformal(pick(broken))).startswith("No kind keeps its promise")
+    assert say(conformal(pick(broken))).startswith("No kind of prediction set holds its guarantee")
 
 
 @pytest.mark.parametrize(("answered", "level"), [(0.61, "no"), (0.8999, "no"), (0.9001, "care")])

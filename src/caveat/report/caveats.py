@@ -69,7 +69,7 @@ def _mistakes(found: Picks) -> list[Caveat]:
         return []
     ranks = finder.auroc
     level: Level = "trust" if ranks.lowest >= RANKS_GOOD else "care" if ranks.value >= RANKS_FAIR else "no"
-    text: list[Part] = ["Detecting the model's own mistakes with ", Name(finder.score), ": AUROC ", *estimate(ranks)]
+    text: list[Part] = ["Detecting misclassified inputs with ", Name(finder.score), ": AUROC ", *estimate(ranks)]
     return [Caveat(level, [*text, "."])]
 
 
@@ -78,8 +78,8 @@ def _prediction_sets(found: Picks) -> list[Caveat]:
         Caveat(
             "no",
             [
-                "The prediction sets of ", Name(item.name), " do not keep their promise to miss the true class for at "
-                "most ", Value(item.error), ": they hold it for ", *estimate(item.coverage), ".",
+                "The prediction sets of ", Name(item.name), " do not hold their guarantee to miss the true class for "
+                "at most ", Value(item.error), ": they hold it for ", *estimate(item.coverage), ".",
             ],
         )
         for item in found.record.conformal

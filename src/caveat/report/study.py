@@ -67,7 +67,7 @@ def markdown(findings: Findings) -> str:
         parts.append("What differs from the published experiment:\n\n" + "\n".join(f"- {x}" for x in findings.reduced))
     if findings.claims:
         rows = [f"| {_text(c.claim)} | {VERDICTS[c.verdict]} | {_text(c.found)} |" for c in findings.claims]
-        parts.append("\n".join(["| claim | verdict | what we saw |", "|---|---|---|", *rows]))
+        parts.append("\n".join(["| claim | verdict | our result |", "|---|---|---|", *rows]))
     parts += [_table(table) for table in findings.tables]
     parts += [f"- {note}" for note in findings.notes]
     return "\n\n".join(parts) + "\n"

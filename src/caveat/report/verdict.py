@@ -63,7 +63,7 @@ def next_step(found: Picks) -> Sentence:
             "check that the normalisation is in the model and that its classes are in the data's order; audit it again."
         ]
     if not found.ood:
-        return ["audit it again with OOD sets of the kind it will meet: ", Name("--ood NAME=SOURCE"), "."]
+        return ["audit it again with OOD sets of the kind it will meet: ", Name("--ood NAME=DATA"), "."]
     worst = _worst(found)
     if worst and worst.value > PASS_FAIR:
         better = _better(found)
@@ -75,7 +75,7 @@ def next_step(found: Picks) -> Sentence:
             ]
             return [*step, "not picked by; else keep such inputs away from the model."]
         return [
-            "keep such inputs away from the model, or train it with outliers (",
+            "keep such inputs away from the model, or train it with auxiliary OOD data (",
             Name("caveat list objectives"),
             ").",
         ]
@@ -231,7 +231,7 @@ def _about_mistakes(found: Picks) -> list[Sentence]:
     ranks = finder.auroc.value
     word = "well" if ranks >= RANKS_GOOD else "fairly well" if ranks >= RANKS_FAIR else "poorly"
     text: Sentence = [
-        "The model's own mistakes are detected ",
+        "Misclassified inputs are detected ",
         word,
         " by ",
         Name(finder.score),
@@ -247,7 +247,9 @@ def conformal(found: Picks) -> Sentence:
     """Conformal prediction in one sentence, about the kind with the smallest sets."""
     best = found.smallest_sets
     if best is None:
-        return ["No kind keeps its promise: its prediction sets hold the true class less often than they should."]
+        return [
+            "No kind of prediction set holds its guarantee: the sets hold the true class less often than they should."
+        ]
     test = next(item.name for item in found.record.sets if item.role == "test")
     text: Sentence = ["The prediction sets of ", Name(best.name), " may miss the true class for at most "]
     text += [Value(best.error), " of in-distribution inputs. They hold it for ", *estimate(best.coverage)]
