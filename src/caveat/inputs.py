@@ -158,9 +158,13 @@ def check_same_units(test: Opened, train: Opened | None) -> None:
 
 
 def remarks(sets: Mapping[str, Opened]) -> list[str]:
-    """What a person should know of the sets beside `test`: OOD inputs in other units are told apart by these alone."""
+    """What a person should know of the sets after a pass: what was left out, and OOD inputs in other units.
+
+    Those are told apart by their units alone.
+    """
     test = sets["test"]
-    return [
+    own = [text for one in sets.values() for text in getattr(one.batches, "remarks", ())]
+    return own + [
         f"The set {name} may be in other units: {text}. Then every score tells units apart, not contents"
         for name, one in sets.items()
         if not one.generated and (text := _other_units(test, one))

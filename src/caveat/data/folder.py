@@ -1,6 +1,8 @@
 """A folder of picture files, one subfolder a class."""
 
-from collections.abc import Iterable, Iterator
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -14,30 +16,35 @@ __all__ = ["SUFFIXES", "open_folder"]
 
 SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
 
+SYSTEM = {"__MACOSX", "@eaDir", "lost+found", "$RECYCLE.BIN", "System Volume Information"}
+"""Folders that systems leave behind: no classes."""
+
 
 def open_folder(path: Path, *, name: str, batch: int = 256, form: Form | None = None) -> Source:
     """A set of picture files: `path/CLASS/**/FILE`, or `path/FILE` for pictures of no class (label -1).
 
     Classes are numbered in the order of their names, pictures sorted by path within them. Hidden files and files that
-    are not pictures by their suffix are passed over. Pictures are decoded batch by batch.
+    are not pictures by their suffix are passed over (`Source.notes`). Pictures are decoded batch by batch.
 
     Raises
     ------
     DataError
-        If there is no such folder or picture, pictures lie both beside and in subfolders, or one is broken (then: when
-        it is read).
+        If there is no such folder or picture, pictures lie both beside and in subfolders, a folder cannot be read, is a
+        link to the set itself or has a name that is not UTF-8.
     """
     if not path.is_dir():
         raise DataError(f"{name}: there is no folder {path}")
-    flat = _pictures(path, "*")
-    folders = sorted(entry for entry in path.iterdir() if entry.is_dir() and not entry.name.startswith("."))
-    inside = [(file, label) for label, folder in enumerate(folders) for file in _pictures(folder, "**/*")]
+    skipped: Counter[str] = Counter()
+    flat = _pictures(path, name, skipped, deep=False)
+    folders = [entry for entry in sorted(path.iterdir()) if _is_class(entry, path, name)]
+    inside = [(file, label) for label, folder in enumerate(folders) for file in _pictures(folder, name, skipped)]
     if flat and inside:
         raise DataError(f"{name}: pictures both in {path} itself and in subfolders: expected one or the other")
     if not flat and not inside:
         raise DataError(f"{name}: no pictures ({', '.join(SUFFIXES)}) in {path}")
     files = flat or [file for file, _ in inside]
     labels = [label for _, label in inside] or [-1] * len(flat)
+    used = set(labels)
 
     def fetch(chunks: Iterable[Indices]) -> Iterator[tuple[list[int], list[Path]]]:
         for chunk in chunks:
@@ -52,17 +59,46 @@ def open_folder(path: Path, *, name: str, batch: int = 256, form: Form | None = 
         batch=batch,
         form=form or Form(),
         place=lambda index: str(files[index].relative_to(path)),
+        notes=_notes(name, skipped, [folder.name for k, folder in enumerate(folders) if inside and k not in used]),
     )
 
 
-def _pictures(folder: Path, pattern: str) -> list[Path]:
-    return sorted(
-        file
-        for file in folder.glob(pattern)
-        if file.suffix.lower() in SUFFIXES and file.is_file() and not _hidden(file.relative_to(folder))
-    )
+def _is_class(entry: Path, root: Path, name: str) -> bool:
+    """Whether an entry of the set's folder is a class; refuse one that cannot be right."""
+    if not entry.is_dir() or entry.name.startswith(".") or entry.name in SYSTEM:
+        return False
+    if root.resolve().is_relative_to(entry.resolve()):
+        raise DataError(f"{name}: {entry} is a link to the set itself: remove it")
+    try:
+        entry.name.encode()
+    except UnicodeEncodeError:
+        raise DataError(f"{name}: the name of the folder {entry!a} is not UTF-8: rename it") from None
+    return True
 
 
-def _hidden(path: Path) -> bool:
-    """Whether a file or a folder on the way to it is hidden: thumbnails and checkpoints of other programs."""
-    return any(part.startswith(".") for part in path.parts)
+def _pictures(folder: Path, name: str, skipped: Counter[str], *, deep: bool = True) -> list[Path]:
+    """The picture files of a folder; the suffixes of what else is there are counted."""
+
+    def refuse(error: OSError) -> None:
+        raise DataError(f"{name}: cannot read {error.filename} ({error.strerror})") from None
+
+    found: list[Path] = []
+    for place, folders, files in os.walk(folder, onerror=refuse):
+        folders[:] = [entry for entry in folders if deep and not entry.startswith(".")]
+        for file in (Path(place) / entry for entry in files if not entry.startswith(".")):
+            if file.suffix.lower() in SUFFIXES:
+                found.append(file)
+            else:
+                skipped[file.suffix.lower() or "no suffix"] += 1
+    return sorted(file for file in found if file.is_file())
+
+
+def _notes(name: str, skipped: Counter[str], empty: Sequence[str]) -> tuple[str, ...]:
+    """What was passed over, and what may be no class."""
+    notes: list[str] = []
+    if skipped:
+        kinds = ", ".join(f"{count} {suffix}" for suffix, count in skipped.most_common(5))
+        notes.append(f"{name}: {skipped.total()} files are no pictures that are read, by their suffix: {kinds}")
+    if empty:
+        notes.append(f"{name}: empty folders count as classes, and shift the labels after them: {', '.join(empty[:5])}")
+    return tuple(notes)

@@ -52,6 +52,8 @@ def decode(data: bytes | Path, *, place: str) -> Picture:
         with Image.open(io.BytesIO(data) if isinstance(data, bytes) else data, formats=FORMATS) as image:
             if image.width * image.height > MOST_PIXELS:
                 raise DataError(f"{place}: {image.width}x{image.height} pixels, at most {MOST_PIXELS:,} are read")
+            if any(";16" in str(tile) for tile in image.tile):  # Pillow would cut them to 8 without a word
+                raise DataError(f"{place}: 16 bits a channel: expected 8; convert the picture")
             image.load()
             upright = ImageOps.exif_transpose(image) if "exif" in image.info else image
             if upright.mode not in _GREY + _COLOUR:
@@ -65,28 +67,38 @@ def decode(data: bytes | Path, *, place: str) -> Picture:
 
 
 def decode_batch(
-    data: Sequence[bytes | Path], *, places: Sequence[str], form: Form, shape: tuple[int, int, int] | None
+    data: Sequence[bytes | Path],
+    *,
+    name: str,
+    places: Sequence[str],
+    form: Form,
+    shape: tuple[int, int, int] | None,
+    failed: dict[str, str],
 ) -> Images:
-    """Pictures as one batch in [0, 1].
+    """Pictures as one batch in [0, 1], each brought to its size before the next is decoded.
 
     `shape` is what the set's first picture gave (None: this is the first). Grey pictures join coloured ones; anything
-    else that differs must be made equal by `form`.
+    else that differs must be made equal by `form`. A picture that cannot be decoded is NaN, and `failed` says why.
 
     Raises
     ------
     DataError
-        If a picture cannot be decoded, or differs in size or channels from the first one.
+        If a picture differs in size or channels from the first one, or the first one cannot be decoded.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
-        pictures = [decode(item, place=place) for item, place in zip(data, places, strict=True)]
-    if len({picture.shape for picture in pictures}) == 1:
-        batch = _formed(torch.stack(pictures), form, shape)
-        _check(batch, shape, places[0])
-        return batch
-    parts = [_formed(picture[None], form, shape) for picture in pictures]
-    for part, place in zip(parts, places, strict=True):
-        _check(part, shape or tuple(parts[0].shape[1:]), place)
+    parts: list[Images] = []
+    for item, place in zip(data, places, strict=True):
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("error", Image.DecompressionBombWarning)
+                picture = decode(item, place=f"{name}: {place}")
+        except DataError as error:
+            if shape is None:
+                raise
+            failed[place] = str(error).removeprefix(f"{name}: {place}: ")
+            parts.append(torch.full((1, *shape), torch.nan))
+            continue
+        parts.append(_formed(picture[None], form, shape))
+        _check(parts[-1], shape or tuple(parts[0].shape[1:]), f"{name}: {place}")
     return torch.cat(parts)
 
 

@@ -1,7 +1,7 @@
 """A set of pictures that can be gone through again and again."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
 import torch
@@ -26,7 +26,8 @@ class Source:
     """A set of pictures in a fixed order.
 
     Going through it gives `(inputs (n, ch, h, w) float32 in [0, 1], labels (n,) int64)`, `batch` at a time; nothing but
-    one batch is kept, however large the set. Pictures of no known class have the label -1.
+    one batch is kept, however large the set. Pictures of no known class have the label -1. A picture that cannot be
+    read is passed over, and `remarks` says so after the pass.
     """
 
     name: str
@@ -40,14 +41,45 @@ class Source:
     read: Reader
     generated: bool = False
     """Noise and the like: not found in the world, and easy to tell from it."""
+    place: Callable[[int], str] = str
+    """Where the picture of a position is, for people: its file."""
+    failed: Mapping[str, str] = field(default_factory=dict[str, str])
+    """By place, why a picture could not be read; `read` gives NaN for it and notes it here."""
+    notes: tuple[str, ...] = ()
+    """What a person should know of the set from the start."""
+    passed_over: set[int] = field(default_factory=set[int])
+    """Positions of pictures that could not be read, as far as they were looked at."""
 
     def __len__(self) -> int:
-        return len(self.labels)
+        return len(self.labels) - len(self.passed_over)
 
     def __iter__(self) -> Iterator[tuple[Images, Labels]]:
-        chunks = torch.arange(len(self)).split(self.batch)
+        for chunk, images in self.chunks():
+            readable = torch.tensor([position not in self.passed_over for position in chunk.tolist()])
+            if readable.all():
+                yield images, self.labels[chunk]
+            elif readable.any():
+                yield images[readable], self.labels[chunk][readable]
+
+    def chunks(self) -> Iterator[tuple[Indices, Images]]:
+        """Every batch of positions and pictures; one that cannot be read is NaN."""
+        chunks = torch.arange(len(self.labels)).split(self.batch)
         for chunk, images in zip(chunks, self.read(chunks), strict=True):
-            yield images, self.labels[chunk]
+            if self.failed:  # else none is NaN, and nothing need be looked at
+                self.passed_over.update(chunk[images.isnan().flatten(1).any(dim=1)].tolist())
+            yield chunk, images
+
+    @property
+    def remarks(self) -> list[str]:
+        """What a person should know of the set, after a pass."""
+        if not self.passed_over:
+            return list(self.notes)
+        first = self.place(min(self.passed_over))
+        return [
+            *self.notes,
+            f"{self.name}: {len(self.passed_over)} of {len(self.labels)} pictures could not be read and were left out, "
+            f"such as {first} ({self.failed.get(first, 'broken')})",
+        ]
 
     def take(self, indices: Sequence[int] | Indices) -> tuple[Images, Labels]:
         """Give the pictures at `indices`, in that order, without decoding the others.
@@ -55,7 +87,7 @@ class Source:
         Raises
         ------
         DataError
-            If a position is not in the set.
+            If a position is not in the set, or its picture cannot be read.
         """
         wanted = torch.as_tensor(indices, dtype=torch.int64)
         wrong = wanted[(wanted < 0) | (wanted >= len(self))]
@@ -63,7 +95,13 @@ class Source:
             raise DataError(f"{self.name}: indices must be in 0..{len(self) - 1}, got {int(wrong[0])}")
         if not len(wanted):
             return torch.empty(0, *self.shape, dtype=torch.float32), self.labels[wanted]
-        return torch.cat(list(self.read(wanted.split(self.batch)))), self.labels[wanted]
+        if self.passed_over:  # positions count what a pass gives
+            wanted = torch.tensor([p for p in range(len(self.labels)) if p not in self.passed_over])[wanted]
+        images = torch.cat(list(self.read(wanted.split(self.batch))))
+        if self.failed and images.isnan().any():
+            place = self.place(int(wanted[images.isnan().flatten(1).any(dim=1)][0]))
+            raise DataError(f"{self.name}: {place}: not a readable picture ({self.failed.get(place, 'broken')})")
+        return images, self.labels[wanted]
 
 
 def subset(source: Source, indices: Indices) -> Source:
@@ -80,7 +118,10 @@ def subset(source: Source, indices: Indices) -> Source:
     def read(chunks: Iterable[Indices]) -> Iterator[Images]:
         return source.read(indices[chunk] for chunk in chunks)
 
-    return replace(source, labels=source.labels[indices], read=read)
+    def place(position: int) -> str:
+        return source.place(int(indices[position]))
+
+    return replace(source, labels=source.labels[indices], read=read, place=place, passed_over=set())
 
 
 def mapped(source: Source, change: Callable[[Images], Images]) -> Source:
@@ -90,4 +131,4 @@ def mapped(source: Source, change: Callable[[Images], Images]) -> Source:
         return map(change, source.read(chunks))
 
     _, channels, height, width = change(torch.zeros(1, *source.shape, dtype=torch.float32)).shape
-    return replace(source, shape=(channels, height, width), read=read)
+    return replace(source, shape=(channels, height, width), read=read, passed_over=set())

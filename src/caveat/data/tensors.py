@@ -63,11 +63,19 @@ def in_memory(source: Source) -> Source:
 
 
 def pixels(source: Source) -> Pixels:
-    """All pictures of a set in one tensor: bytes if they are whole 255ths, else float32."""
+    """All pictures of a set in one tensor: bytes if they are whole 255ths, else float32.
+
+    Raises
+    ------
+    DataError
+        If a picture cannot be read.
+    """
     parts: list[Pixels] = []
     for inputs, _ in source:
         as_bytes = (inputs * 255).round_().to(torch.uint8)
         parts.append(as_bytes if torch.equal(unit(as_bytes), inputs) else inputs)
+    if source.passed_over:
+        raise DataError(f"{source.remarks[-1]}; mend or remove them: the set is held in memory, picture by label")
     if all(part.dtype == torch.uint8 for part in parts):
         return torch.cat(parts)
     return torch.cat([unit(part) for part in parts])

@@ -48,9 +48,9 @@ def run(
     writer: pq.ParquetWriter | None = None
     counts, start, example = [0, 0, 0], 0, ""
     with replacing(output) as temporary:
-        for inputs, _ in source:
+        for positions, inputs in source.chunks():
             verdict = network(inputs)
-            table = _table(verdict, start)
+            table = _table(verdict, start, None if source.place is str else list(map(source.place, positions.tolist())))
             writer = writer or pq.ParquetWriter(temporary, table.schema)
             writer.write_table(table)
             for reason in verdict.reason.tolist():
@@ -65,10 +65,12 @@ def run(
         f"{start} inputs: {counts[0]} answered ({counts[0] / max(1, start):.1%}), {counts[1]} refused, "
         f"{counts[2]} invalid. {example}"
     )
+    for remark in source.remarks:
+        echo(remark)
     echo(f"Verdicts are in {output}; another threshold: caveat guard tune {guard} --keep 0.99")
 
 
-def _table(verdict: "Verdict", start: int) -> "pa.Table":
+def _table(verdict: "Verdict", start: int, files: list[str] | None) -> "pa.Table":
     """The verdicts as rows, the first of them numbered `start`."""
     import pyarrow as pa
 
@@ -77,6 +79,7 @@ def _table(verdict: "Verdict", start: int) -> "pa.Table":
     return pa.table(
         {
             "index": pa.array(range(start, start + len(verdict)), pa.int64()),
+            "file": pa.array([None] * len(verdict) if files is None else files, pa.string()),
             "label": pa.array([None if i < 0 else i for i in verdict.label.tolist()], pa.int64()),
             "accepted": pa.array(verdict.accepted.tolist()),
             "predicted": pa.array(verdict.predicted.tolist(), pa.int64()),
