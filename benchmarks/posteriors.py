@@ -40,7 +40,7 @@ def in_turns(repeats: int, actions: dict[str, Callable[[], object]]) -> dict[str
     return {name: statistics.median(values) for name, values in seconds.items()}
 
 
-def rival_swag(model: nn.Module) -> Callable[[], object] | None:
+def torch_uncertainty_swag(model: nn.Module) -> Callable[[], object] | None:
     """One update of torch-uncertainty's SWAG, statistics only: its package wants lightning, its file does not."""
     folder = REFERENCES / "torch_uncertainty"
     if not folder.is_dir():
@@ -72,11 +72,11 @@ def tracking(model: nn.Module, shape: tuple[int, ...], repeats: int) -> dict[str
 
     actions: dict[str, Callable[[], object]] = {"plain": step}
     actions |= {name: tracked(tracker) for name, tracker in watching.items()}
-    if rival := rival_swag(model):
+    if their_update := torch_uncertainty_swag(model):
 
         def theirs() -> None:
             step()
-            rival()
+            their_update()
 
         actions["torch_uncertainty_swag_step"] = theirs
     seconds = in_turns(repeats, actions)

@@ -121,8 +121,8 @@ def observe(
     ModelError
         If the model is in training mode, gives no logits, gives NaN, or (with `features`) has no head.
 
-    The model is left as it was: no hook stays, no mode or gradient changes. If it is many networks
-    (`posteriors.Predictive`), their draws are kept too.
+    The model is left as it was: no hook stays, no mode or gradient changes. Of an ensemble or another
+    posterior (`posteriors.Predictive`) the logits of each sample are stored, too.
     """
     evaluation.check(model)
     sink = storage.File(Path(path)) if path is not None else storage.Memory()
@@ -192,10 +192,11 @@ def glance(
 def _many(
     model: Drawing, inputs: Tensor, probes: Mapping[str, Probe], where: str
 ) -> tuple[Tensor, None, dict[str, Tensor]]:
-    """The same of a model that is many networks: their mean, and what each of them says."""
+    """The same of an ensemble or another posterior: the mean, and the logits of each sample."""
     if probes:
         raise ModelError(
-            f"model: it is many networks; {', '.join(probes)} needs one: observe its `model`, or use scores from draws"
+            "model: it is an ensemble or another posterior; "
+            f"{', '.join(probes)} needs one: observe its `model`, or use scores from draws"
         )
     with evaluation.without_gradients():
         draws = wide(_answered(model.draws, inputs, where))

@@ -42,7 +42,7 @@ Score: TypeAlias = Float[Tensor, " n"]
 Mask: TypeAlias = Bool[Tensor, " n"]
 LogitsMap: TypeAlias = Float[Tensor, "n c *pixels"]
 Draws: TypeAlias = Float[Tensor, "s n c *pixels"]
-"""Logits of many networks for the same inputs."""
+"""Logits of ensemble members or posterior samples for the same inputs."""
 ScoreMap: TypeAlias = Float[Tensor, "n *pixels"]
 
 Head: TypeAlias = tuple[Float[Tensor, "c d"], Float[Tensor, " c"]]
@@ -61,7 +61,7 @@ class Batches(Protocol):
 
 @runtime_checkable
 class Drawing(Protocol):
-    """A model that is many networks: it tells what each of them answers."""
+    """An ensemble or another posterior as one model: it gives the logits of each sample, too."""
 
     def draws(self, inputs: Tensor) -> Draws:
         """The logits of every network; the model's own are the log of their mean probabilities."""

@@ -1,4 +1,4 @@
-"""Many networks from the command line: trained, tracked, audited."""
+"""Posteriors from the command line: trained, tracked, audited."""
 
 import json
 from collections.abc import Callable

@@ -21,11 +21,11 @@ OTHERS = ("logits", "labels", "features", "draws")
 
 
 def observed(path: str | Path) -> Observed:
-    """Read an npz file of what a network said.
+    """Read an npz file of the outputs of a network.
 
     ====================  ============================================================================================
     `logits`, `labels`    of held-out in-distribution data: (n, c) and (n,)
-    `draws`               instead of logits, those of several networks: (s, n, c); their probabilities are averaged
+    `draws`               instead of logits, of an ensemble or posterior: (s, n, c); their probabilities are averaged
     `features`            input of the last linear layer (n, d), and its `weight` (c, d) and `bias` (c,)
     `classes`             names of the classes (c,)
     `train/logits` ...    training data: logits, labels, features

@@ -1,4 +1,4 @@
-"""What many networks say together: where their uncertainty comes from, whether they agree, what another one buys."""
+"""Ensembles and posterior samples: aleatoric and epistemic uncertainty, agreement, and figures by number of samples."""
 
 import math
 from collections.abc import Mapping
