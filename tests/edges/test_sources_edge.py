@@ -93,8 +93,8 @@ def test_verdicts_name_their_files(folder, tmp_path, monkeypatch):
     assert found.exit_code == 0, found.output
     rows = pq.read_table("v.parquet").to_pylist()
     assert [row["file"] for row in rows[6:9]] == ["dark/06.png", "dark/07.png", "dark/08.png"]
-    assert [row["reason"] for row in rows].count("invalid") == 1
-    assert rows[7]["reason"] == "invalid"
+    assert [row["reason"] for row in rows].count("invalid input") == 1
+    assert rows[7]["reason"] == "invalid input"
     assert "1 files are no pictures that are read, by their suffix: 1 .tif" in " ".join(found.output.split())
 
 

@@ -65,8 +65,8 @@ def run(
         f"{start} inputs: {counts[0]} answered ({counts[0] / max(1, start):.1%}), {counts[1]} refused, "
         f"{counts[2]} invalid. {example}"
     )
-    for remark in source.remarks:
-        echo(remark)
+    for note in source.notes:
+        echo(note)
     echo(f"Verdicts are in {output}; another threshold: caveat guard tune {guard} --keep 0.99")
 
 
