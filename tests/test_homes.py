@@ -27,7 +27,10 @@ HOMES: dict[str, tuple[str, tuple[str, ...]]] = {
         r"\.write_(text|bytes)\(|open\([^)]*[\"'][wax]b?[\"']",
         ("files.py", "storage.py", "studies/kit/toy_scenes.py"),  # the second streams into `replacing`, the third plays
     ),
-    "unnamed files": (r"NamedTemporaryFile|mkstemp|TemporaryFile", ("storage.py",)),  # parts that are joined at the end
+    "unnamed files": (
+        r"NamedTemporaryFile|mkstemp|TemporaryFile",
+        ("cli/checks.py", "storage.py"),
+    ),  # one that tries a folder; parts to be joined
     "suggesting a name": (r"get_close_matches|SequenceMatcher", ("errors.py",)),
     "base64 of a picture": (r"b64encode\(", ("records/pictures.py", "report/assets.py")),  # there of a hash
     "date of making": (r"datetime\.now|utcnow|date\.today", ("records/base.py",)),
