@@ -235,7 +235,7 @@ def test_from_an_audit_to_a_guard_to_verdicts(place, capsys, monkeypatch):
     accepted = sum(table["accepted"])
     assert 0.8 < accepted / 240 < 1
     assert all((label is None) == (not ok) for label, ok in zip(table["label"], table["accepted"], strict=True))
-    assert f"{accepted} answered" in out
+    assert f"{accepted} accepted" in out
     code, out, _ = run("guard", "tune", "guard", "--keep", "0.5", capsys=capsys, monkeypatch=monkeypatch)
     assert code == 0
     run(*score, "--model", "nets:linear", capsys=capsys, monkeypatch=monkeypatch)

@@ -62,7 +62,7 @@ def run(
         if writer is not None:
             writer.close()
     echo(
-        f"{start} inputs: {counts[0]} answered ({counts[0] / max(1, start):.1%}), {counts[1]} refused, "
+        f"{start} inputs: {counts[0]} accepted ({counts[0] / max(1, start):.1%}), {counts[1]} abstained, "
         f"{counts[2]} invalid. {example}"
     )
     for note in source.notes:
