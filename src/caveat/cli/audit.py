@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from caveat.records.record import Record
 
 NAME = "audit"
-DATA = "mnist, cifar10:test+grey+28x28, folder:path, parquet:path, npz:path, hf:org/name:split, noise:uniform, ..."
+DATA = "mnist, cifar10:test+grey+28x28, folder:path, parquet:path, npz:path, hf:org/name:split, ..."
 OF_ARRAYS = {
     "logits",
     "output",
@@ -35,8 +35,8 @@ OWN = ("report.html", "record.json")
 def run(
     model: str | None = typer.Option(
         None,
-        help="The classifier: package.module:callable (called without arguments, returns an nn.Module in evaluation "
-        "mode or not), or hf:name for an image classifier of transformers.",
+        help="The classifier: package.module:callable (returns an nn.Module), or "
+        "hf:name for an image classifier of transformers.",
     ),
     test: str | None = typer.Option(
         None, metavar="DATA", help=f"Labelled in-distribution (ID) data the model was not trained on: {DATA}"
