@@ -12,6 +12,7 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache, partial
+from zlib import crc32
 
 import torch
 from rich.console import Console
@@ -144,7 +145,8 @@ def simulate(
     runs: int,
 ) -> Iterator[Cell]:
     """One cell for each interval that `draw` makes of a data set."""
-    drawn = [draw(torch.Generator().manual_seed(1000 + run)) for run in range(runs)]
+    first = crc32(f"{where}, {n}".encode())  # no two kinds of data share their random numbers
+    drawn = [draw(torch.Generator().manual_seed(first + run)) for run in range(runs)]
     for what, truth in truths.items():
         given = [found for one in drawn if (found := one[what]) is not None]
         held = sum(found.low <= truth <= found.high for found in given)
