@@ -89,7 +89,7 @@ WAYS: list[tuple[str, dict[str, str], dict[str, list[str]]]] = [
             "--calibration-share": SHARE, "--replicas": POSITIVE, "--seed": INTEGER, "--batch": POSITIVE,
             "--fail-if": [
                 "", "ece", "ece>", "ecee>0.1", "ece>5", "ece>nan", "auroc[near]<85%", "auroc<0.5", "accepted[near]>0.3",
-                "aurc[nosuch]>0.1", "ece[nosuch]>0.1", "nll>5%", "[bold]>0.1",
+                "aurc[nosuch]>0.1", "coverage>0.1", "coverage[lca]<0.9", "ece[nosuch]>0.1", "nll>5%", "[bold]>0.1",
             ],
             "--junit": ["junit.xml", "junit.txt", "folder"],
         },

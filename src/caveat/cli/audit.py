@@ -255,6 +255,8 @@ def _check_names(
                 f"--fail-if: {condition.text!r} is about an OOD set, but there is none; give it with --ood "
                 f"{condition.inside.partition(',')[0] or 'NAME'}=DATA"
             )
+        if gate.METRICS[condition.metric].inside == "conformal":
+            known_name(f"--fail-if: {condition.metric}[kind]", condition.inside, calibrations.CONFORMAL)
     gate.validate(
         fail_if,
         ood=names["--ood"],
