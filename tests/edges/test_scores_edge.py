@@ -1,10 +1,12 @@
 """Scores where numbers are few, tie, or are zero by algebra: right, or refused in a sentence."""
 
+import numpy as np
 import pytest
 import torch
 
 import caveat
 from caveat import scores
+from caveat.audits import audit_arrays
 from caveat.errors import DataError, OptionError
 
 GENERATOR = torch.Generator().manual_seed(0)
@@ -58,3 +60,15 @@ def test_a_score_that_overflows_is_left_out_with_a_sentence():
     assert "gaussian_mixture" not in names
     with pytest.raises(OptionError, match="gaussian_mixture gives NaN"):
         caveat.audit(network, test, scores=["gaussian_mixture"], replicas=2)
+
+
+@pytest.mark.parametrize("scale", [1e20, 1e100])
+def test_logits_of_a_diverged_network_are_audited_without_what_cannot_be_fitted(scale, tmp_path):
+    """One calibration divided by zero, another never ended."""
+    generator = np.random.default_rng(0)
+    labels = generator.integers(0, 5, 400)
+    np.savez(tmp_path / "l.npz", logits=generator.normal(size=(400, 5)) * scale, labels=labels)
+    record = audit_arrays(tmp_path / "l.npz", replicas=2)
+    assert {"none", "temperature"} <= {one.name for one in record.calibrations}
+    for name in ("vector", "matrix", "dirichlet"):
+        assert any(name in note and "the network diverged" in note for note in record.notes)

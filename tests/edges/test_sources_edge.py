@@ -15,9 +15,10 @@ from typer.testing import CliRunner
 
 import caveat
 from caveat import data
+from caveat.audits import audit_arrays
 from caveat.cli.main import app
 from caveat.data import shuffled
-from caveat.errors import DataError
+from caveat.errors import DataError, OptionError
 
 
 class Means(nn.Module):
@@ -128,3 +129,13 @@ def test_sixteen_bits_of_colour_are_refused(folder):
     source = data.load(f"folder:{folder}+grey")
     assert sum(len(labels) for _, labels in source) == 59
     assert "16 bits a channel" in source.remarks[0]
+
+
+@pytest.mark.parametrize("name", ["correct", "wrong", "test", ""])
+def test_sets_in_a_file_of_arrays_may_not_take_the_names_of_the_record(name, tmp_path):
+    """Their numbers stood in for the record's own."""
+    generator = np.random.default_rng(0)
+    logits, labels = generator.normal(size=(400, 5)), generator.integers(0, 5, 400)
+    np.savez(tmp_path / "l.npz", **{"logits": logits, "labels": labels, f"{name}/logits": logits})
+    with pytest.raises((OptionError, DataError), match="name"):
+        audit_arrays(tmp_path / "l.npz", replicas=2)

@@ -46,6 +46,8 @@ def observed(path: str | Path) -> Observed:
     groups: dict[str, dict[str, np.ndarray]] = {}
     for name, array in arrays.items():
         group, slash, key = name.rpartition("/")
+        if slash and not group:
+            raise DataError(f"--logits: {path} holds an array {name!r} of a set without a name: give it one")
         try:
             known_name("--logits", key, OTHERS if slash else KNOWN)
         except ValueError as error:

@@ -216,6 +216,7 @@ def audit_arrays(
     started = time.perf_counter()
     observed = arrays.observed(path)
     drawn = DRAWS in observed.known.probed
+    _check_names(observed.ood, {})
     options = _options(
         scores, calibrations, draws=drawn, head=None, calibration_share=calibration_share, replicas=replicas, seed=seed
     )
@@ -260,7 +261,7 @@ def _options(
     return Options(tuple(names), tuple(fits), head, calibration_share, replicas, seed, explicit)
 
 
-def _check_names(ood: Mapping[str, Batches], unlabelled: Mapping[str, Batches]) -> None:
+def _check_names(ood: Mapping[str, object], unlabelled: Mapping[str, object]) -> None:
     if reserved := RESERVED & {*ood, *unlabelled}:
         raise OptionError(f"ood: the name {reserved.pop()!r} is taken; choose another")
     if twice := set(ood) & set(unlabelled):

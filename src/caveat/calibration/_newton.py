@@ -57,6 +57,8 @@ def minimise(
             current + 1e-4 * size * slope + rounding
         ):
             size /= 2
+            if size < 1e-12:  # the direction is rounding: there is no lower place that can be seen
+                return parameters
         parameters, logits, current, before = parameters + size * step, logits + size * moved, proposed, length
     return parameters
 
@@ -87,7 +89,10 @@ def _conjugate_gradients(
         if length <= tolerance**2:
             break
         image = product(direction)
-        size = length / float((direction * image).sum())
+        bend = float((direction * image).sum())
+        if bend <= 0:  # rounding: the Hessian is positive
+            break
+        size = length / bend
         solution, left = solution + size * direction, left - size * image
         scaled = left / diagonal
         before, length = length, float((left * scaled).sum())

@@ -23,6 +23,8 @@ _NONE = (math.inf, math.inf)
 """Strengths of temperature scaling itself."""
 _LOOSE, _TIGHT = 1e-4, 1e-11
 """Lengths of the scaled gradient; the value is off by about half their square."""
+LARGEST = 1e6
+"""Beyond it sums of probabilities times logits are rounding, and Newton's method finds no way down."""
 _FOLDS = 5
 _ERRORS = 2.0
 """Standard errors by which a weaker regularisation must win: with one, chance cost 8 % of the NLL in one of 20 draws of
@@ -44,11 +46,16 @@ def fit(family: Family, rows: Tensor, labels: Tensor, *, strengths: tuple[float,
     Raises
     ------
     DataError
-        If there is one sample only, so that none can be held out.
+        If there is one sample only, so that none can be held out, or a logit is beyond a million.
     OptionError
         If a strength is not positive.
     """
     rows = rows.double()
+    if float(rows.abs().max()) > LARGEST:
+        raise DataError(
+            f"logits: expected at most {LARGEST:g} in size, got {float(rows.abs().max()):.3g}: the network diverged; "
+            "temperature scaling takes logits of any size"
+        )
     if strengths is None:
         strengths = _cross_validated(family, rows, labels, seed)
     elif not all(s > 0 for s in strengths):
