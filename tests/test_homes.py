@@ -16,7 +16,7 @@ HOMES: dict[str, tuple[str, tuple[str, ...]]] = {
     "parsing JSON": (r"json\.loads?\(|JSONDecodeError", ("files.py",)),
     "temporary names": (
         r"\.tmp\b",
-        ("files.py", "guard/artefact.py"),
+        ("files.py",),
     ),  # a guard's folder may hold some of a killed run
     "renaming into place": (
         r"os\.(replace|rename)\(|\b(temporary|path|file|output)\.(replace|rename)\(",
@@ -40,7 +40,7 @@ HOMES: dict[str, tuple[str, tuple[str, ...]]] = {
     "modes": (
         r"\.training\b(?! import)(?!\.)|_DropoutNd",
         # a wrapper's own mode; what is random in training, layer by layer; batch norm alone
-        ("evaluation.py", "posteriors/network.py", "posteriors/masks.py", "posteriors/renew.py"),
+        ("attacks/masking.py", "evaluation.py", "posteriors/network.py", "posteriors/masks.py", "posteriors/renew.py"),
     ),
     "whether a norm has statistics": (r"running_mean\b.*\bis None", ("evaluation.py",)),
     "hooks of torch": (r"_forward_(pre_)?hooks", ("evaluation.py",)),

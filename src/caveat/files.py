@@ -3,8 +3,11 @@
 Tensors are read and written by `caveat.tensors`, which stands on this; here is no torch.
 """
 
+import glob
 import json
 import os
+import platform
+import zlib
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -12,8 +15,15 @@ from typing import Any
 
 from caveat.errors import CaveatError, DataError
 
+try:
+    import fcntl
+except ImportError:  # Windows has none
+    fcntl = None
+
 __all__ = [
     "MOST",
+    "TEMPORARY",
+    "alone",
     "parse_json",
     "read_bytes",
     "read_json",
@@ -26,6 +36,8 @@ __all__ = [
 
 MOST = 1 << 26
 """Bytes of JSON that are read unless told otherwise: 64 MiB, several times the largest record."""
+TEMPORARY = r"\.{name}\.[0-9a-f]{{8}}\.\d+\.tmp"
+"""Pattern of the temporary file beside a file whose name `{name}` matches: machine and process."""
 NESTED = 100
 """Levels of lists and objects in JSON that are followed."""
 
@@ -53,9 +65,10 @@ def replacing(path: Path) -> Generator[Path]:
     CaveatError
         If the file cannot be written.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{_machine()}.{os.getpid()}.tmp")
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
+        _sweep(path.with_name(glob.escape(path.name)))
         try:
             yield temporary
             if temporary.exists():
@@ -66,6 +79,40 @@ def replacing(path: Path) -> Generator[Path]:
         finally:
             with suppress(OSError):
                 temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def alone(folder: Path) -> Generator[None]:
+    """Within, no other process that asks writes to `folder`, which is made; a process that dies lets go of it.
+
+    Temporary files that processes left there when they were killed are removed first.
+
+    Raises
+    ------
+    CaveatError
+        If another process writes there now, or the folder cannot be made.
+    """
+    there = folder.exists()
+    with writing(folder / "lock"):
+        folder.mkdir(parents=True, exist_ok=True)
+        opened = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            if fcntl is not None:
+                fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise CaveatError(
+                f"output: another process of Caveat is writing to {folder}: wait for it, or name another folder"
+            ) from None
+        except OSError:  # a file system without locks: what was written is checked by its hashes in any case
+            pass
+        for place in (folder, *(path for path in folder.rglob("*") if path.is_dir())):
+            _sweep(place / "*")
+        yield
+    finally:
+        os.close(opened)
+        if not there and not any(folder.iterdir()):  # refused before anything was written
+            folder.rmdir()
 
 
 @contextmanager
@@ -85,6 +132,23 @@ def writing(path: Path) -> Generator[None]:
         raise CaveatError(
             f"output: cannot write {path} ({reason(error)}): make room there, or name another place"
         ) from error
+
+
+def _machine() -> str:
+    """Eight digits for the name of this machine: folders may be shared, and process numbers are its own."""
+    return f"{zlib.crc32(platform.node().encode()):08x}"
+
+
+def _sweep(pattern: Path) -> None:
+    """Remove temporary files of names like that whose process, on this machine, is no more: it was killed."""
+    for left in pattern.parent.glob(f".{pattern.name}.{_machine()}.*.tmp"):
+        number = left.name.split(".")[-2]
+        try:
+            os.kill(int(number), 0)
+        except ProcessLookupError:
+            left.unlink(missing_ok=True)
+        except (OSError, ValueError):  # of another user, or no name of ours
+            continue
 
 
 def _concerns(error: OSError, path: Path) -> bool:

@@ -129,7 +129,7 @@ def test_caveat_fit_against_a_set_of_the_audit(model, generator, tmp_path, monke
     run("audit", "--model", "netfile:net", "--test", "npz:known.npz", "--ood", "turned=quarter-turned",
         "--score", "msp", "-o", "out", "--replicas", "5")  # fmt: skip
     out, _ = run("guard", "fit", "out", "--score", "msp", "--against", "turned", "-o", "guarded")
-    assert "refuses" in " ".join(out.split())
+    assert "rejects" in " ".join(out.split())
     assert artefact.manifest("guarded").operating.kind == "against"
     _, err = run("guard", "fit", "out", "--score", "msp", "--against", "other", "-o", "guarded2")
     assert "against: this audit saw no set 'other'; it saw turned" in " ".join(err.split())

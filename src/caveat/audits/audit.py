@@ -131,7 +131,7 @@ def audit(  # noqa: PLR0913  # the signature is the configuration
     _check_shapes(sets)
     check_same_classes(sets["test"], sets.get("train"))
     check_same_units(sets["test"], sets.get("train"))
-    keep = None if folder is None else folder / "observations"
+    keep, named = None if folder is None else folder / "observations", ""
     if keep is not None:
         cache.begin(keep)
     seen, seconds = _observed(model, sets, planned, keep, say)
@@ -144,9 +144,10 @@ def audit(  # noqa: PLR0913  # the signature is the configuration
             "posterior": model.description if isinstance(model, Predictive) else None,
             "probes": {name: fitted.arrays(probe)[1] for name, probe in planned.probes.items()},
         }  # fmt: skip
-        cache.finish(model, planned.head, keep, sets, about)
+        named = cache.finish(model, planned.head, keep, sets, about)
     observed = _together(model, sets, seen, planned, classes, {"ood": list(ood), "unlabelled": list(unlabelled)})
     judged = assess(observed, replace(options, scores=planned.names), seconds=seconds, say=say)
+    judged = judged.model_copy(update={"observations": named})
     judged.warnings.extend(remarks(sets))
     if isinstance(model, Predictive):
         judged.warnings.extend(_of_posterior(model, test, seen["test"]))
@@ -215,8 +216,8 @@ def audit_arrays(
     """
     started = time.perf_counter()
     observed = arrays.observed(path)
-    drawn = DRAWS in observed.known.probed
     _check_names(observed.ood, {})
+    drawn = DRAWS in observed.known.probed
     options = _options(
         scores, calibrations, draws=drawn, head=None, calibration_share=calibration_share, replicas=replicas, seed=seed
     )

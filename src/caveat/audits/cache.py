@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from caveat import __version__, heads, observations
 from caveat.audits.assess import split
 from caveat.errors import DataError, OptionError
-from caveat.files import read_json, write_atomically
+from caveat.files import parse_json, read_json, write_atomically
 from caveat.inputs import check, fingerprints
 from caveat.observations import Observations
 from caveat.posteriors.network import Predictive
@@ -104,8 +104,10 @@ def begin(place: Path) -> None:
 
 def finish(
     model: nn.Module, head: heads.HeadLayer | None, place: Path, sets: Iterable[str], about: dict[str, Any]
-) -> None:
+) -> str:
     """Keep the network's weights and head beside the observations of `sets`, and mark the folder as whole.
+
+    Gives the hash by which the audit's record names these observations.
 
     Whoever loads it sees whether each file is the one that this audit wrote: another one may have written here since.
     """
@@ -117,7 +119,13 @@ def finish(
         about = about | {"head": {"name": head.name, "pooled": head.pooled}}
         files.append("head")
     hashes = {file: _hash(place / f"{file}.safetensors") for file in files}
-    write_atomically(place / MANIFEST, json.dumps(manifest(place) | {"about": about | {"files": hashes}}, indent=1))
+    about = parse_json(json.dumps(about | {"files": hashes}), name="observations", where=MANIFEST, constants=True)
+    write_atomically(place / MANIFEST, json.dumps(manifest(place) | {"about": about}, indent=1))
+    return _named(about)
+
+
+def _named(about: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
 
 
 def folder(audit: Path) -> Path:
@@ -126,11 +134,18 @@ def folder(audit: Path) -> Path:
     Raises
     ------
     DataError
-        If there are none.
+        If there are none, or the record beside them is that of another audit: one of the two was stopped.
     """
     place = audit / "observations"
     if not (place / MANIFEST).exists():
         raise DataError(f"audit: {audit} holds no observations; make them with  caveat audit ... -o {audit}")
+    if (audit / "record.json").exists():
+        record = read_json(audit / "record.json", name="audit", constants=True)
+        if not isinstance(record, dict) or record.get("observations") != _named(_about(place)):
+            raise DataError(
+                f"audit: the record in {audit} is not that of the observations beside it (an audit was stopped before "
+                "its end): audit again"
+            )
     return place
 
 

@@ -131,6 +131,7 @@ def run(
     from caveat.audits.audit import audit
     from caveat.cli import model as models
     from caveat.cli.progress import steps
+    from caveat.files import alone
 
     known, others = _sets(test, train, ood, unlabelled, batch, seed, outliers=outliers)
     training = others["train"].get("train")
@@ -139,7 +140,7 @@ def run(
     )
     if dropout:
         network(next(iter(known))[0][:2])  # a network without dropout is refused before any work
-    with steps() as say:
+    with alone(output), steps() as say:
         record = audit(
             network,
             known,

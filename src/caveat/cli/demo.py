@@ -26,11 +26,12 @@ def run(
     from caveat.audits.audit import audit
     from caveat.cli.audit import show, write
     from caveat.cli.progress import steps
+    from caveat.files import alone
     from caveat.training.recipe import save_weights, train
 
     known = data.load("mnist5k:test+without=9")
     training = data.load("mnist5k:train+without=9")
-    with steps() as say:
+    with alone(output), steps() as say:
         say(f"training a small CNN on {len(training)} digits, {epochs} epochs")
         generator = torch.Generator().manual_seed(seed)
         network = models.small_cnn(classes=9, generator=generator)

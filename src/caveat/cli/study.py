@@ -36,6 +36,7 @@ def run(
 
     from caveat.cli.progress import steps
     from caveat.errors import known_name
+    from caveat.files import alone
     from caveat.records.findings import Scale
     from caveat.report import study as page
     from caveat.studies import STUDIES, study
@@ -46,7 +47,7 @@ def run(
         raise OptionError(f"--scale: expected one of {', '.join(get_args(Scale))}, got {scale!r}")
     folder = output or Path("runs") / (f"{name}-{chosen}" + (f"-seed-{seed}" if seed else ""))
     output_folder(folder, ("findings.json", "report.html"))
-    with steps() as say:
+    with alone(folder), steps() as say:
         findings = study(name)(folder, scale=chosen, seed=seed, say=say)
         findings.save(folder / "findings.json")
         page.write(findings, folder / "report.html")

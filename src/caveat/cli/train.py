@@ -72,6 +72,7 @@ def run(
     from caveat import data as sources
     from caveat import posteriors
     from caveat.cli import model as models
+    from caveat.files import alone
     from caveat.training import recipe, run_folder
 
     training = sources.load(data, seed=seed)
@@ -88,44 +89,52 @@ def run(
         "epochs": epochs, "optimizer": optimizer, "rate": rate, "decay": decay, "batch": batch, "augment": augment,
         "seed": seed, "objective": objective, "outliers": outliers, "warm_up": warm_up, "track": sorted(track),
     }  # fmt: skip
-    if run_folder.claim(output, begun):
-        echo("Another number of epochs is another learning-rate schedule: training starts from the beginning.")
+    with alone(output):
+        if run_folder.claim(output, begun):
+            echo("Another number of epochs is another learning-rate schedule: training starts from the beginning.")
 
-    def one(number: int, checkpoint: Path, watch: Sequence[str] = ()) -> "tuple[nn.Module, History, dict[str, Any]]":
-        network = models.load(model, weights, seed=number)
-        return network, *recipe.train(
-            network,
-            training,
-            epochs=epochs,
-            optimizer=optimizer,
-            rate=rate,
-            decay=decay,
-            batch=batch,
-            augment=augment,
-            generator=torch.Generator().manual_seed(number),
-            checkpoint=checkpoint,
-            track=watch,
-            goal=goal,
-            warm=warm_up,
-            log=recipe.logged(checkpoint.parent) if number == seed else None,
+        def one(
+            number: int, checkpoint: Path, watch: Sequence[str] = ()
+        ) -> "tuple[nn.Module, History, dict[str, Any]]":
+            network = models.load(model, weights, seed=number)
+            return network, *recipe.train(
+                network,
+                training,
+                epochs=epochs,
+                optimizer=optimizer,
+                rate=rate,
+                decay=decay,
+                batch=batch,
+                augment=augment,
+                generator=torch.Generator().manual_seed(number),
+                checkpoint=checkpoint,
+                track=watch,
+                goal=goal,
+                warm=warm_up,
+                log=recipe.logged(checkpoint.parent) if number == seed else None,
+            )
+
+        network, history, tracked = one(seed, output / "checkpoint.safetensors", track)
+        recipe.save_weights(network, output / "model.safetensors")
+        for name, posterior in tracked.items():
+            posteriors.save(posterior, output / f"{name}.safetensors")
+        if members > 1:
+            tracked = {
+                "ensemble": _ensemble(network, lambda k, place: one(k, place)[0], seed, members, output),
+                **tracked,
+            }
+        _show(history)
+        posterior = next((output / f"{name}.safetensors" for name in tracked), None)
+        if judged is not None:
+            audited = models.posterior(
+                network.eval(), posterior, dropout=False, draws=None, seed=seed, training=training
+            )
+            return _audited(audited, training, judged, output / "audit", model, seed)
+        return echo(
+            f"Next: caveat audit --model '{model}' --weights {output / 'model.safetensors'} --train '{data}' --test "
+            f"'{test or _test_split(data) or 'DATA'}' -o {output / 'audit'}"
+            + (f" --posterior {posterior}" if posterior else "")
         )
-
-    network, history, tracked = one(seed, output / "checkpoint.safetensors", track)
-    recipe.save_weights(network, output / "model.safetensors")
-    for name, posterior in tracked.items():
-        posteriors.save(posterior, output / f"{name}.safetensors")
-    if members > 1:
-        tracked = {"ensemble": _ensemble(network, lambda k, place: one(k, place)[0], seed, members, output), **tracked}
-    _show(history)
-    posterior = next((output / f"{name}.safetensors" for name in tracked), None)
-    if judged is not None:
-        audited = models.posterior(network.eval(), posterior, dropout=False, draws=None, seed=seed, training=training)
-        return _audited(audited, training, judged, output / "audit", model, seed)
-    return echo(
-        f"Next: caveat audit --model '{model}' --weights {output / 'model.safetensors'} --train '{data}' --test "
-        f"'{test or _test_split(data) or 'DATA'}' -o {output / 'audit'}"
-        + (f" --posterior {posterior}" if posterior else "")
-    )
 
 
 def _check(*, rate: float, decay: float, optimizer: str, track: list[str], weights: Path | None, output: Path) -> None:

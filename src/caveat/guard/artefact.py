@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from caveat import calibration, fitted
 from caveat.errors import DataError, ModelError
-from caveat.files import parse_json, read_bytes, read_json, write_atomically, write_bytes
+from caveat.files import TEMPORARY, alone, parse_json, read_bytes, read_json, write_atomically, write_bytes
 from caveat.guard.decision import Decision, as_it_is
 from caveat.guard.guard import Guard
 from caveat.guard.threshold import Promise
@@ -33,7 +33,7 @@ from caveat.tensors import pack, unpack
 __all__ = ["Manifest", "check_output", "load", "manifest", "save", "tune"]
 
 _OWN_FILE = re.compile(r"(?:guard|model)-([0-9a-f]{16})\.safetensors")
-_OWN_TEMPORARY = re.compile(r"\.(?:manifest\.json|(?:guard|model)-[0-9a-f]{16}\.safetensors)\.\d+\.tmp")
+_OWN_TEMPORARY = re.compile(TEMPORARY.format(name=r"(?:manifest\.json|(?:guard|model)-[0-9a-f]{16}\.safetensors)"))
 
 
 class _File(Part):
@@ -138,12 +138,13 @@ def save(
         operating=_Operating(**vars(decision.promise)),
         files=files,
     )
-    replaced = _named_by(folder)
-    for role, content in data.items():
-        write_bytes(folder / files[role].name, content)
-    write_atomically(folder / "manifest.json", _sealed(made))
-    for name in replaced - _named_by(folder):  # asked again: another process may have written here meanwhile
-        (folder / name).unlink(missing_ok=True)
+    with alone(folder):
+        for role, content in data.items():
+            write_bytes(folder / files[role].name, content)
+        write_atomically(folder / "manifest.json", _sealed(made))
+        for path in folder.iterdir():  # of the guard that was replaced, and of one that was killed before its end
+            if _OWN_FILE.fullmatch(path.name) and path.name not in _named_by(folder) and _own(path):
+                path.unlink(missing_ok=True)
 
 
 def _described(role: str, content: bytes) -> _File:
@@ -237,7 +238,8 @@ def tune(folder: str | Path, *, keep: float | None = None, max_error: float | No
     made = manifest(folder)
     tuned = _decision(made, _checked(folder, "guard", made)).tuned(keep=keep, max_error=max_error)
     changed = made.model_copy(update={"operating": _Operating(**vars(tuned.promise))})
-    write_atomically(folder / "manifest.json", _sealed(changed))
+    with alone(folder):
+        write_atomically(folder / "manifest.json", _sealed(changed))
     return changed
 
 

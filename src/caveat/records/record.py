@@ -297,6 +297,8 @@ class Record(Part):
     head: str
     """Name of the layer that produces the logits."""
     classes: list[str]
+    observations: str = ""
+    """SHA-256 that names the observations kept beside this record; empty if none are kept."""
     sets: list[SetSummary]
     split: str
     """In words: what was fitted on which part, and judged on which."""
