@@ -266,9 +266,3 @@ def test_the_error_bound_is_clopper_pearsons():
     # no error among n: the bound solves (1 - p)^n = alpha
     assert threshold.error_bound(0, 100, 0.05) == pytest.approx(1 - 0.05 ** (1 / 100), rel=1e-9)
     assert threshold.error_bound(3, 3, 0.05) == 1.0
-
-
-def test_the_threshold_is_the_conformal_order_statistic():
-    scores = torch.arange(1.0, 20.0).double()  # 19 scores: the (20 * .9) = 18th
-    assert threshold.promise(scores, scores < 0, keep=0.9).threshold == 18.0
-    assert threshold.promise(scores, scores < 0, keep=0.95).threshold == 19.0

@@ -18,6 +18,8 @@ __all__ = ["Promise", "check", "error_bound", "promise", "refusing"]
 CONFIDENCE = 0.95
 CANDIDATES = 12
 """Thresholds that are tried for `max_error`; each must pass a test at (1 - CONFIDENCE) / CANDIDATES."""
+ROUNDING = 2.0**-16
+"""What a score may move in single precision with the size of the batch, relative to the scores' usual size."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,10 @@ def promise(
     tells known from pseudo-OOD inputs, both sides counting alike. It promises nothing: how many truly OOD
     inputs are refused depends on how well those stand for them.
 
+    A threshold is itself one of the scores, and the same input scores a last digit more or less with the size of its
+    batch. So the threshold lies `ROUNDING` above that score, and everything that is promised is counted with the
+    threshold as it then is: inputs that tie with it are accepted, in any batch.
+
     Raises
     ------
     OptionError
@@ -73,7 +79,7 @@ def promise(
         exact = exact_share("keep", level)
         need = math.ceil(exact / (1 - exact))
         raise OptionError(f"keep: {level} can't be promised from {len(scores)} held-out samples; give at least {need}")
-    return _made("keep", level, threshold, scores, wrong)
+    return _made("keep", level, _above(threshold, scores), scores, wrong)
 
 
 def check(*, keep: float | None, max_error: float | None, against: bool = False) -> None:
@@ -93,8 +99,13 @@ def check(*, keep: float | None, max_error: float | None, against: bool = False)
             raise OptionError(f"{option}: expected a share in (0, 1), got {share:g}{hint}")
 
 
+def _above(threshold: float, scores: Tensor) -> float:
+    """The threshold and what rounding may add to a score that equals it."""
+    return threshold + ROUNDING * max(abs(threshold), float(scores.abs().median()))
+
+
 def _against(scores: Tensor, wrong: Tensor, ood: Tensor) -> Promise:
-    threshold = float(youden_threshold(tally_sets(scores, ood)))
+    threshold = _above(float(youden_threshold(tally_sets(scores, ood))), scores)
     refused = float((ood > threshold).double().mean())
     if float((scores <= threshold).double().mean()) + refused <= 1 + 1e-12:
         raise OptionError(
@@ -111,7 +122,7 @@ def _with_error(scores: Tensor, wrong: Tensor, level: float) -> Promise:
         size = int(len(scores) * 0.8**step)
         if size < 1:
             break
-        threshold = float(ordered[size - 1])
+        threshold = _above(float(ordered[size - 1]), scores)
         accepted = scores <= threshold
         bound = error_bound(int(wrong[accepted].sum()), int(accepted.sum()), (1 - CONFIDENCE) / CANDIDATES)
         if bound <= level:
