@@ -24,8 +24,9 @@ __all__ = ["FEW", "Interval", "interval_of_ece", "interval_of_mean", "interval_o
 FEW = 15
 """Samples on a side, or samples that a mean rests on, below which no interval holds: with 12 they held 89 %."""
 
-_ABOVE = 0.8
-"""Part of the error that the low end of a calibration error may make: a calibrated network can only err there."""
+_LOW, _HIGH = 0.7, 0.15
+"""Parts of the error that the ends of a calibration error may make: that of a calibrated network can only be missed at
+the low end. What is left allows for gaps that are estimated."""
 
 _HALVINGS = 12
 
@@ -129,8 +130,8 @@ def interval_of_ece(
 
     Noise only ever adds to a calibration error: that of a calibrated network is 0, and what is measured is not. So the
     interval holds what would not be surprising to measure: networks whose gaps between confidence and accuracy are
-    the seen ones times s, for all s >= 0, are simulated, and those remain that exceed the measured value in more than 4
-    % of the cases and fall below it in more than 1 % (at level 0.95). The low end is 0 where a calibrated network,
+    the seen ones times s, for all s >= 0, are simulated, and those remain that reach the measured value in more than
+    3.5 % of the cases and fall as low in more than 0.75 % (at level 0.95). The low end is 0 where a calibrated network,
     s = 0, is among them. Bins without mistakes are not taken to be without noise: their gaps are Jeffreys',
     (hits + ½)/(count + 1) less the confidence.
 
@@ -167,10 +168,10 @@ def interval_of_ece(
         return metric(Bins(there, there * stated, hits))
 
     def reaches(scale: float) -> bool:
-        return float((measured(scale) >= value * (1 - 1e-9)).double().mean()) > _ABOVE * (1 - level)
+        return float((measured(scale) >= value * (1 - 1e-9)).double().mean()) > _LOW * (1 - level)
 
     def exceeds(scale: float) -> bool:
-        return float((measured(scale) <= value * (1 + 1e-9)).double().mean()) <= (1 - _ABOVE) * (1 - level)
+        return float((measured(scale) <= value * (1 + 1e-9)).double().mean()) <= _HIGH * (1 - level)
 
     low = 0.0 if reaches(0.0) else true(_first(reaches, 0.0)[0])
     high = true(_first(exceeds, 0.0)[1])

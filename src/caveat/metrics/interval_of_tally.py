@@ -4,6 +4,7 @@ From the exact counts, without a bootstrap: how much a metric moves with the wei
 and a metric that lies in [0, 1] is then taken as a share of as many samples as would have this variance.
 """
 
+import math
 from collections.abc import Callable
 from statistics import NormalDist
 
@@ -112,7 +113,7 @@ def interval_of_fpr(counted: Tally, *, tpr: float = 0.95, level: float = 0.95) -
     the share of accepted OOD samples is at these two is added in squares. Too wide rather than too narrow where few
     scores are between them. None if a side has fewer than `FEW` samples.
 
-    Formula: f(r) the share accepted at the r-th in-distribution score, r± = n tpr + ½ ± z (n tpr (1 - tpr))^½;
+    Formula: f(r) the share accepted at the r-th in-distribution score, r± = n tpr ± z (n tpr (1 - tpr))^½;
     low = v - ((v - Wilson's low)² + (v - f(r-))²)^½, and so the high end.
 
     Raises
@@ -132,17 +133,15 @@ def interval_of_fpr(counted: Tally, *, tpr: float = 0.95, level: float = 0.95) -
         return None
     below, passed = counted.negative.cumsum(-1), counted.positive.cumsum(-1)
     own = interval_of_share(round(value * second), int(second), level=level)
-    middle, reach = first * tpr + 0.5, NormalDist().inv_cdf((1 + level) / 2) * (first * tpr * (1 - tpr)) ** 0.5
+    middle, reach = first * tpr, NormalDist().inv_cdf((1 + level) / 2) * (first * tpr * (1 - tpr)) ** 0.5
 
     def at(rank: int) -> float:
-        """Share of the OOD accepted at this order statistic; none before the first, all after the last."""
-        if not 1 <= rank <= first:
-            return float(rank > first)
-        return float(passed[int((below < rank).sum())]) / second
+        return float(passed[int((below < rank).sum())]) / second if rank >= 1 else 0.0
 
     def between(rank: float) -> float:
+        """Share of the OOD accepted at this order statistic; all where the threshold may lie beyond every score."""
         whole = int(rank // 1)
-        return at(whole) + (rank - whole) * (at(whole + 1) - at(whole))
+        return 1.0 if rank > first else at(whole) + (rank - whole) * (at(math.ceil(rank)) - at(whole))
 
     down = ((value - own.low) ** 2 + max(0.0, value - between(middle - reach)) ** 2) ** 0.5
     up = ((own.high - value) ** 2 + max(0.0, between(middle + reach) - value) ** 2) ** 0.5
