@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from caveat import stages
 from caveat.scores import gram, mahalanobis, mahalanobis_layers, nac, odin, pooled, rankfeat
 from caveat.types import Look
 
@@ -160,3 +161,21 @@ def test_odin_chooses_the_step_that_leaves_known_data_most_confident(net, inputs
     free = odin.Perturbed(0.5, 2.0, None, None)(look(net, inputs, graph=True))
     assert not torch.isclose(free, odin.Perturbed(0.5, 2.0)(look(net, inputs, graph=True))).all()
     assert math.isfinite(free.sum().item())
+
+
+def test_odin_takes_the_step_of_its_paper(net, inputs):
+    """The most confident of several is always the largest: it lost to the paper's fixed step, and to none at all."""
+    chosen = odin.choose(net, inputs, LABELS)
+    assert chosen.step == 0.0014
+    steps = (0.0, 0.0005, 0.001, 0.002, 0.004, 0.008)
+    assert odin.choose(net, inputs, LABELS, steps=steps, temperatures=(chosen.temperature,)).step == 0.008
+
+
+def test_no_signal_stands_twice_among_the_stages():
+    """Maps and their mean, and a zero-padded copy, counted double in every score of layers."""
+    model = nn.Sequential(
+        nn.Conv2d(1, 4, 3), nn.ReLU(), nn.ZeroPad2d(2), nn.Conv2d(4, 6, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(), nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 3),
+    ).eval()  # fmt: skip
+    found = stages.activations(model, torch.rand(3, 1, 9, 9))
+    assert [tuple(output.shape[1:]) for output in found.values()] == [(4, 7, 7), (6, 9, 9), (5,)]

@@ -14,7 +14,9 @@ from caveat.types import Look, Score
 
 __all__ = ["Perturbed", "choose", "perturbed"]
 
-STEPS = (0.0, 0.0005, 0.001, 0.002, 0.004, 0.008)
+STEPS = (0.0014,)
+"""The paper's for CIFAR-10 on DenseNet. Confidence grows with the step, so that a rule on in-distribution data alone
+takes the largest that is offered; that was worse than this one on traffic signs, and often than none."""
 TEMPERATURES = (1.0, 10.0, 100.0, 1000.0)
 
 
@@ -69,8 +71,9 @@ def choose(
     """Choose step and temperature on in-distribution data alone; nothing is asked of OOD data.
 
     Costs one backward and one forward pass more than the scores that share a pass. The temperature is the one at which
-    1 - max softmax best ranks wrong answers above right ones (the largest, if none is wrong); the step the one after
-    which in-distribution data are most confident. Formula: 1 - max_k softmax(f(x - e sign(grad_x CE(f(x)/T, k*)))/T).
+    1 - max softmax best ranks wrong answers above right ones (the largest, if none is wrong); the step is the paper's,
+    or of several `steps` the one after which in-distribution data are most confident. Formula:
+    1 - max_k softmax(f(x - e sign(grad_x CE(f(x)/T, k*)))/T).
 
     Raises
     ------
