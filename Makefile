@@ -2,7 +2,7 @@
 PY := .venv/bin/python
 STAMP := .venv/.installed
 
-.PHONY: setup lint test demo bench docs references clean
+.PHONY: setup lint test demo bench mutants docs references clean
 
 setup: $(STAMP)
 
@@ -27,8 +27,11 @@ DEMO_OPTIONS :=
 demo: setup
 	.venv/bin/caveat demo -o runs/demo $(DEMO_OPTIONS)
 
+mutants: setup
+	$(PY) benchmarks/mutants.py
+
 bench: setup
-	@for script in benchmarks/*.py; do echo "== $$script"; $(PY) $$script || exit 1; done
+	@for script in $(filter-out benchmarks/mutants.py,$(wildcard benchmarks/*.py)); do echo "== $$script"; $(PY) $$script || exit 1; done
 
 docs: setup
 	$(PY) docs/build.py
