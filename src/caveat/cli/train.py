@@ -30,8 +30,8 @@ def run(
     rate: float = typer.Option(1e-3, help="Maximum learning rate, of a one-cycle schedule."),
     decay: float = typer.Option(0.0, help="Weight decay (L2 penalty)."),
     batch: int = typer.Option(128, min=1, help="Batch size."),
-    augment: bool = typer.Option(
-        False, "--augment", help="Random crops and horizontal flips; not for classes that a flip changes."
+    augment: list[str] = typer.Option(
+        [], help="crop (random, by up to 4 pixels) or flip (horizontal; not where it changes the class). Repeatable."
     ),
     seed: int = typer.Option(0, min=0, help="Seed of initial weights, order and augmentation."),
     objective: str = typer.Option(
@@ -66,11 +66,10 @@ def run(
 
     Writes model.safetensors, checkpoint.safetensors, history.csv and, with an audit, audit/report.html.
     """
-    _check(rate=rate, decay=decay, optimizer=optimizer, track=track, weights=weights, output=output)
+    _check(rate=rate, decay=decay, optimizer=optimizer, track=track, augment=augment, weights=weights, output=output)
     import torch
 
     from caveat import data as sources
-    from caveat import posteriors
     from caveat.cli import model as models
     from caveat.files import alone
     from caveat.training import recipe, run_folder
@@ -89,66 +88,85 @@ def run(
         "epochs": epochs, "optimizer": optimizer, "rate": rate, "decay": decay, "batch": batch, "augment": augment,
         "seed": seed, "objective": objective, "outliers": outliers, "warm_up": warm_up, "track": sorted(track),
     }  # fmt: skip
+
+    def one(number: int, checkpoint: Path, watch: Sequence[str] = ()) -> "tuple[nn.Module, History, dict[str, Any]]":
+        network = models.load(model, weights, seed=number)
+        return network, *recipe.train(
+            network,
+            training,
+            epochs=epochs,
+            optimizer=optimizer,
+            rate=rate,
+            decay=decay,
+            batch=batch,
+            augment=augment,
+            generator=torch.Generator().manual_seed(number),
+            checkpoint=checkpoint,
+            track=watch,
+            goal=goal,
+            warm=warm_up,
+            log=recipe.logged(checkpoint.parent) if number == seed else None,
+        )
+
     with alone(output):
         if run_folder.claim(output, begun):
             echo("Another number of epochs is another learning-rate schedule: training starts from the beginning.")
-
-        def one(
-            number: int, checkpoint: Path, watch: Sequence[str] = ()
-        ) -> "tuple[nn.Module, History, dict[str, Any]]":
-            network = models.load(model, weights, seed=number)
-            return network, *recipe.train(
-                network,
-                training,
-                epochs=epochs,
-                optimizer=optimizer,
-                rate=rate,
-                decay=decay,
-                batch=batch,
-                augment=augment,
-                generator=torch.Generator().manual_seed(number),
-                checkpoint=checkpoint,
-                track=watch,
-                goal=goal,
-                warm=warm_up,
-                log=recipe.logged(checkpoint.parent) if number == seed else None,
-            )
-
         network, history, tracked = one(seed, output / "checkpoint.safetensors", track)
-        recipe.save_weights(network, output / "model.safetensors")
-        for name, posterior in tracked.items():
-            posteriors.save(posterior, output / f"{name}.safetensors")
+        names = _save(network, tracked, output)
         if members > 1:
-            tracked = {
-                "ensemble": _ensemble(network, lambda k, place: one(k, place)[0], seed, members, output),
-                **tracked,
-            }
+            _ensemble(network, lambda k, place: one(k, place)[0], seed, members, output)
+            names = ["ensemble", *names]
         _show(history)
-        posterior = next((output / f"{name}.safetensors" for name in tracked), None)
+        posterior = next((output / f"{name}.safetensors" for name in names), None)
         if judged is not None:
             audited = models.posterior(
                 network.eval(), posterior, dropout=False, draws=None, seed=seed, training=training
             )
             return _audited(audited, training, judged, output / "audit", model, seed)
-        return echo(
-            f"Next: caveat audit --model '{model}' --weights {output / 'model.safetensors'} --train '{data}' --test "
-            f"'{test or _test_split(data) or 'DATA'}' -o {output / 'audit'}"
-            + (f" --posterior {posterior}" if posterior else "")
-        )
+        return _next(model, data, test or _test_split(data) or "DATA", output, posterior)
 
 
-def _check(*, rate: float, decay: float, optimizer: str, track: list[str], weights: Path | None, output: Path) -> None:
+def _check(
+    *,
+    rate: float,
+    decay: float,
+    optimizer: str,
+    track: list[str],
+    augment: list[str],
+    weights: Path | None,
+    output: Path,
+) -> None:
     """Whatever can be checked before data are opened."""
     from caveat import posteriors
 
     positive("--rate", [rate])
     positive("--decay", [decay], zero=True)
     known_name("--optimizer", optimizer, ("adam", "sgd"))
+    for name in augment:
+        known_name("--augment", name, ("crop", "flip"))
     for name in track:
         known_name("--track", name, posteriors.FROM_TRAINING)
     existing("--weights", weights)
     output_folder(output)
     output_folder(output / "audit", OWN)
+
+
+def _next(model: str, data: str, test: str, output: Path, posterior: Path | None) -> None:
+    echo(
+        f"Next: caveat audit --model '{model}' --weights {output / 'model.safetensors'} --train '{data}' --test "
+        f"'{test}' -o {output / 'audit'}" + (f" --posterior {posterior}" if posterior else "")
+    )
+
+
+def _save(network: "nn.Module", tracked: "dict[str, Any]", output: Path) -> list[str]:
+    """Write the weights and what was tracked; the names of the latter."""
+    from caveat import posteriors
+    from caveat.training.recipe import save_weights
+
+    save_weights(network, output / "model.safetensors")
+    for name, posterior in tracked.items():
+        posteriors.save(posterior, output / f"{name}.safetensors")
+    return list(tracked)
 
 
 def _audited(
@@ -172,7 +190,7 @@ def _audited(
 
 def _ensemble(
     network: "nn.Module", train: "Callable[[int, Path], nn.Module]", seed: int, members: int, output: Path
-) -> Any:
+) -> None:
     """Train the other members, and put them together with the first."""
     from caveat import posteriors
     from caveat.training import members as several
@@ -181,7 +199,6 @@ def _ensemble(
     first = posteriors.ensemble.state(network)
     found = posteriors.ensemble.stack([first, *(others.member(k) for k in range(len(others)))])
     posteriors.save(found, output / "ensemble.safetensors")
-    return found
 
 
 def _judged(test: str | None, ood: list[str], seed: int) -> "tuple[Source, dict[str, Source]] | None":
