@@ -5,7 +5,7 @@ import pytest
 import torch
 
 import caveat
-from caveat import scores
+from caveat import calibration, scores
 from caveat.audits import audit_arrays
 from caveat.errors import DataError, OptionError
 
@@ -72,3 +72,20 @@ def test_logits_of_a_diverged_network_are_audited_without_what_cannot_be_fitted(
     assert {"none", "temperature"} <= {one.name for one in record.calibrations}
     for name in ("vector", "matrix", "dirichlet"):
         assert any(name in note and "the network diverged" in note for note in record.notes)
+
+
+def test_inputs_seen_before_are_at_distance_zero_in_any_batch():
+    """Rounding of 1e-8 that changes with the batch stood on both sides of a threshold: 0 % accepted at batch 1."""
+    bank = torch.randn(8, 64, generator=GENERATOR)[torch.arange(400) % 8]
+    score = scores.knn.fit(bank, torch.arange(400) % 4, k=10)
+    shaken = bank * (1 + 5e-8 * torch.randn(bank.shape, generator=GENERATOR))
+    assert score(shaken).max() == 0
+    assert score(bank + 1e-3).min() > 0
+
+
+@pytest.mark.parametrize(("apart", "right"), [(10.0, 0.01), (1e4, 1.0)])
+def test_temperature_of_separable_logits(apart, right):
+    """The docstring said 0.01 of all; a likelihood that is 1 already cannot grow."""
+    labels = torch.arange(80) % 4
+    found = calibration.temperature.fit(apart * torch.eye(4)[labels], labels).temperature
+    assert float(found) == pytest.approx(right)

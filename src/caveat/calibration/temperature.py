@@ -45,7 +45,8 @@ def fit(
     former, from a quarter to four times it: noisier, and no proper score.
 
     T is kept in [0.01, 100]. The lower end is reached if the data are separable (every label has the highest logit:
-    the likelihood grows without end as T → 0), the upper if the logits are no better than chance.
+    the likelihood grows without end as T → 0; where it is 1 to the last bit already, as of logits a thousand apart, T
+    stays 1), the upper if the logits are no better than chance.
 
     Parameters
     ----------

@@ -35,7 +35,9 @@ class NearestNeighbours:
         # the half squares order a feature of length 0 among the others too
         nearness = unit @ self.bank.T - 0.5 * self.bank.square().sum(dim=1)
         kth = nearness.topk(self.k, dim=1).indices[:, -1]
-        return (unit - self.bank[kth]).norm(dim=1)  # the root of 2 - 2 cos would keep half the digits only
+        distance = (unit - self.bank[kth]).norm(dim=1)  # the root of 2 - 2 cos would keep half the digits only
+        # the same input in another batch differs by rounding: it is at distance 0, or a threshold would split ties
+        return torch.where(distance > 16 * torch.finfo(distance.dtype).eps, distance, 0.0)
 
 
 def fit(features: Features, labels: Labels, *, k: int | None = None, limit: int = 50_000) -> NearestNeighbours:

@@ -230,7 +230,7 @@ def _chosen(z: Tensor, wrong: Tensor, l1_ratio: float, seed: int) -> float:
 
 
 def _fitted(z: Tensor, wrong: Tensor, *, strength: float, l1_ratio: float, seed: int) -> tuple[Tensor, Tensor]:
-    """Weight and bias. Columns that say nearly the same take the solvers long: they end within 0.1 % of the optimum."""
+    """Weight and bias. Columns that say nearly the same take the solvers long: they may end short of the optimum."""
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
 
