@@ -85,7 +85,8 @@ def measure(net: nn.Module, shape: tuple[int, ...], *, count: int, fit_count: in
         table.add_row(name, f"{value:.3f}", f"{value / found['forward']:.3f}")
     Console().print(table)
     return {
-        "ratio": found["ours"] / found["forward"], "observing": found["observing"] / found["forward"], "neighbours": found["neighbours"] / found["forward"],
+        "ratio": found["ours"] / found["forward"], "observing": found["observing"] / found["forward"],
+        "neighbours": found["neighbours"] / found["forward"],
         "fit_seconds": fitting,
     }  # fmt: skip
 

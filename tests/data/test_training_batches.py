@@ -75,3 +75,9 @@ def test_both():
     images = torch.rand(8, 3, 9, 9, generator=seeded(1))
     expected = augment.flip(augment.crop(images, g := seeded(2)), g)
     assert torch.equal(augment.crop_and_flip(images, seeded(2)), expected)
+    both, one = augment.joined(["crop", "flip"]), augment.joined(["crop"])
+    assert both is not None
+    assert one is not None
+    assert torch.equal(both(images, seeded(2)), expected)
+    assert torch.equal(one(images, seeded(2)), augment.crop(images, seeded(2)))
+    assert augment.joined([]) is None

@@ -1,11 +1,13 @@
 """Random changes to training pictures that leave the label true; the whole batch at once."""
 
+from collections.abc import Callable, Sequence
+
 import torch
 from torch.nn import functional
 
 from caveat.data.source import Images
 
-__all__ = ["crop", "crop_and_flip", "flip"]
+__all__ = ["AUGMENTATIONS", "crop", "crop_and_flip", "flip", "joined"]
 
 
 def crop(images: Images, generator: torch.Generator, *, pad: int = 4) -> Images:
@@ -30,3 +32,17 @@ def flip(images: Images, generator: torch.Generator) -> Images:
 def crop_and_flip(images: Images, generator: torch.Generator) -> Images:
     """`crop` by up to 4 pixels, then `flip`: what CIFAR networks are trained with."""
     return flip(crop(images, generator), generator)
+
+
+AUGMENTATIONS: dict[str, Callable[[Images, torch.Generator], Images]] = {"crop": crop, "flip": flip}
+
+
+def joined(names: Sequence[str]) -> Callable[[Images, torch.Generator], Images] | None:
+    """The augmentations of these names, one after the other; None for no names."""
+
+    def augment(images: Images, generator: torch.Generator) -> Images:
+        for name in names:
+            images = AUGMENTATIONS[name](images, generator)
+        return images
+
+    return augment if names else None

@@ -72,7 +72,7 @@ def train(  # what varies independently is a separate argument
     generator: "torch.Generator",
     optimizer: str = "adam",
     decay: float = 0.0,
-    augment: bool = False,
+    augment: "Sequence[str]" = (),
     checkpoint: Path | None = None,
     track: "Sequence[str]" = (),
     goal: "Objective | None" = None,
@@ -94,9 +94,7 @@ def train(  # what varies independently is a separate argument
 
     goal = cross_entropy if goal is None else goal
     check(optimizer=optimizer, warm=warm, epochs=epochs, goal=goal)
-    batches = data.shuffled(
-        training, batch=batch, generator=generator, augment=data.augment.crop_and_flip if augment else None
-    )
+    batches = data.shuffled(training, batch=batch, generator=generator, augment=data.augment.joined(augment))
     if optimizer == "adam":
         steps = torch.optim.Adam(network.parameters(), lr=rate, weight_decay=decay)
     else:
