@@ -215,3 +215,11 @@ def test_mistakes_are_refused() -> None:
         coverage(sets[:0], labels[:0])
     with pytest.raises(DataError, match="labels: expected 0 to 4, got 0 to 5"):
         coverage_by_class(sets, torch.arange(20) % 6)
+
+
+def test_classes_of_equal_probability_are_ranked_by_their_number():
+    # s is 0, 1/4, 2/4, 3/4 for the four classes, not 0 for all: every sample's own class is among the first two.
+    even = torch.zeros(9, 4, dtype=torch.float64)
+    g = aps(even, torch.tensor([0, 1] * 4 + [0]), error=0.2)
+    assert g.quantile.item() == 0.25
+    assert g(even[:1]).tolist() == [[True, True, False, False]]

@@ -91,7 +91,7 @@ def audit(  # noqa: PLR0913  # the signature is the configuration
     calibration_share
         Share of `test` that is set aside to fit calibrations (and scores, without `train`); never judged on.
     replicas
-        Bootstrap replicas behind every interval.
+        Simulated data sets behind the interval of the ECE; the others need none.
     folder
         Keep the observations there (memory-mapped while judged) and reuse them if the same pass is asked for again.
     made_by

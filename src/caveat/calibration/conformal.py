@@ -117,11 +117,12 @@ def aps(
     They cover confident and uncertain inputs more equally than `lac`, with larger sets on average. Formula: the score
     of class k is
 
-        s_k = Σ_{p_j > p_k} p_j  (+ U · p_k, U uniform in [0, 1], one for each sample, if randomised)
+        s_k = Σ_{j before k} p_j  (+ U · p_k, U uniform in [0, 1], one for each sample, if randomised)
 
-    and the set is {k: s_k ≤ q}, q and its promise as in `lac`. Without randomness the set holds the class at which the
-    sum crosses q, and so at least one; many scores are then 0, and a network that is right more often than asked for
-    covers more. Randomised sets cover exactly, and can be empty.
+    over the classes of higher probability, and of equal ones those of a smaller number: ties are ranked, so that the
+    sets grow class by class. The set is {k: s_k ≤ q}, q and its promise as in `lac`. Without randomness the set holds
+    the class at which the sum crosses q, and so at least one; many scores are then 0, and a network that is right more
+    often than asked for covers more. Randomised sets cover exactly, and can be empty.
 
     Others count p_k itself into the scores of the samples but not into the sets: those cover too much.
 

@@ -97,7 +97,7 @@ def run(
     calibration_share: float = typer.Option(
         0.2, help="Share of the test set that is the calibration split; everything is evaluated on the rest."
     ),
-    replicas: int = typer.Option(200, min=1, help="Bootstrap resamples behind every confidence interval."),
+    replicas: int = typer.Option(200, min=1, help="Simulated data sets behind the confidence interval of the ECE."),
     seed: int = typer.Option(0, min=0, help="Seed of every random choice."),
     batch: int = typer.Option(256, min=1, help="Batch size of the forward passes."),
     name: str = typer.Option("", help="Title of the report; by default the class of the model."),

@@ -15,7 +15,7 @@ def run(
         Path("runs/demo"), "-o", "--output", help="Folder for model.safetensors, record.json and report.html."
     ),
     epochs: int = typer.Option(8, min=1, help="Passes over the training set."),
-    replicas: int = typer.Option(200, min=1, help="Bootstrap resamples behind every confidence interval."),
+    replicas: int = typer.Option(200, min=1, help="Simulated data sets behind the confidence interval of the ECE."),
     seed: int = typer.Option(0, min=0, help="Seed of every random choice."),
 ) -> None:
     """Train a small network on 4,000 real digits without the nine, then audit it: what does it predict for a nine?"""
