@@ -1,3 +1,4 @@
+import math
 from decimal import ROUND_HALF_UP, Decimal
 
 import pytest
@@ -5,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from caveat.records.record import Estimate
-from caveat.report.shown import THIN, Name, Value, between, estimate, markup, shown
+from caveat.report import caveats, compare, page, picks
+from caveat.report.shown import THIN, Name, Value, between, estimate, markup, plain_text, shown
 
 CASES = [
     (0.98931, "percent", f"98.9{THIN}%"),
@@ -61,3 +63,37 @@ def test_markup_escapes_names_and_words() -> None:
     assert "<i>" not in page
     assert "<script>" not in page
     assert '<data value="0.25" data-as="percent">25.0' in page
+
+
+def test_too_few_for_an_interval_is_said_and_excludes_nothing():
+    open_ended = Estimate(value=0.98, low=None, high=None)
+    assert plain_text(estimate(open_ended)) == "98.0 % (too few to give an interval)"
+    assert (open_ended.lowest, open_ended.highest) == (-math.inf, math.inf)
+    assert Estimate.model_validate_json(open_ended.model_dump_json()) == open_ended
+    closed = Estimate(value=0.5, low=0.25, high=0.75)
+    assert (closed.lowest, closed.highest) == (0.25, 0.75)
+
+
+def test_a_page_without_intervals_says_so_and_grades_nothing_as_trusted(build):
+    def bare(value: Estimate) -> Estimate:
+        return value.model_copy(update={"low": None, "high": None})
+
+    made = build(scores=2)
+    fields = ("auroc", "aupr_in", "aupr_out", "fpr_at_95_tpr")
+    detections = [d.model_copy(update={key: bare(getattr(d, key)) for key in fields}) for d in made.detections]
+    selective = [s.model_copy(update={key: bare(getattr(s, key)) for key in ("auroc", "aurc")}) for s in made.selective]
+    calibrations = [
+        item.model_copy(
+            update={
+                "summary": item.summary.model_copy(update={k: bare(getattr(item.summary, k)) for k in ("nll", "brier")})
+            }
+        )
+        for item in made.calibrations
+    ]
+    parts = {"detections": detections, "selective": selective, "calibrations": calibrations}
+    record = made.model_copy(update=parts)
+    text = page.render(record)
+    assert text.count("(too few to give an interval)") >= len(detections) + 2 * len(calibrations)
+    lines = caveats.caveats(picks.pick(record))
+    assert not [line for line in lines if line.level == "trust" and "mistakes" in plain_text(line.text)]
+    assert "too few to give an interval" in compare.render({"one": record, "two": made})
