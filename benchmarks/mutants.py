@@ -246,7 +246,7 @@ def main() -> None:
     options.add_argument("--output", type=Path, help="JSON of all mutants")
     options.add_argument("--smoke", action="store_true", help="two mutants: does the script run?")
     asked = options.parse_args()
-    for name in ("torch", "pytest", "numpy", "hypothesis", "jaxtyping", "scipy", "sklearn", "pydantic", "pyarrow"):
+    for name in ("torch", "numpy", "scipy", "sklearn", "pydantic", "pyarrow"):  # no plugin of pytest: it would warn
         with contextlib.suppress(ImportError):
             importlib.import_module(name)
     os.environ |= {"OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
