@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from jaxtyping import Float, Int, Int64
+from jaxtyping import Bool, Float, Int, Int64
 from torch import Tensor, nn
 
 from caveat import evaluation, heads, storage
@@ -24,7 +24,7 @@ from caveat.sampling import spread
 from caveat.tensors import read_tensors
 from caveat.types import Batches, Drawing, Features, Look, Probe
 
-__all__ = ["DRAWS", "Observations", "load", "normalised", "observe"]
+__all__ = ["DRAWS", "Observations", "apart", "load", "normalised", "observe"]
 
 DRAWS = "draws"
 """Name of a posterior's draws among what probes found."""
@@ -64,6 +64,14 @@ class Observations:
         """At most `most` of the samples, spread over the set; itself if it has no more."""
         return self if len(self) <= most else self.part(spread(len(self), most))
 
+    def among(self, other: "Observations") -> Bool[Tensor, " n"]:
+        """Which samples are exact copies of one in `other`: by the inputs, or by logits and features without these."""
+        one, two = self.fingerprints, other.fingerprints
+        if one is None or two is None:
+            with_features = self.features is not None and other.features is not None
+            one, two = (_answers(seen, with_features=with_features) for seen in (self, other))
+        return torch.isin(one, two)
+
     def save(self, path: str | Path) -> None:
         """Write to one safetensors file, whole or not at all."""
         with storage.File(Path(path)) as sink:
@@ -75,6 +83,24 @@ class Observations:
                 sink.add(FINGERPRINTS, self.fingerprints)
             for name, found in self.probed.items():
                 sink.add(f"{PROBED}{name}", found)
+
+
+def apart(train: Observations | None, test: Observations) -> Observations | None:
+    """The samples of `train` that are not in `test` too: what is fitted on `test` itself can't be judged there.
+
+    None if fewer than half remain: then the two are in the main one set.
+    """
+    if train is None:
+        return None
+    shared = train.among(test)
+    if not shared.any():
+        return train
+    return train.part((~shared).nonzero().flatten()) if 2 * int(shared.sum()) <= len(train) else None
+
+
+def _answers(seen: Observations, *, with_features: bool) -> Tensor:
+    parts = [seen.logits.flatten(1)] + ([seen.features] if with_features and seen.features is not None else [])
+    return fingerprints(torch.cat([part.double() for part in parts], dim=1))
 
 
 def load(path: str | Path) -> Observations:

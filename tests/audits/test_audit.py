@@ -304,7 +304,8 @@ def test_scores_over_layers_need_layers(model, known):
 
 
 def test_a_fit_set_of_an_earlier_audit_does_not_count(model, known, tmp_path: Path):
-    caveat.audit(model, known, train=known[:3], scores=["msp"], replicas=5, folder=tmp_path)
+    train = [(inputs.flip(-1), labels) for inputs, labels in known[:3]]
+    caveat.audit(model, known, train=train, scores=["msp"], replicas=5, folder=tmp_path)
     assert cache.load(cache.folder(tmp_path))[1] is not None
     caveat.audit(model, known, scores=["msp"], replicas=5, folder=tmp_path)
     assert cache.load(cache.folder(tmp_path))[1] is None

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -10,11 +11,12 @@ from torch import Tensor
 from caveat import calibration, heads
 from caveat.audits import classes, judge, learned, many, pictures
 from caveat.audits.operate import conformal, operating
+from caveat.audits.overlap import overlaps
 from caveat.errors import CaveatError, OptionError
 from caveat.guard import decision
 from caveat.inputs import check_labels
 from caveat.metrics.interval import interval_of_share
-from caveat.observations import Observations
+from caveat.observations import Observations, apart
 from caveat.records import record
 from caveat.records.base import stamp
 from caveat.records.classes import PerClass
@@ -76,6 +78,8 @@ class Judged:
 
     observed: Observed
     options: Options
+    train: Observations | None
+    """What scores are fitted on: of the training set, the samples that are not in the test set too."""
     held_out: Observations
     """The calibration split: calibrations, and half of it scores without a training set, are fitted on it."""
     evaluation: Observations
@@ -96,6 +100,13 @@ class Judged:
     """Per score, the guard that `guard fit` would make of this audit."""
     left_out: dict[str, str]
     """What does not fit this network or data, and why; a chapter may add to it."""
+
+    @cached_property
+    def overlaps(self) -> tuple[list[str], list[str]]:
+        """Warnings and notes of samples that stand in two sets."""
+        observed = self.observed
+        others = {**observed.ood, **observed.unlabelled}
+        return overlaps(observed.known, observed.train, others, observed.outliers)
 
     @property
     def parts(self) -> Mapping[str, Observations]:
@@ -149,9 +160,10 @@ def _judged(observed: Observed, options: Options, say: Callable[[str], None]) ->
     held_out, evaluation = known.part(calibrating), known.part(positions)
     first, _ = decision.halves(held_out, seed)
     weights = observed.head.head if observed.head else None
+    train = apart(observed.train, known)
     left_out = dict(observed.left_out)
     say("scoring")
-    material = Material(first if observed.train is None else observed.train, weights, first, observed.outliers)
+    material = Material(first if train is None else train, weights, first, observed.outliers)
     fitted = catalog.fit(options.scores, material, observed.probes, left_out=left_out)
     for name in options.explicit & set(left_out):
         raise OptionError(f"scores: {name} can't be had here: {left_out[name]}")
@@ -159,7 +171,7 @@ def _judged(observed: Observed, options: Options, say: Callable[[str], None]) ->
         raise OptionError(f"scores: none can be had of this model and data; {next(iter(left_out.values()))}")
     values, seconds = catalog.evaluate(fitted, {"test": evaluation, **observed.ood})
     say("choosing a score on in-distribution data")
-    choice = choose(list(fitted), observed.train, first, weights)
+    choice = choose(list(fitted), train, first, weights)
     shown = decision.BASELINE if decision.BASELINE in fitted else next(iter(fitted))
     guards: dict[str, decision.Decision] = {}
     for name in dict.fromkeys([choice.score if choice else shown, shown]):
@@ -168,7 +180,7 @@ def _judged(observed: Observed, options: Options, say: Callable[[str], None]) ->
         except OptionError as error:  # too few samples for a threshold
             left_out[f"guard with {name}"] = str(error)
     return Judged(
-        observed, options, held_out, evaluation, positions,
+        observed, options, train, held_out, evaluation, positions,
         evaluation.logits.argmax(dim=1) != evaluation.labels,
         fitted, values, seconds, choice, shown, guards, left_out,
     )  # fmt: skip
@@ -298,8 +310,8 @@ def _sets(judged: Judged) -> list[record.SetSummary]:
 def _split(judged: Judged) -> str:
     observed, count = judged.observed, len(judged.held_out)
     fitted_on = f"half of the calibration split ({count // 2} samples)"
-    if observed.train is not None:
-        fitted_on = f"train ({len(observed.train)} samples)"
+    if judged.train is not None:
+        fitted_on = f"train ({len(judged.train)} samples)"
     text = (
         f"Of test, {count} samples drawn by seed {judged.options.seed} are the calibration split: calibrations are "
         f"fitted on them, and a guard's threshold on the half of them that no score was fitted on. All figures are of "
@@ -315,7 +327,7 @@ def _split(judged: Judged) -> str:
 
 def _notes(judged: Judged) -> list[str]:
     evaluation, wrong, observed = judged.evaluation, judged.wrong, judged.observed
-    notes: list[str] = []
+    notes: list[str] = list(judged.overlaps[1])
     if not wrong.any():
         notes.append(f"All {len(evaluation)} judged answers are right: misclassification detection can't be measured.")
     elif int(wrong.sum()) < 30:
@@ -356,8 +368,9 @@ CHAPTERS: Mapping[str, Callable[[Judged], Any]] = {
         judged.evaluation.logits, judged.evaluation.labels, judged.observed.classes
     ),
     "per_class": _per_class,
-    "warnings": lambda judged: classes.warnings(
-        judged.evaluation.logits, judged.evaluation.labels, judged.observed.classes
+    "warnings": lambda judged: (
+        classes.warnings(judged.evaluation.logits, judged.evaluation.labels, judged.observed.classes)
+        + judged.overlaps[0]
     ),
     "scores": _scores,
     "detections": _detections,

@@ -18,7 +18,7 @@ from caveat.audits.assess import split
 from caveat.errors import DataError, OptionError
 from caveat.files import parse_json, read_json, write_atomically
 from caveat.inputs import check, fingerprints
-from caveat.observations import Observations
+from caveat.observations import Observations, apart
 from caveat.posteriors.network import Predictive
 from caveat.tensors import read_tensors, write_tensors
 from caveat.types import Batches, Probe
@@ -152,18 +152,20 @@ def folder(audit: Path) -> Path:
 def load(place: Path) -> tuple[Observations, Observations | None, heads.HeadLayer | None, dict[str, Any]]:
     """The calibration split, training observations, head, and what is known of the model (`classes`, `shape`, `model`).
 
+    Training observations are those that are not in the test set too, as the audit itself took them.
+
     Raises
     ------
     DataError
         If the audit did not end, or a file is not the one that it wrote.
     """
     about = _about(place)
-    train = _read(place, "train", about) if about["train"] else None
     head = None
     if "head" in about:
         weights = read_tensors(_checked(place, "head", about), name="audit")
         head = heads.HeadLayer(about["head"]["name"], about["head"]["pooled"], (weights["weight"], weights["bias"]))
     test = _read(place, "test", about)
+    train = apart(_read(place, "train", about), test) if about["train"] else None
     held_out = test.part(split(len(test), about["calibration_share"], about["seed"])[0])
     return held_out, train, head, about
 

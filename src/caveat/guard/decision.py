@@ -14,14 +14,14 @@ from caveat import fitted
 from caveat.errors import OptionError, known_name
 from caveat.guard.threshold import Promise, promise
 from caveat.heads import HeadLayer
-from caveat.observations import DRAWS, Observations
+from caveat.observations import DRAWS, Observations, apart
 from caveat.sampling import evenly
 from caveat.scoring import catalog
 from caveat.scoring.choose import choose
 from caveat.scoring.kinds import Material, kind_of
 from caveat.types import Probe
 
-__all__ = ["BASELINE", "Decision", "as_it_is", "candidates", "fit", "halved", "halves", "mapped", "of"]
+__all__ = ["BASELINE", "Decision", "as_it_is", "candidates", "fit", "halved", "halves", "in_both", "mapped", "of"]
 
 BASELINE = "msp"
 """The score of a guard where nothing tells which is best."""
@@ -82,7 +82,8 @@ def fit(  # noqa: PLR0913  # the signature is the configuration
     """Fit score, calibration and threshold from observations of held-out in-distribution data.
 
     Half of `held_out`, drawn by `seed`, fits the calibration (and the score, without `train`); the threshold and its
-    promise rest on the other half, which nothing else has seen.
+    promise rest on the other half, which nothing else has seen: samples of `train` that are in `held_out` too are left
+    out, and `why` says so.
 
     Parameters
     ----------
@@ -115,12 +116,14 @@ def fit(  # noqa: PLR0913  # the signature is the configuration
     names = candidates(score, held_out, among)
     known_name("calibration", calibration, ["none", *calibrations.FROM_LOGITS])
     first = halves(held_out, seed)[0]
+    train, told = apart(train, held_out), in_both(train, held_out)
     weights = head.head if head is not None else None
     name, why = names[0], "named by the user"
     if score == "auto":
         choice = choose(names, train, first, weights)
         name = choice.score if choice else BASELINE
         why = choice.why if choice else "too few classes to choose by: the baseline"
+    why += f"; {told}" if told else ""
     material = Material(train if train is not None else first, weights, first, outliers)
     scored = catalog.fit([name], material, probes)[name]
     probe = (probes or {}).get(catalog.signal(name))
@@ -128,6 +131,14 @@ def fit(  # noqa: PLR0913  # the signature is the configuration
         scored, held_out, calibration=calibration, keep=keep, max_error=max_error, seed=seed, head=head, probe=probe,
         against=None if against is None else scored(against).double(), classes=classes, shape=shape, why=why,
     )  # fmt: skip
+
+
+def in_both(train: Observations | None, held_out: Observations) -> str:
+    """In words, how many held-out samples are in the training set too; empty if none is."""
+    shared = 0 if train is None else int(held_out.among(train).sum())
+    if not shared:
+        return ""
+    return f"{shared} of {len(held_out)} held-out samples are in train too, and nothing was fitted on them there"
 
 
 def candidates(score: str, held_out: Observations, among: Sequence[str] | None = None) -> list[str]:

@@ -8,7 +8,7 @@ from torch import Tensor
 from caveat.metrics.ranking import auroc
 from caveat.metrics.tally import tally, tally_sets
 from caveat.mixture import log_mean
-from caveat.observations import DRAWS, Observations
+from caveat.observations import DRAWS, Observations, apart
 from caveat.records import record
 from caveat.sampling import evenly
 from caveat.scoring import catalog
@@ -36,9 +36,11 @@ def choose(
     alone where too few answers are wrong. The network has seen the class it is made to forget, so the figures are
     optimistic; they serve to compare.
 
-    No score is judged on samples it was fitted on: without `train`, `held_out` is cut in two halves, and each serves
-    once to fit and once to judge. None if there is nothing to choose from.
+    No score is judged on samples it was fitted on: those of `train` that are in `held_out` too are left out; without
+    `train`, `held_out` is cut in two halves, and each serves once to fit and once to judge. None if there is nothing to
+    choose from.
     """
+    train = apart(train, held_out)
     candidates = [name for name in names if kind_of(name).one_pass]
     pairs = [(train, held_out)] if train is not None else _halves(held_out)
     classes = held_out.labels.unique()
