@@ -93,3 +93,28 @@ def test_a_guard_fitted_on_one_set_twice_is_the_guard_without():
     assert twice.decision.promise == alone.decision.promise
     accepted = torch.cat([twice(inputs).accepted for inputs, _ in batches(4, 2000)])
     assert float(accepted.double().mean()) > 0.92
+
+
+@pytest.mark.parametrize("score", ["knn", "mahalanobis", "msp"])
+def test_keep_holds_in_the_mean_of_200_splits_with_a_training_set_that_fits_too_well(score):
+    """One split in 30 accepts less than 90 % of fresh inputs where 90 samples set the threshold: chance, no leak.
+
+    The accepted share of fresh inputs has the mean ceil(91 keep) / 91 = 0.956 over splits, whatever the training set is
+    like; a threshold from training samples, which lie half as far from their means here, would accept far fewer.
+    """
+
+    def seen(count: int, seed: int, spread: float) -> Observations:
+        generator = torch.Generator().manual_seed(seed)
+        labels = torch.randint(C, (count,), generator=generator)
+        features = 4 * torch.eye(C, 32)[labels] + spread * torch.randn(count, 32, generator=generator)
+        return Observations(features[:, :C].contiguous(), labels, features)
+
+    train = seen(600, 0, 0.5)
+    found = []
+    for seed in range(200):
+        made = decision.fit(seen(180, 10 + seed, 1.0), train, None, score=score, calibration="none", seed=seed)
+        accepted = made.score(seen(500, 1000 + seed, 1.0)).double() <= made.promise.threshold
+        found.append(float(accepted.double().mean()))
+    mean, error = float(np.mean(found)), float(np.std(found)) / 200**0.5
+    assert abs(mean - 87 / 91) < 4 * error
+    assert 0.018 < float(np.std(found)) < 0.03  # 0.021 of Beta(87, 4), and 0.009 of 500 fresh inputs
