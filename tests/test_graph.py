@@ -166,6 +166,7 @@ def test_residual_sums_and_norms_are_elementary():
     assert graph.nodes[-1].arguments == (0, 3)
 
 
+EYE = torch.eye(4, dtype=torch.float64)
 REFUSED = {
     "sigmoid": (nn.Sequential(nn.Linear(4, 4), nn.Sigmoid()), r"aten\.sigmoid\.default \(in 1\) is none of"),
     "square": (Written(lambda self, x: x * x), r"aten\.mul\.Tensor \(in the model's forward\): the product of two"),
@@ -177,6 +178,10 @@ REFUSED = {
     "two outputs": (Written(lambda self, x: (x, -x)), "logits alone"),
     "reflection": (Written(lambda self, x: functional.pad(x, (1, 1), mode="reflect")), "reflect"),
     "windows of several sizes": (nn.AdaptiveAvgPool1d(3), "several sizes"),
+    "a weighted bias": (Written(lambda self, x: torch.addmm(EYE[0], x, EYE, beta=2)), "expected a constant bias"),
+    "a weighted product": (Written(lambda self, x: torch.addmm(EYE[0], x, EYE, alpha=2)), "expected a constant bias"),
+    "one of the batch": (Written(lambda self, x: x + x.select(0, 0)), "the batch is cut|ties samples together"),
+    "sum over the batch, counted from the end": (Written(lambda self, x: x - x.sum(-2)), "over the batch|ties samples"),
 }
 
 

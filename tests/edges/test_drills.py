@@ -67,7 +67,8 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     asked = {"preload": [train(1, "a"), AUDIT_OF_NEW], "jobs": [*before, *jobs.values()]}
     made = subprocess.run(
         [sys.executable, drill.__file__], input=json.dumps(asked, default=str), capture_output=True, text=True,
-        env=os.environ | {"PYTHONPATH": str(Path(drill.__file__).parents[2])}, check=False,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join([str(Path(drill.__file__).parents[2]), *sys.path])},
+        check=False,
     )  # fmt: skip
     assert made.returncode == 0, made.stderr[-2000:]
     found = json.loads(made.stdout)
