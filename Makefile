@@ -36,11 +36,13 @@ bench: setup
 docs: setup
 	$(PY) docs/build.py
 
-references: setup
+.references/.installed: tests/references/requirements-no-deps.txt $(STAMP)
 	@# in a folder of their own, without what they ask for: nothing of ours is replaced
 	mkdir -p .references && echo '*' > .references/.gitignore
-	test .references/.installed -nt tests/references/requirements-no-deps.txt || $(PY) -m pip install --quiet --no-deps \
-		--upgrade --target .references -r tests/references/requirements-no-deps.txt && touch .references/.installed
+	$(PY) -m pip install --quiet --no-deps --upgrade --target .references -r $<
+	touch $@
+
+references: .references/.installed
 	$(PY) -m pytest tests/references -m references
 
 clean:

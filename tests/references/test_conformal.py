@@ -11,6 +11,7 @@ import torch
 from sklearn.base import BaseEstimator, ClassifierMixin
 
 from caveat.calibration import conformal
+from caveat.calibration._rank import conformal_quantile
 
 FOLDER = Path(os.environ.get("CAVEAT_REFERENCES") or Path(__file__).parents[2] / ".references")
 ERRORS = [0.03, 0.1, 0.25]
@@ -64,7 +65,7 @@ def test_aps_randomised(mapie: ModuleType, error: float) -> None:
     # Their uniform number is 1 minus ours; with the same numbers the quantile is the same.
     drawn = torch.from_numpy(1 - np.random.RandomState(3).uniform(size=500))  # what they draw from
     scores = conformal._adaptive(logits, drawn, 0.0, 1).gather(1, labels[:, None]).squeeze(1)
-    quantile = conformal._quantile(scores, error)
+    quantile = conformal_quantile(scores, error)
     _, sets = theirs.predict_set(asked.softmax(1).numpy(), conformity_score_params={"include_last_label": "randomized"})
     of_theirs = theirs._mapie_classifier.conformity_score_function_.quantiles_
     assert quantile.item() == pytest.approx(of_theirs[0], abs=1e-9)
