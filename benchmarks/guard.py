@@ -62,7 +62,7 @@ def judge(
 
 def demo(folder: Path) -> Path:
     from caveat import audit, data, models
-    from caveat.cli.train import train
+    from caveat.training.recipe import train
 
     training, test = data.load("mnist5k:train"), data.load("mnist5k:test")
     generator = torch.Generator().manual_seed(0)
