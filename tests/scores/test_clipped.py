@@ -51,7 +51,8 @@ def test_thresholds_at_the_ends(relu_sample, queries):
     # features below 0: VRA with `lower` 0 lets all in-distribution ones pass, whatever their sign
     shifted = features - 1
     score = vra.fit(shifted, labels, head, lower=0.0, upper=1.0)
-    assert (score.low, score.high) == (shifted.min(), shifted.max())
+    assert score.high == shifted.max()
+    assert -2e-5 < score.low - shifted.min() < 0  # a rounding below, so that the lowest passes in any batch
     assert plain.std() > 0
 
 

@@ -48,6 +48,7 @@ class _Operating(Part):
     threshold: float
     kept: float
     error: float
+    rounding: float
 
 
 class Manifest(Part):

@@ -26,6 +26,10 @@ __all__ = ["BASELINE", "Decision", "as_it_is", "candidates", "fit", "halved", "h
 BASELINE = "msp"
 """The score of a guard where nothing tells which is best."""
 
+LAST_DIGITS = 2.0**-20
+"""Eight units of the last digit of single precision: what sums of a convolution move with the size of a batch."""
+SHAKEN = 1000
+"""Samples at most on which it is measured how far a score moves by rounding."""
 REFERENCE = 20_000
 """Known scores kept at most: enough for p-values to 1 in 20,000 and for another operating point."""
 
@@ -59,7 +63,10 @@ class Decision:
         OptionError
             If not exactly one is given, or the promise can't be held with the in-distribution data there are.
         """
-        return replace(self, promise=promise(self.reference, self.reference_wrong, keep=keep, max_error=max_error))
+        held = promise(
+            self.reference, self.reference_wrong, keep=keep, max_error=max_error, rounding=self.promise.rounding
+        )
+        return replace(self, promise=held)
 
 
 def fit(  # noqa: PLR0913  # the signature is the configuration
@@ -200,11 +207,26 @@ def of(  # noqa: PLR0913  # the signature is the configuration
     wrong = calibrated(second.logits).argmax(dim=1) != second.labels
     rank = scores.argsort(stable=True)
     rank = rank[evenly(len(rank), REFERENCE)]
-    held = promise(scores[rank], wrong[rank], keep=keep, max_error=max_error, against=against)
+    moved = _rounding(scored, second.thinned(SHAKEN), seed)
+    held = promise(scores[rank], wrong[rank], keep=keep, max_error=max_error, against=against, rounding=moved)
     return Decision(
         scored, probe, calibration, calibrated, held, scores[rank], wrong[rank], head.name if head else None,
         head.pooled if head else False, classes or tuple(map(str, range(held_out.logits.shape[1]))), shape, why,
     )  # fmt: skip
+
+
+def _rounding(scored: catalog.FittedScore, seen: Observations, seed: int) -> float:
+    """How far a score moves when all that it looks at moves by a few last digits, as with the size of a batch."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def shaken(values: Tensor) -> Tensor:
+        return values * (1 + LAST_DIGITS * (2 * torch.rand(values.shape, generator=generator, dtype=values.dtype) - 1))
+
+    other = replace(
+        seen, logits=shaken(seen.logits), features=None if seen.features is None else shaken(seen.features),
+        probed={name: shaken(found) for name, found in seen.probed.items()},
+    )  # fmt: skip
+    return float((scored(other).double() - scored(seen).double()).abs().max())
 
 
 def mapped(made: Decision, function: Callable[[Tensor], Tensor]) -> Decision:

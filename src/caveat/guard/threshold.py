@@ -34,6 +34,8 @@ class Promise:
     """Share of the reference data that is accepted."""
     error: float
     """Share of wrong answers among these."""
+    rounding: float = 0.0
+    """How far the score was seen to move by rounding alone."""
 
 
 def promise(
@@ -43,6 +45,7 @@ def promise(
     keep: float | None = None,
     max_error: float | None = None,
     against: Float[Tensor, " u"] | None = None,
+    rounding: float = 0.0,
 ) -> Promise:
     """The threshold for a promise; `scores` of in-distribution data that nothing was fitted on, and which answers were
     wrong.
@@ -56,8 +59,9 @@ def promise(
     inputs are refused depends on how well those stand for them.
 
     A threshold is itself one of the scores, and the same input scores a last digit more or less with the size of its
-    batch. So the threshold lies `ROUNDING` above that score, and everything that is promised is counted with the
-    threshold as it then is: inputs that tie with it are accepted, in any batch.
+    batch. So the threshold lies `ROUNDING` above that score, or twice `rounding` where the score was seen to move that
+    far, and everything that is promised is counted with the threshold as it then is: inputs that tie with it are
+    accepted, in any batch.
 
     Raises
     ------
@@ -70,16 +74,16 @@ def promise(
     """
     check(keep=keep, max_error=max_error, against=against is not None)
     if against is not None:
-        return _against(scores, wrong, against)
+        return _against(scores, wrong, against, rounding)
     if max_error is not None:
-        return _with_error(scores, wrong, max_error)
+        return _with_error(scores, wrong, max_error, rounding)
     level = 0.95 if keep is None else keep
     threshold = keeping_threshold(scores, level)
     if threshold == float("inf"):
         exact = exact_share("keep", level)
         need = math.ceil(exact / (1 - exact))
         raise OptionError(f"keep: {level} can't be promised from {len(scores)} held-out samples; give at least {need}")
-    return _made("keep", level, _above(threshold, scores), scores, wrong)
+    return _made("keep", level, _above(threshold, scores, rounding), scores, wrong, rounding)
 
 
 def check(*, keep: float | None, max_error: float | None, against: bool = False) -> None:
@@ -99,34 +103,34 @@ def check(*, keep: float | None, max_error: float | None, against: bool = False)
             raise OptionError(f"{option}: expected a share in (0, 1), got {share:g}{hint}")
 
 
-def _above(threshold: float, scores: Tensor) -> float:
+def _above(threshold: float, scores: Tensor, rounding: float) -> float:
     """The threshold and what rounding may add to a score that equals it."""
-    return threshold + ROUNDING * max(abs(threshold), float(scores.abs().median()))
+    return threshold + max(2 * rounding, ROUNDING * max(abs(threshold), float(scores.abs().median())))
 
 
-def _against(scores: Tensor, wrong: Tensor, ood: Tensor) -> Promise:
-    threshold = _above(float(youden_threshold(tally_sets(scores, ood))), scores)
+def _against(scores: Tensor, wrong: Tensor, ood: Tensor, rounding: float) -> Promise:
+    threshold = _above(float(youden_threshold(tally_sets(scores, ood))), scores, rounding)
     refused = float((ood > threshold).double().mean())
     if float((scores <= threshold).double().mean()) + refused <= 1 + 1e-12:
         raise OptionError(
             f"against: the {len(ood)} pseudo-OOD inputs score no higher than in-distribution ones; make others, or "
             "choose another score"
         )
-    return _made("against", refused, threshold, scores, wrong)
+    return _made("against", refused, threshold, scores, wrong, rounding)
 
 
-def _with_error(scores: Tensor, wrong: Tensor, level: float) -> Promise:
+def _with_error(scores: Tensor, wrong: Tensor, level: float, rounding: float) -> Promise:
     ordered = scores.sort().values
     best = (1.0, 0)
     for step in range(CANDIDATES):
         size = int(len(scores) * 0.8**step)
         if size < 1:
             break
-        threshold = _above(float(ordered[size - 1]), scores)
+        threshold = _above(float(ordered[size - 1]), scores, rounding)
         accepted = scores <= threshold
         bound = error_bound(int(wrong[accepted].sum()), int(accepted.sum()), (1 - CONFIDENCE) / CANDIDATES)
         if bound <= level:
-            return _made("max_error", level, threshold, scores, wrong)
+            return _made("max_error", level, threshold, scores, wrong, rounding)
         best = min(best, (bound, int(accepted.sum())))
     raise OptionError(
         f"max_error: {level} can't be promised: the best of {CANDIDATES} thresholds accepts {best[1]} of {len(scores)} "
@@ -167,8 +171,13 @@ def error_bound(errors: int, count: int, alpha: float) -> float:
 
 
 def _made(
-    kind: Literal["keep", "max_error", "against"], level: float, threshold: float, scores: Tensor, wrong: Tensor
+    kind: Literal["keep", "max_error", "against"],
+    level: float,
+    threshold: float,
+    scores: Tensor,
+    wrong: Tensor,
+    rounding: float,
 ) -> Promise:
     accepted = scores <= threshold
     error = float(wrong[accepted].double().mean()) if accepted.any() else 0.0
-    return Promise(kind, level, threshold, float(accepted.double().mean()), error)
+    return Promise(kind, level, threshold, float(accepted.double().mean()), error, rounding)

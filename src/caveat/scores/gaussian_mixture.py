@@ -30,15 +30,16 @@ class GaussianMixture:
 
     def __call__(self, features: Features) -> Score:
         """d x r and c x r x r products a sample."""
-        centred = features - self.centre
-        inner = centred @ self.basis
+        # in double precision: `outside` is the small difference of two sums, and divided by a small variance
+        centred = features.double() - self.centre.double()
+        inner = centred @ self.basis.double()
         squares = [
-            ((inner - mean) @ whiten.T).square().sum(dim=1)
+            ((inner - mean.double()) @ whiten.double().T).square().sum(dim=1)
             for mean, whiten in zip(self.means, self.whiten, strict=True)
         ]
-        likelihood = torch.logsumexp(self.log_weight - 0.5 * torch.stack(squares, dim=1), dim=1)
+        likelihood = torch.logsumexp(self.log_weight.double() - 0.5 * torch.stack(squares, dim=1), dim=1)
         outside = (centred.square().sum(dim=1) - inner.square().sum(dim=1)).clamp_min(0)
-        return 0.5 * outside / self.rest - likelihood
+        return (0.5 * outside / self.rest.double() - likelihood).to(features.dtype)
 
 
 def fit(features: Features, labels: Labels, *, dimension: int = 128, ridge: float = 1e-4) -> GaussianMixture:

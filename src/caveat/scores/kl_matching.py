@@ -21,10 +21,11 @@ class KLMatching:
 
     def __call__(self, logits: Logits) -> Score:
         """k x c products a sample."""
-        log_probs = logits.log_softmax(dim=1)
+        log_probs = logits.double().log_softmax(dim=1)  # of usual inputs it is the small difference of two large sums
         probs = log_probs.exp()
         negative_entropy = (probs * log_probs.clamp_min(torch.finfo(probs.dtype).min)).sum(dim=1)
-        return (negative_entropy - (probs @ self.log_typical.T).amax(dim=1)).clamp_min(0)
+        divergence = (negative_entropy - (probs @ self.log_typical.double().T).amax(dim=1)).clamp_min(0)
+        return divergence.to(self.log_typical.dtype)
 
 
 def fit(logits: Logits, labels: Labels) -> KLMatching:

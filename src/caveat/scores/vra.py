@@ -50,4 +50,6 @@ def fit(
     check(features, labels)
     if not 0 <= lower < upper <= 1:
         raise OptionError(f"lower, upper: expected 0 <= lower < upper <= 1, got {lower} and {upper}")
-    return VariationalActivations(*head, quantile(features, lower), quantile(features, upper))
+    low = quantile(features, lower)
+    # one of the activations themselves: a rounding below it, so that the same input in another batch stays above
+    return VariationalActivations(*head, low - 2.0**-16 * abs(low), quantile(features, upper))
