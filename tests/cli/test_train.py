@@ -76,6 +76,42 @@ def test_killed_at_a_random_moment_it_ends_in_the_same_weights(attempt: int, tmp
     assert all(torch.equal(value, again[name]) for name, value in whole.items())
 
 
+NETWORK = """
+from torch import nn
+
+def build():
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.ReLU(), nn.Dropout(0.5), nn.Linear(16, 10))
+"""
+
+
+def of_my_own(output: Path, *more: object) -> list[str]:
+    command = arguments(output, "--no-audit", *more)
+    command[command.index("--model") + 1] = "network_of_my_own:build"
+    return command
+
+
+@pytest.fixture
+def own_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "network_of_my_own.py").write_text(NETWORK)
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+
+@pytest.mark.usefixtures("own_network")
+def test_the_seed_is_that_of_the_first_weights_and_of_dropout_of_any_network(tmp_path: Path) -> None:
+    before = torch.get_rng_state()
+    for name, seed in (("a", 1), ("b", 1), ("other", 2)):
+        more = ["--seed", seed, "--members", 2]
+        assert CliRunner().invoke(app, of_my_own(tmp_path / name, *more)).exit_code == 0
+    assert torch.equal(torch.get_rng_state(), before)
+    first, again, other = (load_file(tmp_path / name / "model.safetensors")["1.weight"] for name in ("a", "b", "other"))
+    assert torch.equal(first, again)
+    assert not torch.allclose(first, other)
+    members = [load_file(tmp_path / name / "ensemble.safetensors") for name in ("a", "b")]
+    assert all(torch.equal(value, members[1][name]) for name, value in members[0].items())
+    (weights,) = (value for name, value in members[0].items() if name.endswith("1.weight"))
+    assert not torch.allclose(weights[0], weights[1])
+
+
 @pytest.mark.parametrize(
     ("more", "text"),
     [

@@ -20,7 +20,8 @@ def load(spec: str, weights: Path | None = None, *, seed: int = 0) -> "nn.Module
     """Build the network that `spec` names, load its weights, and put it in evaluation mode.
 
     `package.module:callable` runs that code of yours; `package.module:callable(classes=9)` passes literal arguments;
-    a callable with a parameter `generator` is given one seeded with `seed`. `hf:org/name` or `hf:folder` is an image
+    torch's global state is seeded with `seed` while it runs, and a parameter `generator` is given one seeded with it.
+    `hf:org/name` or `hf:folder` is an image
     classifier of transformers (extra `hf`), its normalisation included.
 
     Raises
@@ -93,6 +94,7 @@ def _from_code(spec: str, seed: int) -> "nn.Module":
         module = importlib.import_module(module_name)
     except ImportError as error:
         raise ModelError(f"--model: cannot import {module_name!r} ({error})") from error
+    from caveat.training.randomness import seeded
     from caveat.training.recipe import named_call
 
     name, options = named_call(call, "--model")
@@ -105,7 +107,8 @@ def _from_code(spec: str, seed: int) -> "nn.Module":
     try:
         if "generator" in inspect.signature(factory).parameters:
             options["generator"] = torch.Generator().manual_seed(seed)
-        model = factory(**options)
+        with seeded(seed):  # layers draw their first weights from torch's global state
+            model = factory(**options)
     except Exception as error:  # the user's own code
         raise ModelError(f"--model: {spec} fails: {type(error).__name__}: {error}") from error
     if not isinstance(model, nn.Module):

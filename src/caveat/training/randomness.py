@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-__all__ = ["private_randomness", "restore", "snapshot"]
+__all__ = ["private_randomness", "restore", "seeded", "snapshot"]
 
 
 @contextmanager
@@ -16,9 +16,17 @@ def private_randomness(model: nn.Module, generator: torch.Generator) -> Generato
 
     Outside, it is as it was before.
     """
-    devices = _cuda_devices(model)
+    with seeded(int(torch.randint(2**62, (), generator=generator, device=generator.device)), _cuda_devices(model)):
+        yield
+
+
+@contextmanager
+def seeded(seed: int, devices: Sequence[int] = ()) -> Generator[None]:
+    """Inside, the global state of the CPU and of these CUDA devices starts from `seed`.
+
+    Outside, it is as it was before.
+    """
     with torch.random.fork_rng(devices=devices):
-        seed = int(torch.randint(2**62, (), generator=generator, device=generator.device))
         torch.set_rng_state(torch.Generator().manual_seed(seed).get_state())
         for device in devices:
             torch.cuda.set_rng_state(torch.Generator(f"cuda:{device}").manual_seed(seed).get_state(), device)
