@@ -17,6 +17,8 @@ from tests.conftest import shapes_unchecked
 NORMS = (1, 2, math.inf)
 LONG = {"pgd": {"steps": 100, "step": 0.3}}
 """Options with which an attack comes to its end; from a random start norm 2 turns towards the optimum by halves."""
+SHORT = {"estimated": {"steps": 4, "directions": 2}}
+"""Options with which an attack that asks often is tried on many cases."""
 SHAPES = ((6,), (2, 5), (1, 6, 6), (2, 3, 4, 2))
 
 
@@ -67,7 +69,7 @@ class TestInBall:
         for dtype in (torch.float64, torch.float32):
             model, inputs, labels = case(shape, dtype=dtype, seed=seed)
             ball = Ball(norm, radius)
-            found = WITHIN[name](model, inputs, labels, ball, generator=seeded(seed))
+            found = WITHIN[name](model, inputs, labels, ball, generator=seeded(seed), **SHORT.get(name, {}))
             assert found.dtype == dtype
             assert found.shape == inputs.shape
             assert float(found.min()) >= 0
