@@ -77,3 +77,30 @@ def test_a_file_that_is_no_npz_is_refused(tmp_path: Path):
     (tmp_path / "x.npz").write_bytes(b"nothing")
     with pytest.raises(DataError, match="--logits: cannot read"):
         audit_arrays(tmp_path / "x.npz")
+
+
+def test_content_tells_the_labels_and_not_the_file(said, tmp_path: Path):
+    one, other = ({**said, "labels": said["labels"] if same else said["labels"][::-1].copy()} for same in (True, False))
+    found: dict[str, list[str]] = {}
+    for name, given in {"one": one, "renamed": one, "other": other}.items():
+        np.savez(tmp_path / f"{name}.npz", **given)
+        found[name] = [item.content for item in audit_arrays(tmp_path / f"{name}.npz", replicas=5).sets]
+    assert found["one"] == found["renamed"]
+    assert found["one"][0] != found["other"][0]
+    assert [len(text) for text in found["one"]] == [64, 0]  # nothing tells the inputs of an OOD set of arrays
+
+
+def test_content_tells_the_inputs_in_any_order():
+    from caveat.audits.content import content
+    from caveat.observations import Observations
+
+    logits, labels, prints = torch.zeros(3, 2), torch.tensor([0, 1, 1]), torch.tensor([7, -5, 9])
+    seen = Observations(logits, labels, fingerprints=prints)
+    turned = seen.part(torch.tensor([2, 0, 1]))
+    swapped = Observations(logits, torch.tensor([1, 0, 1]), fingerprints=prints)
+    replaced = Observations(logits, labels, fingerprints=torch.tensor([7, -5, 8]))
+    known = [content(item, labelled=True) for item in (seen, turned, swapped, replaced)]
+    assert known[0] == known[1]
+    assert len(set(known)) == 3
+    ood = [content(item, labelled=False) for item in (seen, swapped, replaced)]
+    assert ood[0] == ood[1] != ood[2]

@@ -47,6 +47,12 @@ def with_set(record: Record, name: str, **changes: Any) -> Record:
     return record.model_copy(update={"sets": sets})
 
 
+def hashed(record: Record, **contents: str) -> Record:
+    """The record with a content per set: its name, or what is given."""
+    sets = [item.model_copy(update={"content": contents.get(item.name, item.name)}) for item in record.sets]
+    return record.model_copy(update={"sets": sets})
+
+
 def row(rows: list[Row], metric: str, about: str) -> Row:
     return next(item for item in rows if (item.metric, item.about) == (metric, about))
 
@@ -172,7 +178,7 @@ def test_other_known_data_bring_no_verdict(full: Record) -> None:
     lines = [say(line) for line in apart(records)]
     assert "b was not judged on the same in-distribution data: differences are those of the data, too." in lines
     assert [say(line) for line in judged(records)] == ["Against a, b is not comparable: not the same data."]
-    assert apart({"a": full, "b": full}) == []
+    assert apart({"a": hashed(full), "b": hashed(full)}) == []
 
 
 def test_the_verdict_in_words(full: Record) -> None:
@@ -209,3 +215,29 @@ def test_a_list_in_words(names: list[str], text: str) -> None:
 def test_as_many_as_stand_side_by_side(record: Record, count: int) -> None:
     with pytest.raises(OptionError, match=f"records: expected 2 to 6 to compare, got {count}"):
         checked({str(i): record for i in range(count)})
+
+
+def test_what_a_set_holds_decides_and_not_what_it_is_called(full: Record) -> None:
+    replaced = {"a": hashed(full), "b": hashed(full, mnist="other labels")}
+    assert {cell.verdict for item in known_rows(replaced) for cell in item.cells[1:]} == {"other data"}
+    assert [say(line) for line in judged(replaced)] == ["Against a, b is not comparable: not the same data."]
+    renamed = {"a": hashed(full), "b": with_set(hashed(full), "mnist", source="after.npz")}
+    assert {cell.verdict for item in known_rows(renamed) for cell in item.cells[1:]} == {"same"}
+    assert apart(renamed) == []
+
+
+def test_pictures_of_an_ood_set_that_were_replaced_are_told(full: Record) -> None:
+    records = {"a": hashed(full), "b": hashed(full, noise="other pictures")}
+    assert "noise" not in shared_sets(records)
+    lines = [say(line) for line in apart(records)]
+    assert any(line.startswith("The set noise is not the same in a and b: other inputs, though from") for line in lines)
+
+
+def test_records_without_contents_are_compared_by_name_and_that_is_told(full: Record) -> None:
+    records = {"a": full, "b": hashed(full)}
+    assert {cell.verdict for item in known_rows(records) for cell in item.cells[1:]} == {"same"}
+    (line,) = [say(line) for line in apart(records)]
+    assert line.startswith("In a and b, taken as the same by name and size alone: the in-distribution data, notmnist, ")
+    # Inputs of another size were prepared in another way: their hash says nothing.
+    other = with_set(hashed(full, mnist="resized"), "mnist", shape=[3, 32, 32])
+    assert {c.verdict for item in known_rows({"a": hashed(full), "b": other}) for c in item.cells[1:]} == {"same"}

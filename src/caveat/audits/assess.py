@@ -10,6 +10,7 @@ from torch import Tensor
 
 from caveat import calibration, heads
 from caveat.audits import classes, judge, learned, many, pictures
+from caveat.audits.content import content
 from caveat.audits.operate import conformal, operating
 from caveat.audits.overlap import overlaps
 from caveat.errors import CaveatError, OptionError
@@ -297,7 +298,8 @@ def _sets(judged: Judged) -> list[record.SetSummary]:
         return record.SetSummary.model_validate(
             {"name": name, "role": role, "source": source, "count": len(seen), "shape": shape,
              "mean_confidence": confidence, "generated": name in observed.generated,
-             "estimated_accuracy": estimated if role in ("test", "unlabelled") else None}
+             "estimated_accuracy": estimated if role in ("test", "unlabelled") else None,
+             "content": content(seen, labelled=role in ("test", "train"))}
         )  # fmt: skip
 
     rows = [summary("test", "test", observed.known, judged.evaluation)]

@@ -173,6 +173,9 @@ class SetSummary(Part):
     estimated_accuracy: Number | None = None
     """Mean calibrated confidence: the accuracy to expect if the inputs are in-distribution (of the test set and the
     unlabelled ones)."""
+    content: str = ""
+    """SHA-256 over its inputs and labels, over the labels alone where no inputs were seen: records of equal content
+    were judged on the same data. Empty where it is not known."""
 
 
 class Reliability(Part):

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from caveat.errors import OptionError
-from caveat.records.record import Calibration, Detection, Estimate, Performance, Record
+from caveat.records.record import Calibration, Detection, Estimate, Performance, Record, SetSummary
 from caveat.report import picks
 from caveat.report.shown import BARE, Kind, Name, Part, shown
 
@@ -99,12 +99,12 @@ def known_rows(records: Records) -> list[Row]:
 def unknown_rows(records: Records, ood: str) -> tuple[list[Row], list[Row]]:
     """AUROC and FPR on one shared set: of the chosen and the best score of every record; and of every shared score."""
     tables = [{d.score: d for d in record.detections if d.ood == ood} for record in records.values()]
-    holds = [ood in _sources(record) for record in records.values()]
-    tables = [table if held else {} for table, held in zip(tables, holds, strict=True)]
     first = next(iter(records.values()))
+    held = [_sets(record).get(ood) for record in records.values()]
+    tables = [table if item else {} for table, item in zip(tables, held, strict=True)]
     same = [
-        known and _sources(record).get(ood) == _sources(first).get(ood)
-        for known, record in zip(_same_known(records), records.values(), strict=True)
+        known and item is not None and held[0] is not None and _same_ood((first, held[0]), (record, item))
+        for known, item, record in zip(_same_known(records), held, records.values(), strict=True)
     ]
     chosen = [record.choice.score if record.choice else None for record in records.values()]
     best = [picks.best_score(record) for record in records.values()]
@@ -122,9 +122,13 @@ def unknown_rows(records: Records, ood: str) -> tuple[list[Row], list[Row]]:
 
 
 def shared_sets(records: Records) -> list[str]:
-    """OOD sets that the first record has in common with another: the same name, from the same source."""
-    first, *others = [_sources(record) for record in records.values()]
-    return [name for name, source in first.items() if any(other.get(name) == source for other in others)]
+    """OOD sets that the first record has in common with another: the same name and, where it is known, content."""
+    first, *others = records.values()
+    return [
+        name
+        for name, item in _sets(first).items()
+        if any((twin := _sets(other).get(name)) and _same_ood((first, item), (other, twin)) for other in others)
+    ]
 
 
 def key_rows(records: Records) -> list[Row]:
@@ -163,16 +167,18 @@ def apart(records: Records) -> list[list[Part]]:
         if not same:
             tail = " was not judged on the same in-distribution data: differences are those of the data, too."
             lines.append([Name(name), tail])
-    first = _sources(values[0])
     for name, record in zip(names[1:], values[1:], strict=True):
-        for ood, source in _sources(record).items():
-            if first.get(ood, source) != source:
-                text = f": {first[ood]} in one, {source} in the other."
+        for ood, item in _sets(record).items():
+            twin = _sets(values[0]).get(ood)
+            if twin and not _same_ood((values[0], twin), (record, item)):
+                text = ": other inputs, though from " if twin.source == item.source else f": {twin.source} in one, "
+                text += f"{item.source}." if twin.source == item.source else f"{item.source} in the other."
                 lines.append(["The set ", Name(ood), " is not the same in ", Name(names[0]), " and ", Name(name), text])
+    lines += _by_name(names, values)
     if len(values) > 1 and not shared_sets(records):
         lines.append(["No OOD set is shared: figures on OOD inputs cannot be compared."])
     for what, tables in {
-        "OOD set": [_sources(record) for record in values],
+        "OOD set": [_sets(record) for record in values],
         "score": [{item.name for item in record.scores} for record in values],
         "calibration": [{item.name for item in record.calibrations} for record in values],
     }.items():
@@ -232,14 +238,61 @@ def _verdict(first: Estimate, other: Estimate, measure: _Measure) -> Verdict:
     return "better" if (other.lowest > first.highest) == measure.up else "worse"
 
 
-def _sources(record: Record) -> dict[str, str]:
-    return {item.name: item.source for item in picks.ood_sets(record)}
+def _sets(record: Record) -> dict[str, SetSummary]:
+    return {item.name: item for item in picks.ood_sets(record)}
+
+
+def _known(record: Record) -> SetSummary | None:
+    return next((item for item in record.sets if item.role == "test"), None)
+
+
+def _contents_known(one: SetSummary, other: SetSummary) -> bool:
+    # Inputs of another shape were prepared in another way: their content differs, though the files may be the same.
+    return bool(one.content and other.content) and one.shape == other.shape
+
+
+def _same(one: SetSummary, other: SetSummary) -> bool:
+    """The same inputs and labels, where both records know them; else the same source and number of samples."""
+    if _contents_known(one, other):
+        return one.content == other.content
+    return (one.source, one.count) == (other.source, other.count)
+
+
+def _same_ood(one: tuple[Record, SetSummary], other: tuple[Record, SetSummary]) -> bool:
+    """Of arrays, all sets are from one file, whose name says nothing of a set: its own name and size must do."""
+    if all(_of_arrays(record) for record, _ in (one, other)):
+        return one[1].count == other[1].count
+    return _same(one[1], other[1])
+
+
+def _of_arrays(record: Record) -> bool:
+    return all(not item.content for item in picks.ood_sets(record)) and bool(
+        (known := _known(record)) and known.content
+    )
 
 
 def _same_known(records: Records) -> list[bool]:
     """Per record, whether it was judged on the first one's in-distribution data."""
-    found = [[(s.source, s.count) for s in record.sets if s.role == "test"] for record in records.values()]
-    return [item == found[0] for item in found]
+    found = [_known(record) for record in records.values()]
+    first = found[0]
+    return [item is first or bool(item and first and _same(first, item)) for item in found]
+
+
+def _by_name(names: Sequence[str], values: Sequence[Record]) -> list[list[Part]]:
+    """Which sets are taken for the same though nothing but their names tells."""
+    lines: list[list[Part]] = []
+    for name, record in zip(names[1:], values[1:], strict=True):
+        pairs = [("the in-distribution data", _known(values[0]), _known(record))]
+        pairs += [(key, twin, _sets(record).get(key)) for key, twin in _sets(values[0]).items()]
+        unsure = [
+            what
+            for what, one, other in pairs
+            if one and other and not _contents_known(one, other) and one.count == other.count
+        ]
+        if unsure:
+            tail = f", taken as the same by name and size alone: {told(unsure)}. Their contents are not recorded."
+            lines.append(["In ", Name(names[0]), " and ", Name(name), tail])
+    return lines
 
 
 def _shared(tables: Sequence[Mapping[str, object]]) -> list[str]:
