@@ -14,7 +14,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from torch import nn
 
 from caveat.audits.dense.audit import audit_dense
-from caveat.audits.dense.counts import Counts, Reservoir
+from caveat.audits.dense.counts import Counts, Reservoir, Sums
 from caveat.errors import DataError, OptionError
 from caveat.posteriors import Predictive, ensemble
 from caveat.report import render
@@ -236,3 +236,28 @@ def test_counts_are_tallies():
     assert counts.tally("odd").positive.tolist() == [0, 1, 0, 1]
     assert counts.mean("correct") == pytest.approx(0.25)
     assert counts.mean("odd") == pytest.approx(0.45)
+
+
+def test_pictures_are_the_samples_behind_the_interval_of_a_mean_over_pixels():
+    """Ends were the value itself. Accuracy differs by picture: the interval holds the truth in about 95 of 100 sets."""
+    generator = torch.Generator().manual_seed(3)
+    held, widths = 0, []
+    for _ in range(200):
+        sums = Sums()
+        for _ in range(40):
+            size = int(torch.randint(20, 60, (1,), generator=generator))
+            share = 0.6 + 0.4 * torch.rand(1, generator=generator)  # of a picture: 0.8 on average
+            labels = torch.randint(3, (size,), generator=generator)
+            wrong = torch.rand(size, generator=generator) > share
+            sums.add(4.0 * torch.nn.functional.one_hot((labels + wrong) % 3, 3), labels)
+        accuracy = sums.summary(2, 0)[0].accuracy
+        held += accuracy.low <= 0.8 <= accuracy.high
+        widths.append(accuracy.high - accuracy.low)
+    assert 0.92 <= held / 200 <= 0.98
+    assert sum(widths) / 200 > 1.5 * 2 * 1.96 * (0.8 * 0.2 / 1600) ** 0.5  # of 1,600 independent pixels
+    summary = sums.summary(2, 0)[0]
+    assert summary.nll.low < summary.nll.value < summary.nll.high
+    assert summary.brier.low < summary.brier.value < summary.brier.high
+    few = Sums()
+    few.add(torch.randn(50, 3, generator=generator), torch.randint(3, (50,), generator=generator))
+    assert (few.summary(2, 0)[0].accuracy.low, few.summary(2, 0)[0].brier.high) == (None, None)

@@ -331,7 +331,7 @@ def show(record: "Record", folder: Path) -> None:
     echo(
         (record.model, "bold"),
         f" on {record.sets[0].source}: accuracy "
-        f"{plain.accuracy.value:.1%} ({plain.accuracy.low:.1%} to {plain.accuracy.high:.1%}), "
+        f"{plain.accuracy.value:.1%} ({_ends(plain.accuracy.low, plain.accuracy.high)}), "
         f"mean confidence {plain.mean_confidence:.1%}, "
         f"ECE {plain.ece.value:.4f}, NLL {plain.nll.value:.4f}; lowest NLL {best.summary.nll.value:.4f} with "
         f"{'no' if best.name == 'none' else best.name} calibration (ECE {best.summary.ece.value:.4f})",
@@ -363,3 +363,7 @@ def show(record: "Record", folder: Path) -> None:
     echo(f"Open {folder / 'report.html'} in a browser; all numbers are in {folder / 'record.json'}.")
     if (folder / "observations").exists():
         echo(f"Next: a guard that predicts or abstains:  caveat guard fit {folder} -o {folder / 'guard'}")
+
+
+def _ends(low: float | None, high: float | None) -> str:
+    return "too few for an interval" if low is None or high is None else f"{low:.1%} to {high:.1%}"

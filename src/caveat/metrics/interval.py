@@ -2,7 +2,7 @@
 
 Near 0 and 1, with few mistakes and with rare huge losses, plain bootstrap percentiles hold it far less often
 (`benchmarks/coverage.py` has the simulated figures). Where nothing holds, the answer is None: too few samples. All
-count the samples as independent. Pixels of one picture are not, so intervals of pixel metrics are too narrow.
+count the samples as independent; pixels of one picture are not: `audits.dense` takes pictures as the samples.
 """
 
 import math

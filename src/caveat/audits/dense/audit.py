@@ -216,7 +216,8 @@ def _score(name: str, counts: Counts) -> record.Score:
 def _notes(confusion: Tensor, kept: int) -> list[str]:
     iou = confusion_iou(confusion)
     return [
-        "Neighbouring pixels are alike: intervals, which count them as independent, are too narrow.",
+        "Neighbouring pixels are alike. The intervals of accuracy, NLL and Brier score are over pictures; the others "
+        "count pixels as independent and are too narrow.",
         f"Mean intersection over union of the known classes: {float(iou.nanmean()):.3f}.",
         f"What was kept of all pixels: {kept / 1e6:.2f} MB.",
     ]

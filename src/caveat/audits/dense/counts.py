@@ -9,7 +9,7 @@ from torch import Tensor
 from caveat.audits import judge
 from caveat.metrics import calibration as reliability
 from caveat.metrics import proper, ranking
-from caveat.metrics.interval import interval_of_ece
+from caveat.metrics.interval import FEW, interval_of_ece, t_quantile, wilson
 from caveat.metrics.tally import Tally
 from caveat.records import record
 from caveat.records.record import Estimate
@@ -60,13 +60,16 @@ class Sums:
 
     bins: reliability.Bins | None = None
     classwise: reliability.Bins | None = None
-    count: int = 0
-    right: float = 0.0
-    nll: float = 0.0
-    brier: float = 0.0
+    pictures: list[tuple[float, float, float, float]] = field(default_factory=list)
+    """Of each picture the number of pixels, and the sums of right ones, NLL and Brier scores."""
+
+    @property
+    def count(self) -> int:
+        """Number of pixels."""
+        return int(sum(picture[0] for picture in self.pictures))
 
     def add(self, logits: Tensor, labels: Tensor) -> None:
-        """Count pixels `(p, c)` with their labels `(p,)`."""
+        """Count the pixels `(p, c)` of one picture with their labels `(p,)`."""
         probs = logits.double().softmax(dim=1)
         for name, found in (
             ("bins", reliability.confidence_bins(probs, labels)),
@@ -74,30 +77,33 @@ class Sums:
         ):
             before = getattr(self, name)
             setattr(self, name, found if before is None else reliability.merge(before, found))
-        self.count += len(labels)
-        self.right += float(proper.right_of_each(probs, labels).sum())
-        self.nll += float(proper.nll_of_each(logits, labels).sum())
-        self.brier += float(proper.brier_of_each(probs, labels).sum())
+        each = (
+            proper.right_of_each(probs, labels), proper.nll_of_each(logits, labels), proper.brier_of_each(probs, labels)
+        )  # fmt: skip
+        right, nll, brier = (float(values.double().sum()) for values in each)
+        self.pictures.append((float(len(labels)), right, nll, brier))
 
     def nbytes(self) -> int:
         """Size of what is kept."""
         kept = [bins for bins in (self.bins, self.classwise) if bins is not None]
-        return sum(t.nbytes for bins in kept for t in (bins.count, bins.confidence, bins.hits)) + 32
+        return sum(t.nbytes for bins in kept for t in (bins.count, bins.confidence, bins.hits)) + 32 * len(
+            self.pictures
+        )
 
     def summary(self, replicas: int, seed: int) -> tuple[record.Performance, record.Reliability]:
-        """The figures; intervals count pixels as independent, which neighbours are not, so they are too narrow."""
+        """The figures. Intervals of accuracy, NLL and Brier score are over pictures; that of the ECE counts pixels as
+        independent, which neighbours are not, so it is too narrow.
+        """
         assert self.bins is not None
         assert self.classwise is not None
         found = interval_of_ece(self.bins, generator=torch.Generator().manual_seed(seed), replicas=replicas)
-        parts = proper.brier_parts(self.classwise, torch.tensor(self.brier / self.count, dtype=torch.float64))
+        sizes, right, nll, brier = torch.tensor(self.pictures, dtype=torch.float64).T
+        parts = proper.brier_parts(self.classwise, brier.sum() / sizes.sum())
         fine = reliability.regroup(self.bins)
-
-        def flat(total: float) -> Estimate:
-            return Estimate(value=total / self.count, low=total / self.count, high=total / self.count)
-
         diagram = reliability.reliability(self.bins)
         summary = record.Performance(
-            accuracy=flat(self.right), nll=flat(self.nll), brier=flat(self.brier),
+            accuracy=_over_pictures(right, sizes, share=True), nll=_over_pictures(nll, sizes),
+            brier=_over_pictures(brier, sizes),
             ece=Estimate(value=found.value, low=found.low, high=found.high),
             ece_equal_mass=float(reliability.ece(fine)), ece_classwise=float(reliability.ece(self.classwise).mean()),
             mce=float(reliability.mce(self.bins)), mean_confidence=float(reliability.mean_confidence(self.bins)),
@@ -107,6 +113,26 @@ class Sums:
         return summary, record.Reliability(
             confidence=diagram.confidence.tolist(), accuracy=diagram.accuracy.tolist(), share=diagram.share.tolist()
         )
+
+
+def _over_pictures(sums: Tensor, sizes: Tensor, *, share: bool = False) -> Estimate:
+    """The mean over all pixels; pictures, not pixels, are the independent samples behind its interval.
+
+    The spread of a ratio of sums, to first order (as the jackknife over pictures), with Student's quantile; of a share
+    Wilson's interval. None where there are few pictures, or all are alike.
+    """
+    count, value = len(sums), float(sums.sum() / sizes.sum())
+    if count < FEW:
+        return Estimate(value=value, low=None, high=None)
+    variance = float(((sums - value * sizes) / sizes.mean()).var()) / count
+    if variance == 0:
+        return Estimate(value=value, low=None, high=None)
+    quantile = t_quantile(count - 1, 0.95)
+    if share:
+        found = wilson(value, value * (1 - value) / variance, quantile)
+        return Estimate(value=value, low=found.low, high=found.high)
+    half = quantile * variance**0.5
+    return Estimate(value=value, low=max(0.0, value - half), high=value + half)
 
 
 @dataclass
