@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,7 +17,7 @@ from typer.testing import CliRunner
 
 from caveat import objectives
 from caveat.cli.main import app
-from caveat.errors import OptionError
+from caveat.errors import CaveatError, OptionError
 from caveat.records.record import Record
 
 MODEL = "caveat.models:small_cnn(size=8)"
@@ -110,6 +111,65 @@ def test_the_seed_is_that_of_the_first_weights_and_of_dropout_of_any_network(tmp
     assert all(torch.equal(value, members[1][name]) for name, value in members[0].items())
     (weights,) = (value for name, value in members[0].items() if name.endswith("1.weight"))
     assert not torch.allclose(weights[0], weights[1])
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_finished_run_is_not_begun_anew_with_other_epochs(tmp_path: Path) -> None:
+    more = ["--track", "snapshots", "--members", 2, "--no-audit"]
+    assert CliRunner().invoke(app, arguments(tmp_path, *more)).exit_code == 0
+    before = files_of(tmp_path)
+    with pytest.raises(OptionError, match=r"finished after 2 epochs; 3 are another training.*another folder"):
+        CliRunner().invoke(app, arguments(tmp_path, *more, "--epochs", 3), catch_exceptions=False)
+    assert files_of(tmp_path) == before
+
+
+def test_an_unfinished_run_is_begun_anew_with_other_epochs(tmp_path: Path) -> None:
+    assert CliRunner().invoke(app, arguments(tmp_path / "run", "--no-audit")).exit_code == 0
+    (tmp_path / "run" / "model.safetensors").unlink()
+    for name in ("run", "other"):
+        result = CliRunner().invoke(app, arguments(tmp_path / name, "--epochs", 3, "--no-audit"))
+        assert result.exit_code == 0, result.output
+    again, other = (load_file(tmp_path / name / "model.safetensors") for name in ("run", "other"))
+    assert all(torch.equal(value, again[name]) for name, value in other.items())
+
+
+def test_every_epoch_is_printed_as_soon_as_it_is_done(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "caveat", *arguments(tmp_path, "--epochs", 40, "--no-audit")]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL, "text": True}
+    with subprocess.Popen(command, env=environment, **pipes) as run:
+        assert run.stdout is not None
+        first = run.stdout.readline()
+        running = run.poll() is None and not (tmp_path / "model.safetensors").exists()
+        rest = run.stdout.read().splitlines()
+    assert first.startswith("epoch 1: loss ")
+    assert running
+    assert [line.split(":")[0] for line in rest if line.startswith("epoch")] == [f"epoch {k}" for k in range(2, 41)]
+
+
+def test_a_finished_run_tells_its_epochs_again_and_members_theirs(tmp_path: Path) -> None:
+    results = [CliRunner().invoke(app, arguments(tmp_path, "--members", 2, "--no-audit")).output for _ in range(2)]
+    starts = [[line.split(": loss")[0] for line in text.splitlines() if ": loss" in line] for text in results]
+    assert starts == [["epoch 1", "epoch 2", "member 2: epoch 1", "member 2: epoch 2"], ["epoch 1", "epoch 2"]]
+
+
+@pytest.mark.parametrize(
+    ("rate", "text"),
+    [
+        (5, r"training diverged: in its last epoch the loss is .*e\+\d\d and .*lower --rate \(this run had 5\)"),
+        (30, r"training diverged: .* the loss is \d\d\.\d and the accuracy 1.\.\d%"),
+        (200, r"the loss is (nan|inf) at step"),
+    ],
+)
+def test_a_training_that_diverged_is_an_error_and_leaves_no_network(rate: float, text: str, tmp_path: Path) -> None:
+    more = ["--optimizer", "sgd", "--rate", rate, "--epochs", 3]
+    with pytest.raises(CaveatError, match=text):
+        CliRunner().invoke(app, arguments(tmp_path, *more), catch_exceptions=False)
+    assert not (tmp_path / "model.safetensors").exists()
+    assert not (tmp_path / "audit").exists()
 
 
 @pytest.mark.parametrize(

@@ -89,9 +89,17 @@ def run(
         "seed": seed, "objective": objective, "outliers": outliers, "warm_up": warm_up, "track": sorted(track),
     }  # fmt: skip
 
-    def one(number: int, checkpoint: Path, watch: Sequence[str] = ()) -> "tuple[nn.Module, History, dict[str, Any]]":
+    def one(number: int, checkpoint: Path, watch: Sequence[str] = ()) -> "tuple[nn.Module, dict[str, Any]]":
         network = models.load(model, weights, seed=number)
-        return network, *recipe.train(
+        show = _lines("" if number == seed else f"member {number - seed + 1}: ")
+        write = recipe.logged(checkpoint.parent) if number == seed else None
+
+        def log(history: "History") -> None:
+            show(history)
+            if write is not None:
+                write(history)
+
+        history, tracked = recipe.train(
             network,
             training,
             epochs=epochs,
@@ -105,18 +113,19 @@ def run(
             track=watch,
             goal=goal,
             warm=warm_up,
-            log=recipe.logged(checkpoint.parent) if number == seed else None,
+            log=log,
         )
+        show(history)  # of a finished run, which is only read back
+        return network, tracked
 
     with alone(output):
         if run_folder.claim(output, begun):
             echo("Another number of epochs is another learning-rate schedule: training starts from the beginning.")
-        network, history, tracked = one(seed, output / "checkpoint.safetensors", track)
+        network, tracked = one(seed, output / "checkpoint.safetensors", track)
         names = _save(network, tracked, output)
         if members > 1:
             _ensemble(network, lambda k, place: one(k, place)[0], seed, members, output)
             names = ["ensemble", *names]
-        _show(history)
         posterior = next((output / f"{name}.safetensors" for name in names), None)
         if judged is not None:
             audited = models.posterior(
@@ -229,12 +238,20 @@ def _file_hash(path: Path | None) -> str | None:
         raise DataError(f"--weights: cannot read {path} ({error.strerror})") from None
 
 
-def _show(history: "History") -> None:
-    for epoch, (loss, accuracy, seconds) in enumerate(
-        zip(history.loss, history.accuracy, history.seconds, strict=True), start=1
-    ):
-        shown = "" if accuracy is None else f", accuracy while training {accuracy:.2%}"
-        echo(f"epoch {epoch}: loss {loss:.4f}{shown}, {seconds:.0f} s")
+def _lines(start: str) -> "Callable[[History], None]":
+    """A function that prints a line for every epoch that it has not printed yet."""
+    shown = 0
+
+    def show(history: "History") -> None:
+        nonlocal shown
+        epochs = list(zip(history.loss, history.accuracy, history.seconds, strict=True))
+        for epoch, (loss, accuracy, seconds) in enumerate(epochs[shown:], start=shown + 1):
+            right = "" if accuracy is None else f", accuracy while training {accuracy:.2%}"
+            # not rich: it writes past the progress bar, and whoever follows a log wants the line now
+            print(f"{start}epoch {epoch}: loss {loss:.4g}{right}, {seconds:.0f} s", flush=True)
+        shown = len(epochs)
+
+    return show
 
 
 def _test_split(spec: str) -> str | None:

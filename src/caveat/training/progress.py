@@ -1,5 +1,6 @@
 """A progress bar, where somebody can see it."""
 
+import sys
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import TypeAlias
@@ -23,7 +24,8 @@ def shown(epochs: int, steps: int | None, *, wanted: bool) -> Generator[Report]:
         yield lambda epoch, totals: None
         return
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True) as bar:
+    # what is printed goes above the bar on a terminal, and into a file that it was redirected to
+    with Progress(*columns, console=console, transient=True, redirect_stdout=sys.stdout.isatty()) as bar:
         task = bar.add_task("training", total=steps and steps * epochs)
 
         def report(epoch: int, totals: Totals) -> None:

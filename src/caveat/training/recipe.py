@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from caveat.errors import DataError, OptionError, known_name
+from caveat.errors import CaveatError, DataError, OptionError, known_name
 from caveat.files import write_atomically
 
 if TYPE_CHECKING:
@@ -25,6 +25,8 @@ __all__ = ["check", "check_network", "logged", "objective", "save_weights", "tra
 
 FORGETS = 316
 """Steps over which TRADI's mean forgets by a factor e: sqrt(10 / 1e-4), from its noises."""
+DIVERGED = 1e6
+"""A loss that no objective has at any network worth keeping, whatever its weights."""
 WARM = 0.001
 """Weight of an objective's second term while it warms up."""
 
@@ -85,6 +87,11 @@ def train(  # what varies independently is a separate argument
     Gives the history, and per name of `track` the posterior that was tracked: SWAG and snapshots with 20 copies over
     the last quarter of the run, TRADI from the second epoch on (in a run that is too short for its filters to forget
     where they began, over the last quarter too).
+
+    Raises
+    ------
+    CaveatError
+        If the loss is not finite, or training diverged: then there is no network worth an audit.
     """
     import torch
 
@@ -129,7 +136,20 @@ def train(  # what varies independently is a separate argument
             checkpoint_every=None if place is None else 200,
         )  # fmt: skip
         history = history.followed_by(made)
+    _check_end(history, int(training.labels.max()) + 1, rate)
     return history, {name: tracker.posterior() for name, tracker in trackers.items()}
+
+
+def _check_end(history: "History", classes: int, rate: float) -> None:
+    """Refuse a network that is no better than chance at a loss far above that of chance, log(classes)."""
+    loss, accuracy = history.loss[-1], history.accuracy[-1]
+    no_better = accuracy is not None and accuracy < 1.25 / classes and loss > 10 * math.log(max(2, classes))
+    if no_better or loss > DIVERGED:
+        seen = "" if accuracy is None else f" and the accuracy {accuracy:.1%}"
+        raise CaveatError(
+            f"training diverged: in its last epoch the loss is {loss:.3g}{seen}; train with a lower --rate (this run "
+            f"had {rate:g}) in another folder (-o), and look at the inputs: are they in [0, 1]?"
+        )
 
 
 def check_network(network: "nn.Module", training: "Source", test: "Source | None" = None) -> None:

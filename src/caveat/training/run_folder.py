@@ -13,9 +13,11 @@ from caveat.files import parse_json, read_json, write_atomically
 from caveat.inputs import fingerprints
 from caveat.sampling import evenly
 
-__all__ = ["NAME", "claim", "digest"]
+__all__ = ["FINISHED", "NAME", "claim", "digest"]
 
 NAME = "train.json"
+FINISHED = "model.safetensors"
+"""Written when training has come to its end."""
 SAMPLES = 512
 """Pictures that stand for a set: all labels are looked at, but decoding every picture would cost an epoch."""
 
@@ -33,12 +35,14 @@ def claim(folder: Path, settings: Mapping[str, Any]) -> bool:
     """Make the folder this run's by writing `train.json`, or make sure that it already is: then the run goes on.
 
     Another number of `epochs` is another cycle of the learning rate, so that nothing of the old run can be gone on
-    with: its checkpoints are removed, and the run begins anew. Whether that is so is returned.
+    with: the checkpoints of one that did not finish are removed, and the run begins anew. Whether that is so is
+    returned.
 
     Raises
     ------
     OptionError
-        If the folder holds a network of other settings: it is neither taken for this one nor written over.
+        If the folder holds a network of other settings, or a finished one of other epochs: it is neither taken for
+        this one nor written over.
     DataError
         If it holds a network of which nothing tells how it was made.
     """
@@ -61,6 +65,12 @@ def claim(folder: Path, settings: Mapping[str, Any]) -> bool:
         raise OptionError(
             f"output: {folder} holds a network trained with {key} = {there.get(key)!r}, this run has {own.get(key)!r}; "
             "choose another folder (-o)"
+        )
+    if differing and (folder / FINISHED).exists():
+        raise OptionError(
+            f"--epochs: {folder} holds a network whose training finished after {there.get('epochs')} epochs; "
+            f"{own['epochs']} are another training, as the learning rate follows one cycle over all epochs: choose "
+            "another folder (-o), or give these weights to --weights there to train them further"
         )
     if differing:
         for pattern in ("checkpoint.safetensors", "warm-checkpoint.safetensors", "members/member-*.safetensors"):
