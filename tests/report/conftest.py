@@ -192,6 +192,8 @@ def conformal(name: str, error: float, coverage: float, means: dict[str, float],
         name=name,
         error=error,
         coverage=estimate(coverage, 0.015),
+        fitted_on=1000,
+        judged_on=2000,
         mean_size=means,
         size_shares={key: sizes(mean, classes) for key, mean in means.items()},
     )

@@ -59,6 +59,8 @@ def conformal(
                 name=name,
                 error=ERROR,
                 coverage=_share(hit),
+                fitted_on=len(tuning),
+                judged_on=len(evaluation),
                 mean_size={key: float(size.double().mean()) for key, size in sizes.items()},
                 size_shares={
                     key: (torch.bincount(size, minlength=classes + 1)[: classes + 1].double() / len(size)).tolist()

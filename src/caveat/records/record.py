@@ -62,6 +62,10 @@ class Conformal(Part):
     """Promised rate of sets without the right class, at most."""
     coverage: Estimate
     """Share of sets that hold the right class, with its binomial 95 % interval."""
+    fitted_on: int = 0
+    """Samples of the calibration split; 0 where it is not recorded, like the next."""
+    judged_on: int = 0
+    """Samples of the evaluation split."""
     mean_size: dict[str, Number]
     """Per set (`test` and the OOD ones), the mean number of classes."""
     size_shares: dict[str, list[Number]]

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from caveat.records.record import Estimate, SetSummary
-from caveat.report.picks import Accepted, Picks, keeps, miscalibration_shown
+from caveat.report.picks import Accepted, Picks, miscalibration_shown
+from caveat.report.promises import keeps
 from caveat.report.shown import Name, Part, Value, between, estimate
 from caveat.report.verdict import ECE_FAIR, ECE_GOOD, PASS_FAIR, PASS_GOOD, RANKS_FAIR, RANKS_GOOD
 
@@ -79,7 +80,8 @@ def _prediction_sets(found: Picks) -> list[Caveat]:
             "no",
             [
                 "The prediction sets of ", Name(item.name), " do not hold their guarantee to miss the true class for "
-                "at most ", Value(item.error), ": they hold it for ", *estimate(item.coverage), ".",
+                "at most ", Value(item.error), ": they hold it for ", *estimate(item.coverage),
+                ", less than the chance of a calibration split explains.",
             ],
         )
         for item in found.record.conformal

@@ -15,7 +15,7 @@ from markupsafe import Markup
 from caveat.errors import DataError
 from caveat.files import write_atomically
 from caveat.records.record import Operating, Picture, Record, Score
-from caveat.report import assets, bars, caveats, picks, verdict
+from caveat.report import assets, bars, caveats, picks, promises, verdict
 from caveat.report.payload import embed, payload, pictures
 
 __all__ = ["render", "write"]
@@ -164,7 +164,7 @@ def _in_order(record: Record, names: Iterable[str]) -> list[str]:
 HELPERS: dict[str, Any] = {
     "guard_bar": bars.guard_bar,
     "in_order": _in_order,
-    "keeps": picks.keeps,
+    "keeps": promises.keeps,
     "png": _png,
     "scene_png": _source,
     "set_sizes": bars.set_sizes,

@@ -18,9 +18,10 @@ from caveat.records.record import (
     Selective,
     SetSummary,
 )
+from caveat.report.promises import keeps
 from caveat.report.shown import Kind, estimate, plain_text, shown
 
-__all__ = ["Accepted", "Picks", "best_score", "keeps", "mean_auroc", "miscalibration_shown", "ood_sets", "pick"]
+__all__ = ["Accepted", "Picks", "best_score", "mean_auroc", "miscalibration_shown", "ood_sets", "pick"]
 
 GAIN = 0.9  # a calibration helps when it leaves at most this part of the error
 NOTHING = 0.001  # a calibration error's interval that reaches this low has reached zero
@@ -138,11 +139,6 @@ def miscalibration_shown(summary: Performance) -> bool:
     """
     accuracy = summary.accuracy
     return summary.ece.lowest > NOTHING or not accuracy.lowest <= summary.mean_confidence <= accuracy.highest
-
-
-def keeps(item: Conformal) -> bool:
-    """Whether the promised coverage lies within, or below, what was measured."""
-    return item.coverage.highest >= 1 - item.error
 
 
 def _accepted(record: Record, leading: str | None, guard: Operating | None) -> list[Accepted]:

@@ -50,8 +50,8 @@ TERMS: dict[str, str] = {
     "unlabelled": "Inputs without labels, so that accuracy cannot be measured.",
     "conformal": "Predicts a set of classes in place of one: as large as it must be to hold the true class at a "
     "guaranteed rate.",
-    "coverage": "Share of in-distribution inputs whose prediction set holds the true class. It should be no less than "
-    "guaranteed.",
+    "coverage": "Share of in-distribution inputs whose prediction set holds the true class. On average over "
+    "calibration splits it is no less than guaranteed; with one split it may be a little less.",
     "set_size": "Mean number of classes in a set. Smaller is more useful on in-distribution inputs; on OOD ones a "
     "large or an empty set is a warning.",
     "total": "Predictive entropy: entropy of the mean prediction, in nats. Aleatoric + epistemic.",
