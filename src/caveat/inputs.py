@@ -12,6 +12,7 @@ from caveat.errors import DataError
 from caveat.types import Batches
 
 __all__ = [
+    "OTHER_UNITS",
     "Opened",
     "check",
     "check_labels",
@@ -19,6 +20,7 @@ __all__ = [
     "check_same_units",
     "class_names",
     "fingerprints",
+    "largest",
     "moved",
     "opened",
     "remarks",
@@ -182,6 +184,13 @@ def _other_units(one: Opened, other: Opened) -> str:
         f"{each.name} holds {str(x.dtype).removeprefix('torch.')} from {float(x.min()):.4g} to {float(x.max()):.4g}"
         for each, x in ((one, a), (other, b))
     )
+
+
+def largest(*sets: Opened) -> float | None:
+    """The largest absolute value in the first batches of sets of floating numbers; None for whole numbers."""
+    if not all(one.first[0].is_floating_point() for one in sets):
+        return None
+    return max(float(one.first[0].abs().max()) for one in sets) or None
 
 
 def check_labels(labels: Tensor, logits: Tensor, name: str) -> None:

@@ -110,7 +110,7 @@ def test_nan_abstains_and_does_not_harm_the_others(guard, generator):
     assert verdict.label[[2, 5]].tolist() == [-1, -1]
     assert verdict.reason[[2, 5]].tolist() == [2, 2]
     assert verdict.score[[2, 5]].isnan().all()
-    assert "not a finite number" in verdict.explain(2)
+    assert "holds NaN or infinity" in verdict.explain(2)
     rest = [0, 1, 3, 4, 6, 7]
     assert torch.equal(verdict.score[rest], clean.score[rest])
     assert torch.equal(verdict.label[rest], clean.label[rest])
@@ -266,3 +266,21 @@ def test_the_error_bound_is_clopper_pearsons():
     # no error among n: the bound solves (1 - p)^n = alpha
     assert threshold.error_bound(0, 100, 0.05) == pytest.approx(1 - 0.05 ** (1 / 100), rel=1e-9)
     assert threshold.error_bound(3, 3, 0.05) == 1.0
+
+
+def test_inputs_in_other_units_abstain_or_are_refused(guard, generator, tmp_path: Path):
+    """`guard(x * 255)` was accepted at 100 %: the score knows nothing of units."""
+    images, _ = known_set(generator, 40)
+    mixed = torch.cat([images[:20], images[20:] * 255])
+    for asked in (guard, saved_and_loaded(guard, tmp_path)):
+        verdict = asked(mixed)
+        assert not verdict.accepted[20:].any()
+        assert torch.equal(verdict.accepted[:20], guard(images[:20]).accepted)
+        assert "far outside of the range that the guard was fitted on" in verdict.explain(20)
+        with pytest.raises(OptionError, match=r"expected floating numbers up to about .*, got torch\.uint8"):
+            asked((images * 255).to(torch.uint8))
+
+
+def saved_and_loaded(guard, folder):
+    guard.save(folder / "guard")
+    return Guard.load(folder / "guard", guard.model)

@@ -21,6 +21,7 @@ from caveat.inputs import (
     check_same_classes,
     check_same_units,
     class_names,
+    largest,
     opened,
     remarks,
     sampled,
@@ -141,6 +142,7 @@ def audit(  # noqa: PLR0913  # the signature is the configuration
             "classes": classes, "shape": sets["test"].shape, "model": made_by, "train": train is not None,
             "outliers": "outliers" in seen, "calibration_share": calibration_share, "seed": seed,
             "scores": list(planned.names),
+            "largest": largest(*(sets[name] for name in ("test", "train") if name in sets)),
             "posterior": model.description if isinstance(model, Predictive) else None,
             "probes": {name: fitted.arrays(probe)[1] for name, probe in planned.probes.items()},
         }  # fmt: skip

@@ -65,6 +65,7 @@ class Manifest(Part):
     pooled: bool
     classes: list[str]
     shape: list[int]
+    largest: float | None = None
     score: str
     score_values: dict[str, Any]
     probe_values: dict[str, Any] | None
@@ -130,6 +131,7 @@ def save(
         pooled=decision.pooled,
         classes=list(decision.classes),
         shape=list(decision.shape),
+        largest=decision.largest,
         score=decision.score.name,
         score_values=score_values,
         probe_values=None if decision.probe is None else _parts(decision.probe)[1],
@@ -261,7 +263,7 @@ def _decision(made: Manifest, tensors: dict[str, Tensor]) -> Decision:
     return Decision(
         score, probe, made.calibration, calibrated,
         Promise(**made.operating.model_dump()), tensors["reference"], tensors["reference_wrong"], made.head,
-        made.pooled, tuple(made.classes), tuple(made.shape), made.why,
+        made.pooled, tuple(made.classes), tuple(made.shape), made.why, made.largest,
     )  # fmt: skip
 
 

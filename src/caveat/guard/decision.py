@@ -54,6 +54,8 @@ class Decision:
     """Shape of one input; () if it is not known."""
     why: str
     """How the score was chosen."""
+    largest: float | None = None
+    """Largest absolute value of the inputs it was fitted on; None if that says nothing (whole numbers)."""
 
     def tuned(self, *, keep: float | None = None, max_error: float | None = None) -> "Decision":
         """The same with another operating point: nothing is fitted again.
@@ -81,6 +83,7 @@ def fit(  # noqa: PLR0913  # the signature is the configuration
     probes: Mapping[str, Probe] | None = None,
     classes: tuple[str, ...] = (),
     shape: tuple[int, ...] = (),
+    largest: float | None = None,
     seed: int = 0,
     outliers: Observations | None = None,
     against: Observations | None = None,
@@ -137,6 +140,7 @@ def fit(  # noqa: PLR0913  # the signature is the configuration
     return of(
         scored, held_out, calibration=calibration, keep=keep, max_error=max_error, seed=seed, head=head, probe=probe,
         against=None if against is None else scored(against).double(), classes=classes, shape=shape, why=why,
+        largest=largest,
     )  # fmt: skip
 
 
@@ -192,6 +196,7 @@ def of(  # noqa: PLR0913  # the signature is the configuration
     probe: Probe | None = None,
     classes: tuple[str, ...] = (),
     shape: tuple[int, ...] = (),
+    largest: float | None = None,
     why: str = "",
 ) -> Decision:
     """The decision with a score that is fitted already, on nothing of `halves(held_out, seed)[1]`; see `fit`.
@@ -212,6 +217,7 @@ def of(  # noqa: PLR0913  # the signature is the configuration
     return Decision(
         scored, probe, calibration, calibrated, held, scores[rank], wrong[rank], head.name if head else None,
         head.pooled if head else False, classes or tuple(map(str, range(held_out.logits.shape[1]))), shape, why,
+        largest,
     )  # fmt: skip
 
 

@@ -12,7 +12,17 @@ from caveat.guard import decision
 from caveat.guard.answer import answer
 from caveat.guard.decision import Decision
 from caveat.guard.verdict import Verdict
-from caveat.inputs import check_labels, check_same_classes, check_same_units, class_names, moved, opened, sampled
+from caveat.inputs import (
+    OTHER_UNITS,
+    check_labels,
+    check_same_classes,
+    check_same_units,
+    class_names,
+    largest,
+    moved,
+    opened,
+    sampled,
+)
 from caveat.observations import glance, observe
 from caveat.posteriors.network import Predictive
 from caveat.scoring import catalog
@@ -106,6 +116,7 @@ class Guard(nn.Module):
             max_error=max_error, probes=planned.probes,
             classes=class_names(sets["held_out"], seen["held_out"].logits.shape[1]),
             shape=sets["held_out"].shape, seed=seed, outliers=seen.get("outliers"), against=seen.get("against"),
+            largest=largest(*(sets[name] for name in ("held_out", "train") if name in sets)),
         )  # fmt: skip
         return cls(model, made)
 
@@ -127,14 +138,17 @@ class Guard(nn.Module):
         return artefact.load(folder, model)
 
     def forward(self, inputs: Tensor) -> Verdict:
-        """Answer or abstain for every input `(n, ...)`; NaN or infinite inputs abstain.
+        """Answer or abstain for every input `(n, ...)`.
+
+        Inputs that hold NaN or infinity abstain, and so do those 50 times as large as what the guard was fitted on: a
+        picture in bytes is no picture in [0, 1].
 
         Raises
         ------
         ModelError
             If the model is in training mode or gives no logits.
         OptionError
-            If the inputs have another shape than those the guard was fitted on.
+            If the inputs have another shape than those the guard was fitted on, or are whole numbers and those not.
         """
         evaluation.check(self.model)
         if not isinstance(inputs, Tensor):  # pyright: ignore[reportUnnecessaryIsInstance]  # whatever a caller gives
@@ -144,7 +158,15 @@ class Guard(nn.Module):
         shape = self.decision.shape
         if shape and tuple(inputs.shape[1:]) != shape:
             raise OptionError(f"inputs: expected shape (n, {', '.join(map(str, shape))}), got {tuple(inputs.shape)}")
-        invalid = ~torch.isfinite(inputs.flatten(1)).all(dim=1)
+        flat, limit = inputs.flatten(1), self.decision.largest
+        invalid = ~torch.isfinite(flat).all(dim=1)
+        if limit is not None:
+            if not inputs.is_floating_point():
+                raise OptionError(
+                    f"inputs: expected floating numbers up to about {limit:.4g}, as the guard was fitted on, got "
+                    f"{inputs.dtype}: for pictures in bytes inputs.float() / 255"
+                )
+            invalid |= flat.abs().amax(dim=1) > OTHER_UNITS * limit
         # what can't be looked at is replaced, so that the others are answered; it abstains in any case
         safe = torch.where(invalid.view(-1, *[1] * (inputs.ndim - 1)), torch.zeros_like(inputs), inputs)
         source = catalog.signal(self.decision.score.name)

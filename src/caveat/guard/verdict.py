@@ -48,7 +48,10 @@ class Verdict:
     def explain(self, row: int) -> str:
         """Why this input was accepted or refused, in a sentence a person can read."""
         if int(self.reason[row]) == INVALID:
-            return "abstained: the input, or the network's output for it, is not a finite number"
+            return (
+                "abstained: the input holds NaN or infinity, is far outside of the range that the guard was fitted on, "
+                "or the network's output for it is not finite"
+            )
         name, confidence = self.classes[int(self.predicted[row])], float(self.confidence[row])
         score, p = float(self.score[row]), float(self.p_value[row])
         accepted = bool(self.accepted[row])

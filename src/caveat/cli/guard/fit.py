@@ -85,6 +85,7 @@ def run(
         probes=probes,
         classes=tuple(about["classes"]),
         shape=tuple(about["shape"]),
+        largest=about["largest"],
         seed=about["seed"] if seed is None else seed,
         outliers=cache.outliers(folder),
         against=None if against is None else cache.ood(folder, against),
