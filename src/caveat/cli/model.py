@@ -3,6 +3,7 @@
 import importlib
 import inspect
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,10 +20,10 @@ __all__ = ["load", "posterior"]
 def load(spec: str, weights: Path | None = None, *, seed: int = 0) -> "nn.Module":
     """Build the network that `spec` names, load its weights, and put it in evaluation mode.
 
-    `package.module:callable` runs that code of yours; `package.module:callable(classes=9)` passes literal arguments;
-    torch's global state is seeded with `seed` while it runs, and a parameter `generator` is given one seeded with it.
-    `hf:org/name` or `hf:folder` is an image
-    classifier of transformers (extra `hf`), its normalisation included.
+    `package.module:callable` runs that code of yours, of the working directory if no library has a module of that name;
+    `package.module:callable(classes=9)` passes literal arguments; torch's global state is seeded with `seed` while it
+    runs, and a parameter `generator` is given one seeded with it. `hf:org/name` or `hf:folder` is an image classifier of
+    transformers (extra `hf`), its normalisation included.
 
     Raises
     ------
@@ -88,8 +89,7 @@ def _from_code(spec: str, seed: int) -> "nn.Module":
     module_name, _, call = spec.partition(":")
     if not call:
         raise ModelError(f"--model: expected package.module:callable or hf:name, got {spec!r}")
-    if "" not in sys.path:
-        sys.path.insert(0, "")  # a module in the working directory, as `python -m` would find it
+    _let_find(module_name)
     try:
         module = importlib.import_module(module_name)
     except ImportError as error:
@@ -114,6 +114,22 @@ def _from_code(spec: str, seed: int) -> "nn.Module":
     if not isinstance(model, nn.Module):
         raise ModelError(f"--model: {spec} must return an nn.Module, got {type(model).__name__}")
     return model
+
+
+def _let_find(module: str) -> None:
+    """Let a module of the working directory be found, after all libraries, if it is found nowhere else.
+
+    Before them, a folder's altair.py or scipy.py would run in their place, also for a network of ours.
+    """
+    top = module.partition(".")[0]
+    if top in sys.modules or "" in sys.path:
+        return
+    try:
+        found = find_spec(top)
+    except ValueError:  # an empty name
+        return
+    if found is None or found.origin is None:  # nowhere, or a folder without __init__.py
+        sys.path.append("")
 
 
 def _from_hub(name: str) -> "nn.Module":
