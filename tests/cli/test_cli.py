@@ -156,8 +156,7 @@ def test_a_mistake_is_one_line_and_exit_code_2(place, prepare, options, message,
     last = err.strip().splitlines()[-1]
     assert last.startswith("caveat: error: ")
     assert re.search(message, last), last
-    assert not Path("out/report.html").exists()
-    assert not Path("out/record.json").exists()
+    assert not Path("out").exists()
 
 
 def test_an_unknown_option_is_refused(place, capsys, monkeypatch):
@@ -268,6 +267,12 @@ def test_arrays_from_the_command_line(place, capsys, monkeypatch, generator):
     code, _, err = run(*arrays, "--fail-if", "auroc[near,msp]<0.5", capsys=capsys, monkeypatch=monkeypatch)
     assert code == 0, err
     assert {d.ood for d in Record.load("out/record.json").detections} == {"near"}
+    for condition, text in (("auroc[nope,msp]<1", "did you mean|expected one of"), ("auroc<90%", "set")):
+        refused = ("audit", "--logits", "said.npz", "-o", "refused", "--replicas", "5", "--fail-if", condition)
+        code, _, err = run(*refused, capsys=capsys, monkeypatch=monkeypatch)
+        assert code == 2
+        assert re.search(text, err), err
+        assert not Path("refused").exists()
     code, _, err = run(*arrays, "--model", "nets:linear", capsys=capsys, monkeypatch=monkeypatch)
     assert code == 2
     assert "--logits: an npz file of outputs needs no model and no other data; leave out --model" in err

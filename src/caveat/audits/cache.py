@@ -6,7 +6,9 @@ the same, and the model still gives the same logits on the set's first batch.
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+import shutil
+from collections.abc import Generator, Iterable, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ from torch import Tensor, nn
 
 from caveat import __version__, heads, observations
 from caveat.audits.assess import split
-from caveat.errors import DataError, OptionError
+from caveat.errors import CaveatError, DataError, OptionError
 from caveat.files import parse_json, read_json, write_atomically
 from caveat.inputs import check, fingerprints
 from caveat.observations import Observations, apart
@@ -34,6 +36,7 @@ __all__ = [
     "observe",
     "ood",
     "outliers",
+    "undone_if_refused",
     "weights",
 ]
 
@@ -93,6 +96,19 @@ def observe(
         folder / MANIFEST, json.dumps(manifest(folder) | {file: about | {"sha256": _hash(path)}}, indent=1)
     )
     return observed
+
+
+@contextmanager
+def undone_if_refused(audit: Path) -> Generator[None]:
+    """Remove the observations in an audit's folder if a `CaveatError` ends the block and there were none before."""
+    place = audit / "observations"
+    there = place.exists()
+    try:
+        yield
+    except CaveatError:
+        if not there:
+            shutil.rmtree(place, ignore_errors=True)
+        raise
 
 
 def begin(place: Path) -> None:

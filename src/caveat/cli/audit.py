@@ -128,6 +128,7 @@ def run(
     _check_names(fail_if, ood, unlabelled, score, calibration, several=posterior is not None or dropout)
     existing("--weights", weights)
     existing("--posterior", posterior)
+    from caveat.audits import cache
     from caveat.audits.audit import audit
     from caveat.cli import model as models
     from caveat.cli.progress import steps
@@ -141,26 +142,27 @@ def run(
     if dropout:
         network(next(iter(known))[0][:2])  # a network without dropout is refused before any work
     with alone(output), steps() as say:
-        record = audit(
-            network,
-            known,
-            train=training,
-            ood=others["ood"],
-            unlabelled=others["unlabelled"],
-            outliers=others["outliers"].get("outliers"),
-            scores=score or None,
-            calibrations=calibration or None,
-            head=head,
-            attack_radii=attack_radius,
-            attack_norm=float(attack_norm),
-            attack_samples=attack_samples,
-            calibration_share=calibration_share,
-            replicas=replicas,
-            seed=seed,
-            folder=output,
-            made_by=model,
-            say=say,
-        )
+        with cache.undone_if_refused(output):
+            record = audit(
+                network,
+                known,
+                train=training,
+                ood=others["ood"],
+                unlabelled=others["unlabelled"],
+                outliers=others["outliers"].get("outliers"),
+                scores=score or None,
+                calibrations=calibration or None,
+                head=head,
+                attack_radii=attack_radius,
+                attack_norm=float(attack_norm),
+                attack_samples=attack_samples,
+                calibration_share=calibration_share,
+                replicas=replicas,
+                seed=seed,
+                folder=output,
+                made_by=model,
+                say=say,
+            )
         say("writing the report")
         record = _written(record.model_copy(update={"name": name}), output, fail_if, junit)
     if head is not None and not record.head:
@@ -182,6 +184,7 @@ def _of_arrays(
 ) -> None:
     from caveat.audits.audit import audit_arrays
     from caveat.cli.progress import steps
+    from caveat.records import gate
 
     with steps() as say:
         record = audit_arrays(
@@ -193,6 +196,7 @@ def _of_arrays(
             seed=seed,
             say=say,
         )
+        gate.check(record, fail_if)  # made again in a second: one that is refused leaves nothing behind
         say("writing the report")
         record = _written(record.model_copy(update={"name": name}), output, fail_if, junit)
     _ended(record, output)

@@ -186,13 +186,15 @@ def _audited(
     model: str,
     seed: int,
 ) -> None:
+    from caveat.audits import cache
     from caveat.audits.audit import audit
     from caveat.cli.audit import show, write
     from caveat.cli.progress import steps
 
     known, others = judged
     with steps() as say:
-        record = audit(network, known, train=training, ood=others, folder=folder, made_by=model, seed=seed, say=say)
+        with cache.undone_if_refused(folder):
+            record = audit(network, known, train=training, ood=others, folder=folder, made_by=model, seed=seed, say=say)
         write(record, folder)
     show(record, folder)
 
