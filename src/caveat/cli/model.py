@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from caveat.errors import MissingExtraError, ModelError, OptionError
+from caveat.errors import DataError, MissingExtraError, ModelError, OptionError
 
 if TYPE_CHECKING:
     from torch import nn
@@ -20,7 +20,7 @@ __all__ = ["load", "posterior"]
 def load(spec: str, weights: Path | None = None, *, seed: int = 0) -> "nn.Module":
     """Build the network that `spec` names, load its weights, and put it in evaluation mode.
 
-    `package.module:callable` runs that code of yours, of the working directory if no library has a module of that name;
+    `package.module:callable` runs that code of yours, of the working directory if no library has that name;
     `package.module:callable(classes=9)` passes literal arguments; torch's global state is seeded with `seed` while it
     runs, and a parameter `generator` is given one seeded with it. `hf:org/name` or `hf:folder` is an image classifier of
     transformers (extra `hf`), its normalisation included.
@@ -74,7 +74,10 @@ def posterior(
 
     from caveat import posteriors
 
-    found = posteriors.dropout.of(model) if path is None else posteriors.load(path)
+    try:
+        found = posteriors.dropout.of(model) if path is None else posteriors.load(path)
+    except DataError as error:
+        raise DataError(f"--posterior: {str(error).removeprefix('path: ')}") from None
     if not isinstance(found, posteriors.Ensemble | posteriors.Dropout):
         generator = torch.Generator().manual_seed(seed)
         count = 20 if draws is None else draws
