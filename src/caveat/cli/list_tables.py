@@ -23,7 +23,8 @@ def run(
 
 
 def _first_line(thing: object) -> str:
-    return (thing.__doc__ or "").strip().split("\n")[0]
+    """The first paragraph: a sentence may go on in a second line."""
+    return " ".join((thing.__doc__ or "").strip().partition("\n\n")[0].replace("`", "").split())
 
 
 def _scores() -> tuple[list[str], list[tuple[str, ...]]]:

@@ -1,5 +1,6 @@
 """All scores by name, with what each needs; fitting them, and applying them to observations."""
 
+import re
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -110,18 +111,19 @@ def resolve(names: Iterable[str] | None, *, draws: bool = False) -> list[str]:
 
 
 def describe(name: str) -> tuple[str, str]:
-    """First line and source of a score, from its docstring."""
+    """What a score is and its source, from the first paragraph of its docstring and the line that names it."""
     kind = kind_of(name)
     row = kind.table[name]
     function = kind.fitter(row) or (kind.prober(row) if not kind.own_text else None) or row
     module = import_module(function.__module__)
     # a variant that is a function of its own says itself what it is; else the module's first line does
     own = kind.own_text or function.__name__ not in ("fit", "from_moments", "choose")
-    summary = ((function.__doc__ if own else module.__doc__) or "").strip().split("\n")[0]
+    summary = ((function.__doc__ if own else module.__doc__) or "").strip().partition("\n\n")[0]
+    summary = re.sub(r"\s+See `\w+`\.", "", summary).replace("`", "")
     text = function.__doc__ or ""
     text = text if "Source:" in text else getattr(module, "fit", row).__doc__ or ""
     source = text.partition("Source:")[2].partition("\n\n")[0].partition(">>>")[0]
-    return summary, " ".join(source.split())
+    return " ".join(summary.split()), " ".join(source.split())
 
 
 def fit(

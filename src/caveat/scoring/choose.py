@@ -73,9 +73,15 @@ def choose(
         f"On in-distribution data alone, {best} is best: it detects a left-out class with AUROC "
         f"{_mean(forgotten[best]):.3f} (mean over {len(left_out)} classes, each left out in turn)"
         + (f" and the network's own mistakes with AUROC {_mean(own[best]):.3f}." if best in own else ".")
-        + ("" if enough else f" Only {wrong_answers} answers of the calibration split are wrong, too few to rank them.")
+        + ("" if enough else _too_few(wrong_answers, len(held_out)))
     )
     return record.Choice(score=best, why=why, figures=figures)
+
+
+def _too_few(wrong: int, count: int) -> str:
+    """Why mistakes did not count: on these samples, which are not all of the calibration split."""
+    verb = "is" if wrong == 1 else "are"
+    return f" Of the {count} samples that it was chosen on, {wrong} {verb} misclassified, too few to rank scores by."
 
 
 def _halves(observed: Observations) -> list[tuple[Observations, Observations]]:
