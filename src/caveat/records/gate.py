@@ -192,7 +192,7 @@ def _parse(text: str) -> Condition:
     if not 0 <= threshold <= metric.highest:
         limits = f"[0, {metric.highest:g}]" if math.isfinite(metric.highest) else "[0, infinity)"
         hint = f"; write {match[4]}% for a percentage" if metric.share and 1 < threshold <= 100 else ""
-        raise OptionError(f"condition: {name} lies in {limits}, so {text!r} can never tell anything{hint}")
+        raise OptionError(f"condition: {name} lies in {limits}, so {text!r} has the same answer for every model{hint}")
     return Condition(
         text=text,
         metric=name,
