@@ -24,6 +24,9 @@ BARE: dict[str, Kind] = {"percent": "share", "fine": "fine share"}
 THIN = "\N{NARROW NO-BREAK SPACE}"
 MINUS = "\N{MINUS SIGN}"
 
+HUGE = 1e15
+"""From here on no decimals are known: four significant digits are shown, as of a score."""
+
 TOO_FEW = "(too few to give an interval)"
 
 
@@ -65,7 +68,7 @@ def shown(value: float | int, kind: Kind) -> str:
         case "plain":
             text = _fixed(value, 4)
         case "count":
-            text = f"{Decimal(_fixed(value, 0)):,}"
+            text = f"{Decimal(_fixed(value, 0)):,}" if abs(value) < HUGE else _significant(value)
         case "seconds":
             text = _fixed(value, 2 if abs(value) < 10 else 0) + THIN + "s"
         case "score":
@@ -84,6 +87,8 @@ def signed(value: float, kind: Kind) -> str:
 
 
 def _fixed(value: float | int, digits: int) -> str:
+    if abs(value) >= HUGE:
+        return _significant(value)
     # Halves away from zero on the exact binary value: what JavaScript's toFixed does.
     text = str(Decimal(value).quantize(Decimal(1).scaleb(-digits), rounding=ROUND_HALF_UP))
     return text.removeprefix("-") if not text.strip("-0.") else text
