@@ -224,9 +224,9 @@ def test_miscalibration_is_named_only_where_it_is_shown(
         assert "no miscalibration is shown, but this many inputs cannot rule it out" in told
 
 
-def test_a_gain_within_the_noise_is_called_so(record: Record) -> None:
+def test_of_a_gain_whose_intervals_overlap_nothing_is_claimed(record: Record) -> None:
     wide = verdict(noisy(record, ece=(0.02, 0.012, 0.028), confidence=0.969))
-    assert "lowers the ECE to 1.0 %, which is within the noise." in wide
+    assert "lowers the ECE to 1.0 %; their intervals overlap." in wide
     sharp = verdict(noisy(record, ece=(0.02, 0.015, 0.025), confidence=0.969))
     assert "lowers the ECE to 1.0 %." in sharp
 

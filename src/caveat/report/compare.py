@@ -25,7 +25,7 @@ OWN = ("shared.js", "compare.js")
 VERDICTS = {
     "better": "clearly better",
     "worse": "clearly worse",
-    "noise": "within noise",
+    "noise": "intervals overlap",
     "same": "the same",
     "other data": "other data",
 }

@@ -1,7 +1,7 @@
 """What differs between records of audits, and whether it is more than noise.
 
 Every record is held against the first. Two values differ clearly if their intervals do not overlap; that is a cautious
-test: a difference within noise may still be one, and more inputs would tell.
+test, and more so on the same inputs, where figures rise and fall together: where intervals overlap, nothing is claimed.
 """
 
 from collections.abc import Callable, Mapping, Sequence

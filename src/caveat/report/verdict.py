@@ -130,8 +130,8 @@ def _about_calibration(found: Picks) -> list[Sentence]:
     sentences.append(["It is ", _calibration_word(found.plain), ": ", *means, Value(seen.ece.value), "."])
     if best := found.helping:
         after = Value(best.summary.ece.value)
-        noise = "" if best.summary.ece.highest < seen.ece.lowest else ", which is within the noise"
-        sentences.append(["The calibration ", Name(best.name), " lowers the ECE to ", after, f"{noise}."])
+        overlap = "" if best.summary.ece.highest < seen.ece.lowest else "; their intervals overlap"
+        sentences.append(["The calibration ", Name(best.name), " lowers the ECE to ", after, f"{overlap}."])
     elif len(found.record.calibrations) > 1 and picks.miscalibration_shown(seen):
         sentences.append(["No calibration that was tried lowers the ECE much."])
     return sentences
@@ -201,7 +201,7 @@ def _hindsight(found: Picks, hardest: Accepted) -> list[Sentence]:
         return []
     better = "By mean AUROC over the real OOD sets" if not hardest.set.generated else "By mean AUROC over the OOD sets"
     text: Sentence = [f"{better}, ", Name(best), " is best in hindsight: its AUROC on ", Name(hardest.set.name), " is "]
-    noise = ", which is within the noise" if there.auroc.lowest <= here.auroc.highest else ""
+    overlap = "; their intervals overlap" if there.auroc.lowest <= here.auroc.highest else ""
     return [
         [
             *text,
@@ -210,7 +210,7 @@ def _hindsight(found: Picks, hardest: Accepted) -> list[Sentence]:
             Value(here.auroc.value),
             " of ",
             Name(leading or ""),
-            noise,
+            overlap,
             ".",
         ]
     ]
