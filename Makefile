@@ -20,7 +20,7 @@ lint: setup
 	.venv/bin/lint-imports --no-cache
 
 test: setup
-	$(PY) -m pytest
+	$(PY) -m pytest --numprocesses auto --dist loadfile
 
 DEMO_OPTIONS :=
 
