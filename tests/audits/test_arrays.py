@@ -51,13 +51,18 @@ def test_draws_are_averaged_as_probabilities(said, tmp_path: Path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"logits": None}, "known needs logits or draws"),
-        ({"labels": None}, "known needs labels"),
-        ({"labels": np.zeros(600)}, "expected integer labels"),
+        ({"logits": None}, r"--logits: test \(the arrays without a prefix\) needs logits or draws"),
+        ({"labels": None}, "needs labels: give the array 'labels'"),
+        (
+            {"labels": np.zeros(600)},
+            r"--logits: the array 'labels': expected integers of shape \(n,\), got float64 \(600,\)",
+        ),
         ({"labels": np.zeros(5, int)}, "has 600 logits but 5 labels"),
-        ({"logits": np.full((600, 4), np.nan)}, "logits of known hold NaN"),
-        ({"logits": np.zeros((600, 4), int)}, "expected logits of known with 2 axes of floats"),
+        ({"logits": np.full((600, 4), np.nan)}, "the array 'logits' holds NaN"),
+        ({"logits": np.zeros((600, 4), int)}, "the array 'logits': expected floats with 2 axes"),
         ({"grey/logits": np.zeros((300, 7))}, "grey has 7 classes, the in-distribution data 4"),
+        ({"grey/logits": np.zeros(4)}, "the array 'grey/logits': expected floats with 2 axes"),
+        ({"weight": np.array([None], dtype=object)}, r"whole npz archive of plain arrays \(pickled ones are refused\)"),
         ({"grey/features": None}, "every OOD set needs them too"),
         ({"weight": np.ones((4, 3))}, r"expected a weight \(4, 8\)"),
         ({"weight": np.ones((4, 8))}, "the logits are not features @ weight"),
@@ -75,7 +80,7 @@ def test_what_does_not_fit_is_refused(said, change, message, tmp_path: Path):
 
 def test_a_file_that_is_no_npz_is_refused(tmp_path: Path):
     (tmp_path / "x.npz").write_bytes(b"nothing")
-    with pytest.raises(DataError, match="--logits: cannot read"):
+    with pytest.raises(DataError, match="--logits: .*x.npz is not a whole npz archive"):
         audit_arrays(tmp_path / "x.npz")
 
 

@@ -2,6 +2,8 @@
 
 import json
 import math
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -309,3 +311,23 @@ def test_a_fit_set_of_an_earlier_audit_does_not_count(model, known, tmp_path: Pa
     assert cache.load(cache.folder(tmp_path))[1] is not None
     caveat.audit(model, known, scores=["msp"], replicas=5, folder=tmp_path)
     assert cache.load(cache.folder(tmp_path))[1] is None
+
+
+MISTAKEN = """
+import torch, caveat
+from torch.utils.data import DataLoader, TensorDataset
+loader = DataLoader(TensorDataset(torch.rand(8, 4), torch.arange(8) % 2))
+for option in ("ood", "unlabelled"):
+    try:
+        caveat.audit(torch.nn.Linear(4, 2).eval(), loader, **{option: loader})
+    except ValueError as error:
+        print(error)
+"""
+
+
+def test_a_set_without_a_name_is_refused_in_one_line() -> None:
+    """In a process of its own: here the types of arguments are checked before any code runs."""
+    told = subprocess.run([sys.executable, "-c", MISTAKEN], capture_output=True, text=True, check=True).stdout
+    assert told.splitlines() == [
+        f"{option}: expected a dict of name to set, got a DataLoader" for option in ("ood", "unlabelled")
+    ]

@@ -113,6 +113,14 @@ def high_labels():
     np.savez("high.npz", images=np.zeros((30, 4, 4), np.uint8), labels=np.full(30, 7))
 
 
+def few():
+    np.savez("few.npz", images=np.zeros((6, 4, 4), np.uint8), labels=np.arange(6) % 3)
+
+
+def no_posterior():
+    save_file({"a": torch.zeros(2)}, "known.safetensors")
+
+
 def empty():
     np.savez("empty.npz", images=np.zeros((0, 4, 4), np.uint8), labels=np.zeros(0, int))
 
@@ -144,6 +152,8 @@ def empty():
         (None, ["--calibration", "temp"], r"--calibration: there is no 'temp'"),
         (None, ["--fail-if", "auroc[noise]<850%"], r"condition: auroc lies in \[0, 1\]"),
         (None, ["--fail-if", "ecee>0.1"], r"did you mean .ece"),
+        (few, ["--test", "npz:few.npz"], r"error: --calibration-share: 0\.2 of 6 samples"),
+        (no_posterior, ["--posterior", "known.safetensors"], r"error: --posterior: known.safetensors is no posterior"),
         (None, ["--calibration-share", "2"], r"--calibration-share: expected a share"),
     ],
 )
@@ -235,6 +245,10 @@ def test_from_an_audit_to_a_guard_to_verdicts(place, capsys, monkeypatch):
     assert 0.8 < accepted / 240 < 1
     assert all((label is None) == (not ok) for label, ok in zip(table["label"], table["accepted"], strict=True))
     assert f"{accepted} accepted" in out
+    both = ("guard", "tune", "guard", "--keep", "0.5", "--max-error", "0.1")
+    code, _, err = run(*both, capsys=capsys, monkeypatch=monkeypatch)
+    assert code == 2
+    assert "error: --keep, --max-error: expected one of them" in err
     code, out, _ = run("guard", "tune", "guard", "--keep", "0.5", capsys=capsys, monkeypatch=monkeypatch)
     assert code == 0
     run(*score, "--model", "nets:linear", capsys=capsys, monkeypatch=monkeypatch)

@@ -1,6 +1,5 @@
 """Arrays that any framework saved, as observations: an audit without a model."""
 
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -29,7 +28,7 @@ def observed(path: str | Path) -> Observed:
     `features`            input of the last linear layer (n, d), and its `weight` (c, d) and `bias` (c,)
     `classes`             names of the classes (c,)
     `train/logits` ...    training data: logits, labels, features
-    `NAME/logits` ...     an OOD set called NAME: logits, and features if the known have them
+    `NAME/logits` ...     an OOD set called NAME: logits, and features if the test data have them
     ====================  ============================================================================================
 
     Raises
@@ -39,10 +38,16 @@ def observed(path: str | Path) -> Observed:
     """
     path = Path(path)
     try:
-        with np.load(path, allow_pickle=False) as file:
+        # NumPy leaves a broken file open if it opened it itself
+        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
-    except (OSError, ValueError, zipfile.BadZipFile, EOFError) as error:
-        raise DataError(f"--logits: cannot read {path} as npz ({str(error).splitlines()[0]})") from None
+    except OSError as error:
+        raise DataError(f"--logits: cannot read {path} ({error.strerror or error})") from None
+    except Exception:  # a damaged archive raises nearly anything, tokenize.TokenError among them
+        raise DataError(
+            f"--logits: {path} is not a whole npz archive of plain arrays (pickled ones are refused): write it with "
+            "numpy.savez(path, logits=logits, labels=labels)"
+        ) from None
     groups: dict[str, dict[str, np.ndarray]] = {}
     for name, array in arrays.items():
         group, slash, key = name.rpartition("/")
@@ -60,7 +65,7 @@ def observed(path: str | Path) -> Observed:
         raise DataError(
             f"--logits: {path} holds probabilities (every row sums to 1); save the logits, or their logarithm"
         )
-    known = _observations(own, "known")
+    known = _observations(own, "")
     head = _head(own, known)
     fit = _observations(groups.pop("train"), "train") if "train" in groups else None
     ood = {name: _observations(group, name, like=known) for name, group in groups.items()}
@@ -92,32 +97,34 @@ def _observations(group: dict[str, np.ndarray], name: str, like: Observations | 
     elif "logits" in group:
         logits = _tensor(group["logits"], name, "logits", 2)
     else:
-        raise DataError(f"--logits: {name} needs logits or draws, got {sorted(group)}")
+        raise DataError(f"--logits: {_set(name)} needs logits or draws, got {sorted(group)}")
     if like is not None and logits.shape[1] != like.logits.shape[1]:
         raise DataError(
-            f"--logits: {name} has {logits.shape[1]} classes, the in-distribution data {like.logits.shape[1]}"
+            f"--logits: {_set(name)} has {logits.shape[1]} classes, the in-distribution data {like.logits.shape[1]}"
         )
     if "labels" in group:
         raw = group["labels"]
         if raw.ndim != 1 or not np.issubdtype(raw.dtype, np.integer):
-            raise DataError(f"--logits: expected integer labels (n,) of {name}, got {raw.dtype} of shape {raw.shape}")
+            raise DataError(
+                f"--logits: {_array(name, 'labels')}: expected integers of shape (n,), got {raw.dtype} {raw.shape}"
+            )
         labels = torch.from_numpy(raw.astype(np.int64))
     elif like is None:
-        raise DataError(f"--logits: {name} needs labels")
+        raise DataError(f"--logits: {_set(name)} needs labels: give {_array(name, 'labels')}")
     else:
         labels = torch.full((len(logits),), -1)
     features = _tensor(group["features"], name, "features", 2) if "features" in group else None
     for what, count in (("labels", len(labels)), ("features", len(logits if features is None else features))):
         if count != len(logits):
-            raise DataError(f"--logits: {name} has {len(logits)} logits but {count} {what}")
+            raise DataError(f"--logits: {_set(name)} has {len(logits)} logits but {count} {what}")
     return Observations(logits, labels, features, probed)
 
 
 def _head(own: dict[str, np.ndarray], known: Observations) -> HeadLayer | None:
     if "weight" not in own or known.features is None:
         return None
-    weight = _tensor(own["weight"], "known", "weight", 2)
-    bias = _tensor(own["bias"], "known", "bias", 1) if "bias" in own else weight.new_zeros(len(weight))
+    weight = _tensor(own["weight"], "", "weight", 2)
+    bias = _tensor(own["bias"], "", "bias", 1) if "bias" in own else weight.new_zeros(len(weight))
     if weight.shape != (known.logits.shape[1], known.features.shape[1]) or bias.shape != weight.shape[:1]:
         raise DataError(
             f"--logits: expected a weight ({known.logits.shape[1]}, {known.features.shape[1]}) and its bias, got "
@@ -130,11 +137,20 @@ def _head(own: dict[str, np.ndarray], known: Observations) -> HeadLayer | None:
     return HeadLayer("weight", False, (weight, bias))
 
 
+def _set(name: str) -> str:
+    return name or "test (the arrays without a prefix)"
+
+
+def _array(name: str, key: str) -> str:
+    """An array as it is called in the file."""
+    return f"the array {(f'{name}/{key}' if name else key)!r}"
+
+
 def _tensor(array: np.ndarray, name: str, key: str, ndim: int) -> Tensor:
     if array.ndim != ndim or not np.issubdtype(array.dtype, np.floating) or not len(array):
         raise DataError(
-            f"--logits: expected {key} of {name} with {ndim} axes of floats, got {array.dtype} {array.shape}"
+            f"--logits: {_array(name, key)}: expected floats with {ndim} axes, got {array.dtype} {array.shape}"
         )
     if not np.isfinite(array).all():
-        raise DataError(f"--logits: {key} of {name} hold NaN or infinity")
+        raise DataError(f"--logits: {_array(name, key)} holds NaN or infinity")
     return torch.from_numpy(array.astype(np.float64 if array.dtype == np.float64 else np.float32))

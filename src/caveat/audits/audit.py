@@ -115,7 +115,7 @@ def audit(  # noqa: PLR0913  # the signature is the configuration
         scores, calibrations, draws=isinstance(model, Drawing), head=head, calibration_share=calibration_share,
         replicas=replicas, seed=seed,
     )  # fmt: skip
-    ood, unlabelled = dict(ood or {}), dict(unlabelled or {})
+    ood, unlabelled = _named("ood", ood), _named("unlabelled", unlabelled)
     _check_names(ood, unlabelled)
     evaluation.check(model)
     if attack_radii and isinstance(model, Drawing):
@@ -262,6 +262,12 @@ def _options(
         raise OptionError(f"replicas: expected at least 1, got {replicas}")
     explicit = frozenset({*(scores or ()), *(calibrations or ())} - {"all"})
     return Options(tuple(names), tuple(fits), head, calibration_share, replicas, seed, explicit)
+
+
+def _named(option: str, sets: object) -> dict[str, Batches]:
+    if sets is not None and not isinstance(sets, Mapping):
+        raise OptionError(f"{option}: expected a dict of name to set, got a {type(sets).__name__}")
+    return dict(sets or {})  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]  # as it was annotated
 
 
 def _check_names(ood: Mapping[str, object], unlabelled: Mapping[str, object]) -> None:

@@ -22,8 +22,8 @@ def load(spec: str, weights: Path | None = None, *, seed: int = 0) -> "nn.Module
 
     `package.module:callable` runs that code of yours, of the working directory if no library has that name;
     `package.module:callable(classes=9)` passes literal arguments; torch's global state is seeded with `seed` while it
-    runs, and a parameter `generator` is given one seeded with it. `hf:org/name` or `hf:folder` is an image classifier of
-    transformers (extra `hf`), its normalisation included.
+    runs, and a parameter `generator` is given one seeded with it. `hf:org/name` or `hf:folder` is an image classifier
+    of transformers (extra `hf`), its normalisation included.
 
     Raises
     ------

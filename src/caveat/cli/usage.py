@@ -9,7 +9,7 @@ from typing import Any
 import typer
 from typer.core import TyperCommand
 
-from caveat.errors import nearest
+from caveat.errors import CaveatError, nearest
 
 __all__ = ["Strict", "told"]
 
@@ -35,6 +35,27 @@ class Strict(TyperCommand):
                 if isinstance(value, float) and not math.isfinite(value):
                     ctx.fail(f"{_written(parameter)}: expected a number, got {value}")
         return rest
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command; a mistake that the library names by its parameter is named by the option as it is typed."""
+        try:
+            return super().invoke(ctx)
+        except CaveatError as error:
+            error.args = (_in_options(str(error), _options(ctx)),)
+            raise
+
+
+def _in_options(message: str, options: Iterable[str]) -> str:
+    """The message with the parameters at its start (`calibration_share: ...`) written as options of the command.
+
+    >>> _in_options("keep, max_error, against: expected one", ["--keep", "--max-error"])
+    '--keep, --max-error: expected one'
+    """
+    match = re.match(r"([a-z_]+(?:, [a-z_]+)*): ", message)
+    options = set(options)
+    typed = [f"--{name.replace('_', '-')}" for name in match[1].split(", ")] if match else []
+    typed = [next((one for one in (name, name.removesuffix("s")) if one in options), "") for name in typed]
+    return f"{', '.join(filter(None, typed))}: {message[match.end() :]}" if match and any(typed) else message
 
 
 def _with(error: Any, context: Any, values: Mapping[str, Any]) -> typer.TyperException:
