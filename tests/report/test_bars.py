@@ -29,6 +29,9 @@ def test_sizes_are_gathered_and_laid_end_to_end() -> None:
 def test_a_few_classes_have_a_short_legend() -> None:
     assert [name for _, name in size_legend(sets([0.1, 0.8, 0.1, 0.0]))] == ["no class", "one", "two", "three"]
     assert [name for _, name in size_legend(sets([0.0] * 11))][-2:] == ["four to nine", "ten or more"]
+    for classes, name in {4: "four", 8: "four to eight", 9: "four to nine"}.items():
+        assert size_legend(sets([0.0] * (classes + 1)))[-1][1] == name
+    assert set_sizes(sets([0.0] * 8 + [1.0]), "test")[0].title.startswith("four to eight: ")
     assert set_sizes(sets([0.0, 1.0]), "elsewhere") == []
     assert [bar.style for bar in set_sizes(sets([0.0, 1.0, 0.0]), "test")] == ["s1"]  # nothing of no width
 

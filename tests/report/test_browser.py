@@ -459,3 +459,10 @@ CONTRAST = """() => {
     }
     return [...new Set(found)].slice(0, 20);
 }"""
+
+
+def test_ten_classes_are_shown_whole(visit: Callable[..., Any]) -> None:
+    page = visit(Path(__file__).parents[2] / "docs" / "gallery" / "cifar10-resnet20" / "report.html")
+    for label in ("Confusion matrix", "Figures per class"):
+        wide = page.locator(f'.wide[aria-label="{label}"]')
+        assert wide.evaluate("e => [e.scrollWidth - e.clientWidth, e.scrollHeight - e.clientHeight]") == [0, 0]

@@ -307,3 +307,25 @@ def test_the_record_is_read_once(full: Record, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(picks, "pick", lambda record: (calls.append(record), real(record))[1])
     render(full)
     assert len(calls) == 1
+
+
+def test_what_arrays_do_not_have_is_left_out(full: Record) -> None:
+    assert "0 parameters" not in render(full.model_copy(update={"parameters": 0, "head": ""}))
+    assert "parameters" in render(full)
+
+
+def test_parameters_that_are_no_single_numbers_are_not_called_none(full: Record, full_page: str) -> None:
+    fitted = [item for item in full.calibrations if item.name != "none" and not item.parameters]
+    assert fitted
+    assert full_page.count("a table or a matrix, not shown") == len(fitted)
+    assert full_page.count("<td>none</td>") == 1
+
+
+def test_long_names_of_classes_are_cut_with_the_whole_name_at_hand(full: Record) -> None:
+    assert full.confusion is not None
+    name = "great grey shrike, Lanius excubitor"
+    page = render(full.model_copy(update={"classes": [name, *full.classes[1:]]}))
+    assert f'<th scope="col" class="n" title="{name}"><span class="upright">{name}</span></th>' in page
+    assert f'<th scope="row" title="{name}">' in page
+    short = render(full.model_copy(update={"classes": [str(i) for i in range(len(full.classes))]}))
+    assert '<span class="upright">' not in short

@@ -17,6 +17,9 @@ SIZES: list[tuple[int, str]] = [
     (10, "ten or more"),
 ]
 """The smallest size of each group of set sizes, and its name."""
+LAST_RANGE = 4
+UP_TO = {4: "four", 5: "four or five", 6: "four to six", 7: "four to seven", 8: "four to eight"}
+"""What the last range is called where no set has more classes."""
 
 
 @dataclass(frozen=True)
@@ -32,14 +35,19 @@ class Bar:
 def size_legend(item: Conformal) -> list[tuple[str, str]]:
     """Style and name of the groups of sizes that the sets may have."""
     most = max((len(shares) - 1 for shares in item.size_shares.values()), default=0)
-    return [(f"s{i}", name) for i, (size, name) in enumerate(SIZES) if size <= most]
+    return [(f"s{i}", _named(i, most)) for i, (size, _) in enumerate(SIZES) if size <= most]
+
+
+def _named(group: int, most: int) -> str:
+    """The name of a group of sizes, of which none is above `most`."""
+    return UP_TO.get(most, SIZES[group][1]) if group == LAST_RANGE else SIZES[group][1]
 
 
 def set_sizes(item: Conformal, name: str) -> list[Bar]:
     """How the sizes of a set's conformal sets are shared out; none where the record has no sizes."""
     shares = item.size_shares.get(name, [])
     ends = [size for size, _ in SIZES[1:]] + [len(shares)]
-    groups = [(f"s{i}", sum(shares[SIZES[i][0] : end], 0.0), SIZES[i][1]) for i, end in enumerate(ends)]
+    groups = [(f"s{i}", sum(shares[SIZES[i][0] : end], 0.0), _named(i, len(shares) - 1)) for i, end in enumerate(ends)]
     return _bars(groups)
 
 
