@@ -80,7 +80,7 @@ def test_what_does_not_fit_is_refused(said, change, message, tmp_path: Path):
 
 def test_a_file_that_is_no_npz_is_refused(tmp_path: Path):
     (tmp_path / "x.npz").write_bytes(b"nothing")
-    with pytest.raises(DataError, match="--logits: .*x.npz is not a whole npz archive"):
+    with pytest.raises(DataError, match=r"--logits: .*x.npz is not a whole npz archive"):
         audit_arrays(tmp_path / "x.npz")
 
 

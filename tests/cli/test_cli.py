@@ -142,6 +142,7 @@ def empty():
         (None, ["--model", "nets:headless", "--score", "vim"], r"found no linear or 1x1-convolution layer"),
         (None, ["--model", "nets:stubborn"], r"expected a model in evaluation mode"),
         (None, ["--model", "nets:linaer"], r"there is no 'linaer'; did you mean 'linear'"),
+        (None, ["--model", "nets:zzz"], r"there is no 'zzz'; expected one of linear, headless, stubborn, nothing$"),
         (None, ["--model", "nets:answer"], r"is not callable"),
         (None, ["--model", "nets:nothing"], r"must return an nn.Module, got NoneType"),
         (None, ["--model", "nonets:linear"], r"cannot import 'nonets'"),

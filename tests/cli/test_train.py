@@ -3,6 +3,7 @@
 import csv
 import os
 import random
+import shlex
 import signal
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -111,6 +113,18 @@ def test_the_seed_is_that_of_the_first_weights_and_of_dropout_of_any_network(tmp
     assert all(torch.equal(value, members[1][name]) for name, value in members[0].items())
     (weights,) = (value for name, value in members[0].items() if name.endswith("1.weight"))
     assert not torch.allclose(weights[0], weights[1])
+
+
+def test_the_next_command_can_be_pasted_and_a_missing_audit_is_told(tmp_path: Path) -> None:
+    pictures = torch.rand(60, 8, 8).numpy()
+    np.savez(tmp_path / "own set.npz", images=pictures, labels=np.arange(60) % 10)
+    command = arguments(tmp_path / "a run")
+    command[command.index("--data") + 1] = f"npz:{tmp_path}/own set.npz"
+    result = CliRunner().invoke(app, command, catch_exceptions=False)
+    assert "No audit was made: it needs test data" in result.output
+    words = shlex.split(result.output.splitlines()[-1].removeprefix("Next: "))
+    assert words[words.index("--train") + 1] == f"npz:{tmp_path}/own set.npz"
+    assert words[words.index("--weights") + 1] == f"{tmp_path}/a run/model.safetensors"
 
 
 def files_of(folder: Path) -> dict[str, bytes]:

@@ -1,6 +1,7 @@
 """`caveat audit`: a model and its data to a record and a report."""
 
 from pathlib import Path
+from shlex import join
 from typing import TYPE_CHECKING
 
 import typer
@@ -366,7 +367,8 @@ def show(record: "Record", folder: Path) -> None:
         echo("Score chosen without OOD data: ", (record.choice.score, "bold"), ".")
     echo(f"Open {folder / 'report.html'} in a browser; all numbers are in {folder / 'record.json'}.")
     if (folder / "observations").exists():
-        echo(f"Next: a guard that predicts or abstains:  caveat guard fit {folder} -o {folder / 'guard'}")
+        words = ["caveat", "guard", "fit", str(folder), "-o", str(folder / "guard")]
+        echo(f"Next: a guard that predicts or abstains:  {join(words)}")
 
 
 def _ends(low: float | None, high: float | None) -> str:

@@ -5,6 +5,7 @@ import inspect
 import sys
 from importlib.util import find_spec
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 from caveat.errors import DataError, MissingExtraError, ModelError, OptionError
@@ -105,7 +106,8 @@ def _from_code(spec: str, seed: int) -> "nn.Module":
     if not callable(factory):
         from caveat.errors import known_name
 
-        known_name(f"--model: {module_name}", name, [n for n in vars(module) if not n.startswith("_")])
+        if not hasattr(module, name):
+            known_name(f"--model: {module_name}", name, _callables(module))
         raise ModelError(f"--model: {module_name}:{name} is not callable")
     try:
         if "generator" in inspect.signature(factory).parameters:
@@ -133,6 +135,18 @@ def _let_find(module: str) -> None:
         return
     if found is None or found.origin is None:  # nowhere, or a folder without __init__.py
         sys.path.append("")
+
+
+def _callables(module: ModuleType) -> list[str]:
+    """What may build a network: functions and classes of the module, also of its package, not what it imports."""
+    package = module.__name__.partition(".")[0]
+    return [
+        name
+        for name, value in vars(module).items()
+        if not name.startswith("_")
+        and callable(value)
+        and (getattr(value, "__module__", None) or "").partition(".")[0] == package
+    ]
 
 
 def _from_hub(name: str) -> "nn.Module":

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from shlex import join
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -132,6 +133,8 @@ def run(
                 network.eval(), posterior, dropout=False, draws=None, seed=seed, training=training
             )
             return _audited(audited, training, judged, output / "audit", model, seed)
+        if audit:
+            echo(f"No audit was made: it needs test data, and {data} has no test split of its own; give --test.")
         return _next(model, data, test or _test_split(data) or "DATA", output, posterior)
 
 
@@ -161,10 +164,9 @@ def _check(
 
 
 def _next(model: str, data: str, test: str, output: Path, posterior: Path | None) -> None:
-    echo(
-        f"Next: caveat audit --model '{model}' --weights {output / 'model.safetensors'} --train '{data}' --test "
-        f"'{test}' -o {output / 'audit'}" + (f" --posterior {posterior}" if posterior else "")
-    )
+    words = ["caveat", "audit", "--model", model, "--weights", output / "model.safetensors", "--train", data]
+    words += ["--test", test, "-o", output / "audit", *(["--posterior", posterior] if posterior else [])]
+    echo(f"Next: {join(map(str, words))}")
 
 
 def _save(network: "nn.Module", tracked: "dict[str, Any]", output: Path) -> list[str]:

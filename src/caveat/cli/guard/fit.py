@@ -1,6 +1,7 @@
 """`caveat guard fit`: from an audit to a guard, without another pass."""
 
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -94,7 +95,7 @@ def run(
     artefact.save(made, cache.weights(folder), output, model=str(about["model"]), posterior=about["posterior"])
     show(artefact.manifest(output))
     named = about["model"] or "package.module:callable"
-    echo(f"Next: caveat guard run {output} DATA --model '{named}' -o verdicts.parquet")
+    echo(f"Next: caveat guard run {quote(str(output))} DATA --model {quote(named)} -o verdicts.parquet")
 
 
 def _with_a_model(audit: Path) -> Path:
@@ -130,7 +131,7 @@ def show(made: Any) -> None:
     }[made.operating.kind]
     echo(
         f"Guard: score {made.score} ({made.why}), calibration {made.calibration}. Guarantee: {promised}. "
-        f"On held-out in-distribution data it accepts {made.operating.kept:.1%}, "
+        f"On the calibration samples that its threshold was set on, it accepts {made.operating.kept:.1%}, "
         f"of which {made.operating.error:.2%} are wrong; "
         f"threshold {made.operating.threshold:.6g}."
     )

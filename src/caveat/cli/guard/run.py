@@ -1,6 +1,7 @@
 """`caveat guard run`: verdicts on a set, as Parquet."""
 
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING
 
 import typer
@@ -67,7 +68,7 @@ def run(
     )
     for note in source.notes:
         echo(note)
-    echo(f"Verdicts are in {output}; another threshold: caveat guard tune {guard} --keep 0.99")
+    echo(f"Verdicts are in {output}; another threshold: caveat guard tune {quote(str(guard))} --keep 0.99")
 
 
 def _table(verdict: "Verdict", start: int, files: list[str] | None) -> "pa.Table":
