@@ -1,0 +1,15 @@
+"""What `caveat guard fit` tells of a guard."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from caveat.cli.guard.fit import show
+
+
+def test_the_share_accepted_is_told_with_the_samples_it_is_of(capsys: pytest.CaptureFixture[str]) -> None:
+    operating = SimpleNamespace(kind="keep", level=0.95, kept=0.962, error=0.01, threshold=1.5)
+    show(SimpleNamespace(score="msp", why="by name", calibration="temperature", operating=operating))
+    words = " ".join(capsys.readouterr().out.split())
+    assert "On the calibration samples that its threshold was set on, it accepts 96.2%" in words
+    assert "held-out" not in words
