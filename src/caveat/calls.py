@@ -8,9 +8,25 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import get_gradient_edge
 
+from caveat.errors import ModelError
 from caveat.types import Call
 
-__all__ = ["recorded"]
+__all__ = ["check_watchable", "recorded"]
+
+
+def check_watchable(model: nn.Module) -> None:
+    """Refuse a network whose layers can't be watched while it runs.
+
+    Raises
+    ------
+    ModelError
+        If it is, or holds, a scripted one.
+    """
+    if any(isinstance(layer, torch.jit.ScriptModule) for layer in model.modules()):
+        raise ModelError(
+            "model: it is scripted or traced (TorchScript), so that no layer can be watched: give the network itself, "
+            "or use only scores from logits"
+        )
 
 
 @contextmanager
@@ -20,6 +36,8 @@ def recorded(model: nn.Module, layers: Iterable[str]) -> Generator[dict[str, lis
     While gradients are on, an output that is in no graph yet (frozen weights, integer inputs) starts one.
     """
     found: dict[str, list[Call]] = {name: [] for name in layers}
+    if found:
+        check_watchable(model)
 
     def keep(name: str) -> Callable[..., Any]:
         def hook(_: nn.Module, inputs: tuple[Any, ...], output: Any) -> Any:

@@ -8,10 +8,19 @@ import torch
 from torch import fx, nn
 from torch._C import parse_schema  # pyright: ignore[reportPrivateUsage]  # names of arguments stand nowhere else
 from torch._ops import OpOverload  # pyright: ignore[reportPrivateUsage]  # has no public name
+from torch.nn.parameter import is_lazy
 
 from caveat.errors import ModelError
 
-__all__ = ["check", "in_eval_mode", "modes_restored", "unchanged", "with_gradients", "without_gradients"]
+__all__ = [
+    "check",
+    "check_initialised",
+    "in_eval_mode",
+    "modes_restored",
+    "unchanged",
+    "with_gradients",
+    "without_gradients",
+]
 
 HOOKS = (
     "_forward_hooks", "_forward_hooks_with_kwargs", "_forward_hooks_always_called", "_forward_pre_hooks",
@@ -39,6 +48,7 @@ def check(model: nn.Module) -> None:
     ModelError
         If it is such a network; the message names the layer.
     """
+    check_initialised(model)
     passed: set[nn.Module] = set()
     for name, layer in model.named_modules():
         if layer in passed:
@@ -60,6 +70,22 @@ def check(model: nn.Module) -> None:
                 f"model: {who} normalises by the batch (a batch norm without running statistics), so that an answer "
                 "depends on the other inputs: give it track_running_stats=True and train, or use another normalisation"
             )
+
+
+def check_initialised(model: nn.Module) -> None:
+    """Refuse a network whose weights have no shape yet.
+
+    Raises
+    ------
+    ModelError
+        If it holds lazy layers that have seen no input.
+    """
+    lazy = next((name for name, weight in model.named_parameters() if is_lazy(weight)), None)
+    if lazy is not None:
+        raise ModelError(
+            f"model: its weight {lazy!r} has no shape yet (a lazy layer): run the model once on a batch of inputs, or "
+            "load its weights"
+        )
 
 
 def _exported(layer: nn.Module) -> bool:

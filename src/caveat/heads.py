@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from caveat import evaluation
+from caveat.calls import check_watchable
 from caveat.errors import ModelError, nearest
 from caveat.precision import wide
 from caveat.types import Head
@@ -57,6 +58,7 @@ def find(model: nn.Module, inputs: Tensor, *, name: str | None = None) -> HeadLa
     ModelError
         If no layer (or not the named one) makes the logits as a linear map of its input.
     """
+    check_watchable(model)
     modules = dict(model.named_modules())
     if name is not None and name not in modules:
         raise ModelError(f"head: the model has no layer {name!r}; {nearest(name, modules)}")
@@ -64,13 +66,14 @@ def find(model: nn.Module, inputs: Tensor, *, name: str | None = None) -> HeadLa
     seen: dict[str, Tensor] = {}
 
     def keep(layer_name: str) -> Callable[..., None]:
-        def hook(_: nn.Module, args: tuple[Any, ...]) -> None:
-            if args and isinstance(args[0], Tensor) and args[0].is_floating_point():
-                seen[layer_name] = args[0].detach().clone()  # it may be changed in place later
+        def hook(_: nn.Module, args: tuple[Any, ...], named: dict[str, Any]) -> None:
+            given = _given(args, named)
+            if given is not None and given.is_floating_point():
+                seen[layer_name] = given.detach().clone()  # it may be changed in place later
 
         return hook
 
-    handles = [layer.register_forward_pre_hook(keep(layer_name)) for layer_name, layer in layers.items()]
+    handles = [layer.register_forward_pre_hook(keep(key), with_kwargs=True) for key, layer in layers.items()]
     try:
         with evaluation.without_gradients():
             logits = forward(model, inputs.clone()).detach().clone()
@@ -86,11 +89,20 @@ def find(model: nn.Module, inputs: Tensor, *, name: str | None = None) -> HeadLa
             if agrees(head, features.mean(dim=(2, 3)) if pooled and features.ndim == 4 else features, logits):
                 return HeadLayer(layer_name, pooled, head)
     if name is not None:
-        raise ModelError(f"head: layer {name!r} ({type(layers[name]).__name__}) does not produce the model's logits")
+        raise ModelError(
+            f"head: layer {name!r} ({type(layers[name]).__name__}) does not produce the model's logits: what it gives "
+            "is changed before it leaves the network (a log_softmax, a temperature, a clamp), or it computes something "
+            "else than a linear map; give the network without what follows the layer"
+        )
     raise ModelError(
         "model: found no linear or 1x1-convolution layer whose weight, applied to its input, gives the logits; name it "
         "with head=..., or use only scores that need logits alone (msp, entropy, margin, gen, max_logit, energy)"
     )
+
+
+def _given(args: tuple[Any, ...], named: dict[str, Any]) -> Tensor | None:
+    """What a layer is called on, by place or by keyword."""
+    return next((one for one in (*args[:1], *named.values()) if isinstance(one, Tensor)), None)
 
 
 def agrees(head: Head, features: Tensor, logits: Tensor) -> bool:
@@ -135,11 +147,12 @@ def capture(model: nn.Module, layer: HeadLayer) -> Generator[list[Tensor]]:
     """
     seen: list[Tensor] = []
 
-    def hook(_: nn.Module, args: tuple[Any, ...]) -> None:
+    def hook(_: nn.Module, args: tuple[Any, ...], named: dict[str, Any]) -> None:
         # a copy: what comes after may change it in place
-        seen[:] = [args[0].mean(dim=(2, 3)) if layer.pooled else args[0].clone()]
+        if (given := _given(args, named)) is not None:
+            seen[:] = [given.mean(dim=(2, 3)) if layer.pooled else given.clone()]
 
-    handle = model.get_submodule(layer.name).register_forward_pre_hook(hook)
+    handle = model.get_submodule(layer.name).register_forward_pre_hook(hook, with_kwargs=True)
     try:
         yield seen
     finally:

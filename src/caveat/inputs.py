@@ -202,7 +202,10 @@ def check_labels(labels: Tensor, logits: Tensor, name: str) -> None:
         If the logits are not `(n, c)`, or a label is not in [0, c).
     """
     if logits.ndim != 2:
-        raise DataError(f"{name}: expected a classifier's logits (n, c), got {tuple(logits.shape)}")
+        raise DataError(
+            f"{name}: expected a classifier's logits (n, c), got {tuple(logits.shape)}; a segmentation network is "
+            "audited by audits.audit_dense (caveat audit-pixels)"
+        )
     classes = logits.shape[1]
     bad = ((labels < 0) | (labels >= classes)).nonzero().flatten()
     if len(bad):

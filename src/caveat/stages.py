@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from caveat import evaluation, heads
+from caveat.calls import check_watchable
 
 __all__ = ["activations"]
 
@@ -20,6 +21,7 @@ def activations(model: nn.Module, inputs: Tensor, *, most: int = 5) -> dict[str,
     (transformers) or, for vectors, length. The logits are no stage, nor is what holds the signal of another (maps and
     their mean, a padded copy): the first of them counts. Of more than `most` stages the last are taken.
     """
+    check_watchable(model)
     seen: list[tuple[str, Tensor]] = []
 
     def keep(name: str) -> Callable[..., None]:

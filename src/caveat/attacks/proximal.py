@@ -67,13 +67,18 @@ def sparsest(
     Raises
     ------
     OptionError
-        If the penalty is negative or there is no step.
+        If the penalty is negative, there is no step, or inputs are in half precision.
     ModelError
         If the function has no gradient, or is NaN at an input.
 
     Source: Ochs, Chen, Brox and Pock, iPiano, SIAM J. Imaging Sciences 2014 (algorithm 4, for functions that are not
     convex); O'Donoghue and Candes, Adaptive Restart, Foundations of Computational Mathematics 2015 (the restart).
     """
+    if inputs.dtype.itemsize < 4 or not inputs.is_floating_point():
+        raise OptionError(
+            f"inputs: expected single or double precision, got {inputs.dtype}, which can't hold the lengths of the "
+            "steps: attack model.float() with inputs.float()"
+        )
     weight = torch.as_tensor(penalty, dtype=inputs.dtype, device=inputs.device).expand(len(inputs)).unsqueeze(1)
     if steps < 1 or not bool((weight >= 0).all()):
         raise OptionError(f"steps, penalty: expected at least 1 and numbers >= 0, got {steps} and {penalty}")

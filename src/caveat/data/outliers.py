@@ -82,7 +82,17 @@ def permuted_then_blurred(images: Images, generator: torch.Generator) -> Images:
     The first half (rounded down) are the pictures' pixels in a random order. All are blurred by a Gaussian of 15 x 15
     pixels whose deviation is drawn once a batch from U(1, 2.5), the border mirrored; then every picture is scaled so
     that its pixels reach from 0 to 1. Hein, Andriushchenko and Bitterwolf, CVPR 2019, section 4, as in their code.
+
+    Raises
+    ------
+    OptionError
+        If they are no pictures `(n, k, h, w)`.
     """
+    if images.ndim != 4:
+        raise OptionError(
+            f"outliers: the noise of ACET blurs pictures (n, k, h, w), got inputs of shape "
+            f"{tuple(images.shape)}; give the objective other noise, as outliers=data.outliers.uniform_like"
+        )
     half = len(images) // 2
     start = torch.cat([permuted(images[:half], generator), uniform_like(images[half:], generator)])
     sigma = 1 + 1.5 * float(torch.rand((), generator=generator, device=generator.device))

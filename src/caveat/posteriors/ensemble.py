@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from caveat import evaluation
 from caveat.errors import OptionError
 
 __all__ = ["Ensemble", "average", "of", "stack", "state"]
@@ -74,6 +75,8 @@ def of(models: Sequence[nn.Module], *, only: Sequence[str] = ()) -> Ensemble:
     >>> len(of([nn.Linear(2, 2), nn.Linear(2, 2)]))
     2
     """
+    for model in models:
+        evaluation.check_initialised(model)
     return stack([state(model) for model in models], only=only)
 
 

@@ -45,7 +45,8 @@ class Laplace:
         elif self.outputs.numel():
             moved = (self.outputs @ moved.flatten()).reshape(self.mean.shape)
         weights = self.mean + moved
-        return {f"{self.layer}.weight": weights[:, :-1], f"{self.layer}.bias": weights[:, -1]}
+        before = f"{self.layer}." if self.layer else ""  # a network that is one layer
+        return {f"{before}weight": weights[:, :-1], f"{before}bias": weights[:, -1]}
 
 
 def fit(

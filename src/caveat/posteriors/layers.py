@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from caveat import evaluation
 from caveat.errors import ModelError, OptionError
 
 __all__ = ["batch_norms", "check_names", "fan_in", "like", "needs_renewal", "normal", "of_norms", "parameters"]
@@ -23,8 +24,9 @@ def parameters(model: nn.Module) -> dict[str, Tensor]:
     Raises
     ------
     ModelError
-        If there is none.
+        If there is none, or they have no shape yet.
     """
+    evaluation.check_initialised(model)
     found = {name: weight.detach() for name, weight in model.named_parameters() if weight.is_floating_point()}
     if not found:
         raise ModelError(f"model: expected weights, but {type(model).__name__} has none")
@@ -86,6 +88,16 @@ def check_names(model: nn.Module, weights: Mapping[str, Tensor], *, stacked: boo
     for name, weight in weights.items():
         shape = weight.shape[1:] if stacked else weight.shape
         if name not in own or own[name].shape != shape:
+            if name not in own and name.endswith("bias") and f"{name.removesuffix('bias')}weight" in own:
+                raise OptionError(
+                    f"posterior: it holds {name!r}, but that layer of the model has no bias: Laplace's posterior is "
+                    "over weight and bias; give the layer a bias of zeros"
+                )
+            if name in own and own[name].shape == (*shape, 1, 1):
+                raise OptionError(
+                    f"posterior: it holds {name!r} of a linear layer, and the model has a 1x1 convolution there: pool "
+                    "first and use a Linear, which computes the same"
+                )
             there = tuple(own[name].shape) if name in own else "no such weight"
             raise OptionError(
                 f"posterior: it holds {name!r} of shape {tuple(shape)}, the model has {there}: it belongs to another "

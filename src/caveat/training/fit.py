@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from caveat import evaluation
-from caveat.errors import CaveatError, DataError, OptionError
+from caveat.errors import CaveatError, DataError, ModelError, OptionError
 from caveat.objectives import Objective
 from caveat.training import checkpoint as checkpoints
 from caveat.training.history import History, Totals
@@ -183,7 +183,15 @@ def _step(run: _Run, inputs: Tensor, labels: Tensor, place: str) -> tuple[float,
     labels = labels.to(anchor.device, anchor.dtype if labels.is_floating_point() else None, non_blocking=True)
     _forget_gradients(run.model, run.optimizer)
     with _answers(run.model, inputs) as answers:
-        loss = run.objective(run.model, inputs, labels, run.generator)
+        try:
+            loss = run.objective(run.model, inputs, labels, run.generator)
+        except (TypeError, IndexError, AttributeError) as error:  # of a dict, a tuple, a single output
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise ModelError(
+                f"model: the objective fails on what it gives at {place} ({reason}): expected logits (n, c), a tensor "
+                "with a column for every label; wrap a network that gives a dict or a tuple in a module whose "
+                "forward returns the logits alone"
+            ) from error
     if loss.ndim or not loss.requires_grad:
         raise CaveatError(f"objective: expected a scalar with a gradient at {place}, got shape {tuple(loss.shape)}")
     value = loss.item()

@@ -1,0 +1,129 @@
+"""What can't be had of a network is told in one sentence of ours, with the true reason: no raw error of torch."""
+
+import pytest
+import torch
+from torch import nn
+
+import caveat
+from caveat import attacks, data, heads, objectives, posteriors, scores, training
+from caveat.errors import DataError, ModelError, OptionError
+from caveat.observations import observe
+from tests.conftest import shapes_unchecked
+
+GENERATOR = torch.Generator().manual_seed(0)
+X = torch.rand(80, 12, generator=GENERATOR)
+Y = torch.arange(80) % 4
+SET = [(X, Y)]
+
+
+def net(*after: nn.Module) -> nn.Sequential:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return nn.Sequential(nn.Linear(12, 16), nn.ReLU(), nn.Linear(16, 4), *after).eval()
+
+
+class ByKeyword(nn.Module):
+    """A network that calls its head by keyword."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = net()
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        """Logits."""
+        return self.net[2](input=self.net[:2](inputs))
+
+
+def test_a_head_called_by_keyword_is_found():
+    model = ByKeyword().eval()
+    seen = observe(model, SET)
+    assert heads.find(model, X[:8]).name == "net.2"
+    torch.testing.assert_close(seen.features, model.net[:2](X).detach())
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of scripting itself
+def test_a_scripted_network_has_scores_from_logits_alone():
+    scripted = torch.jit.script(net())
+    record = caveat.audit(scripted, SET, replicas=2)
+    assert {score.family for score in record.scores} == {"logits"}
+    assert any("TorchScript" in note and "knn" in note for note in record.notes)
+    for name in ("knn", "mahalanobis_layers"):
+        with pytest.raises(ModelError, match="scripted or traced"):
+            caveat.audit(scripted, SET, scores=[name], replicas=2)
+
+
+def test_what_follows_a_named_head_is_told():
+    with pytest.raises(ModelError, match=r"changed before it leaves the network \(a log_softmax"):
+        observe(net(nn.LogSoftmax(1)), SET, head="2")
+
+
+def test_a_segmentation_network_is_sent_to_its_own_audit():
+    pictures, maps = torch.rand(20, 3, 8, 8, generator=GENERATOR), torch.zeros(20, 8, 8, dtype=torch.long)
+    with pytest.raises(DataError, match="audit_dense"):
+        caveat.audit(nn.Conv2d(3, 4, 3, padding=1).eval(), [(pictures, maps)], scores=["msp"], replicas=2)
+
+
+def laplace(model: nn.Module, inputs: torch.Tensor) -> posteriors.laplace.Laplace:
+    seen, head = observe(model, [(inputs, Y)]), heads.find(model, inputs[:8])
+    return posteriors.laplace.fit(seen.features, seen.labels, head.head, layer=head.name)
+
+
+def test_laplace_of_a_network_that_is_one_layer():
+    model = nn.Linear(12, 4).eval()
+    drawn = posteriors.sample(laplace(model, X), model, draws=3, generator=GENERATOR)
+    logits = posteriors.predict(drawn, model, X, draws=3, generator=GENERATOR)
+    assert logits.shape == (3, 80, 4)
+    assert logits.std(dim=0).min() > 0
+
+
+def test_laplace_says_what_it_lacks():
+    bare = nn.Sequential(nn.Linear(12, 16), nn.ReLU(), nn.Linear(16, 4, bias=False)).eval()
+    with pytest.raises(OptionError, match="has no bias"):
+        posteriors.sample(laplace(bare, X), bare, draws=2, generator=GENERATOR)
+    pixels = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 4, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval()
+    fitted = laplace(pixels, torch.rand(80, 3, 6, 6, generator=GENERATOR))
+    with pytest.raises(OptionError, match="1x1 convolution there: pool first"):
+        posteriors.sample(fitted, pixels, draws=2, generator=GENERATOR)
+
+
+class Wrapped(nn.Module):
+    """Logits in something else than a tensor."""
+
+    def __init__(self, wrap) -> None:
+        super().__init__()
+        self.net, self.wrap = net(), wrap
+
+    def forward(self, inputs: torch.Tensor):
+        """Logits, wrapped."""
+        return self.wrap(self.net(inputs))
+
+
+@pytest.mark.parametrize("wrap", [lambda z: {"logits": z}, lambda z: (z, z), lambda z: z[:, :1]])
+def test_training_on_outputs_that_are_no_logits(wrap):
+    model = Wrapped(wrap)
+    with pytest.raises(ModelError, match=r"step 1 of epoch 1 .*expected logits \(n, c\), a tensor"):
+        training.fit(
+            model, SET, objectives.OBJECTIVES["cross_entropy"], optimizer=torch.optim.SGD(model.parameters(), lr=0.01),
+            epochs=1, generator=GENERATOR, progress=False,
+        )  # fmt: skip
+
+
+def test_the_noise_of_acet_is_made_of_pictures():
+    with (
+        shapes_unchecked(),
+        pytest.raises(OptionError, match=r"pictures \(n, k, h, w\), got inputs of shape \(80, 12\)"),
+    ):
+        data.outliers.permuted_then_blurred(X, GENERATOR)
+
+
+def test_half_precision_and_lazy_layers():
+    with pytest.raises(OptionError, match=r"single or double precision, got torch\.float16"):
+        attacks.l1.penalised(net().half(), X[:8].half(), Y[:8], steps=5)
+    lazy = nn.Sequential(nn.LazyLinear(8), nn.ReLU(), nn.LazyLinear(4)).eval()
+    for ask in (
+        lambda: scores.gradients.statistics(lazy, X),
+        lambda: posteriors.swag.start(lazy),
+        lambda: posteriors.ensemble.of([lazy, lazy]),
+    ):
+        with pytest.raises(ModelError, match="has no shape yet"):
+            ask()
