@@ -12,6 +12,9 @@ from caveat.errors import DataError
 
 __all__ = ["open_npz"]
 
+LARGEST = 1 << 34
+"""Bytes of all arrays at most: an archive of some megabytes can unpack to any number."""
+
 
 def open_npz(path: Path, *, name: str, batch: int = 256) -> Source:
     """A set in a NumPy archive: an array `images`, `x` or `X`, and if there are labels, an array `labels` or `y`.
@@ -28,8 +31,13 @@ def open_npz(path: Path, *, name: str, batch: int = 256) -> Source:
     try:
         # NumPy leaves a broken file open if it opened it itself.
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+            unpacked = sum(entry.file_size for entry in archive.zip.infolist())
+            if unpacked > LARGEST:
+                raise DataError(f"{name}: {path} unpacks to {unpacked} bytes; at most {LARGEST} are read")
             arrays = {key: archive[key] for key in ("images", "x", "X", "labels", "y") if key in archive}
             found = sorted(archive)
+    except DataError:
+        raise
     except OSError as error:
         raise DataError(f"{name}: cannot read {path} ({error.strerror or error})") from None
     except Exception:  # a damaged archive raises nearly anything, tokenize.TokenError among them
