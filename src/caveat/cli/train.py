@@ -92,14 +92,7 @@ def run(
 
     def one(number: int, checkpoint: Path, watch: Sequence[str] = ()) -> "tuple[nn.Module, dict[str, Any]]":
         network = models.load(model, weights, seed=number)
-        show = _lines("" if number == seed else f"member {number - seed + 1}: ")
-        write = recipe.logged(checkpoint.parent) if number == seed else None
-
-        def log(history: "History") -> None:
-            show(history)
-            if write is not None:
-                write(history)
-
+        log = _log(number - seed, checkpoint.parent)
         history, tracked = recipe.train(
             network,
             training,
@@ -116,7 +109,7 @@ def run(
             warm=warm_up,
             log=log,
         )
-        show(history)  # of a finished run, which is only read back
+        log(history)  # of a finished run, which is only read back
         return network, tracked
 
     with alone(output):
@@ -133,9 +126,7 @@ def run(
                 network.eval(), posterior, dropout=False, draws=None, seed=seed, training=training
             )
             return _audited(audited, training, judged, output / "audit", model, seed)
-        if audit:
-            echo(f"No audit was made: it needs test data, and {data} has no test split of its own; give --test.")
-        return _next(model, data, test or _test_split(data) or "DATA", output, posterior)
+        return _next(model, data, test or _test_split(data), output, posterior)
 
 
 def _check(
@@ -163,9 +154,11 @@ def _check(
     output_folder(output / "audit", OWN)
 
 
-def _next(model: str, data: str, test: str, output: Path, posterior: Path | None) -> None:
+def _next(model: str, data: str, test: str | None, output: Path, posterior: Path | None) -> None:
+    if test is None:
+        echo(f"No audit was made: it needs test data, and {data} has no test split of its own; give --test.")
     words = ["caveat", "audit", "--model", model, "--weights", output / "model.safetensors", "--train", data]
-    words += ["--test", test, "-o", output / "audit", *(["--posterior", posterior] if posterior else [])]
+    words += ["--test", test or "DATA", "-o", output / "audit", *(["--posterior", posterior] if posterior else [])]
     echo(f"Next: {join(map(str, words))}")
 
 
@@ -242,20 +235,25 @@ def _file_hash(path: Path | None) -> str | None:
         raise DataError(f"--weights: cannot read {path} ({error.strerror})") from None
 
 
-def _lines(start: str) -> "Callable[[History], None]":
-    """A function that prints a line for every epoch that it has not printed yet."""
-    shown = 0
+def _log(member: int, folder: Path) -> "Callable[[History], None]":
+    """A function that prints a line for every epoch that it has not seen yet, and writes the first member's history."""
+    from caveat.training.recipe import logged
 
-    def show(history: "History") -> None:
-        nonlocal shown
+    start, write = (f"member {member + 1}: ", None) if member else ("", logged(folder))
+    seen = 0
+
+    def log(history: "History") -> None:
+        nonlocal seen
         epochs = list(zip(history.loss, history.accuracy, history.seconds, strict=True))
-        for epoch, (loss, accuracy, seconds) in enumerate(epochs[shown:], start=shown + 1):
+        for epoch, (loss, accuracy, seconds) in enumerate(epochs[seen:], start=seen + 1):
             right = "" if accuracy is None else f", accuracy while training {accuracy:.2%}"
             # not rich: it writes past the progress bar, and whoever follows a log wants the line now
             print(f"{start}epoch {epoch}: loss {loss:.4g}{right}, {seconds:.0f} s", flush=True)
-        shown = len(epochs)
+        if write is not None and len(epochs) > seen:
+            write(history)
+        seen = len(epochs)
 
-    return show
+    return log
 
 
 def _test_split(spec: str) -> str | None:
