@@ -3,11 +3,14 @@
 import pytest
 import torch
 from torch import nn
+from typer.testing import CliRunner
 
 import caveat
 from caveat import attacks, data, heads, objectives, posteriors, scores, training
+from caveat.cli.main import app
 from caveat.errors import DataError, ModelError, OptionError
 from caveat.observations import observe
+from caveat.training import recipe
 from tests.conftest import shapes_unchecked
 
 GENERATOR = torch.Generator().manual_seed(0)
@@ -127,3 +130,16 @@ def test_half_precision_and_lazy_layers():
     ):
         with pytest.raises(ModelError, match="has no shape yet"):
             ask()
+
+
+@pytest.mark.parametrize("text", ["net(**{'classes': 9})", "net(classes=9, classes=10)", "net(9)", "net(classes=x)"])
+def test_no_argument_of_a_text_is_dropped(text):
+    with pytest.raises(OptionError, match=r"--model: expected callable or callable\(key=literal\), got .net"):
+        recipe.named_call(text, "--model")
+
+
+@pytest.mark.parametrize("command", ["audit", "audit-pixels", "demo", "train", "study", "guard fit", "guard run"])
+def test_a_seed_is_one_that_torch_takes(command):
+    done = CliRunner().invoke(app, [*command.split(), "--seed", str(2**63)])
+    assert done.exit_code == 2
+    assert "9223372036854775807" in done.output

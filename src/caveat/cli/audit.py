@@ -99,7 +99,7 @@ def run(
         0.2, help="Share of the test set that is the calibration split; everything is evaluated on the rest."
     ),
     replicas: int = typer.Option(200, min=1, help="Simulated data sets behind the confidence interval of the ECE."),
-    seed: int = typer.Option(0, min=0, help="Seed of every random choice."),
+    seed: int = typer.Option(0, min=0, max=2**63 - 1, help="Seed of every random choice."),
     batch: int = typer.Option(256, min=1, help="Batch size of the forward passes."),
     name: str = typer.Option("", help="Title of the report; by default the class of the model."),
     fail_if: list[str] = typer.Option(

@@ -45,7 +45,7 @@ def run(
     score: list[str] = typer.Option([], help="Only this score (caveat list scores); repeatable."),
     scenes: int = typer.Option(4, min=0, help="Number of pictures shown with their maps of uncertainty."),
     replicas: int = typer.Option(200, min=1, help="Simulated data sets behind the confidence interval of the ECE."),
-    seed: int = typer.Option(0, min=0, help="Seed of every random choice."),
+    seed: int = typer.Option(0, min=0, max=2**63 - 1, help="Seed of every random choice."),
     batch: int = typer.Option(4, min=1, help="Batch size of the forward passes."),
     classes: bool = typer.Option(False, "--classes", help="Print the classes that the model must have, and leave."),
 ) -> None:

@@ -16,7 +16,7 @@ def run(
     ),
     epochs: int = typer.Option(8, min=1, help="Passes over the training set."),
     replicas: int = typer.Option(200, min=1, help="Simulated data sets behind the confidence interval of the ECE."),
-    seed: int = typer.Option(0, min=0, help="Seed of every random choice."),
+    seed: int = typer.Option(0, min=0, max=2**63 - 1, help="Seed of every random choice."),
 ) -> None:
     """Train a small network on 4,000 real digits without the nine, then audit it: what does it predict for a nine?"""
     output_folder(output, ("report.html", "record.json"))

@@ -25,7 +25,9 @@ def run(
     output: Path | None = typer.Option(
         None, "-o", "--output", help="Folder; by default runs/NAME-SCALE, and -seed-SEED unless that is 0."
     ),
-    seed: int = typer.Option(0, min=0, help="First seed; a study of several seeds uses the following ones, too."),
+    seed: int = typer.Option(
+        0, min=0, max=2**63 - 1, help="First seed; a study of several seeds uses the following ones, too."
+    ),
 ) -> None:
     """Reproduce a published experiment: published figures beside ours, in findings.json and report.html.
 

@@ -34,7 +34,7 @@ def run(
     augment: list[str] = typer.Option(
         [], help="crop (random, by up to 4 pixels) or flip (horizontal; not where it changes the class). Repeatable."
     ),
-    seed: int = typer.Option(0, min=0, help="Seed of initial weights, order and augmentation."),
+    seed: int = typer.Option(0, min=0, max=2**63 - 1, help="Seed of initial weights, order and augmentation."),
     objective: str = typer.Option(
         "cross_entropy", help="The loss: a name of  caveat list objectives , with options as in acet(steps=10)."
     ),

@@ -254,7 +254,9 @@ def named_call(text: str, option: str) -> tuple[str, dict[str, Any]]:
         if isinstance(node, ast.Name):
             return node.id, {}
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and not node.args:
-            return node.func.id, {str(k.arg): ast.literal_eval(k.value) for k in node.keywords if k.arg}
+            names = [k.arg for k in node.keywords]
+            if None not in names and len(set(names)) == len(names):  # no ** and none twice: one would be dropped
+                return node.func.id, {str(k.arg): ast.literal_eval(k.value) for k in node.keywords}
     except (SyntaxError, ValueError):
         pass
     raise OptionError(f"{option}: expected callable or callable(key=literal), got {text!r}")

@@ -47,6 +47,7 @@ def run(
     seed: int | None = typer.Option(
         None,
         min=0,
+        max=2**63 - 1,
         help="Seed of the split into data for fitting and data for the threshold; by default the audit's, which gives "
         "the guard that its report previews.",
     ),

@@ -26,7 +26,7 @@ def run(
         None, help="The network the guard was made for: package.module:callable or hf:name."
     ),
     batch: int = typer.Option(256, min=1, help="Batch size of the forward passes."),
-    seed: int = typer.Option(0, min=0, help="Seed of generated data."),
+    seed: int = typer.Option(0, min=0, max=2**63 - 1, help="Seed of generated data."),
 ) -> None:
     """Predict or abstain for every input of a data set; batch by batch, whatever its size."""
     output_file("-o", output, (".parquet",))
