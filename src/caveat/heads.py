@@ -31,6 +31,12 @@ class HeadLayer:
     """True if the layer is a convolution whose output is averaged over its pixels to give the logits."""
     head: Head
 
+    @property
+    def weights(self) -> Head:
+        """Weight and bias where observations are: on the CPU, whatever device the model is on."""
+        weight, bias = self.head
+        return weight.detach().cpu(), bias.detach().cpu()
+
 
 def forward(model: nn.Module, inputs: Tensor) -> Tensor:
     """One forward pass, and a clear word if what comes out is not a tensor of logits."""

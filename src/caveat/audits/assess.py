@@ -160,7 +160,7 @@ def _judged(observed: Observed, options: Options, say: Callable[[str], None]) ->
     calibrating, positions = split(len(known), options.calibration_share, seed)
     held_out, evaluation = known.part(calibrating), known.part(positions)
     first, _ = decision.halves(held_out, seed)
-    weights = observed.head.head if observed.head else None
+    weights = observed.head.weights if observed.head else None
     train = apart(observed.train, known)
     left_out = dict(observed.left_out)
     say("scoring")

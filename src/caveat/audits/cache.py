@@ -130,7 +130,7 @@ def finish(
     write_tensors(place / "model.safetensors", dict(model.state_dict()))
     files = ["model", *map(file_name, sets)]
     if head is not None:
-        weight, bias = (part.detach().cpu().contiguous() for part in head.head)
+        weight, bias = (part.contiguous() for part in head.weights)
         write_tensors(place / "head.safetensors", {"weight": weight, "bias": bias})
         about = about | {"head": {"name": head.name, "pooled": head.pooled}}
         files.append("head")

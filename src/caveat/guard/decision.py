@@ -127,7 +127,7 @@ def fit(  # noqa: PLR0913  # the signature is the configuration
     known_name("calibration", calibration, ["none", *calibrations.FROM_LOGITS])
     first = halves(held_out, seed)[0]
     train, told = apart(train, held_out), in_both(train, held_out)
-    weights = head.head if head is not None else None
+    weights = head.weights if head is not None else None
     name, why = names[0], "named by the user"
     if score == "auto":
         choice = choose(names, train, first, weights)

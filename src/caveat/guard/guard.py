@@ -10,7 +10,7 @@ from caveat import evaluation, heads
 from caveat.errors import ModelError, OptionError
 from caveat.guard import decision
 from caveat.guard.answer import answer
-from caveat.guard.decision import Decision
+from caveat.guard.decision import Decision, mapped
 from caveat.guard.verdict import Verdict
 from caveat.inputs import (
     OTHER_UNITS,
@@ -50,9 +50,10 @@ class Guard(nn.Module):
         """
         super().__init__()
         self.model = model
-        self.decision = decision
+        anchor = next(model.parameters(), None)  # what was fitted goes where the network is
+        self.decision = decision if anchor is None else mapped(decision, lambda tensor: tensor.to(anchor.device))
         self._head: heads.HeadLayer | None = None
-        if decision.head is not None:
+        if self.decision.head is not None:
             if decision.head not in dict(model.named_modules()):
                 raise ModelError(
                     f"model: the guard takes its features before {decision.head!r}; the model has no such layer"
@@ -181,5 +182,5 @@ class Guard(nn.Module):
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Guard":
         """What `.to(...)` and `.float()` call: the fitted tensors go along."""
         super()._apply(fn, recurse)
-        self.decision = decision.mapped(self.decision, fn)
+        self.decision = mapped(self.decision, fn)
         return self
