@@ -206,6 +206,8 @@ def check_labels(labels: Tensor, logits: Tensor, name: str) -> None:
             f"{name}: expected a classifier's logits (n, c), got {tuple(logits.shape)}; a segmentation network is "
             "audited by audits.audit_dense (caveat audit-pixels)"
         )
+    if bool((labels == -1).all()):
+        raise DataError(f"{name}: its samples have no labels (-1): a folder of pictures needs one subfolder a class")
     classes = logits.shape[1]
     bad = ((labels < 0) | (labels >= classes)).nonzero().flatten()
     if len(bad):

@@ -188,6 +188,12 @@ def test_the_tables_are_printed(table, capsys, monkeypatch):
     assert expected[table] in out
 
 
+def test_list_alone_names_the_tables(capsys, monkeypatch):
+    code, out, _ = run("list", capsys=capsys, monkeypatch=monkeypatch)
+    assert code == 0
+    assert "scores, metrics, calibrations" in out
+
+
 def test_a_wrong_table_is_answered_with_the_nearest(capsys, monkeypatch):
     code, _, err = run("list", "score", capsys=capsys, monkeypatch=monkeypatch)
     assert code == 2

@@ -14,7 +14,7 @@ import caveat
 from caveat import data, heads
 from caveat.cli.main import app
 from caveat.errors import DataError, ModelError, OptionError
-from caveat.inputs import fingerprints, opened, take
+from caveat.inputs import check_labels, fingerprints, opened, take
 from caveat.observations import normalised, observe
 from caveat.training.run_folder import claim
 from tests.conftest import shapes_unchecked
@@ -246,3 +246,9 @@ def test_a_refused_training_binds_nobody(tmp_path: Path):
         claim(tmp_path, {"rate": 0.2, "epochs": 1})
     assert claim(tmp_path, {"rate": 0.1, "epochs": 2})
     assert not (tmp_path / "checkpoint.safetensors").exists()
+
+
+def test_samples_without_labels_are_told() -> None:
+    """A folder without class subfolders: the message spoke of a label -1 at sample 0."""
+    with pytest.raises(DataError, match="test: its samples have no labels .*one subfolder a class"):
+        check_labels(torch.full((3,), -1), torch.zeros(3, 2), "test")

@@ -191,7 +191,7 @@ SINGLE = [
     ["nosuch"], ["audi"], ["--nosuch"], ["--seed"], ["guard", "nosuch"], ["guard", "--keep", "0.9"],
     ["audit"], ["audit", "-o"], ["audit", "-o", "out"], ["audit", "--model", "nets:linear", "-o", "out"],
     ["audit", "--tset", "x"], ["audit", "-x"], ["audit", "-o", "out", "extra"], ["train"], ["guard", "fit"],
-    ["guard", "run", "guard"], ["guard", "tune"], ["guard", "tune", "guard"], ["report"], ["compare"], ["list"],
+    ["guard", "run", "guard"], ["guard", "tune"], ["guard", "tune", "guard"], ["report"], ["compare"],
     ["study"], ["audit-pixels"], ["demo", "extra"],
     ["guard", "run", "guard", "npz:known.npz"],
     ["guard", "fit", "audit", "-o", "out", "--keep", "0.9", "--max-error", "0.1"],

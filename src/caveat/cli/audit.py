@@ -358,6 +358,14 @@ def show(record: "Record", folder: Path) -> None:
         caption="misclassified: wrong against right predictions on ID data; 50 is chance, 100 perfect",
         numbers=True,
     )
+    for item in record.sets:
+        if item.estimated_accuracy is not None:
+            echo(f"Estimated accuracy on {item.name} (unlabelled): {item.estimated_accuracy:.1%}")
+    for attack in record.attacked:
+        at = ", ".join(f"{radius.accuracy:.1%} at radius {radius.radius:g}" for radius in attack.radii)
+        echo(f"Accuracy under attack ({attack.attack}; norm {attack.norm}; {attack.samples} inputs): {at}")
+    for warning in record.warnings:
+        echo(("warning", "red"), f" {warning}")
     for note in record.notes:
         echo(("note", "yellow"), f" {note}")
     for check in record.checks:

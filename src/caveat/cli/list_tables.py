@@ -8,13 +8,16 @@ NAME = "list"
 
 
 def run(
-    name: str = typer.Argument(
-        ..., metavar="TABLE", help="scores, metrics, calibrations, data, models, objectives, posteriors or studies."
+    name: str | None = typer.Argument(
+        None, metavar="[TABLE]", help="scores, metrics, calibrations, data, models, objectives, posteriors or studies."
     ),
 ) -> None:
     """List the methods and data sets: scores, metrics, calibrations, data, models, objectives, posteriors, studies."""
     from caveat.errors import known_name
 
+    if name is None:
+        echo(f"Tables: {', '.join(LISTS)}. For instance  caveat list scores")
+        return
     known_name("table", name, LISTS)
     columns, rows = LISTS[name]()
     table(name, columns, rows)
