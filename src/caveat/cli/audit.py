@@ -224,6 +224,11 @@ def _check_attack(own: set[str], radii: list[float], norm: str, *, several: bool
     positive("--attack-radius", radii)
     if norm not in ("1", "2", "inf"):
         raise OptionError(f"--attack-norm: expected 1, 2 or inf, got {norm!r}")
+    if norm == "inf" and radii and max(radii) >= 1:
+        raise OptionError(
+            f"--attack-radius: expected less than 1 in norm inf, got {max(radii):g}: inputs are in [0, 1], so that any "
+            "input could be made any other"
+        )
     if not radii and (alone := sorted(own & {"attack_norm", "attack_samples"})):
         raise OptionError(f"--{alone[0].replace('_', '-')}: expected --attack-radius beside it; nothing is attacked")
     if radii and several:
