@@ -250,5 +250,5 @@ def test_a_refused_training_binds_nobody(tmp_path: Path):
 
 def test_samples_without_labels_are_told() -> None:
     """A folder without class subfolders: the message spoke of a label -1 at sample 0."""
-    with pytest.raises(DataError, match="test: its samples have no labels .*one subfolder a class"):
+    with pytest.raises(DataError, match=r"test: its samples have no labels .*one subfolder a class"):
         check_labels(torch.full((3,), -1), torch.zeros(3, 2), "test")
