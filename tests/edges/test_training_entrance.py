@@ -43,6 +43,17 @@ def test_more_outputs_than_classes_that_have_names(tmp_path: Path) -> None:
     assert "names 2 classes (a, b, ...), but the model has 3 outputs" in text
 
 
+@pytest.mark.parametrize("tracker", ["swag", "snapshots"])
+def test_a_run_too_short_for_its_tracker(tmp_path: Path, tracker: str) -> None:
+    """18 pictures in one batch, one epoch: one step; it was trained, and then refused."""
+    data = folders(tmp_path / "abc", "abc")
+    text = refused(
+        tmp_path / "out", "--model", "caveat.models:mlp(size=8, classes=3)", "--data", f"folder:{data}", "--no-audit",
+        "--track", tracker,
+    )  # fmt: skip
+    assert "1 training steps are too few" in text
+
+
 @pytest.mark.parametrize("model", ["caveat.models:lenet", "caveat.models:resnet18"])
 def test_another_size_or_number_of_channels(tmp_path: Path, model: str) -> None:
     data = folders(tmp_path / "abc", "abc")

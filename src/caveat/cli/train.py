@@ -78,10 +78,10 @@ def run(
     training = sources.load(data, seed=seed)
     shown = None if outliers is None else sources.load(outliers, like=training, seed=seed)
     goal = recipe.objective(objective, outliers=shown)
-    judged = (
-        _judged(_test_split(data) if test is None else test, ood, seed) if audit else None
-    )  # a typo there must not cost a training
-    recipe.check(optimizer=optimizer, warm=warm_up, epochs=epochs, goal=goal)
+    # the sets of the audit are opened now: a typo there must not cost a training
+    judged = _judged(None if not audit else _test_split(data) if test is None else test, ood, seed)
+    steps = epochs * -(-len(training) // batch)
+    recipe.check(optimizer, warm=warm_up, epochs=epochs, goal=goal, track=track, steps=steps)
     network = models.load(model, weights, seed=seed)  # what cannot be trained must leave no folder behind
     recipe.check_network(network, training, judged[0] if judged else None)
     begun = {

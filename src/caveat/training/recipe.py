@@ -100,19 +100,19 @@ def train(  # what varies independently is a separate argument
     from caveat.training import History, fit
 
     goal = cross_entropy if goal is None else goal
-    check(optimizer=optimizer, warm=warm, epochs=epochs, goal=goal)
     batches = data.shuffled(training, batch=batch, generator=generator, augment=data.augment.joined(augment))
     if optimizer == "adam":
         steps = torch.optim.Adam(network.parameters(), lr=rate, weight_decay=decay)
     else:
         steps = torch.optim.SGD(network.parameters(), lr=rate, momentum=0.9, nesterov=True, weight_decay=decay)
     total = max(1, epochs * len(batches))
+    check(optimizer, warm=warm, epochs=epochs, goal=goal, track=track, steps=total)
     schedule: torch.optim.lr_scheduler.LRScheduler
     if track:  # weights that no longer move have no spread to track: the last quarter goes on at a tenth of the rate
         schedule = torch.optim.lr_scheduler.LambdaLR(steps, partial(_falling, total=total))
     else:
         schedule = torch.optim.lr_scheduler.OneCycleLR(steps, max_lr=rate, total_steps=total, cycle_momentum=False)
-    last, every = 3 * total // 4, max(1, total // 80)
+    last, every = _last_part(total)
     makers = {
         "tradi": lambda: posteriors.tradi.start(network, steps, burn_in=_tracked_from(len(batches), total)),
         "swag": lambda: posteriors.swag.start(network, burn_in=last, every=every),
@@ -152,6 +152,11 @@ def _check_end(history: "History", classes: int, rate: float) -> None:
         )
 
 
+def _last_part(steps: int) -> tuple[int, int]:
+    """The step after which copies of the weights are taken, and how many steps apart: 20 in the last quarter."""
+    return 3 * steps // 4, max(1, steps // 80)
+
+
 def check_network(network: "nn.Module", training: "Source", test: "Source | None" = None) -> None:
     """Run the network on a few samples: what does not fit must not be found out after an epoch, or never.
 
@@ -185,19 +190,26 @@ def _tracked_from(epoch: int, total: int) -> int:
     return min(epoch, total - 1) if total - epoch >= 5 * FORGETS else 3 * total // 4
 
 
-def check(*, optimizer: str, warm: int, epochs: int, goal: "Objective") -> None:
+def check(optimizer: str, *, warm: int, epochs: int, goal: "Objective", track: "Sequence[str]", steps: int) -> None:
     """Refuse options that no training can have, before anything is read or written.
 
     Raises
     ------
     OptionError
-        If there is no such optimizer, there are no epochs, or the warm-up does not fit the objective.
+        If there is no such optimizer, there are no epochs, the warm-up does not fit the objective, or `steps` are too
+        few for two copies of the weights in their last quarter.
     """
     known_name("--optimizer", optimizer, ("adam", "sgd"))
     if epochs < 1:
         raise OptionError(f"--epochs: expected at least 1, got {epochs}")
     if warm and (not 0 < warm < epochs or not hasattr(goal, "weight")):
         raise OptionError("--warm-up: expected fewer epochs than all, and an objective with a weight")
+    last, every = _last_part(steps)
+    if {"swag", "snapshots"} & set(track) and (steps - last) // every < 2:
+        raise OptionError(
+            f"--track: {steps} training steps are too few: the last quarter gives fewer than 2 copies of the weights; "
+            "train more epochs, or with a smaller --batch"
+        )
 
 
 def _falling(step: int, *, total: int) -> float:
