@@ -62,7 +62,7 @@ NAMED = [
     "a=npz:nan.npz",
 ]
 NETWORK = [
-    "nosuch", "nosuch:linear", "nets:", "nets:linaer", "nets:answer", "nets:nothing", "nets:broken",
+    "nosuch", "nosuch:linear", "nets:", "nets:linaer", "nets:answer", "nets:nothing", "nets:broken", "sys:exit",
     "nets:linear(size=3)", "nets:linear(classes=open)", "nets:linear(3)", "net.pt2", "net.pkl", "",
 ]  # fmt: skip
 FOLDER = ["text.txt", "text.txt/out", f"{LOCKED}/out", "stranger-page", "stranger-record"]

@@ -114,7 +114,7 @@ def _from_code(spec: str, seed: int) -> "nn.Module":
             options["generator"] = torch.Generator().manual_seed(seed)
         with seeded(seed):  # layers draw their first weights from torch's global state
             model = factory(**options)
-    except Exception as error:  # the user's own code
+    except (Exception, SystemExit) as error:  # the user's own code; sys:exit would leave with the code of a success
         raise ModelError(f"--model: {spec} fails: {type(error).__name__}: {error}") from error
     if not isinstance(model, nn.Module):
         raise ModelError(f"--model: {spec} must return an nn.Module, got {type(model).__name__}")
