@@ -59,8 +59,8 @@ def test_classes_are_told(root, tmp_path):
         (["--test", "camvit"], "--test: there is no 'camvit'"),
         (["--test", "camvid:all"], "no split 'all'"),
         (["--test", "camvid", "--size", "12"], "--size: expected HEIGHTxWIDTH"),
-        (["--test", "camvid", "--score", "knn"], "scores: there is no 'knn'"),
-        (["--test", "camvid", "--score", "mutual_information"], "scores: there is no 'mutual_information'"),
+        (["--test", "camvid", "--score", "knn"], "--score: there is no 'knn'"),
+        (["--test", "camvid", "--score", "mutual_information"], "--score: there is no 'mutual_information'"),
     ],
 )
 def test_mistakes_are_told(root, tmp_path, options, message):
