@@ -19,6 +19,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from safetensors.numpy import load_file
 
 from caveat.cli.main import main
 
@@ -73,6 +74,15 @@ def files(folder: pathlib.Path) -> dict[str, str]:
     }
 
 
+def sizes(folder: pathlib.Path, names: list[str]) -> dict[str, list[float]]:
+    """Sum of absolute values of every tensor of these files: equal up to rounding where networks are."""
+    found: dict[str, list[float]] = {}
+    for name in names:
+        if (folder / name).exists():
+            found[name] = [float(abs(tensor).sum()) for _, tensor in sorted(load_file(folder / name).items())]
+    return found
+
+
 def drill(job: dict[str, Any]) -> list[dict[str, Any]]:
     """One row for each point: exit codes of what was run afterwards, and the files that were there before and after."""
     rows: list[dict[str, Any]] = []
@@ -83,9 +93,12 @@ def drill(job: dict[str, Any]) -> list[dict[str, Any]]:
             code = forked(job["command"], folder, point=point)
             if point and code != -signal.SIGKILL:
                 return rows
+            names = job.get("sizes", [])
             row: dict[str, Any] = {"point": point, "code": code, "left": files(folder), "after": []}
+            row["sizes"] = sizes(folder, names)
             for command in job["after"]:
-                row["after"].append({"code": forked(command, folder), "files": files(folder)})
+                again = {"code": forked(command, folder), "files": files(folder), "sizes": sizes(folder, names)}
+                row["after"].append(again)
             rows.append(row)
     return rows
 
