@@ -1,9 +1,10 @@
 """The one home of files of tensors (safetensors): written whole or not at all, read with errors that teach."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load as _load
@@ -13,8 +14,19 @@ from torch import Tensor, nn
 from caveat.errors import DataError, ModelError
 from caveat.files import reason, write_bytes
 
-__all__ = ["load_weights", "pack", "read_header", "read_tensors", "read_with_header", "unpack", "write_tensors"]
+__all__ = [
+    "load_weights",
+    "pack",
+    "read_header",
+    "read_npz",
+    "read_tensors",
+    "read_with_header",
+    "unpack",
+    "write_tensors",
+]
 
+MOST_UNPACKED = 1 << 34
+"""Bytes of all arrays of an npz archive at most: one of some megabytes can unpack to any number."""
 BROKEN = (OSError, SafetensorError, KeyError, ValueError, RuntimeError, OverflowError)
 """What safetensors raises about missing, cut and hostile files; a type of numbers it does not know is a KeyError."""
 
@@ -47,6 +59,36 @@ def read_header(path: str | Path, *, name: str = "path") -> dict[str, str]:
             return file.metadata() or {}
     except BROKEN as error:
         raise _unreadable(name, path, error) from None
+
+
+def read_npz(
+    path: Path, *, name: str, keys: Iterable[str] | None = None, hint: str = ""
+) -> tuple[dict[str, np.ndarray], list[str]]:
+    """The arrays of an npz archive (of `keys` those that there are, else all), and the names of all; no pickles.
+
+    `hint` ends the error about a file that is no such archive.
+
+    Raises
+    ------
+    DataError
+        If the file is missing, broken, no archive of plain arrays, or unpacks to more than 16 GiB.
+    """
+    try:
+        # NumPy leaves a broken file open if it opened it itself
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+            unpacked = sum(entry.file_size for entry in archive.zip.infolist())
+            if unpacked > MOST_UNPACKED:
+                raise DataError(f"{name}: {path} unpacks to {unpacked} bytes; at most {MOST_UNPACKED} are read")
+            found = sorted(archive.files)
+            return {key: archive[key] for key in (found if keys is None else keys) if key in found}, found
+    except DataError:
+        raise
+    except OSError as error:
+        raise DataError(f"{name}: cannot read {path} ({error.strerror or error})") from None
+    except Exception:  # a damaged archive raises nearly anything, tokenize.TokenError among them
+        raise DataError(
+            f"{name}: {path} is not a whole npz archive of plain arrays (pickled ones are refused){hint}"
+        ) from None
 
 
 def load_weights(model: nn.Module, path: str | Path, *, name: str = "path") -> None:

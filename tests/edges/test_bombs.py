@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from caveat import tensors
+from caveat.audits.arrays import observed
 from caveat.data import idx, npz
 from caveat.errors import DataError
 
@@ -31,7 +33,7 @@ def test_an_idx_file_that_unpacks_to_more_than_it_declares(tmp_path: Path, monke
 
 
 def test_an_archive_that_unpacks_to_too_much(tmp_path: Path, monkeypatch):
-    monkeypatch.setattr(npz, "LARGEST", 1_000_000)
+    monkeypatch.setattr(tensors, "MOST_UNPACKED", 1_000_000)
     np.savez_compressed(tmp_path / "bomb.npz", x=np.zeros((2000, 28, 28), np.uint8))
     assert (tmp_path / "bomb.npz").stat().st_size < 10_000
     with pytest.raises(DataError, match=r"unpacks to 15681\d\d bytes; at most 1000000"):
@@ -45,3 +47,11 @@ def test_an_array_that_declares_more_than_the_archive_holds(tmp_path: Path):
         archive.writestr("x.npy", content)
     with pytest.raises(DataError, match="is not a whole npz archive"):
         npz.open_npz(tmp_path / "bomb.npz", name="mine")
+
+
+def test_outputs_that_unpack_to_too_much(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`--logits` had a reader of its own, without the limit."""
+    monkeypatch.setattr(tensors, "MOST_UNPACKED", 1_000_000)
+    np.savez_compressed(tmp_path / "bomb.npz", logits=np.zeros((200_000, 2)), labels=np.zeros(200_000, np.int64))
+    with pytest.raises(DataError, match=r"--logits: .* unpacks to \d+ bytes; at most 1000000"):
+        observed(tmp_path / "bomb.npz")

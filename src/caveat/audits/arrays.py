@@ -12,6 +12,7 @@ from caveat.errors import DataError, known_name
 from caveat.heads import HeadLayer
 from caveat.mixture import log_mean
 from caveat.observations import DRAWS, Observations, normalised
+from caveat.tensors import read_npz
 
 __all__ = ["observed"]
 
@@ -37,17 +38,7 @@ def observed(path: str | Path) -> Observed:
         If the file can't be read, an array is missing, not finite, or its shape does not fit the others.
     """
     path = Path(path)
-    try:
-        # NumPy leaves a broken file open if it opened it itself
-        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-    except OSError as error:
-        raise DataError(f"--logits: cannot read {path} ({error.strerror or error})") from None
-    except Exception:  # a damaged archive raises nearly anything, tokenize.TokenError among them
-        raise DataError(
-            f"--logits: {path} is not a whole npz archive of plain arrays (pickled ones are refused): write it with "
-            "numpy.savez(path, logits=logits, labels=labels)"
-        ) from None
+    arrays, _ = read_npz(path, name="--logits", hint=": write it with numpy.savez(path, logits=logits, labels=labels)")
     groups: dict[str, dict[str, np.ndarray]] = {}
     for name, array in arrays.items():
         group, slash, key = name.rpartition("/")

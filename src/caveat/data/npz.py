@@ -9,11 +9,9 @@ from torch import Tensor
 from caveat.data.source import Source
 from caveat.data.tensors import Pixels, from_tensors
 from caveat.errors import DataError
+from caveat.tensors import read_npz
 
 __all__ = ["open_npz"]
-
-LARGEST = 1 << 34
-"""Bytes of all arrays at most: an archive of some megabytes can unpack to any number."""
 
 
 def open_npz(path: Path, *, name: str, batch: int = 256) -> Source:
@@ -28,22 +26,7 @@ def open_npz(path: Path, *, name: str, batch: int = 256) -> Source:
     DataError
         If the file is missing or broken, or its arrays are not of these kinds.
     """
-    try:
-        # NumPy leaves a broken file open if it opened it itself.
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            unpacked = sum(entry.file_size for entry in archive.zip.infolist())
-            if unpacked > LARGEST:
-                raise DataError(f"{name}: {path} unpacks to {unpacked} bytes; at most {LARGEST} are read")
-            arrays = {key: archive[key] for key in ("images", "x", "X", "labels", "y") if key in archive}
-            found = sorted(archive)
-    except DataError:
-        raise
-    except OSError as error:
-        raise DataError(f"{name}: cannot read {path} ({error.strerror or error})") from None
-    except Exception:  # a damaged archive raises nearly anything, tokenize.TokenError among them
-        raise DataError(
-            f"{name}: {path} is not a whole npz archive of plain arrays (pickled ones are refused)"
-        ) from None
+    arrays, found = read_npz(path, name=name, keys=("images", "x", "X", "labels", "y"))
     images = next((arrays[key] for key in ("images", "x", "X") if key in arrays), None)
     labels = next((arrays[key] for key in ("labels", "y") if key in arrays), None)
     if images is None:

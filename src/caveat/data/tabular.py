@@ -4,13 +4,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
 from caveat.data.named import under_root
 from caveat.errors import DataError, OptionError
+from caveat.tensors import read_npz
 
 __all__ = ["UCI", "Rows", "Split", "Table", "open_table", "open_uci"]
 
@@ -137,13 +137,7 @@ def open_table(path: Path, *, name: str | None = None) -> Table:
         If the file is broken, lacks an array, or its arrays do not fit together.
     """
     name = name or path.stem
-    try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            found = {key: archive[key] for key in ("X", "y", "test_index") if key in archive}
-    except OSError as error:
-        raise DataError(f"{name}: cannot read {path} ({error.strerror or error})") from None
-    except Exception:  # a damaged archive raises nearly anything
-        raise DataError(f"{name}: {path} is not a whole npz archive of plain arrays") from None
+    found, _ = read_npz(path, name=name, keys=("X", "y", "test_index"))
     if missing := {"X", "y", "test_index"} - set(found):
         raise DataError(f"{name}: expected arrays X, y and test_index in {path}, {sorted(missing)} is missing")
     inputs, labels, tests = (torch.from_numpy(found[key]) for key in ("X", "y", "test_index"))
