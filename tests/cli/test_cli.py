@@ -306,3 +306,4 @@ def test_a_head_that_no_score_needs_is_said(place, capsys, monkeypatch):
     code, out, err = run(*AUDIT, "--score", "msp", "--head", "nosuch", capsys=capsys, monkeypatch=monkeypatch)
     assert code == 0, err
     assert "--head has no effect" in out
+    assert any("--head has no effect" in note for note in Record.load("out/record.json").notes)

@@ -164,10 +164,9 @@ def run(
                 made_by=model,
                 say=say,
             )
+        notes = [*record.notes, *([UNUSED_HEAD] if head is not None and not record.head else [])]
         say("writing the report")
-        record = _written(record.model_copy(update={"name": name}), output, fail_if, junit)
-    if head is not None and not record.head:
-        record = record.model_copy(update={"notes": [*record.notes, UNUSED_HEAD]})
+        record = _written(record.model_copy(update={"name": name, "notes": notes}), output, fail_if, junit)
     return _ended(record, output)
 
 
