@@ -92,7 +92,7 @@ def alone(folder: Path) -> Generator[None]:
     CaveatError
         If another process writes there now, or the folder cannot be made.
     """
-    there = folder.exists()
+    made = [place for place in (folder, *folder.parents) if not place.exists()]
     with writing(folder / "lock"):
         folder.mkdir(parents=True, exist_ok=True)
         opened = os.open(folder, os.O_RDONLY)
@@ -106,13 +106,15 @@ def alone(folder: Path) -> Generator[None]:
             ) from None
         except OSError:  # a file system without locks: what was written is checked by its hashes in any case
             pass
-        for place in (folder, *(path for path in folder.rglob("*") if path.is_dir())):
+        # deeper ones are swept when they are written again: to walk a large folder would cost more
+        for place in (folder, *(path for path in folder.iterdir() if path.is_dir())):
             _sweep(place / "*")
         yield
     finally:
         os.close(opened)
-        if not there and not any(folder.iterdir()):  # refused before anything was written
-            folder.rmdir()
+        with suppress(OSError):  # the first that holds anything stays, and so do those above
+            for place in made:  # refused before anything was written
+                place.rmdir()
 
 
 @contextmanager

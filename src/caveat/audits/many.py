@@ -3,14 +3,12 @@
 import math
 from collections.abc import Mapping
 
-import torch
 from torch import Tensor, nn
 
-from caveat.inputs import moved
 from caveat.metrics import calibration, proper, ranking
 from caveat.metrics.tally import tally_sets
 from caveat.mixture import log_mean
-from caveat.observations import DRAWS, Observations
+from caveat.observations import DRAWS, Observations, observe
 from caveat.records import record
 from caveat.scores import draws as scores
 
@@ -53,9 +51,8 @@ def weaker(network: nn.Module, inputs: Tensor, labels: Tensor, logits: Tensor) -
     logits
         What the posterior gave for them `(n, c)`.
     """
-    with torch.no_grad():
-        parts = [network(moved(part, network)) for part in inputs.split(PART)]
-    own = torch.cat(parts).argmax(dim=1).cpu() == labels
+    parts = list(zip(inputs.split(PART), labels.split(PART), strict=True))
+    own = observe(network, parts, features=False).logits.argmax(dim=1) == labels
     sampled = logits.argmax(dim=1) == labels
     lost, won = int((own & ~sampled).sum()), int((sampled & ~own).sum())
     if lost - won < max(0.02 * len(labels), 3 * math.sqrt(lost + won)):

@@ -167,7 +167,7 @@ def check_network(network: "nn.Module", training: "Source", test: "Source | None
         classes or shapes differ.
     """
     from caveat import evaluation
-    from caveat.inputs import check_labels, check_same_classes, class_names, moved, opened
+    from caveat.inputs import check_labels, check_same_classes, check_same_units, class_names, moved, opened
     from caveat.observations import run
 
     one = opened(training, "data")
@@ -180,6 +180,7 @@ def check_network(network: "nn.Module", training: "Source", test: "Source | None
         return
     other = opened(test, "test")
     check_same_classes(other, one)
+    check_same_units(other, one)
     if other.shape != one.shape:
         raise DataError(f"test: expected inputs of shape {one.shape} as in the training data, got {other.shape}")
 
@@ -187,7 +188,7 @@ def check_network(network: "nn.Module", training: "Source", test: "Source | None
 def _tracked_from(epoch: int, total: int) -> int:
     """Steps before TRADI begins: its filter forgets its first weights over FORGETS steps, and those of a beginning
     training are far from the last ones: samples of a short run were right 11 % of the time."""
-    return min(epoch, total - 1) if total - epoch >= 5 * FORGETS else 3 * total // 4
+    return min(epoch, total - 1) if total - epoch >= 5 * FORGETS else _last_part(total)[0]
 
 
 def check(optimizer: str, *, warm: int, epochs: int, goal: "Objective", track: "Sequence[str]", steps: int) -> None:
