@@ -9,13 +9,13 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load as _load
 from safetensors.torch import save as _save
-from torch import Tensor, nn
+from torch import Tensor
 
-from caveat.errors import DataError, ModelError
+from caveat.errors import DataError
 from caveat.files import reason, write_bytes
 
 __all__ = [
-    "load_weights",
+    "MOST_UNPACKED",
     "pack",
     "read_header",
     "read_npz",
@@ -89,39 +89,6 @@ def read_npz(
         raise DataError(
             f"{name}: {path} is not a whole npz archive of plain arrays (pickled ones are refused){hint}"
         ) from None
-
-
-def load_weights(model: nn.Module, path: str | Path, *, name: str = "path") -> None:
-    """Give a network the weights of a file, or leave it as it was.
-
-    Of weights that share memory one name is enough, as `safetensors.torch.save_model` writes them. Numbers of another
-    precision are converted; whole numbers are no weights of a network of floats.
-
-    Raises
-    ------
-    DataError
-        If the file is missing or damaged.
-    ModelError
-        If a weight is missing, unknown, of another shape or kind.
-    """
-    state, own = read_tensors(path, name=name), model.state_dict()
-    places = {key: (value.data_ptr(), value.shape, value.stride()) for key, value in own.items() if value.numel()}
-    given = {places[key]: state[key] for key in state if key in places}
-    state |= {key: given[place] for key, place in places.items() if key not in state and place in given}
-    missing, foreign = sorted(set(own) - set(state)), sorted(set(state) - set(own))
-    shapes = [key for key in state if key in own and state[key].shape != own[key].shape]
-    if missing or foreign or shapes:
-        raise ModelError(
-            f"{name}: {path} does not fit the model: missing {missing[:3]}, foreign {foreign[:3]}, "
-            f"other shapes {[(key, tuple(state[key].shape), tuple(own[key].shape)) for key in shapes[:2]]}"
-        )
-    kinds = [key for key in state if state[key].is_floating_point() != own[key].is_floating_point()]
-    if kinds:
-        raise ModelError(
-            f"{name}: {path} does not fit the model: {kinds[0]} is {state[kinds[0]].dtype}, the model has "
-            f"{own[kinds[0]].dtype}: whole numbers need the scale they were quantised with; save the floats"
-        )
-    model.load_state_dict(state)
 
 
 def write_tensors(path: str | Path, tensors: Mapping[str, Tensor], *, header: Mapping[str, str] | None = None) -> None:

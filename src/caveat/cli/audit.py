@@ -45,7 +45,18 @@ def run(
     output: Path = typer.Option(
         ..., "-o", "--output", help="Folder for report.html, record.json and the model's outputs (observations)."
     ),
-    weights: Path | None = typer.Option(None, help="Weights of the model, as safetensors."),
+    weights: Path | None = typer.Option(
+        None, help="Weights of the model: safetensors, or a file of torch.save (.pth, .pt, .ckpt, .bin, ...)."
+    ),
+    weights_key: str | None = typer.Option(
+        None, help="Which weights, if the file holds several that fit, for instance model_ema."
+    ),
+    normalize: str | None = typer.Option(
+        None,
+        metavar="NAME|MEAN,../STD,..",
+        help="Normalise the inputs, which are in [0, 1], as the model was trained with: imagenet, cifar10, cifar100, "
+        "mnist, fashion-mnist, clip, or numbers like 0.5,0.5,0.5/0.25,0.25,0.25.",
+    ),
     posterior: Path | None = typer.Option(
         None,
         help="Ensemble or other posterior over the weights (written by caveat train --members or --track): audit its "
@@ -137,8 +148,14 @@ def run(
 
     known, others = _sets(test, train, ood, unlabelled, batch, seed, outliers=outliers)
     training = others["train"].get("train")
+    told: list[str] = []
     network = models.posterior(
-        models.load(model, weights), posterior, dropout=dropout, draws=draws, seed=seed, training=training
+        models.load(model, weights, key=weights_key, normalize=normalize, say=told.append),
+        posterior,
+        dropout=dropout,
+        draws=draws,
+        seed=seed,
+        training=training,
     )
     if dropout:
         network(next(iter(known))[0][:2])  # a network without dropout is refused before any work
@@ -164,7 +181,7 @@ def run(
                 made_by=model,
                 say=say,
             )
-        notes = [*record.notes, *([UNUSED_HEAD] if head is not None and not record.head else [])]
+        notes = [*told, *record.notes, *([UNUSED_HEAD] if head is not None and not record.head else [])]
         say("writing the report")
         record = _written(record.model_copy(update={"name": name, "notes": notes}), output, fail_if, junit)
     return _ended(record, output)

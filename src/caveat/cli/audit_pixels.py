@@ -23,7 +23,18 @@ def run(
         help="Labelled street scenes: camvid, street_hazards or bdd_anomaly; the split is test unless given.",
     ),
     output: Path = typer.Option(..., "-o", "--output", help="Folder for report.html and record.json."),
-    weights: Path | None = typer.Option(None, help="Weights of the model, as safetensors."),
+    weights: Path | None = typer.Option(
+        None, help="Weights of the model: safetensors, or a file of torch.save (.pth, .pt, .ckpt, .bin, ...)."
+    ),
+    weights_key: str | None = typer.Option(
+        None, help="Which weights, if the file holds several that fit, for instance model_ema."
+    ),
+    normalize: str | None = typer.Option(
+        None,
+        metavar="NAME|MEAN,../STD,..",
+        help="Normalise the inputs, which are in [0, 1], as the model was trained with: imagenet, cifar10, cifar100, "
+        "mnist, fashion-mnist, clip, or numbers like 0.5,0.5,0.5/0.25,0.25,0.25.",
+    ),
     root: Path | None = typer.Option(None, help="Folder of the set; by default below the folder CAVEAT_DATA."),
     ood: list[str] = typer.Option(
         [],
@@ -72,12 +83,19 @@ def run(
     if classes:
         echo(", ".join(set_.classes))
         return
+    told: list[str] = []
     network = models.posterior(
-        models.load(model, weights), posterior, dropout=dropout, draws=draws, seed=seed, training=None
+        models.load(model, weights, key=weights_key, normalize=normalize, say=told.append),
+        posterior,
+        dropout=dropout,
+        draws=draws,
+        seed=seed,
+        training=None,
     )
     with steps() as say:
         record = audit_dense(network, set_, scores=score or None, scenes=scenes, replicas=replicas, seed=seed, say=say)
         say("writing the report")
+        record = record.model_copy(update={"notes": [*told, *record.notes]})
         write(record, output)
     show(record, output)
 

@@ -3,6 +3,7 @@
 import importlib
 import inspect
 import sys
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
@@ -18,13 +19,23 @@ if TYPE_CHECKING:
 __all__ = ["load", "posterior"]
 
 
-def load(spec: str, weights: Path | None = None, *, seed: int = 0) -> "nn.Module":
+def load(
+    spec: str,
+    weights: Path | None = None,
+    *,
+    key: str | None = None,
+    normalize: str | None = None,
+    seed: int = 0,
+    say: Callable[[str], None] = lambda _: None,
+) -> "nn.Module":
     """Build the network that `spec` names, load its weights, and put it in evaluation mode.
 
     `package.module:callable` runs that code of yours, of the working directory if no library has that name;
     `package.module:callable(classes=9)` passes literal arguments; torch's global state is seeded with `seed` while it
     runs, and a parameter `generator` is given one seeded with it. `hf:org/name` or `hf:folder` is an image classifier
-    of transformers (extra `hf`), its normalisation included.
+    of transformers (extra `hf`), its normalisation included. `normalize` (`models.normalized.statistics`) is put in
+    front of a network that has none; weights that were saved with it bring their own. `say` is told what was done to
+    make the weights fit (`weights.load`).
 
     Raises
     ------
@@ -32,17 +43,30 @@ def load(spec: str, weights: Path | None = None, *, seed: int = 0) -> "nn.Module
         If the module or the callable can't be used, or the weights don't fit.
     DataError
         If the weights can't be read.
+    OptionError
+        If `normalize` cannot be read, or the network normalises already.
     """
+    from caveat.models import normalized
+
     if spec.endswith((".pt2", ".pt", ".pth", ".pkl")):
         raise ModelError(
             f"--model: {spec} may run code when it is loaded; name the function that builds the network "
             "(package.module:callable) and give its weights as safetensors (--weights)"
         )
+    numbers = None if normalize is None else normalized.statistics(normalize, name="--normalize")
+    if weights is None and key is not None:
+        raise OptionError("--weights-key: expected --weights beside it")
     model = _from_hub(spec[3:]) if spec.startswith("hf:") else _from_code(spec, seed)
     if weights is not None:
-        from caveat.tensors import load_weights
+        from caveat import weights as files
 
-        load_weights(model, weights, name="--weights")
+        model = normalized.restored(model, files.read(weights, name="--weights").get("", {}))
+        for note in files.load(model, weights, key=key, name="--weights"):
+            say(note)
+    if numbers is not None:
+        if isinstance(model, normalized.Normalized):
+            raise OptionError("--normalize: the network normalises its inputs already; leave it out")
+        model = normalized.Normalized(model, *numbers)
     return model.eval()
 
 

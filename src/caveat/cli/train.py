@@ -25,7 +25,19 @@ def run(
     model: str = typer.Option(..., help="package.module:callable, for instance caveat.models:lenet"),
     data: str = typer.Option(..., metavar="DATA", help="Training data, for instance mnist:train (caveat list data)."),
     output: Path = typer.Option(..., "-o", "--output", help="Folder for weights, checkpoint and audit."),
-    weights: Path | None = typer.Option(None, help="Start from these weights (safetensors): fine-tuning."),
+    weights: Path | None = typer.Option(
+        None,
+        help="Start from these (fine-tuning): safetensors, or a file of torch.save (.pth, .pt, .ckpt, .bin, ...).",
+    ),
+    weights_key: str | None = typer.Option(
+        None, help="Which weights, if the file holds several that fit, for instance model_ema."
+    ),
+    normalize: str | None = typer.Option(
+        None,
+        metavar="NAME|MEAN,../STD,..",
+        help="Normalise the inputs, which are in [0, 1], as the model was trained with: imagenet, cifar10, cifar100, "
+        "mnist, fashion-mnist, clip, or numbers like 0.5,0.5,0.5/0.25,0.25,0.25.",
+    ),
     epochs: int = typer.Option(5, min=1, help="Passes over the training data."),
     optimizer: str = typer.Option("adam", help="adam, or sgd (Nesterov momentum 0.9)."),
     rate: float = typer.Option(1e-3, help="Maximum learning rate, of a one-cycle schedule."),
@@ -82,16 +94,18 @@ def run(
     judged = _judged(None if not audit else _test_split(data) if test is None else test, ood, seed)
     steps = epochs * -(-len(training) // batch)
     recipe.check(optimizer, warm=warm_up, epochs=epochs, goal=goal, track=track, steps=steps)
-    network = models.load(model, weights, seed=seed)  # what cannot be trained must leave no folder behind
+    # what cannot be trained must leave no folder behind
+    network = models.load(model, weights, key=weights_key, normalize=normalize, seed=seed, say=echo)
     recipe.check_network(network, training, judged[0] if judged else None)
     begun = {
         "model": model, "weights": _file_hash(weights), "data": data, "contents": run_folder.digest(training),
         "epochs": epochs, "optimizer": optimizer, "rate": rate, "decay": decay, "batch": batch, "augment": augment,
         "seed": seed, "objective": objective, "outliers": outliers, "warm_up": warm_up, "track": sorted(track),
+        "weights_key": weights_key, "normalize": normalize,
     }  # fmt: skip
 
     def one(number: int, checkpoint: Path, watch: Sequence[str] = ()) -> "tuple[nn.Module, dict[str, Any]]":
-        network = models.load(model, weights, seed=number)
+        network = models.load(model, weights, key=weights_key, normalize=normalize, seed=number)
         log = _log(number - seed, checkpoint.parent)
         history, tracked = recipe.train(
             network,

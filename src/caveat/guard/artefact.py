@@ -25,6 +25,7 @@ from caveat.files import TEMPORARY, alone, parse_json, read_bytes, read_json, wr
 from caveat.guard.decision import Decision, as_it_is
 from caveat.guard.guard import Guard
 from caveat.guard.threshold import Promise
+from caveat.models import normalized
 from caveat.posteriors.network import Predictive, restored
 from caveat.records.base import Part, stamp
 from caveat.scoring import catalog
@@ -216,8 +217,11 @@ def load(folder: str | Path, model: nn.Module) -> Guard:
     made = manifest(folder)
     state = _checked(folder, "model", made)
     tensors = _checked(folder, "guard", made)
-    if made.posterior is not None and not isinstance(model, Predictive):
-        model = restored(model, state, made.posterior)
+    if made.posterior is None:
+        model = normalized.restored(model, state)  # as --normalize had put it there
+    elif not isinstance(model, Predictive):
+        one = {name.removeprefix("model."): tensor for name, tensor in state.items() if name.startswith("model.")}
+        model = restored(normalized.restored(model, one), state, made.posterior)
     own = model.state_dict()
     if set(own) != set(state) or any(own[name].shape != state[name].shape for name in own):
         wrong = sorted(set(own) ^ set(state)) or [n for n in own if own[n].shape != state[n].shape]
