@@ -7,6 +7,7 @@ import glob
 import json
 import os
 import platform
+import re
 import zlib
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
@@ -205,7 +206,7 @@ def parse_json(data: bytes | str, *, name: str, where: Path | str, constants: bo
     Raises
     ------
     DataError
-        If it is not JSON, is nested too deeply, or holds NaN or infinity without `constants`.
+        If it is not JSON, is nested too deeply, or holds half of a character, or NaN or infinity without `constants`.
     """
 
     def constant(text: str) -> float:
@@ -214,7 +215,10 @@ def parse_json(data: bytes | str, *, name: str, where: Path | str, constants: bo
         return float(text)
 
     try:
-        found = json.loads(data.decode("utf-8") if isinstance(data, bytes) else data, parse_constant=constant)
+        text = data.decode("utf-8") if isinstance(data, bytes) else data
+        found = json.loads(text, parse_constant=constant)
+        if re.search(r"\\u[dD][89a-fA-F]", text):  # half of a character, that no file could be written with
+            json.dumps(found, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:
         raise DataError(f"{name}: {where} is not JSON ({reason(error)}); is it the right file, and whole?") from None
     if not _flat_enough(found):

@@ -71,7 +71,8 @@ def read_npz(
     Raises
     ------
     DataError
-        If the file is missing, broken, no archive of plain arrays, or unpacks to more than 16 GiB.
+        If the file is missing, broken, no archive of plain arrays, holds two arrays of one name, or unpacks to more
+        than 16 GiB.
     """
     try:
         # NumPy leaves a broken file open if it opened it itself
@@ -80,6 +81,8 @@ def read_npz(
             if unpacked > MOST_UNPACKED:
                 raise DataError(f"{name}: {path} unpacks to {unpacked} bytes; at most {MOST_UNPACKED} are read")
             found = sorted(archive.files)
+            if twice := {key for key in found if found.count(key) > 1}:
+                raise DataError(f"{name}: {path} holds {min(twice)!r} more than once: which is meant?")
             return {key: archive[key] for key in (found if keys is None else keys) if key in found}, found
     except DataError:
         raise

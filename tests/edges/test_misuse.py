@@ -198,6 +198,7 @@ SINGLE = [
     ["guard", "fit", "audit", "-o", "out", "--keep", "0.9", "--against", "near"],
     ["guard", "tune", "guard", "--keep", "0.9", "--max-error", "0.1"],
     ["guard", "tune", "guard", "--keep", "0.999999"], ["guard", "tune", "guard", "--max-error", "1e-6"],
+    ["audit", "--logits", "outputs.npz", "-o", "out", "--name", "\udcff"], ["report", "\udcff", "-o", "p.html"],
     ["report", "study", "--name", "x", "-o", "p.html"], ["compare", *(7 * ["audit"])],
 ]  # fmt: skip
 CLASH = {

@@ -49,6 +49,8 @@ _add_commands()
 
 def main() -> None:
     """Run the command; a mistake the caller can mend is one line and exit code 2."""
+    if strange := next((word for word in sys.argv[1:] if not _utf8(word)), None):
+        _refuse(f"{strange!r} is not UTF-8, and could stand in no record: give it another name")
     try:
         code = app(standalone_mode=False)
     except typer.TyperException as error:
@@ -70,6 +72,14 @@ def main() -> None:
     if code == STOPPED:
         print("caveat: stopped", file=sys.stderr)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _utf8(word: str) -> bool:
+    try:
+        word.encode()
+    except UnicodeEncodeError:  # of other bytes the system makes halves of characters
+        return False
+    return True
 
 
 def _refuse(message: str) -> NoReturn:

@@ -2,7 +2,7 @@
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -19,12 +19,18 @@ SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
 SYSTEM = {"__MACOSX", "@eaDir", "lost+found", "$RECYCLE.BIN", "System Volume Information"}
 """Folders that systems leave behind: no classes."""
 
+NO_FILE = "are links to nothing or no files, and were passed over"
+FOLDER_LINK = "are links to folders inside of a class, and were not followed"
+FILE_LINK = "are links to files outside of the set"
+"""What may be odd about an entry of the set, in words that follow its number."""
+
 
 def open_folder(path: Path, *, name: str, batch: int = 256, form: Form | None = None) -> Source:
     """A set of picture files: `path/CLASS/**/FILE`, or `path/FILE` for pictures of no class (label -1).
 
-    Classes are numbered in the order of their names, pictures sorted by path within them. Hidden files and files that
-    are not pictures by their suffix are passed over (`Source.notes`). Pictures are decoded batch by batch.
+    Classes are numbered in the order of their names, pictures sorted by path within them. Hidden files, files that are
+    not pictures by their suffix and linked folders in a class are passed over, linked pictures and classes are followed
+    (`Source.notes` tell of all but hidden ones). Pictures are decoded batch by batch.
 
     Raises
     ------
@@ -34,10 +40,12 @@ def open_folder(path: Path, *, name: str, batch: int = 256, form: Form | None = 
     """
     if not path.is_dir():
         raise DataError(f"{name}: there is no folder {path}")
-    skipped: Counter[str] = Counter()
-    flat = _pictures(path, name, skipped, deep=False)
+    skipped, odd = Counter[str](), dict[str, list[str]]()
+    flat = _pictures(path, path, name, skipped, odd, deep=False)
     folders = [entry for entry in sorted(path.iterdir()) if _is_class(entry, path, name)]
-    inside = [(file, label) for label, folder in enumerate(folders) for file in _pictures(folder, name, skipped)]
+    inside = [
+        (file, label) for label, folder in enumerate(folders) for file in _pictures(folder, path, name, skipped, odd)
+    ]
     if flat and inside:
         raise DataError(f"{name}: pictures both in {path} itself and in subfolders: expected one or the other")
     if not flat and not inside:
@@ -58,8 +66,8 @@ def open_folder(path: Path, *, name: str, batch: int = 256, form: Form | None = 
         classes=tuple(folder.name for folder in folders) if inside else None,
         batch=batch,
         form=form or Form(),
-        place=lambda index: str(files[index].relative_to(path)),
-        notes=_notes(name, skipped, [folder.name for k, folder in enumerate(folders) if inside and k not in used]),
+        place=lambda index: _shown(files[index], path),
+        notes=_notes(name, skipped, odd, [folder.name for k, folder in enumerate(folders) if inside and k not in used]),
     )
 
 
@@ -76,8 +84,13 @@ def _is_class(entry: Path, root: Path, name: str) -> bool:
     return True
 
 
-def _pictures(folder: Path, name: str, skipped: Counter[str], *, deep: bool = True) -> list[Path]:
-    """The picture files of a folder; the suffixes of what else is there are counted."""
+def _pictures(
+    folder: Path, root: Path, name: str, skipped: Counter[str], odd: dict[str, list[str]], *, deep: bool = True
+) -> list[Path]:
+    """The picture files of a folder; the suffixes of what else is there are counted, and what is odd is collected."""
+
+    def note(path: Path, kind: str) -> None:
+        odd.setdefault(kind, []).append(_shown(path, root))
 
     def refuse(error: OSError) -> None:
         raise DataError(f"{name}: cannot read {error.filename} ({error.strerror})") from None
@@ -85,20 +98,34 @@ def _pictures(folder: Path, name: str, skipped: Counter[str], *, deep: bool = Tr
     found: list[Path] = []
     for place, folders, files in os.walk(folder, onerror=refuse):
         folders[:] = [entry for entry in folders if deep and not entry.startswith(".")]
+        for entry in folders:
+            if (Path(place) / entry).is_symlink():
+                note(Path(place) / entry, FOLDER_LINK)
         for file in (Path(place) / entry for entry in files if not entry.startswith(".")):
-            if file.suffix.lower() in SUFFIXES:
-                found.append(file)
-            else:
+            link = file.is_symlink()
+            if (link and not file.exists()) or (file.suffix.lower() in SUFFIXES and not file.is_file()):
+                note(file, NO_FILE)
+            elif file.suffix.lower() not in SUFFIXES:
                 skipped[file.suffix.lower() or "no suffix"] += 1
-    return sorted(file for file in found if file.is_file())
+            else:
+                found.append(file)
+                if link and not file.resolve().is_relative_to(root.resolve()):
+                    note(file, FILE_LINK)
+    return sorted(found)
 
 
-def _notes(name: str, skipped: Counter[str], empty: Sequence[str]) -> tuple[str, ...]:
-    """What was passed over, and what may be no class."""
+def _shown(path: Path, root: Path) -> str:
+    """A path below the set's folder, for people: bytes that are no UTF-8, which no file could hold, are escaped."""
+    return os.fsencode(path.relative_to(root)).decode(errors="backslashreplace")
+
+
+def _notes(name: str, skipped: Counter[str], odd: Mapping[str, Sequence[str]], empty: Sequence[str]) -> tuple[str, ...]:
+    """What was passed over, what lies elsewhere, and what may be no class."""
     notes: list[str] = []
     if skipped:
         kinds = ", ".join(f"{count} {suffix}" for suffix, count in skipped.most_common(5))
         notes.append(f"{name}: {skipped.total()} files are no pictures that are read, by their suffix: {kinds}")
+    notes += [f"{name}: {len(paths)} of its entries {kind}, such as {paths[0]}" for kind, paths in odd.items()]
     if empty:
         notes.append(f"{name}: empty folders count as classes, and shift the labels after them: {', '.join(empty[:5])}")
     return tuple(notes)

@@ -13,6 +13,9 @@ from caveat.tensors import read_npz
 
 __all__ = ["open_npz"]
 
+IMAGES = ("images", "x", "X")
+LABELS = ("labels", "y")
+
 
 def open_npz(path: Path, *, name: str, batch: int = 256) -> Source:
     """A set in a NumPy archive: an array `images`, `x` or `X`, and if there are labels, an array `labels` or `y`.
@@ -24,11 +27,10 @@ def open_npz(path: Path, *, name: str, batch: int = 256) -> Source:
     Raises
     ------
     DataError
-        If the file is missing or broken, or its arrays are not of these kinds.
+        If the file is missing or broken, its arrays are not of these kinds, or two could be meant.
     """
-    arrays, found = read_npz(path, name=name, keys=("images", "x", "X", "labels", "y"))
-    images = next((arrays[key] for key in ("images", "x", "X") if key in arrays), None)
-    labels = next((arrays[key] for key in ("labels", "y") if key in arrays), None)
+    arrays, found = read_npz(path, name=name, keys=(*IMAGES, *LABELS))
+    images, labels = _one_of(IMAGES, arrays, name), _one_of(LABELS, arrays, name)
     if images is None:
         raise DataError(f"{name}: no array 'images', 'x' or 'X' in the archive, only {found}")
     if labels is not None and (labels.ndim != 1 or labels.dtype.kind not in "iu"):
@@ -37,11 +39,21 @@ def open_npz(path: Path, *, name: str, batch: int = 256) -> Source:
     return from_tensors(_pixels(images, name), whole, name=name, batch=batch)
 
 
+def _one_of(names: tuple[str, ...], arrays: dict[str, np.ndarray], name: str) -> np.ndarray | None:
+    there = [key for key in names if key in arrays]
+    if len(there) > 1:
+        raise DataError(
+            f"{name}: arrays {' and '.join(map(repr, there))} are both there: expected one; remove the other"
+        )
+    return arrays[there[0]] if there else None
+
+
 def _pixels(images: np.ndarray, name: str) -> Pixels:
     if images.dtype != np.uint8 and images.dtype.kind != "f":
         raise DataError(f"{name}: pixels must be bytes in 0..255 or floats in [0, 1], got {images.dtype}")
-    tensor = torch.from_numpy(images if images.dtype == np.uint8 else images.astype(np.float32))
-    return _channels_first(tensor, name)
+    with np.errstate(over="ignore"):  # what becomes infinite is refused
+        array = images if images.dtype == np.uint8 else images.astype(np.float32)
+    return _channels_first(torch.from_numpy(array), name)
 
 
 def _channels_first(images: Tensor, name: str) -> Tensor:

@@ -58,12 +58,13 @@ def open_parquet(files: list[Path], *, name: str, batch: int = 256, form: Form |
     Raises
     ------
     DataError
-        If a file is not Parquet or is cut off, there are no pictures, or a picture is broken (then: when it is read).
+        If a file is not Parquet or is cut off, there are no pictures or two columns of one name, or a picture is broken
+        (then: when it is read).
     """
     groups = [(file, group) for file in files for group in range(_open(file, name).num_row_groups)]
     schema = _open(files[0], name).schema_arrow
     column = _image_column(schema, name)
-    label = _label_column(schema)
+    label = _label_column(schema, name)
     for file in files[1:]:
         _check_alike(schema, _open(file, name).schema_arrow, name, files[0].name, file.name)
     starts = np.cumsum([0, *(_open(file, name).metadata.row_group(group).num_rows for file, group in groups)])
@@ -132,7 +133,7 @@ def _open(file: Path, name: str) -> pq.ParquetFile:
 
 def _image_column(schema: pa.Schema, name: str) -> str:
     for column in IMAGE_COLUMNS:
-        if column not in schema.names:
+        if not _once(schema, column, name):
             continue
         kind: Any = schema.field(column).type
         if pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0:
@@ -142,8 +143,15 @@ def _image_column(schema: pa.Schema, name: str) -> str:
     raise DataError(f"{name}: no column {' or '.join(IMAGE_COLUMNS)} of encoded pictures; there are {schema.names}")
 
 
-def _label_column(schema: pa.Schema) -> str | None:
-    return next((wanted for wanted in LABEL_COLUMNS if wanted in schema.names), None)
+def _label_column(schema: pa.Schema, name: str) -> str | None:
+    return next((wanted for wanted in LABEL_COLUMNS if _once(schema, wanted, name)), None)
+
+
+def _once(schema: pa.Schema, column: str, name: str) -> bool:
+    """Whether there is such a column; refuse two of one name."""
+    if schema.names.count(column) > 1:
+        raise DataError(f"{name}: there are {schema.names.count(column)} columns {column!r}: which is meant?")
+    return column in schema.names
 
 
 def _check_alike(first: pa.Schema, other: pa.Schema, name: str, first_file: str, file: str) -> None:
@@ -151,10 +159,10 @@ def _check_alike(first: pa.Schema, other: pa.Schema, name: str, first_file: str,
 
     A column of texts would be taken for paths of this machine, other class names would shift the labels.
     """
-    label = _label_column(first)
+    label = _label_column(first, name)
     facts = {
         "the columns of pictures": (_image_column(first, name), _image_column(other, f"{name}: {file}")),
-        "the columns of labels": (label, _label_column(other)),
+        "the columns of labels": (label, _label_column(other, f"{name}: {file}")),
         "the class names": (_classes(first, label), _classes(other, label)),
     }
     for fact, (expected, came) in facts.items():
