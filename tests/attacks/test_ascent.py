@@ -44,6 +44,22 @@ def test_passes_are_one_forward_and_backward_a_step():
     assert (seen.count(True), seen.count(False)) == (7, 1)
 
 
+@pytest.mark.parametrize(
+    ("norm", "steps", "length"), [(1, 5, 0.2), (1, 50, 0.04), (2, 5, 0.2), (2, 50, 0.02), (math.inf, 5, 0.08)]
+)
+def test_without_a_step_each_norm_has_its_own(norm, steps, length):
+    """Of radius 0.4: 2.5 radius / steps for norms 1 and 2, for 1 at least radius / 10; radius / steps for inf."""
+    seen = []
+
+    def slope(points):
+        seen.append(points.detach())
+        return points[:, 0]
+
+    ball = Ball(norm, 0.4, None, None)
+    ascend(slope, torch.zeros(1, 2).double(), ball, generator=torch.Generator(), steps=steps, start=from_inputs)
+    torch.testing.assert_close(seen[1], torch.tensor([[length, 0.0]]).double())
+
+
 def test_restarts_find_the_higher_hill():
     options = {"steps": 20, "step": 0.01, "start": uniform}
     inputs, ball = torch.full((40, 1), 0.4).double(), Ball(math.inf, 0.6)

@@ -129,6 +129,17 @@ def test_samples_are_uniform(norm):
     assert share == pytest.approx(1.2**d / volume, rel=0.1)
 
 
+@pytest.mark.parametrize(
+    ("norm", "expected"), [(1, (0.375, -0.5, 0.0)), (2, (0.3, -0.4, 0.0)), (math.inf, (0.5, -0.5, 0.0))]
+)
+def test_a_step_has_its_length_whatever_the_size_of_the_gradient(norm, expected):
+    """Along (3, -4, 0), by 0.5: the largest value by that much, the Euclidean norm, or every value."""
+    points = torch.full((3, 1, 3), 0.5).double()
+    gradient = torch.tensor([3.0, -4.0, 0.0]).double() * torch.tensor([1.0, 1e-6, 1e6])[:, None, None]
+    moved = Ball(norm, 0.1).step(points, gradient, 0.5) - points
+    torch.testing.assert_close(moved, torch.tensor(expected, dtype=torch.float64).expand(3, 1, 3), rtol=0, atol=1e-12)
+
+
 @pytest.mark.parametrize("norm", NORMS)
 def test_a_radius_of_0_keeps_the_inputs(norm):
     centres, points = drawn((0.0, 1.0), 3)

@@ -98,6 +98,21 @@ def test_momentum_schedule_and_start_are_used():
         assert not torch.equal(run(**options), plain)
 
 
+@pytest.mark.parametrize(
+    ("norm", "steps", "length"), [(1, 5, 0.2), (1, 50, 0.04), (2, 5, 0.2), (2, 50, 0.02), (math.inf, 50, 0.02)]
+)
+def test_without_a_step_it_is_a_share_of_the_radius(norm, steps, length):
+    """Of radius 0.4: 2.5 radius / steps, for norm 1 at least radius / 10."""
+    model, shown = nn.Linear(2, 2, bias=False).double().eval(), []
+    with torch.no_grad():
+        model.weight.copy_(torch.tensor([[-1.0, 0.0], [1.0, 0.0]]))  # away from class 0 is along the first value
+    model.register_forward_pre_hook(lambda _, arguments: shown.append(arguments[0].detach()))
+    centre, ball = torch.zeros(1, 2).double(), Ball(norm, 0.4, None, None)
+    pgd(model, centre, torch.tensor([0]), ball, generator=torch.Generator(), steps=steps, start=from_inputs)
+    nearest = min(float(x[0, 0]) for x in shown if x.any())
+    assert nearest == pytest.approx(length)
+
+
 def test_the_last_point_costs_two_forward_passes_less():
     model, inputs, labels = network()
     ball, shown = Ball(2, 0.3), []

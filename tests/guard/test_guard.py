@@ -11,7 +11,7 @@ from tests.audits.conftest import CLASSES, in_batches, pictures
 
 from caveat import Guard
 from caveat.errors import DataError, ModelError, OptionError
-from caveat.guard import artefact, threshold
+from caveat.guard import artefact, decision, threshold
 from caveat.scoring import catalog
 
 
@@ -36,6 +36,14 @@ def test_the_promised_share_of_fresh_known_data_is_accepted(model, generator):
     error = (0.09 / 400 + 0.09 / 800) ** 0.5
     assert abs(shares.mean() - 0.9) < 3 * error / 20**0.5 + 1 / 401
     assert (shares > 0.9 - 4 * error).all()
+
+
+def test_a_score_is_seen_to_move_by_the_last_digits_of_what_it_looks_at(model, generator):
+    """The largest logit moves by as much of itself as it is shaken, and in some sample by nearly that."""
+    images, labels = known_set(generator)
+    guard = Guard.fit(model, in_batches(images, labels), score="max_logit")
+    largest = model(images).amax(1).abs().max().item()
+    assert 0.5 * decision.LAST_DIGITS * largest < guard.decision.promise.rounding < 1.2 * decision.LAST_DIGITS * largest
 
 
 def test_the_promised_error_holds_or_is_refused(model, generator):
