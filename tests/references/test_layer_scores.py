@@ -59,7 +59,7 @@ def test_nac(pytorch_ood, net, inputs):
     seen = look(net, inputs, graph=True)
     probe = nac.probe(seen.activations)
     probed = probe(seen).detach()
-    ours = nac.fit(probed, seen.logits.detach(), LABELS, probe)
+    ours = nac.fit(probed, seen.logits.detach(), LABELS, probe, enough=50, steepness=100)
     other = inputs.flip(0) ** 2
     again = look(net, other, graph=True)
     # a state within rounding of an edge may fall on either side: 1 of 50 visits of 1 of 4 neurons

@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+import scipy.special
 import torch
 from torch import nn
 
@@ -111,17 +112,34 @@ def test_nac_is_the_coverage_counted_by_hand(net, inputs):
     alone = look(net, inputs[7:8], graph=True)
     loss = -alone.logits.log_softmax(dim=1).mean()
     (gradient,) = torch.autograd.grad(loss, alone.activations["3"])
-    state = torch.sigmoid(100 * (alone.activations["3"] * gradient).mean(dim=(2, 3)))
-    torch.testing.assert_close(probed[7, 4:], state[0], rtol=1e-9, atol=1e-12)
+    product = (alone.activations["3"] * gradient).mean(dim=(2, 3))
+    torch.testing.assert_close(probed[7, 4:], product[0], rtol=1e-9, atol=1e-12)
     score = nac.fit(probed.detach(), seen.logits.detach(), LABELS, probe, bins=10, enough=20)
-    edges = score.edges.numpy()
-    states = np.searchsorted(edges, probed.detach().numpy(), side="left")
+    edges, values = score.edges.numpy(), probed.detach().numpy()
+    spread = values.std(axis=0)
+    spread[spread == 0] = 1  # of neurons that are dead
+    states = np.searchsorted(edges, scipy.special.expit(10 * values / spread), side="left")
     assert states.max() < 10
     expected = np.zeros(60)
     for neurons in (range(4), range(4, 9)):
         counts = np.array([[(states[:, k] == states[i, k]).sum() for k in neurons] for i in range(60)])
         expected -= np.minimum(counts / 20, 1).mean(axis=1)
     np.testing.assert_allclose(score(probed.detach(), seen.logits.detach()), expected, rtol=1e-9)
+
+
+def test_nac_does_not_depend_on_the_size_of_the_products_nor_on_rounding(net, inputs):
+    """Two orders of magnitude smaller, as on larger maps, they are the same states; noise of 1e-9 is no state."""
+    seen = look(net, inputs, graph=True)
+    probe, logits = nac.probe(seen.activations), seen.logits.detach()
+    probed = probe(seen).detach()
+    plain = nac.fit(probed, logits, LABELS, probe)(probed, logits)
+    torch.testing.assert_close(nac.fit(probed / 128, logits, LABELS, probe)(probed / 128, logits), plain)
+    dead = probed.clone()
+    dead[:, 0] = 0
+    noisy = dead.clone()
+    noisy[:, 0] = 1e-9 * probed[:, 1].abs().max() * torch.randn(60, generator=torch.Generator().manual_seed(0))
+    scores = [nac.fit(dead, logits, LABELS, probe)(given, logits) for given in (dead, noisy)]
+    torch.testing.assert_close(*scores)
 
 
 def test_layers_of_mahalanobis_add_up(net, inputs):
@@ -161,6 +179,18 @@ def test_odin_chooses_the_step_that_leaves_known_data_most_confident(net, inputs
     free = odin.Perturbed(0.5, 2.0, None, None)(look(net, inputs, graph=True))
     assert not torch.isclose(free, odin.Perturbed(0.5, 2.0)(look(net, inputs, graph=True))).all()
     assert math.isfinite(free.sum().item())
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "temperature"),
+    [((2.0, 0.0, 0.0), (3.0, 2.0, -9.0), 1.0), ((3.0, 2.0, -9.0), (2.0, 0.0, 0.0), 1000.0)],
+)
+def test_odin_chooses_the_temperature_that_ranks_wrong_answers_above_right_ones(right, wrong, temperature):
+    """At 1 the gap to the second logit decides (1 or 2), at 1000 that to the mean (4.3 or 1.3)."""
+    logits, labels = torch.tensor([right, wrong]), torch.tensor([0, 1])
+    options = {"steps": (0.0,), "low": None, "high": None}
+    assert odin.choose(nn.Identity(), logits, labels, **options).temperature == temperature
+    assert odin.choose(nn.Identity(), logits, torch.tensor([0, 0]), **options).temperature == max(odin.TEMPERATURES)
 
 
 def test_odin_takes_the_step_of_its_paper(net, inputs):

@@ -69,7 +69,7 @@ def fit(features: Features, labels: Labels, *, dimension: int = 128, ridge: floa
     basis = vectors[:, size - dimension :]
     # where no direction is left the value does not matter: the largest one keeps rounding down
     rest = values[: size - dimension].clamp_min(0).mean() if dimension < size else values[-1]
-    rest = torch.maximum(rest, ridge * moments.spread)
+    rest = torch.maximum(rest, torch.maximum(ridge * moments.spread, moments.noise))
     rest = torch.where(rest > 0, rest, torch.ones_like(rest))
     count = len(moments.classes)
     means = (moments.means - moments.mean) @ basis
@@ -81,7 +81,7 @@ def fit(features: Features, labels: Labels, *, dimension: int = 128, ridge: floa
         for label in place[part].unique().tolist():
             own = inner[place[part] == label] - means[label]
             scatter[label].addmm_(own.T, own)
-    factors = cholesky(scatter / moments.counts[:, None, None], ridge, moments.spread)
+    factors = cholesky(scatter / moments.counts[:, None, None], ridge, moments)
     identity = torch.eye(dimension, dtype=torch.float64, device=features.device).expand(count, -1, -1)
     whiten = torch.linalg.solve_triangular(factors, identity, upper=False)
     log_weight = (

@@ -52,7 +52,7 @@ def fit(features: Features, labels: Labels, *, ridge: float = 1e-6) -> Mahalanob
 
 def from_moments(moments: Moments, *, ridge: float = 1e-6, dtype: torch.dtype = torch.float32) -> Mahalanobis:
     """The same from moments gathered before (in one pass, or on several machines)."""
-    factor = cholesky(moments.within, ridge, moments.spread)
+    factor = cholesky(moments.within, ridge, moments)
     identity = torch.eye(len(factor), dtype=factor.dtype, device=factor.device)
     whiten = torch.linalg.solve_triangular(factor, identity, upper=False)
     means = (moments.means - moments.mean) @ whiten.T

@@ -16,6 +16,8 @@ from caveat.types import Features, Labels
 __all__ = ["Moments", "merge", "of"]
 
 CHUNK = 8192
+OPERATIONS = 3000
+"""Rounding errors of a feature, and a hundred times as much: distances along it then move by less than 1e-4."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,8 @@ class Moments:
     means: Float[Tensor, "c d"]
     scatter: Float[Tensor, "d d"]
     """Sum over samples of (x - mean of its class)(x - mean of its class)^T."""
+    eps: float = torch.finfo(torch.float64).eps
+    """Rounding of one operation on the features, by their type."""
 
     @property
     def within(self) -> Float[Tensor, "d d"]:
@@ -51,6 +55,15 @@ class Moments:
     def spread(self) -> Float[Tensor, ""]:
         """Mean over features of their variance in all data."""
         return self.total.diagonal().mean()
+
+    @property
+    def noise(self) -> Float[Tensor, ""]:
+        """Variance of a feature that rounding alone may make.
+
+        A network's answer to one input moves by some rounding errors with the batch it is in. Along directions in which
+        the data do not vary (fewer samples than features, nearly constant features) less would weigh that as a signal.
+        """
+        return (OPERATIONS * self.eps) ** 2 * (self.spread + self.mean.square().mean())
 
 
 def of(features: Features, labels: Labels) -> Moments:
@@ -74,7 +87,7 @@ def of(features: Features, labels: Labels) -> Moments:
         part = slice(start, start + CHUNK)
         centred = features[part].double() - means[positions[part]]
         scatter.addmm_(centred.T, centred)
-    return Moments(classes, counts, means, scatter)
+    return Moments(classes, counts, means, scatter, torch.finfo(features.dtype).eps)
 
 
 def merge(a: Moments, b: Moments) -> Moments:
@@ -91,7 +104,7 @@ def merge(a: Moments, b: Moments) -> Moments:
     for part in (a, b):
         offsets = (part.means - means[torch.searchsorted(classes, part.classes)]) * part.counts.sqrt().unsqueeze(1)
         scatter = scatter + offsets.T @ offsets
-    return Moments(classes, counts, means, scatter)
+    return Moments(classes, counts, means, scatter, max(a.eps, b.eps))
 
 
 def check(features: Tensor, labels: Tensor, name: str = "features") -> None:
@@ -110,11 +123,11 @@ def check(features: Tensor, labels: Tensor, name: str = "features") -> None:
             raise DataError(f"{name}: expected finite numbers, got NaN or infinity in samples {start} onwards")
 
 
-def cholesky(covariance: Float[Tensor, "*k d d"], ridge: float, spread: Float[Tensor, ""]) -> Tensor:
-    """Lower factor of covariances with `ridge` times their mean variance added to the diagonal.
+def cholesky(covariance: Float[Tensor, "*k d d"], ridge: float, moments: Moments) -> Tensor:
+    """Lower factor of covariances with `ridge` times their mean variance added to the diagonal, the noise at least.
 
     Dead features must not make them singular. Where a covariance has no variance at all (samples of a class that
-    coincide, or a single one), a millionth of `spread`, the mean variance of all data, is taken for it.
+    coincide, or a single one), a millionth of the mean variance of all data is taken for it.
 
     Raises
     ------
@@ -123,10 +136,9 @@ def cholesky(covariance: Float[Tensor, "*k d d"], ridge: float, spread: Float[Te
     """
     if not ridge >= 0:
         raise OptionError(f"ridge: expected a number of at least 0, got {ridge}")
-    if not spread > 0:  # all samples are one point
-        spread = torch.ones_like(spread)
+    spread = moments.spread if moments.spread > 0 else torch.ones_like(moments.spread)  # 0: all are one point
     variance = covariance.diagonal(dim1=-2, dim2=-1).mean(dim=-1)
-    added = ridge * torch.maximum(variance, 1e-6 * spread)
+    added = torch.maximum(ridge * torch.maximum(variance, 1e-6 * spread), moments.noise)
     size = covariance.shape[-1]
     identity = torch.eye(size, dtype=covariance.dtype, device=covariance.device)
     ridged = covariance + added[..., None, None] * identity

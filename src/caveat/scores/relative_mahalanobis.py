@@ -52,7 +52,7 @@ def fit(features: Features, labels: Labels, *, ridge: float = 1e-6) -> RelativeM
 
 def from_moments(moments: Moments, *, ridge: float = 1e-6, dtype: torch.dtype = torch.float32) -> RelativeMahalanobis:
     """The same from moments gathered before (in one pass, or on several machines)."""
-    factor = cholesky(moments.within, ridge, moments.spread)
+    factor = cholesky(moments.within, ridge, moments)
     means = moments.means - moments.mean
     between = means * (moments.counts / moments.counts.sum()).sqrt().unsqueeze(1)
     # Woodbury: S^-1 - (S + B^T B)^-1 = V^T (I + B V^T)^-1 V with V = B S^-1

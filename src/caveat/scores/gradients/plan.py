@@ -118,6 +118,8 @@ def _trial(model: nn.Module, inputs: Tensor, names: Sequence[str], layers: Seque
             logits: Any = functional_call(model, leaves, (inputs,))
         if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(inputs):
             raise ModelError(f"model: expected logits (n, c) for {len(inputs)} inputs, got {_what(logits)}")
+        if logits.shape[1] < 2:  # the softmax of one logit is 1, and every gradient 0
+            raise ModelError(f"model: expected logits of at least two classes, got {_what(logits)}")
         # any direction does, so one without zeros or symmetries
         directions = torch.arange(1.0, logits.numel() + 1, device=logits.device).cos().to(logits.dtype).view_as(logits)
         values = (logits * directions).sum(dim=1).unbind()
