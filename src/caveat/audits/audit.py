@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from caveat import calibration, evaluation, fitted
+from caveat import calibration, evaluation, fitted, models
 from caveat.audits import arrays, cache, many
 from caveat.audits.assess import Observed, Options, assess, split
 from caveat.audits.attacked import attacked, gradient_note
@@ -195,7 +195,7 @@ def _together(
         classes=classes,
         sources={name: (one.source, list(one.shape)) for name, one in sets.items()},
         batches={name: one.batches for name, one in sets.items()},
-        model=(type(model).__name__, sum(p.numel() for p in model.parameters())),
+        model=(models.title(model), sum(p.numel() for p in model.parameters())),
         outliers=seen.get("outliers"),
         left_out=planned.left_out,
     )

@@ -380,7 +380,7 @@ def show(record: "Record", folder: Path) -> None:
         numbers=True,
     )
     for item in record.sets:
-        if item.estimated_accuracy is not None:
+        if item.role == "unlabelled" and item.estimated_accuracy is not None:
             echo(f"Estimated accuracy on {item.name} (unlabelled): {item.estimated_accuracy:.1%}")
     for attack in record.attacked:
         at = ", ".join(f"{radius.accuracy:.1%} at radius {radius.radius:g}" for radius in attack.radii)

@@ -120,8 +120,9 @@ def _from_code(spec: str, seed: int) -> "nn.Module":
     _let_find(module_name)
     try:
         module = importlib.import_module(module_name)
-    except ImportError as error:
-        raise ModelError(f"--model: cannot import {module_name!r} ({error})") from error
+    except (Exception, SystemExit) as error:  # the user's own code
+        why = str(error) if isinstance(error, ImportError) else f"{type(error).__name__}: {error}"
+        raise ModelError(f"--model: cannot import {module_name!r} ({why})") from error
     from caveat.training.randomness import seeded
     from caveat.training.recipe import named_call
 

@@ -1,6 +1,7 @@
 """`caveat train`: a network from data, with a loop that can be interrupted."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from shlex import join
 from typing import TYPE_CHECKING, Any
@@ -94,8 +95,8 @@ def run(
     judged = _judged(None if not audit else _test_split(data) if test is None else test, ood, seed)
     steps = epochs * -(-len(training) // batch)
     recipe.check(optimizer, warm=warm_up, epochs=epochs, goal=goal, track=track, steps=steps)
-    # what cannot be trained must leave no folder behind
-    network = models.load(model, weights, key=weights_key, normalize=normalize, seed=seed, say=echo)
+    build = partial(models.load, model, weights, key=weights_key, normalize=normalize)
+    network = build(seed=seed, say=echo)  # what cannot be trained must leave no folder behind
     recipe.check_network(network, training, judged[0] if judged else None)
     begun = {
         "model": model, "weights": _file_hash(weights), "data": data, "contents": run_folder.digest(training),
@@ -105,27 +106,18 @@ def run(
     }  # fmt: skip
 
     def one(number: int, checkpoint: Path, watch: Sequence[str] = ()) -> "tuple[nn.Module, dict[str, Any]]":
-        network = models.load(model, weights, key=weights_key, normalize=normalize, seed=number)
+        network = build(seed=number)
         log = _log(number - seed, checkpoint.parent)
         history, tracked = recipe.train(
-            network,
-            training,
-            epochs=epochs,
-            optimizer=optimizer,
-            rate=rate,
-            decay=decay,
-            batch=batch,
-            augment=augment,
-            generator=torch.Generator().manual_seed(number),
-            checkpoint=checkpoint,
-            track=watch,
-            goal=goal,
-            warm=warm_up,
-            log=log,
-        )
+            network, training, epochs=epochs, optimizer=optimizer, rate=rate, decay=decay, batch=batch,
+            augment=augment, generator=torch.Generator().manual_seed(number), checkpoint=checkpoint, track=watch,
+            goal=goal, warm=warm_up, log=log,
+        )  # fmt: skip
         log(history)  # of a finished run, which is only read back
         return network, tracked
 
+    if made := recipe.made_outliers(goal):
+        echo(f"The loss is trained on outliers made by the recipe {made!r}; --outliers gives it a set of real ones.")
     with alone(output):
         if run_folder.claim(output, begun):
             echo("Another number of epochs is another learning-rate schedule: training starts from the beginning.")

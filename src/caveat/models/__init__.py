@@ -7,6 +7,7 @@ from torch import nn
 from caveat.models.denoising_classifier import denoising_classifier
 from caveat.models.enet import enet
 from caveat.models.gradient_cnn import gradient_cnn
+from caveat.models.hub import LogitsOnly
 from caveat.models.lenet import lenet
 from caveat.models.mlp import mlp
 from caveat.models.normalized import Normalized
@@ -34,6 +35,7 @@ __all__ = [
     "resnet18",
     "resnet20",
     "small_cnn",
+    "title",
     "tradi_mlp",
 ]
 
@@ -53,3 +55,10 @@ DENSE: dict[str, Callable[..., nn.Module]] = {"enet": enet, "pspnet": pspnet}
 
 # As `MODELS`, and they reconstruct their inputs too.
 JOINT: dict[str, Callable[..., nn.Module]] = {"denoising_classifier": denoising_classifier}
+
+
+def title(model: nn.Module) -> str:
+    """What to call a network: its class, or that of the one that a `Normalized` or an `hf:` model wraps."""
+    while isinstance(model, Normalized | LogitsOnly):
+        model = model.model
+    return type(model).__name__

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from caveat import calibration
+from caveat import calibration, models
 from caveat import scores as tables
 from caveat.audits import judge
 from caveat.audits.dense.counts import Counts, Reservoir, Sums
@@ -109,7 +109,7 @@ def audit_dense(  # noqa: PLR0913  # the signature is the configuration
     return record.Record(
         **stamp(),
         settings={"scores": list(plan.names), "void": plan.void, "scenes": scenes, "replicas": replicas, "seed": seed},
-        model=type(model).__name__,
+        model=models.title(model),
         parameters=sum(p.numel() for p in model.parameters()),
         head="",
         classes=classes,
