@@ -1,27 +1,41 @@
 """How much the tests notice: random small faults are put into the numerical code, and its tests must fail.
 
 `make mutants`: a fault is one comparison, sign, constant, boolean or extremum changed in one place. Texts, types and
-errors are left alone: the fault must change a result. Its package's tests run on a copy of the sources, in a process
-forked from one that has torch imported already. Survivors are printed; those that change nothing a test could see stand
-in `EQUIVALENT`, with the reason. The last line is JSON.
+errors are left alone: the fault must change a result. For each package one process collects the tests, notes once which
+test calls which function, and is then forked for each fault: the changed function gets its new code there, and the
+tests run until the first fails, those that call it first. What this cannot change (defaults, constants), and what
+survives it, is tried again from a copy of the sources. Survivors are printed; those that change nothing a test could
+see stand in `EQUIVALENT`, with the reason. The last line is JSON.
 """
 
 import argparse
 import ast
 import contextlib
+import doctest
+import gc
+import hashlib
 import importlib
+import inspect
 import json
 import os
-import random
+import pickle
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
+from types import CodeType, FrameType, FunctionType
+from typing import TYPE_CHECKING, TypeVar
 
+if TYPE_CHECKING:
+    import pytest
+
+Task = TypeVar("Task")
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("scores", "calibration", "metrics", "posteriors", "attacks", "rays", "guard", "graph")
 CONTRACTS = {
@@ -46,7 +60,7 @@ NAMES = {
 }  # fmt: skip
 """Methods and functions, and what stands in their place."""
 EQUIVALENT: dict[str, str] = {}
-"""`path:line: change` of mutants that no test could tell from the original, with the reason."""
+"""`path: source line: change` of mutants that no test could tell from the original, with the reason."""
 
 
 @dataclass(frozen=True)
@@ -59,10 +73,14 @@ class Mutant:
     end: int
     text: str
     change: str
+    source: str
+    function: tuple[int, int]
+    """First and last line of the function around it, or of nothing."""
 
     @property
     def name(self) -> str:
-        return f"{self.path}:{self.line}: {self.change}"
+        """It stays the same when other lines of the file change, so that a choice and a reason stay valid."""
+        return f"{self.path}: {self.source}: {self.change}"
 
 
 class Finder(ast.NodeVisitor):
@@ -75,6 +93,7 @@ class Finder(ast.NodeVisitor):
         for line in self.source.encode().splitlines(keepends=True):
             self.lines.append(self.lines[-1] + len(line))
         self.found: list[Mutant] = []
+        self.function = (0, -1)
         self.visit(ast.parse(self.source))
 
     def at(self, node: ast.expr, *, end: bool = False) -> int:
@@ -86,7 +105,11 @@ class Finder(ast.NodeVisitor):
         start = self.at(node) if start is None else start
         end = self.at(node, end=True) if end is None else end
         before = self.source.encode()[start:end].decode()
-        self.found.append(Mutant(self.path, node.lineno, start, end, text, f"{before.strip()} -> {text.strip()}"))
+        change = f"{before.strip()} -> {text.strip()}"
+        line = self.source.splitlines()[node.lineno - 1].strip()
+        mutant = Mutant(self.path, node.lineno, start, end, text, change, line, self.function)
+        twins = sum(other.name.startswith(mutant.name) for other in self.found)
+        self.found.append(replace(mutant, change=f"{change} ({twins + 1})") if twins else mutant)
 
     def between(self, left: ast.expr, right: ast.expr, old: str, new: str) -> None:
         """Change an operator that stands between two operands."""
@@ -108,8 +131,12 @@ class Finder(ast.NodeVisitor):
     def visit_FunctionDef(self, node: ast.FunctionDef) -> None:
         for default in (*node.args.defaults, *(d for d in node.args.kw_defaults if d)):
             self.visit(default)
+        around = self.function
+        if around == (0, -1):  # a function within a function is called where the outer one is
+            self.function = (min(n.lineno for n in (node, *node.decorator_list)), node.end_lineno or node.lineno)
         for part in node.body:
             self.visit(part)
+        self.function = around
 
     def visit_ClassDef(self, node: ast.ClassDef) -> None:
         for part in node.body:  # not its decorators: whether a dataclass is frozen changes no result
@@ -179,15 +206,14 @@ SIGNS: dict[type, str] = {
 
 
 def mutants(count: int, seed: int) -> list[Mutant]:
-    """A random choice over all files, each file as often as it has places."""
+    """A random choice over all files, each file as often as it has places; a changed line changes no other choice."""
     found = [
         mutant
         for package in PACKAGES
         for path in sorted((ROOT / "src/caveat" / package).rglob("*.py"))
         for mutant in Finder(path).found
     ]
-    chosen = random.Random(seed).sample(found, min(count, len(found)))
-    return [mutant for mutant in chosen if mutant.name not in EQUIVALENT]
+    return sorted(found, key=lambda m: hashlib.sha256(f"{seed} {m.name}".encode()).digest())[:count]
 
 
 def tests_of(path: str) -> list[str]:
@@ -202,24 +228,187 @@ def tests_of(path: str) -> list[str]:
     return [str(file) for file in dict.fromkeys(files) if "coverage" not in file.name]
 
 
-def killed(mutant: Mutant, seconds: int) -> bool:
-    """In a forked process: whether a test fails, or hangs."""
+@dataclass
+class Watched:
+    """Which test calls which functions of ours, given by file and first line, how long it takes, and which fail."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+    calls: dict[str, list[tuple[str, int]]] = field(default_factory=dict)
+    failed: list[str] = field(default_factory=list)
+
+    def far(self, test: str, mutant: Mutant) -> int:
+        """0 for a test that calls the function, 1 for one that calls something else of its file, 2 for others."""
+        calls = [line for path, line in self.calls.get(test, ()) if path == mutant.path]
+        first, last = mutant.function
+        return 0 if any(first <= line <= last for line in calls) else 1 if calls else 2
+
+    def chosen(self, mutant: Mutant, items: "list[pytest.Item]", distances: int) -> "list[pytest.Item]":
+        """The tests to run, the nearest first, of these the fastest; none that fails without any fault."""
+        near = [i for i in items if self.far(i.nodeid, mutant) < distances and i.nodeid not in self.failed]
+        return sorted(near, key=lambda i: (self.far(i.nodeid, mutant), self.seconds.get(i.nodeid, 0)))
+
+
+@dataclass
+class Way:
+    """How mutants are tried."""
+
+    place: Path
+    processes: int
+    seconds: int
+    limit: float
+    distances: int
+    calls: Path
+
+
+@dataclass(eq=False)
+class Package:
+    """A plugin of pytest that takes the collected tests of a package and runs them once for every mutant."""
+
+    mutants: list[Mutant]
+    way: Way
+    say: Callable[[str], None]
+    name: str
+    output: Path
+    watched: Watched = field(default_factory=Watched)
+    failed: bool = False
+
+    def pytest_runtest_logreport(self, report: "pytest.TestReport") -> None:
+        self.failed |= report.failed
+        if report.failed:
+            self.watched.failed.append(report.nodeid)
+        self.watched.seconds[report.nodeid] = self.watched.seconds.get(report.nodeid, 0) + report.duration
+
+    def pytest_runtestloop(self, session: "pytest.Session") -> bool:
+        calls = self.way.calls / f"{self.name}.json"
+        if not calls.exists():
+            for _ in results({self.name: partial(self.watch, session.items, calls)}, 1, float("inf")):
+                pass
+        self.watched = Watched(*json.loads(calls.read_text()))
+        self.say(f"{self.name}: {len(session.items)} tests in {sum(self.watched.seconds.values()):.0f} s")
+        for test in self.watched.failed:
+            self.say(f"left out: fails without any fault: {test}")
+        tasks = {mutant: partial(self.patched, mutant, session.items) for mutant in self.mutants}
+        rows = list[tuple[str, bool]]()
+        for mutant, noticed in results(tasks, self.way.processes, self.way.limit):
+            if not noticed:
+                fresh = partial(survives, mutant, self.watched, self.way)
+                _, noticed = next(results({mutant: fresh}, 1, float("inf")))
+            rows.append((mutant.name, noticed))
+            if not noticed:
+                self.say(f"survived  line {mutant.line} of {mutant.name}")
+            elif len(rows) % 10 == 0:
+                self.say(f"{self.name}: {len(rows)} of {len(tasks)}")
+        self.output.write_text(json.dumps(rows))
+        return True
+
+    def watch(self, items: "list[pytest.Item]", output: Path) -> int:
+        """In a forked process: all tests without a fault."""
+        for item in items:
+            seen = set[CodeType]()
+
+            def trace(frame: FrameType, event: str, value: object, seen: set[CodeType] = seen) -> None:
+                seen.add(frame.f_code)
+
+            sys.settrace(trace)
+            run([item])
+            sys.settrace(None)
+            names = ((code.co_filename.partition(f"{ROOT}/")[2], code.co_firstlineno) for code in seen)
+            self.watched.calls[item.nodeid] = [(path, line) for path, line in names if path.startswith("src/")]
+        output.write_text(json.dumps([self.watched.seconds, self.watched.calls, self.watched.failed]))
+        return 0
+
+    def patched(self, mutant: Mutant, items: "list[pytest.Item]") -> int:
+        """In a forked process: 0 where no test fails, or hangs, when the functions at hand have the mutant's code."""
+        signal.alarm(self.way.seconds)  # a fault that makes an endless loop is noticed too
+        if not patch(mutant):
+            return 0
+        for item in self.watched.chosen(mutant, items, self.way.distances):
+            run([item])
+            if self.failed:
+                return 1
+        return 0
+
+
+def run(items: "list[pytest.Item]") -> None:
+    for item in items:
+        item.config.hook.pytest_runtest_protocol(item=item, nextitem=None)
+
+
+def changed(mutant: Mutant) -> bytes:
+    """The source text of its file."""
+    data = (ROOT / mutant.path).read_bytes()
+    return data[: mutant.start] + mutant.text.encode() + data[mutant.end :]
+
+
+def patch(mutant: Mutant) -> int:
+    """Give the function around the mutant its changed code, wherever it is held; to how many."""
+    first, last = mutant.function
+    codes = {code.co_qualname: code for code in outermost(compile(changed(mutant), mutant.path, "exec"))
+             if first <= code.co_firstlineno <= last}  # fmt: skip
+    count = 0
+    for thing in gc.get_objects():
+        if isinstance(thing, FunctionType) and thing.__code__.co_filename == str(ROOT / mutant.path):
+            code = codes.get(thing.__code__.co_qualname)
+            if code and first <= thing.__code__.co_firstlineno <= last:
+                thing.__code__ = code
+                count += 1
+    return count
+
+
+def outermost(code: CodeType) -> Iterator[CodeType]:
+    """Functions of a module and of its classes."""
+    for part in code.co_consts:
+        if isinstance(part, CodeType):
+            yield part
+            if not part.co_flags & inspect.CO_NEWLOCALS:  # a class
+                yield from outermost(part)
+
+
+@dataclass(eq=False)
+class Only:
+    """A plugin of pytest that leaves the tests to run for a mutant."""
+
+    mutant: Mutant
+    watched: Watched
+    distances: int
+
+    def pytest_collection_modifyitems(self, items: "list[pytest.Item]") -> None:
+        items[:] = self.watched.chosen(self.mutant, items, self.distances)
+
+
+QUIET = ("-q", "-s", "-p", "no:cacheprovider", "--no-header")
+
+
+def survives(mutant: Mutant, watched: Watched, way: Way) -> int:
+    """In a forked process that starts another: 0 where no test fails, or hangs, with a changed copy of the sources."""
+    with tempfile.TemporaryDirectory(dir=way.place) as place:
+        shutil.copytree(ROOT / "src", Path(place) / "src")
+        (Path(place) / mutant.path).write_bytes(changed(mutant))
+        near = {test.split("::")[0] for test in watched.calls if watched.far(test, mutant) < way.distances}
+        task = Path(place) / "task.pickle"
+        task.write_bytes(pickle.dumps((mutant, watched, way, sorted(near))))
+        command = [sys.executable, __file__, "--fresh", str(task)]
+        try:
+            return subprocess.run(command, timeout=way.seconds, capture_output=True, check=False).returncode
+        except subprocess.TimeoutExpired:
+            return 1
+
+
+def fresh(task: Path) -> int:
+    """In a process of its own: the tests of `survives`."""
     import pytest
 
-    with tempfile.TemporaryDirectory() as place:
-        shutil.copytree(ROOT / "src", Path(place) / "src")
-        target = Path(place) / mutant.path
-        data = target.read_bytes()
-        target.write_bytes(data[: mutant.start] + mutant.text.encode() + data[mutant.end :])
-        sys.path.insert(0, str(Path(place) / "src"))
-        signal.alarm(seconds)  # a fault that makes an endless loop is noticed too
-        code = pytest.main([
-            "-x", "-q", "-p", "no:cacheprovider", "--no-header", *tests_of(mutant.path),
-        ])  # fmt: skip
-    return code != 0
+    mutant, watched, way, near = pickle.loads(task.read_bytes())
+    sys.path.insert(0, str(task.parent / "src"))
+    files = [file for file in tests_of(mutant.path) if str(Path(file).relative_to(ROOT)) in near]
+    if files and pytest.main(["-x", *QUIET, *files], plugins=[Only(mutant, watched, way.distances)]) not in {0, 5}:
+        return 1
+    name = ".".join(Path(mutant.path).with_suffix("").parts[1:]).removesuffix(".__init__")
+    options = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
+    return int(doctest.testmod(importlib.import_module(name), optionflags=options).failed > 0)
 
 
-def forked(mutant: Mutant, seconds: int) -> int:
+def forked(task: Callable[[], int]) -> int:
     """Start one; the process."""
     process = os.fork()
     if process:
@@ -229,20 +418,29 @@ def forked(mutant: Mutant, seconds: int) -> int:
         os.dup2(nothing.fileno(), 2)
     code = 3
     try:
-        code = 1 if killed(mutant, seconds) else 0
+        code = task()
     finally:
         os._exit(code)
 
 
-def results(chosen: list[Mutant], processes: int, seconds: int, limit: float) -> Iterator[tuple[Mutant, bool]]:
-    """Each mutant, and whether it was noticed; those that were not begun when the time was up are left out."""
-    waiting, running, started = list(chosen), dict[int, Mutant](), time.monotonic()
-    while running or (waiting and time.monotonic() - started < limit):
-        while waiting and len(running) < processes and time.monotonic() - started < limit:
-            mutant = waiting.pop(0)
-            running[forked(mutant, seconds)] = mutant
+def results(tasks: dict[Task, Callable[[], int]], processes: int, limit: float) -> Iterator[tuple[Task, bool]]:
+    """Each task, and whether it ended with other than 0; what was not begun when the time was up is left out."""
+    waiting, running = list(tasks), dict[int, Task]()
+    while running or (waiting and time.monotonic() < limit):
+        while waiting and len(running) < processes and time.monotonic() < limit:
+            task = waiting.pop(0)
+            running[forked(tasks[task])] = task
         process, status = os.wait()
         yield running.pop(process), status != 0
+
+
+def of_package(name: str, chosen: list[Mutant], way: Way, say: Callable[[str], None]) -> int:
+    """In a forked process: all mutants of a package."""
+    import pytest
+
+    sys.path.insert(0, str(ROOT / "src"))
+    plugin = Package(chosen, way, say, name, way.place / name)
+    return int(pytest.main([*QUIET, *tests_of(chosen[0].path)], plugins=[plugin]))
 
 
 def main() -> None:
@@ -253,32 +451,55 @@ def main() -> None:
     options.add_argument("--seconds", type=int, default=600, help="after which a mutant counts as killed")
     options.add_argument("--limit", type=float, default=float("inf"), help="seconds after which none is begun")
     options.add_argument("--output", type=Path, help="JSON of all mutants")
+    options.add_argument("--calls", type=Path, help="folder that keeps which test calls what, for another run")
+    options.add_argument("--only", default="", help="only mutants whose name holds this text")
+    options.add_argument("--closest", action="store_true", help="only tests that call something of the file: faster")
     options.add_argument("--smoke", action="store_true", help="two mutants: does the script run?")
+    options.add_argument("--fresh", type=Path, help=argparse.SUPPRESS)
     asked = options.parse_args()
+    os.environ |= {"OMP_NUM_THREADS": "1"}
+    if asked.fresh:
+        sys.exit(fresh(asked.fresh))
     for name in ("torch", "numpy", "scipy", "sklearn", "pydantic", "pyarrow"):  # no plugin of pytest: it would warn
         with contextlib.suppress(ImportError):
             importlib.import_module(name)
-    os.environ |= {"OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
-    chosen = mutants(2 if asked.smoke else asked.count, asked.seed)
-    packages = {Path(mutant.path).parts[2]: mutant for mutant in chosen}
-    sound = [replace(m, text=(ROOT / m.path).read_bytes()[m.start : m.end].decode()) for m in packages.values()]
-    failing = {
-        Path(mutant.path).parts[2]
-        for mutant, noticed in results(sound, asked.processes, asked.seconds, float("inf"))
-        if noticed
-    }
-    if failing:
-        print(f"left out: the tests of {', '.join(sorted(failing))} fail without any fault; mend them first")
-    chosen = [mutant for mutant in chosen if Path(mutant.path).parts[2] not in failing]
+    asked_for = mutants(2 if asked.smoke else asked.count, asked.seed)
+    packages: dict[str, list[Mutant]] = {}
+    for mutant in asked_for:
+        if asked.only in mutant.name and mutant.name not in EQUIVALENT:
+            packages.setdefault(Path(mutant.path).parts[2], []).append(mutant)
+    out = os.fdopen(os.dup(1), "w")
+
+    def say(text: str) -> None:
+        print(text, file=out, flush=True)
+
     rows = []
-    for mutant, noticed in results(chosen, asked.processes, asked.seconds, asked.limit):
-        rows.append({"mutant": mutant.name, "killed": noticed})
-        if not noticed:
-            print(f"survived  {mutant.name}", flush=True)
+    with tempfile.TemporaryDirectory() as place:
+        calls = asked.calls or Path(place) / "calls"
+        calls.mkdir(parents=True, exist_ok=True)
+        os.environ["PYTEST_DEBUG_TEMPROOT"] = place
+        way = Way(
+            Path(place),
+            asked.processes,
+            asked.seconds,
+            time.monotonic() + asked.limit,
+            2 if asked.closest else 3,
+            calls,
+        )
+        tasks = {name: partial(of_package, name, chosen, way, say) for name, chosen in packages.items()}
+        for name, failed in results(tasks, 1, float("inf")):
+            if failed and not (way.place / name).exists():
+                say(f"left out: the tests of {name} cannot be run")
+                continue
+            rows += [
+                {"mutant": mutant, "killed": killed} for mutant, killed in json.loads((way.place / name).read_text())
+            ]
     if asked.output:
         asked.output.write_text(json.dumps(rows, indent=1))
     count = sum(row["killed"] for row in rows)
-    print(json.dumps({"mutants": len(rows), "killed": count, "share": round(count / max(1, len(rows)), 4)}))
+    equivalent = sum(mutant.name in EQUIVALENT for mutant in asked_for)
+    figures = {"mutants": len(rows), "killed": count, "share": round(count / max(1, len(rows)), 4)}
+    print(json.dumps(figures | {"equivalent": equivalent}))
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ from caveat.scores import (
     lts,
     mahalanobis,
     nnguide,
+    odin,
     openmax,
     rankfeat,
     react,
@@ -102,10 +103,9 @@ def test_defaults_are_what_is_documented(function: Callable[..., object]) -> Non
     assert {name: parameters[name].default for name in DEFAULTS[function]} == DEFAULTS[function]
 
 
-def test_strengths_of_the_meta_classifiers() -> None:
-    assert STRENGTHS == (0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
-
-
-def test_noises_of_tradi() -> None:
+def test_numbers_that_results_rest_on() -> None:
+    assert STRENGTHS == (0.3, 1.0, 3.0, 10.0, 30.0, 100.0)  # of the meta classifiers
     noise = tradi.Noise()
     assert (noise.mean, noise.variance, noise.observed) == (1e-4, 5e-5, 10.0)
+    assert (odin.STEPS, odin.TEMPERATURES) == ((0.0014,), (1.0, 10.0, 100.0, 1000.0))
+    assert proximal.ROLLING == 65  # moves before the first restart: "from the 66th step on"

@@ -9,7 +9,7 @@ from torch import nn
 
 from caveat.errors import OptionError
 from caveat.objectives import cross_entropy
-from caveat.posteriors import ensemble, perturbation, snapshots, swag, tradi
+from caveat.posteriors import ensemble, layers, perturbation, snapshots, swag, tradi
 from caveat.training import fit
 
 
@@ -194,8 +194,22 @@ def test_too_early_is_told() -> None:
         tradi.start(model, optimizer, burn_in=-1)
     with pytest.raises(OptionError, match="every"):
         swag.start(model, every=0)
+    for noise in (tradi.Noise(mean=-1e-9), tradi.Noise(variance=-1e-9), tradi.Noise(observed=0.0)):
+        with pytest.raises(OptionError, match="positive noises"):
+            tradi.start(model, optimizer, noise=noise)
+    tradi.start(model, optimizer, noise=tradi.Noise(0.0, 0.0, 0.5))  # without process noise: the mean of all steps
+    for option in ({"every": 0}, {"every": 1, "burn_in": -1}):
+        with pytest.raises(OptionError, match="every"):
+            snapshots.start(model, **option)
     with shapes_unchecked(), pytest.raises(OptionError, match="covariance"):
         tradi.start(model, optimizer).posterior(covariance="full")  # type: ignore[arg-type]
+
+
+def test_the_inputs_of_a_unit() -> None:
+    """Of 3 channels of 5 x 5 values; a bias has those of its unit; a scale or shift of a normalisation has one."""
+    net = nn.Sequential(nn.Conv2d(3, 4, 5), nn.BatchNorm2d(4), nn.Linear(4, 2))
+    found = {"0.weight": 75, "0.bias": 75, "1.weight": 1, "1.bias": 1, "2.weight": 4, "2.bias": 4}
+    assert layers.fan_in(net) == found
 
 
 @pytest.mark.parametrize("how", ["frozen", "not in the optimizer"])
