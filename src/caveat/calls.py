@@ -11,7 +11,17 @@ from torch.autograd.graph import get_gradient_edge
 from caveat.errors import ModelError
 from caveat.types import Call
 
-__all__ = ["check_watchable", "recorded"]
+__all__ = ["check_watchable", "recorded", "tensor"]
+
+
+def tensor(outputs: object) -> Tensor:
+    """What a network gives, and a clear word if it is a dictionary or a tuple."""
+    if not isinstance(outputs, Tensor):
+        raise ModelError(
+            f"model: expected a tensor of logits (n, c), got {type(outputs).__name__}; wrap the model in a module "
+            "whose forward returns the logits alone"
+        )
+    return outputs
 
 
 def check_watchable(model: nn.Module) -> None:

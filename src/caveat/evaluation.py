@@ -128,14 +128,14 @@ def without_gradients() -> Generator[None]:
 
     A network that makes a table when it first runs would keep that table, and could not be trained afterwards.
     """
-    with torch.inference_mode(mode=False), torch.no_grad():
+    with torch.inference_mode(False), torch.no_grad():
         yield
 
 
 @contextmanager
 def with_gradients() -> Generator[None]:
     """A graph, whatever the caller is in; inputs must be cloned within, since his may be inference tensors."""
-    with torch.inference_mode(mode=False), torch.enable_grad():
+    with torch.inference_mode(False), torch.enable_grad():
         yield
 
 

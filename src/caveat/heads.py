@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from caveat import evaluation
-from caveat.calls import check_watchable
+from caveat.calls import check_watchable, tensor
 from caveat.errors import ModelError, nearest
 from caveat.precision import wide
 from caveat.types import Head
@@ -40,12 +40,7 @@ class HeadLayer:
 
 def forward(model: nn.Module, inputs: Tensor) -> Tensor:
     """One forward pass, and a clear word if what comes out is not a tensor of logits."""
-    logits = model(inputs)
-    if not isinstance(logits, Tensor):
-        raise ModelError(
-            f"model: expected a tensor of logits (n, c), got {type(logits).__name__}; wrap the model in a module "
-            "whose forward returns the logits alone"
-        )
+    logits = tensor(model(inputs))
     if logits.ndim < 2 or len(logits) != len(inputs) or not logits.is_floating_point():
         raise ModelError(
             f"model: expected logits (n, c) or (n, c, h, w) for {len(inputs)} inputs, got {logits.dtype} of shape "

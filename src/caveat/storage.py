@@ -36,7 +36,7 @@ class Memory:
 
     def signals(self) -> dict[str, Tensor]:
         """Everything that was added, joined."""
-        with torch.inference_mode(mode=False):  # so that the result can be used anywhere
+        with torch.inference_mode(False):  # so that the result can be used anywhere
             return {name: torch.cat(parts) for name, parts in self._parts.items()}
 
 

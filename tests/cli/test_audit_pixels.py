@@ -49,8 +49,16 @@ def test_a_posterior_is_asked_for_its_draws(root, tmp_path):
 
 
 def test_classes_are_told(root, tmp_path):
-    result = call("--model", MODEL, "--test", "camvid", "--root", root, "--ood", "car", "--classes", "-o", tmp_path)
+    result = call("--test", "camvid", "--root", root, "--ood", "car", "--classes")  # asked before there is a network
     assert result.output.strip() == "sky, building, pole, road, pavement, tree, sign, fence, pedestrian, bicyclist"
+
+
+@pytest.mark.parametrize("missing", ["--model", "-o"])
+def test_an_audit_needs_a_network_and_a_folder(root, tmp_path, missing):
+    given = {"--model": MODEL, "-o": tmp_path / "out", "--test": "camvid", "--root": root}
+    result = call(*(text for name, value in given.items() if name != missing for text in (name, value)))
+    assert isinstance(result.exception, CaveatError)
+    assert f"{missing}: it is missing" in str(result.exception)
 
 
 @pytest.mark.parametrize(

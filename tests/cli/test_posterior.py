@@ -76,6 +76,8 @@ def guard_gives_what_the_posterior_gives(audit: Path, network: Callable[[], post
     expected = mutual_information(sampled.draws(inputs).double())
     torch.testing.assert_close(torch.tensor(rows["score"], dtype=torch.float64), expected, rtol=1e-4, atol=1e-6)
     torch.testing.assert_close(torch.tensor(rows["epistemic"], dtype=torch.float64), expected, rtol=1e-4, atol=1e-6)
+    noise = run("guard", "run", audit / "guard", "noise:uniform+first=9", "--model", MODEL, "-o", audit / "v.parquet")
+    assert "9 inputs" in noise  # of the guard's shape
 
 
 def test_dropout_is_a_flag_away(folder: Path, tmp_path: Path) -> None:

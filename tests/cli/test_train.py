@@ -45,9 +45,13 @@ def test_every_objective_trains(name: str, tmp_path: Path) -> None:
 
 def test_options_outliers_and_warm_up(tmp_path: Path) -> None:
     more = ["--objective", "outlier_exposure(weight=1.0)", "--outliers", "letters", "--no-audit"]
-    assert CliRunner().invoke(app, arguments(tmp_path / "a", *more)).exit_code == 0
+    result = CliRunner().invoke(app, arguments(tmp_path / "a", *more))
+    assert result.exit_code == 0
+    assert "recipe" not in result.output
     more = ["--objective", "ceda(outliers='uniform')", "--warm-up", 1, "--no-audit"]
-    assert CliRunner().invoke(app, arguments(tmp_path / "b", *more)).exit_code == 0
+    result = CliRunner().invoke(app, arguments(tmp_path / "b", *more))
+    assert result.exit_code == 0
+    assert "trained on outliers made by the recipe 'uniform'" in result.output  # nothing told what they were
     with (tmp_path / "b" / "history.csv").open() as file:
         assert len(list(csv.DictReader(file))) == 2
 

@@ -155,6 +155,7 @@ WAYS: list[tuple[str, dict[str, str], dict[str, list[str]]]] = [
             "": [
                 "missing npz:known.npz", "text.txt npz:known.npz", "folder npz:known.npz", "audit npz:known.npz",
                 *(f"guard {one}" for one in SET if one and " " not in one), "guard npz:large.npz",
+                "guard permuted",
             ],
             "--model": [*NETWORK, "nets:linear(classes=4)"],
             "-o": ["v.json", "v", "parquet", "held.parquet", "text.txt/v.parquet", f"{LOCKED}/v.parquet"],

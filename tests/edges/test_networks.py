@@ -1,13 +1,17 @@
 """What networks of other people do differently: units, half precision, dropout that is written otherwise."""
 
+import math
+import warnings
+
 import pytest
 import torch
 from torch import nn
 
 import caveat
-from caveat import posteriors, weights
+from caveat import attacks, posteriors, weights
 from caveat.errors import DataError, ModelError
 from caveat.tensors import write_tensors
+from tests.conftest import shapes_unchecked
 
 LABELS = torch.arange(200) % 4
 GENERATOR = torch.Generator().manual_seed(0)
@@ -90,6 +94,34 @@ def test_a_caller_in_inference_mode_gets_what_others_get():
         found = guard(inside[0][0]).score, caveat.audit(model, inside, scores=names, replicas=2)
     torch.testing.assert_close(found[0], right[0])
     assert found[1].model_dump(include={"detections"}) == right[1]
+
+
+@pytest.mark.parametrize("name", ["fgsm", "pgd", "estimated", "penalised"])
+def test_attacks_in_inference_mode_do_what_they_do_outside(name):
+    """Inputs were copied, labels not: torch keeps no inference tensor for a backward pass."""
+    model, ball = Floats().eval(), attacks.Ball(math.inf, 0.1)
+
+    def run(inputs, labels):
+        if name == "penalised":
+            return attacks.l1.penalised(model, inputs, labels, steps=5).inputs
+        return getattr(attacks, name)(model, inputs, labels, ball, generator=torch.Generator().manual_seed(0))
+
+    right = run(PICTURES[:8], LABELS[:8])
+    with torch.inference_mode():
+        found = run(PICTURES[:8], LABELS[:8])
+    torch.testing.assert_close(found.clone(), right)
+
+
+@pytest.mark.parametrize("score", ["msp", "grad_l2"])
+def test_a_compiled_guard_is_the_guard(score):
+    """Torch's compiler stopped at a keyword it does not follow; with gradients it must give the same verdicts."""
+    guard = caveat.Guard.fit(nn.Sequential(nn.Linear(12, 16), nn.ReLU(), nn.Linear(16, 4)).eval(), SET, score=score)
+    with shapes_unchecked(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the compiler's own
+        found = torch.compile(guard, backend="eager")(ROWS)
+    right = guard(ROWS)
+    torch.testing.assert_close(found.score, right.score)
+    assert torch.equal(found.accepted, right.accepted)
 
 
 class Tied(nn.Module):

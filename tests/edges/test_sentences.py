@@ -6,7 +6,7 @@ from torch import nn
 from typer.testing import CliRunner
 
 import caveat
-from caveat import attacks, data, heads, objectives, posteriors, scores, training
+from caveat import attacks, data, heads, objectives, posteriors, rays, scores, training
 from caveat.cli.main import app
 from caveat.errors import DataError, ModelError, OptionError
 from caveat.observations import observe
@@ -109,6 +109,23 @@ def test_training_on_outputs_that_are_no_logits(wrap):
             model, SET, objectives.OBJECTIVES["cross_entropy"], optimizer=torch.optim.SGD(model.parameters(), lr=0.01),
             epochs=1, generator=GENERATOR, progress=False,
         )  # fmt: skip
+
+
+@pytest.mark.parametrize("wrap", [lambda z: {"logits": z}, lambda z: (z, z)], ids=["dict", "tuple"])
+def test_posteriors_of_outputs_that_are_no_logits(wrap):
+    """Torch's own error came, out of the comparison of two draws."""
+    model = Wrapped(wrap).eval()
+    for kind in (posteriors.ensemble.of([model, model]), posteriors.Dropout(("net.0",), 0.5)):
+        with pytest.raises(ModelError, match=r"expected a tensor of logits \(n, c\), got (dict|tuple); wrap the model"):
+            posteriors.predict(kind, model, X, generator=GENERATOR)
+
+
+def test_one_logit_is_no_classifier():
+    """Every gradient of its softmax is 0, and a ray has no other class: one was silent, one torch's own error."""
+    model = nn.Linear(12, 1).eval()
+    for ask in (lambda: scores.gradients.statistics(model, X), lambda: rays.along(model, X[:3])):
+        with pytest.raises(ModelError, match="at least two classes"):
+            ask()
 
 
 def test_the_noise_of_acet_is_made_of_pictures():

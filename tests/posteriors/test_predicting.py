@@ -125,9 +125,62 @@ def test_what_comes_before_the_first_dropout_runs_once_a_chunk() -> None:
     model = seeded(layers)
     with Count():
         predict(dropout.of(model), model, INPUTS[:64], generator=torch.Generator(), draws=10)
-    # once for ten draws; the check on two inputs adds one that is shared and two that are not
-    assert seen.count("conv2d") == 1 + 3
-    assert seen.count("dropout2d") + seen.count("feature_dropout") == 10 + 4
+    # once for ten draws; the checks on two inputs add one that is shared and two that are not, and two on masks
+    assert seen.count("conv2d") == 1 + 3 + 2
+    assert seen.count("dropout2d") + seen.count("feature_dropout") == 10 + 4 + 2
+
+
+class TimeFirst(nn.Module):
+    """What is dropped out has the inputs along its second axis."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.out = nn.Linear(6, 3)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.out(functional.dropout(inputs.flatten(1).reshape(-1, 6, 6).transpose(0, 1), 0.3).mean(dim=0))
+
+
+class Windows(nn.Module):
+    """Parts of an input along the first axis: each has masks of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.out = nn.Linear(9, 3)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        parts = functional.dropout(torch.ones(len(inputs) * 4, 9) + inputs.mean(), 0.5, self.training)
+        return self.out(parts.unflatten(0, (-1, 4))[:, 0] - parts.unflatten(0, (-1, 4))[:, 1])
+
+
+class Dropped(nn.Module):
+    """Weights are dropped out, not inputs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(36, 10)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return functional.linear(inputs.flatten(1), functional.dropout(self.fc.weight, 0.5, self.training))
+
+
+@pytest.mark.parametrize("make", [*DROPPING[:-1], TimeFirst, Dropped])
+def test_no_draw_of_dropout_depends_on_the_batch(make: object) -> None:
+    """Masks were drawn for a batch: a guard's verdict depended on what else it was asked."""
+    model = seeded(make)
+    network = posteriors.Predictive(model, dropout.of(model), draws=4)
+    whole = network.draws(INPUTS)
+    for size in (1, 7):
+        parts = [network.draws(part) for part in INPUTS.split(size)]
+        torch.testing.assert_close(torch.cat(parts, dim=1), whole, rtol=1e-4, atol=1e-5)
+    assert float(whole.std(dim=0).mean()) > 1e-3
+
+
+def test_parts_of_an_input_have_masks_of_their_own() -> None:
+    model = seeded(Windows)
+    draws = posteriors.Predictive(model, dropout.of(model), draws=30).draws(torch.zeros(8, 1))
+    assert float(draws.std(dim=0).mean()) > 0.1
+    torch.testing.assert_close(draws, draws[:, :1].expand_as(draws))
 
 
 def test_members_answer_as_each_of_them_does() -> None:
@@ -174,7 +227,7 @@ def test_dropout_can_be_put_after_layers_that_have_none() -> None:
     model = nn.Sequential(nn.Flatten(), nn.Linear(36, 64), nn.ReLU(), nn.Linear(64, 3)).eval()
     with pytest.raises(ModelError, match="random in training"):
         predict(dropout.of(model), model, INPUTS, generator=torch.Generator())
-    found = predict(dropout.of(model, after=("2",), rate=0.5), model, INPUTS, generator=torch.Generator(), draws=400)
+    found = predict(dropout.of(model, after=("2",), rate=0.5), model, INPUTS, generator=torch.Generator(), draws=4000)
     with torch.no_grad():
         hidden = model[:3](INPUTS)
     # the layer after is linear, so mean and variance over masks are known: x w scaled by 2 with probability 1/2

@@ -46,6 +46,44 @@ def test_what_is_no_record_is_refused(tmp_path: Path, text: str):
         Record.load(tmp_path)  # a folder without one
 
 
+def _shorter(record: dict) -> None:
+    record["sweeps"][0]["accepted_correct"].pop()
+
+
+def _of_another_set(record: dict) -> None:
+    next(iter(record["sweeps"][0]["accepted_ood"].values())).append(0.5)
+
+
+def _without_points(record: dict) -> None:
+    record["detections"][0]["roc"] = {"x": [], "y": []}
+
+
+def _uneven(record: dict) -> None:
+    record["detections"][0]["roc"]["y"].pop()
+
+
+@pytest.mark.parametrize("change", [_shorter, _of_another_set, _without_points, _uneven])
+def test_columns_that_do_not_belong_together_are_refused(tmp_path: Path, change):
+    """The report ended in an error of the program."""
+    record = json.loads(RECORD.model_dump_json())
+    change(record)
+    (tmp_path / "record.json").write_text(json.dumps(record))
+    with pytest.raises(
+        DataError, match=r"is not a record of schema 2: (sweeps|detections)\.0.*(length|at least 1 item)"
+    ):
+        Record.load(tmp_path)
+
+
+@pytest.mark.parametrize("value", [{}, [], None, "x"])
+def test_what_is_no_number_is_refused(tmp_path: Path, value: object):
+    """Rounding it was an error of the program."""
+    found = json.loads(RECORD.model_dump_json())
+    found["seconds"] = dict.fromkeys(found["seconds"] or ["test"], value)
+    (tmp_path / "record.json").write_text(json.dumps(found))
+    with pytest.raises(DataError, match="is not a record of schema"):
+        Record.load(tmp_path)
+
+
 def test_rows_hold_the_figures_of_every_score_and_set():
     rows = RECORD.to_frame()
     assert isinstance(rows, list)

@@ -45,6 +45,8 @@ def answered(model: nn.Module, inputs: Tensor) -> Tensor:
 
 def harm(model: nn.Module, labels: Tensor, loss: Loss) -> Callable[[Tensor], Tensor]:
     """What an attack climbs: the loss of the model's logits, by sample."""
+    with torch.inference_mode(False):  # labels made under inference_mode cannot be part of a graph; a copy can
+        labels = labels.clone()
     fits = False
 
     def function(inputs: Tensor) -> Tensor:

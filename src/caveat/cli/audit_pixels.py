@@ -14,15 +14,15 @@ OWN = ("report.html", "record.json")
 
 
 def run(
-    model: str = typer.Option(
-        ..., help="package.module:callable (returns an nn.Module that gives logits (n, c, h, w), for every pixel)."
+    model: str | None = typer.Option(
+        None, help="package.module:callable (returns an nn.Module that gives logits (n, c, h, w), for every pixel)."
     ),
     test: str = typer.Option(
         ...,
         metavar="SET[:SPLIT]",
         help="Labelled street scenes: camvid, street_hazards or bdd_anomaly; the split is test unless given.",
     ),
-    output: Path = typer.Option(..., "-o", "--output", help="Folder for report.html and record.json."),
+    output: Path | None = typer.Option(None, "-o", "--output", help="Folder for report.html and record.json."),
     weights: Path | None = typer.Option(
         None, help="Weights of the model: safetensors, or a file of torch.save (.pth, .pt, .ckpt, .bin, ...)."
     ),
@@ -65,7 +65,10 @@ def run(
     Pixels are streamed, in constant memory. The model's classes are those of the set without the OOD ones, in the
     order of the set (--classes prints them).
     """
-    output_folder(output, OWN)
+    if not classes and (model is None or output is None):
+        raise OptionError(f"{'--model' if model is None else '-o'}: it is missing; only --classes needs none")
+    if output is not None:
+        output_folder(output, OWN)
     shape = _size(size)
     existing("--weights", weights)
     existing("--posterior", posterior)
@@ -80,7 +83,7 @@ def run(
     opener = SETS[known_name("--test", name, SETS)]
     options = {"ood": tuple(ood)} if ood else {}
     set_ = opener(split or "test", root=root, size=shape, batch=batch, **options)
-    if classes:
+    if classes or model is None or output is None:
         echo(", ".join(set_.classes))
         return
     told: list[str] = []

@@ -8,11 +8,13 @@ import torch
 
 from caveat.data import fonts, outliers
 from caveat.data.source import Images, Indices, Source
+from caveat.errors import OptionError
 
 __all__ = [
     "BLOCK",
     "Maker",
     "acet",
+    "blank",
     "blobs",
     "generated",
     "letters",
@@ -53,6 +55,21 @@ def generated(make: Maker, like: Source, *, name: str, batch: int, seed: int) ->
             yield images
 
     return Source(name, like.shape, torch.full((len(like),), -1), None, batch, read, generated=True)
+
+
+def blank(shape: tuple[int, int, int], *, name: str, count: int = 1000) -> Source:
+    """What noise can be made like where there is a shape but no set: asked for its pictures, it says that it has none.
+
+    `name` is that of the set to be generated.
+    """
+
+    def read(_: Iterable[Indices]) -> Iterator[Images]:
+        raise OptionError(
+            f"{name}: made of the pictures of another set, and there is none here: expected a set of pictures, or "
+            "noise that needs their shape alone: noise:uniform, noise:normal, blobs, letters"
+        )
+
+    return Source(name, shape, torch.full((count,), -1), None, BLOCK, read)
 
 
 def uniform(like: Source, indices: Indices, generator: torch.Generator) -> Images:

@@ -26,8 +26,9 @@ def of(model: nn.Module, *, after: tuple[str, ...] = (), rate: float = 0.1) -> D
     dropout is switched on, in layers and in functional code alike, and that of attention and recurrent layers of
     torch; so is what else is random in training only: stochastic depth, noise, attention that asks its layer's mode
     for the rate. Batch norm stays in evaluation mode, and so does what keeps a state in training.
-    Formula: h <- h * m / (1 - rate), m ~ Bernoulli(1 - rate), anew for each entry, input and draw. What comes before
-    the first dropout runs once for all draws.
+    Formula: h <- h * m / (1 - rate), m ~ Bernoulli(1 - rate), anew for each entry and draw, the same for all inputs: a
+    draw is one network, and no answer depends on the batch. What comes before the first dropout runs once for all
+    draws.
 
     Parameters
     ----------

@@ -12,7 +12,7 @@ from torch.nn import functional
 from caveat import evaluation
 from caveat.posteriors.shared import Forward, plain, random_state
 
-__all__ = ["dropping", "random_layers"]
+__all__ = ["dropping", "first_axis", "random_layers"]
 
 DROPOUTS = {
     functional.dropout, functional.alpha_dropout, functional.dropout1d, functional.dropout2d, functional.dropout3d,
@@ -22,16 +22,17 @@ RECURRENT = {"lstm", "gru", "rnn_tanh", "rnn_relu"}
 
 
 def dropping(
-    func: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any], *, on: bool = True
+    func: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any], *, on: bool = True, rows: int = 1
 ) -> Callable[[], Any] | None:
-    """The same call with its dropout switched on (or off); None if it drops nothing out."""
+    """The same call with its dropout switched on (or off); None if it drops nothing out.
+
+    Of `rows` inputs along the first axis all lose the same entries.
+    """
     if func in DROPOUTS:
         rate = kwargs.get("p", args[1] if len(args) > 1 else 0.5)
-        rest = {name: value for name, value in kwargs.items() if name not in ("p", "training", "train", "input")}
-        values = kwargs.get("input", args[0] if args else None)
-        inplace = rest.pop("inplace", args[3] if len(args) > 3 else False)
-        del inplace  # a draw must not change what other draws share
-        return partial(func, values, rate, on, **rest) if rate > 0 else None
+        # without "inplace": a draw must not change what other draws share
+        drop = partial(_dropped, func, rate, on)
+        return partial(_alike, drop, _values(args, kwargs), rows) if rate > 0 else None
     if func is functional.multi_head_attention_forward:
         rate = kwargs.get("dropout_p", args[10] if len(args) > 10 else 0.0)
         return partial(func, *args, **(dict(kwargs) | {"training": on})) if rate > 0 else None
@@ -40,6 +41,26 @@ def dropping(
         if at is not None and args[at] > 0:
             return partial(func, *args[: at + 1], on, *args[at + 2 :])
     return None
+
+
+def first_axis(func: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> int | None:
+    """The length of what a dropout function drops entries of; None for attention and recurrent layers."""
+    values = _values(args, kwargs)
+    return len(values) if func in DROPOUTS and values.ndim else None
+
+
+def _values(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+    return kwargs.get("input", args[0] if args else None)
+
+
+def _dropped(func: Callable[..., Any], rate: float, on: bool, values: Tensor) -> Tensor:
+    return func(values, rate, on)
+
+
+def _alike(drop: Callable[[Tensor], Tensor], values: Tensor, rows: int) -> Tensor:
+    if rows < 2 or values.ndim == 0 or len(values) % rows:
+        return drop(values)
+    return torch.vmap(drop, randomness="same")(values.unflatten(0, (rows, -1))).flatten(0, 1)
 
 
 @contextmanager

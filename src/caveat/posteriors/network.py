@@ -23,7 +23,7 @@ class Predictive(nn.Module):
     """Answers with the mean probabilities of posterior samples; audits, guards and scores take it as they take a model.
 
     It observes more than one network does: the draws, which split the uncertainty into what more data would remove
-    (epistemic) and what stays (aleatoric). The same seed gives the same masks for inputs of the same number and shape.
+    (epistemic) and what stays (aleatoric). The same seed gives the same masks, whatever the batch.
 
     Parameters
     ----------

@@ -11,12 +11,13 @@ from torch.func import functional_call
 from torch.nn import functional
 
 from caveat import evaluation
+from caveat.calls import tensor
 from caveat.errors import ModelError, OptionError
 from caveat.posteriors import renew
 from caveat.posteriors.dropout import Dropout
 from caveat.posteriors.ensemble import Ensemble, stack
 from caveat.posteriors.layers import check_names, needs_renewal
-from caveat.posteriors.masks import dropping, random_layers
+from caveat.posteriors.masks import dropping, first_axis, random_layers
 from caveat.posteriors.shared import Act, Forward, Touches, plain, runs, shareable
 
 __all__ = ["Posterior", "predict", "sample"]
@@ -85,7 +86,10 @@ def predict(
 
     An ensemble's members answer in their order: the first `draws`, all by default. Of other posteriors 20 networks are
     drawn by default; to use the same ones again, or to renew batch-norm statistics, `sample` them first. What all
-    draws have in common (the part before the first dropout or drawn weight) runs once for every 64 inputs.
+    draws have in common (the part before the first dropout or drawn weight) runs once for every 64 inputs. A draw of
+    dropout is one network: the same masks for every input, so that no answer depends on the batch. Where masks cannot
+    be told apart by input (attention and recurrent layers of torch, stochastic depth, noise), inputs go through one by
+    one, which is slow.
 
     Parameters
     ----------
@@ -113,7 +117,7 @@ def predict(
     drawn = {id(weight) for member in members for weight in member.values()}
 
     def forward(draw: int, chunk: Tensor) -> Tensor:
-        return functional_call(model, members[draw], (chunk,))
+        return tensor(functional_call(model, members[draw], (chunk,)))
 
     def touches(func: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
         return _holds(args, drawn) or _holds(tuple(kwargs.values()), drawn)
@@ -124,20 +128,34 @@ def predict(
 def _with_masks(posterior: Dropout, model: nn.Module, inputs: Tensor, generator: torch.Generator, draws: int) -> Tensor:
     if draws < 1:
         raise OptionError(f"draws: expected at least 1, got {draws}")
-    active: list[bool] = []
+    rows, dropped = 1, list[int | None]()
 
     def touches(func: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
         return dropping(func, args, kwargs) is not None
 
     def act(func: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-        on = dropping(func, args, kwargs)
+        on = dropping(func, args, kwargs, rows=rows)
         if on is None:
             return func(*args, **kwargs)
-        active.append(True)
+        dropped.append(first_axis(func, args, kwargs))
         return on()
 
     def forward(_: int, chunk: Tensor) -> Tensor:
-        return model(chunk)
+        nonlocal rows
+        rows = len(chunk)
+        return tensor(model(chunk))
+
+    def by_input(some: Tensor) -> bool:
+        """Whether all that is dropped out has the inputs along its first axis: twice as long for two as for one."""
+        lengths: list[list[int | None]] = []
+        outputs: list[Tensor] = []
+        for chunk in (some[:1], some):
+            dropped.clear()
+            restart()
+            outputs.append(plain(forward, chunk, 0, act)[:1])
+            lengths.append(list(dropped))
+        longer = [None if length is None else len(some) * length for length in lengths[0]]
+        return None not in longer and longer == lengths[1] and torch.allclose(*outputs, rtol=0.01, atol=0.01)
 
     seed = int(torch.randint(2**62, (), generator=generator, device=generator.device))
     devices = [inputs.device] if inputs.device.type == "cuda" else []
@@ -147,9 +165,9 @@ def _with_masks(posterior: Dropout, model: nn.Module, inputs: Tensor, generator:
         restart = partial(_seed, seed, devices)
         restart()
         with evaluation.without_gradients(), random_layers(model, forward, inputs[:2]) as others:
-            restart()
-            outputs = _chunks(forward, inputs, draws, touches, act, restart)
-    if not active and not others:
+            together = not others and by_input(inputs[:2])
+            outputs = _chunks(forward, inputs, draws, touches, act, restart, size=CHUNK if together else 1)
+    if not dropped and not others:
         raise ModelError(
             "model: nothing in it is random in training: it has no dropout of a rate above 0; train it with one, "
             "take another posterior, or (in Python) name layers in posteriors.dropout.of(model, after=...)"
@@ -158,17 +176,27 @@ def _with_masks(posterior: Dropout, model: nn.Module, inputs: Tensor, generator:
 
 
 def _chunks(
-    forward: Forward, inputs: Tensor, draws: int, touches: Touches, act: Act, restart: Callable[[], None]
+    forward: Forward,
+    inputs: Tensor,
+    draws: int,
+    touches: Touches,
+    act: Act,
+    restart: Callable[[], None],
+    *,
+    size: int = CHUNK,
 ) -> Tensor:
-    """All draws over chunks of the inputs."""
+    """All draws over chunks of the inputs; each chunk begins with the same random numbers."""
     parts: list[Tensor] = []
     with evaluation.without_gradients():
         # a second look at two inputs decides whether sharing is right for this network; not worth it for a few inputs
         share = draws > 1 and len(inputs) * (draws - 1) > 16 and shareable(forward, inputs[:2], touches, act, restart)
-        restart()
-        for chunk in inputs.split(CHUNK):
+        for chunk in inputs.split(size):
+            restart()
             outputs = _shared(forward, chunk, draws, touches, act) if share else None
-            parts.append(torch.stack(outputs or [plain(forward, chunk, draw, act) for draw in range(draws)]))
+            if outputs is None:
+                restart()
+                outputs = [plain(forward, chunk, draw, act) for draw in range(draws)]
+            parts.append(torch.stack(outputs))
     return torch.cat(parts, dim=1)
 
 

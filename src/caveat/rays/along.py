@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from caveat.errors import OptionError
+from caveat.errors import ModelError, OptionError
 from caveat.graph import Graph, trace
 from caveat.rays.crossings import class_lost, confidence_lost, confidence_reached
 from caveat.rays.pairs import piece
@@ -82,7 +82,7 @@ def along(
     Raises
     ------
     ModelError
-        If the model is in training mode or not piecewise affine.
+        If the model is in training mode, not piecewise affine, or no classifier of at least two classes.
     OptionError
         If the threshold is not in (0.5, 1), `start` or `pieces` is negative, or the factor is not above 1.
 
@@ -105,6 +105,8 @@ def along(
     points = inputs.detach().double()
     with torch.no_grad():
         far = piece(graph, points, torch.full_like(points.flatten(1)[:, 0], math.inf))
+        if far.slopes.ndim != 2 or far.slopes.shape[1] < 2:
+            raise ModelError(f"model: expected logits of at least two classes, got shape {tuple(far.slopes.shape)}")
         last = far.last.clamp_min(0)
         slopes, tied = _tied(far.slopes)
         limit = far.offsets.masked_fill(~tied, -math.inf)

@@ -4,10 +4,11 @@ A record holds plain numbers, strings and small pictures. It imports no torch, s
 """
 
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from caveat.errors import DataError
 from caveat.files import read_json, write_atomically
@@ -47,11 +48,22 @@ Family = Literal["logits", "draws", "features", "head", "layers", "model", "reco
 SCHEMA = 2
 
 
+def _equally_long(columns: Mapping[str, Sequence[float]]) -> None:
+    if len({len(values) for values in columns.values()}) > 1:
+        lengths = ", ".join(f"{name} {len(values)}" for name, values in columns.items())
+        raise ValueError(f"expected lists of one length, got {lengths}")
+
+
 class Curve(Part):
     """A curve of at most a few hundred points."""
 
-    x: list[Number]
-    y: list[Number]
+    x: list[Number] = Field(min_length=1)
+    y: list[Number] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _of_points(self) -> "Curve":
+        _equally_long({"x": self.x, "y": self.y})
+        return self
 
 
 class Conformal(Part):
@@ -286,6 +298,12 @@ class Sweep(Part):
     """Share of all in-distribution samples that are accepted and wrong."""
     accepted_ood: dict[str, list[Number]]
     """Per OOD set, the share that is accepted."""
+
+    @model_validator(mode="after")
+    def _of_rows(self) -> "Sweep":
+        own = {"accepted_correct": self.accepted_correct, "accepted_wrong": self.accepted_wrong}
+        _equally_long({"thresholds": self.thresholds} | own | self.accepted_ood)
+        return self
 
 
 class Record(Part):

@@ -56,7 +56,7 @@ def render(record: Record) -> str:
     Raises
     ------
     DataError
-        If a picture of the record is not base64, or a sweep's columns differ in length.
+        If a picture of the record is not base64.
     """
     scripts = [*(assets.vendor(name) for name in VENDOR), assets.own_script(OWN, before=assets.interpreter())]
     shown, found = pictures(record), picks.pick(record)

@@ -40,7 +40,7 @@ class Plan:
         return {name: probe for name, probe in self.probes.items() if name in used}
 
 
-@torch.inference_mode(mode=False)  # whatever the caller is in: probes differentiate
+@torch.inference_mode(False)  # whatever the caller is in: probes differentiate
 def plan(
     names: Iterable[str],
     model: nn.Module,

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from caveat.objectives import Objective
     from caveat.training import History
 
-__all__ = ["check", "check_network", "logged", "objective", "save_weights", "train"]
+__all__ = ["check", "check_network", "logged", "made_outliers", "objective", "save_weights", "train"]
 
 FORGETS = 316
 """Steps over which TRADI's mean forgets by a factor e: sqrt(10 / 1e-4), from its noises."""
@@ -58,6 +58,14 @@ def objective(text: str, *, outliers: "Source | None" = None) -> "Objective":
     for option in options:
         known_name(f"--objective: {name}", option, fields) if fields else _no_options(name, option)
     return replace(found, **options)  # pyright: ignore[reportArgumentType]  # a dataclass, as just checked
+
+
+def made_outliers(goal: "Objective") -> str | None:
+    """The recipe by which an objective makes the outliers it is trained on; None if it has none, or a set of them."""
+    from caveat import data
+
+    recipe = getattr(goal, "outliers", None)
+    return next((name for name, made in data.outliers.FROM_IMAGES.items() if made is recipe), None)
 
 
 def _no_options(name: str, option: str) -> None:

@@ -20,7 +20,11 @@ NAME = "run"
 
 def run(
     guard: Path = typer.Argument(..., help="Folder of the guard."),
-    data: str = typer.Argument(..., metavar="DATA", help="The data, for instance folder:new/ or mnist:test"),
+    data: str = typer.Argument(
+        ...,
+        metavar="DATA",
+        help="The data, for instance folder:new/ or mnist:test; noise:uniform is 1,000 inputs of the guard's shape.",
+    ),
     output: Path = typer.Option(Path("verdicts.parquet"), "-o", "--output", help="Parquet file for the verdicts."),
     model: str | None = typer.Option(
         None, help="The network the guard was made for: package.module:callable or hf:name."
@@ -45,7 +49,9 @@ def run(
             + (f" (its manifest says: {made.model})" if made.model else "")
         )
     network = artefact.load(guard, models.load(model))
-    source = sources.load(data, batch=batch, seed=seed)
+    shape = network.decision.shape
+    like = sources.generated.blank((shape[0], shape[1], shape[2]), name=data) if len(shape) == 3 else None
+    source = sources.load(data, batch=batch, like=like, seed=seed)
     writer: pq.ParquetWriter | None = None
     counts, start, example = [0, 0, 0], 0, ""
     with replacing(output) as temporary:
