@@ -4,6 +4,7 @@ import json
 import shutil
 import struct
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
@@ -83,7 +84,8 @@ class File:
                 self._join()
         finally:
             for file in self._files.values():
-                file.close()
+                with suppress(OSError):  # of a full disk: it writes what is left; `_join` has said so
+                    file.close()
 
     def _join(self) -> None:
         header: dict[str, object] = {}

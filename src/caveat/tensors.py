@@ -1,5 +1,7 @@
 """The one home of files of tensors (safetensors): written whole or not at all, read with errors that teach."""
 
+import hashlib
+import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from caveat.files import reason, write_bytes
 
 __all__ = [
     "MOST_UNPACKED",
+    "digest",
     "pack",
     "read_header",
     "read_npz",
@@ -27,6 +30,8 @@ __all__ = [
 
 MOST_UNPACKED = 1 << 34
 """Bytes of all arrays of an npz archive at most: one of some megabytes can unpack to any number."""
+SEAL = "sha256"
+"""Text of a header: `digest` of all else in the file."""
 BROKEN = (OSError, SafetensorError, KeyError, ValueError, RuntimeError, OverflowError)
 """What safetensors raises about missing, cut and hostile files; a type of numbers it does not know is a KeyError."""
 
@@ -39,26 +44,47 @@ def read_tensors(path: str | Path, *, name: str = "path") -> dict[str, Tensor]:
     DataError
         If the file is missing or damaged.
     """
-    return read_with_header(path, name=name)[0]
+    return _read(path, name)[0]
 
 
 def read_with_header(path: str | Path, *, name: str = "path") -> tuple[dict[str, Tensor], dict[str, str]]:
-    """The same with the texts that stand in the file's header."""
-    try:
-        with safe_open(path, framework="pt", device="cpu") as file:
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  # not a dict
-            return tensors, file.metadata() or {}
-    except BROKEN as error:
-        raise _unreadable(name, path, error) from None
+    """The tensors and the texts of a file that `write_tensors` wrote with a header: they are those that were written.
+
+    Raises
+    ------
+    DataError
+        If the file is missing or damaged, or its content is not what its hash says.
+    """
+    tensors, header = _read(path, name)
+    if header.pop(SEAL, None) != digest(tensors, header):
+        raise DataError(
+            f"{name}: {path} was altered after it was written (SHA-256 differs), or another program or version of "
+            "Caveat wrote it: make it anew"
+        )
+    return tensors, header
 
 
 def read_header(path: str | Path, *, name: str = "path") -> dict[str, str]:
-    """The texts in a file's header alone."""
+    """The texts in a file's header alone, which nothing is known of yet."""
+    return {key: text for key, text in _read(path, name, most=0)[1].items() if key != SEAL}
+
+
+def _read(path: str | Path, name: str, *, most: int | None = None) -> tuple[dict[str, Tensor], dict[str, str]]:
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
-            return file.metadata() or {}
+            return {key: file.get_tensor(key) for key in [*file.keys()][:most]}, file.metadata() or {}
     except BROKEN as error:
         raise _unreadable(name, path, error) from None
+
+
+def digest(tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> str:
+    """SHA-256 over names, types, shapes and bytes of tensors, and over plain values, in the order of their names."""
+    found = hashlib.sha256(json.dumps(dict(about), sort_keys=True).encode())
+    for name, tensor in sorted(tensors.items()):
+        found.update(f"{name}{tensor.dtype}{tuple(tensor.shape)}".encode())
+        flat = tensor.detach().cpu().contiguous().flatten()
+        found.update(flat.view(torch.uint8).numpy().data if flat.numel() else b"")
+    return found.hexdigest()
 
 
 def read_npz(
@@ -95,14 +121,15 @@ def read_npz(
 
 
 def write_tensors(path: str | Path, tensors: Mapping[str, Tensor], *, header: Mapping[str, str] | None = None) -> None:
-    """Write tensors, from any device and in any layout, whole or not at all.
+    """Write tensors, from any device and in any layout, whole or not at all; with a `header`, sealed by a hash of all.
 
     Raises
     ------
     CaveatError
         If the file cannot be written.
     """
-    write_bytes(Path(path), pack(tensors, header=header))
+    sealed = None if header is None else dict(header) | {SEAL: digest(tensors, header)}
+    write_bytes(Path(path), pack(tensors, header=sealed))
 
 
 def pack(tensors: Mapping[str, Tensor], *, header: Mapping[str, str] | None = None) -> bytes:

@@ -3,7 +3,7 @@
 import json
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import chdir, contextmanager
 from pathlib import Path
 
@@ -59,7 +59,7 @@ def _wrong_figures(record: dict, place: Path, right: Right) -> str:
 
 
 @contextmanager
-def importable(place: Path) -> Iterator[None]:
+def importable(place: Path) -> Generator[None]:
     """Within, `place` is the working directory and holds the networks `nets:...`."""
     nets = place.parent / "nets"
     nets.mkdir(exist_ok=True)

@@ -237,7 +237,7 @@ def parquet() -> Iterator[Hostile]:
         yield Hostile(f"parquet: {name}", make, "parquet:set.parquet")
 
 
-def _idx(place: Path, *, change: Callable[[bytes, bytes], tuple[bytes, bytes]], packed: bool = True) -> bool:
+def idx_files(place: Path, *, change: Callable[[bytes, bytes], tuple[bytes, bytes]], packed: bool = True) -> bool:
     images, labels = arrays()
     first = struct.pack(">4I", 0x0803, *images.shape) + images.tobytes()
     second = struct.pack(">2I", 0x0801, len(labels)) + labels.astype(np.uint8).tobytes()
@@ -272,7 +272,7 @@ def idx() -> Iterator[Hostile]:
     for name, (change, packed, right) in IDX.items():
 
         def make(place: Path, change: Callable[..., Any] = change, packed: bool = packed, right: bool = right) -> Right:
-            _idx(place, change=change, packed=packed)
+            idx_files(place, change=change, packed=packed)
             return Right((rows(),)) if right else REFUSED
 
         yield Hostile(f"idx: {name}", make, "fashion-mnist:test", model="nets:corners(classes=10)")

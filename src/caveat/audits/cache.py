@@ -22,7 +22,7 @@ from caveat.files import parse_json, read_json, write_atomically
 from caveat.inputs import check, fingerprints
 from caveat.observations import Observations, apart
 from caveat.posteriors.network import Predictive
-from caveat.tensors import read_tensors, write_tensors
+from caveat.tensors import digest, read_tensors, write_tensors
 from caveat.types import Batches, Probe
 
 __all__ = [
@@ -47,14 +47,7 @@ OWN = ("head", "model", "outliers", "test", "train")
 
 def fingerprint(model: nn.Module) -> str:
     """SHA-256 over names, shapes and bytes of parameters and buffers, and over how posterior samples are drawn."""
-    digest = hashlib.sha256()
-    if isinstance(model, Predictive):
-        digest.update(json.dumps(model.description, sort_keys=True).encode())
-    for name, tensor in sorted(model.state_dict().items()):
-        digest.update(f"{name}{tensor.dtype}{tuple(tensor.shape)}".encode())
-        flat = tensor.detach().cpu().contiguous().flatten()
-        digest.update(flat.view(torch.uint8).numpy().data if flat.numel() else b"")
-    return digest.hexdigest()
+    return digest(model.state_dict(), model.description if isinstance(model, Predictive) else {})
 
 
 def manifest(folder: Path) -> dict[str, Any]:
@@ -100,15 +93,25 @@ def observe(
 
 @contextmanager
 def undone_if_refused(audit: Path) -> Generator[None]:
-    """Remove the observations in an audit's folder if a `CaveatError` ends the block and there were none before."""
+    """Remove the observations in an audit's folder if a `CaveatError` ends the block and there were none before.
+
+    Those whose record is written stay: with it a page and a guard can be made.
+    """
     place = audit / "observations"
     there = place.exists()
     try:
         yield
     except CaveatError:
-        if not there:
+        if not there and not _recorded(audit):
             shutil.rmtree(place, ignore_errors=True)
         raise
+
+
+def _recorded(audit: Path) -> bool:
+    try:
+        return (audit / "record.json").exists() and folder(audit).exists()
+    except DataError:  # of another audit, or the observations are not whole
+        return False
 
 
 def begin(place: Path) -> None:

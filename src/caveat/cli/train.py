@@ -193,9 +193,8 @@ def _audited(
     from caveat.cli.progress import steps
 
     known, others = judged
-    with steps() as say:
-        with cache.undone_if_refused(folder):
-            record = audit(network, known, train=training, ood=others, folder=folder, made_by=model, seed=seed, say=say)
+    with steps() as say, cache.undone_if_refused(folder):
+        record = audit(network, known, train=training, ood=others, folder=folder, made_by=model, seed=seed, say=say)
         write(record, folder)
     show(record, folder)
 

@@ -143,12 +143,14 @@ def save(
         files=files,
     )
     with alone(folder):
-        for role, content in data.items():
-            write_bytes(folder / files[role].name, content)
-        write_atomically(folder / "manifest.json", _sealed(made))
-        for path in folder.iterdir():  # of the guard that was replaced, and of one that was killed before its end
-            if _OWN_FILE.fullmatch(path.name) and path.name not in _named_by(folder) and _own(path):
-                path.unlink(missing_ok=True)
+        try:
+            for role, content in data.items():
+                write_bytes(folder / files[role].name, content)
+            write_atomically(folder / "manifest.json", _sealed(made))
+        finally:  # of the guard that was replaced, of one that was killed before its end, or of this one on a full disk
+            for path in folder.iterdir():
+                if _OWN_FILE.fullmatch(path.name) and path.name not in _named_by(folder) and _own(path):
+                    path.unlink(missing_ok=True)
 
 
 def _described(role: str, content: bytes) -> _File:

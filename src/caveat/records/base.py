@@ -11,8 +11,11 @@ from caveat import __version__
 __all__ = ["Estimate", "Number", "Part", "Stamp", "stamp"]
 
 
-def _six_digits(value: float) -> float:
-    return float(f"{value:.6g}")
+def _six_digits(value: object) -> float:
+    try:
+        return float(f"{value:.6g}")
+    except TypeError:  # which pydantic would let through as an error of the program
+        raise ValueError(f"expected a number, got {type(value).__name__}") from None
 
 
 Number = Annotated[float, BeforeValidator(_six_digits)]
