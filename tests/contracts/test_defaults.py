@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 
 from caveat.attacks import ascent, estimated, l1, masking, pgd, proximal
-from caveat.calibration import conformal, cqr, histogram, isotonic
+from caveat.calibration import _regularised, conformal, cqr, histogram, isotonic
 from caveat.guard import pseudo_ood
 from caveat.metrics import calibration, interval, interval_of_tally, prediction_intervals, ranking, selective
 from caveat.posteriors import dropout, laplace, perturbation, swag, tradi
@@ -109,3 +109,5 @@ def test_numbers_that_results_rest_on() -> None:
     assert (noise.mean, noise.variance, noise.observed) == (1e-4, 5e-5, 10.0)
     assert (odin.STEPS, odin.TEMPERATURES) == ((0.0014,), (1.0, 10.0, 100.0, 1000.0))
     assert proximal.ROLLING == 65  # moves before the first restart: "from the 66th step on"
+    assert _regularised._GRID == (10_000.0, 1_000.0, 100.0, 10.0, 1.0)
+    assert (interval._LOW, interval._HIGH) == (0.7, 0.15)  # "3.5 % and 0.75 %", found by simulation

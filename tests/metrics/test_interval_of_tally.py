@@ -71,6 +71,20 @@ def test_aupr_of_the_many_is_less_uncertain_than_that_of_the_few() -> None:
     assert (1 - many.low) < 0.05 * (1 - few.low)
 
 
+def test_of_more_others_than_sought_aupr_is_as_uncertain_as_auroc() -> None:
+    perfect = tally_sets(torch.arange(30).double(), 100 + torch.arange(90).double())
+    assert interval_of_ranking(aupr_in, perfect) == interval_of_ranking(auroc, perfect)
+
+
+def test_fpr_at_the_first_of_the_scores() -> None:
+    # tpr 0.05 of 100: the order statistics are 5 ± 4.27, so 0.728 of the way to the first, below which half of the OOD
+    # lie; beside Wilson's 0.5 - 0.031.
+    ood = torch.cat((torch.full((500,), -1.0), torch.full((500,), 200.0))).double()
+    got = interval_of_fpr(tally_sets(torch.arange(100).double(), ood), tpr=0.05)
+    assert got is not None
+    assert got.low == pytest.approx(0.5 - (0.0309**2 + (0.5 - 0.728 * 0.5) ** 2) ** 0.5, abs=1e-3)
+
+
 def test_fpr_counts_the_threshold_and_the_samples() -> None:
     # A million in-distribution scores: the threshold is known, and Wilson's interval of the OOD share remains.
     ood = torch.linspace(0, 2, 101, dtype=torch.float64)

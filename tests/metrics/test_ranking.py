@@ -183,6 +183,9 @@ def test_simplify_keeps_the_corner() -> None:
     y = torch.cat((torch.linspace(0, 1, 500), torch.ones(500))).double()
     got_x, got_y = simplify(x, y, points=10)
     assert list(zip(got_x.tolist(), got_y.tolist(), strict=True)) == [(0, 0), (0, 1), (1, 1)]
+    # First the peak; then 0.3 from a chord of length 10, before 0.2 from one of length 14.
+    x, y = torch.tensor([[0, 5, 10, 10.2, 11], [0, 5.3, 10, 5, 0]]).double()
+    assert simplify(x, y, points=4)[0].tolist() == pytest.approx([0, 10, 10.2, 11])
 
 
 def test_mistakes_are_refused() -> None:

@@ -172,6 +172,9 @@ def test_compress_drops_empty_cells() -> None:
     scores = torch.tensor([0.5, 2.5])
     got = compress(histogram_tally(scores, torch.tensor([False, True]), edges=torch.tensor([0.0, 1, 2, 3])))
     assert got.values.tolist() == [1, 3]
+    negative, positive = torch.tensor([[0.0, 3, 1, 0, 0, 0], [0, 0, 0, 0, 2, 2]]).double()
+    joined = compress(Tally(torch.arange(6).double(), negative, positive), bins=4)
+    assert joined.values.tolist() == [3, 4, 5]  # nothing is left of the first, which holds no sample
 
 
 @pytest.mark.parametrize("scale", [1, 400])  # 1: drawn one by one; 400: down the tree
