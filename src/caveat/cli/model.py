@@ -179,18 +179,14 @@ def _from_hub(name: str) -> "nn.Module":
         import transformers  # pyright: ignore[reportMissingImports]  # an extra
     except ImportError:
         raise MissingExtraError("transformers", "hf", f"--model hf:{name}") from None
-    from caveat.models import Normalized
-    from caveat.models.hub import LogitsOnly
+    from caveat.models.hub import LogitsOnly, prepared
 
     try:
-        network = LogitsOnly(
-            transformers.AutoModelForImageClassification.from_pretrained(name, trust_remote_code=False)
-        )
+        network = transformers.AutoModelForImageClassification.from_pretrained(name, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise ModelError(f"--model: cannot load hf:{name} ({str(error).splitlines()[0]})") from error
     try:
         processor = transformers.AutoImageProcessor.from_pretrained(name, trust_remote_code=False)
-        mean, std = processor.image_mean, processor.image_std
-    except (OSError, ValueError, AttributeError):
-        return network  # the checkpoint names no normalisation
-    return Normalized(network, mean, std)
+    except (OSError, ValueError):
+        return LogitsOnly(network)  # the checkpoint says nothing of how pictures are prepared
+    return prepared(network, processor)
