@@ -12,7 +12,8 @@ SOURCE = Path(__file__).parents[1] / "src" / "caveat"
 
 HOMES: dict[str, tuple[str, tuple[str, ...]]] = {
     "reading and writing tensors": (r"safe_open\(|SafetensorError|from safetensors", ("tensors.py",)),
-    "tensors past their home": (r"load_file\(|save_file\(|torch\.(load|save)\(|pickle\.\w|allow_pickle=True", ()),
+    "tensors past their home": (r"load_file\(|save_file\(|torch\.save\(|pickle\.\w|allow_pickle=True", ()),
+    "files of torch": (r"torch\.load\(", ("weights.py",)),
     "parsing JSON": (r"json\.loads?\(|JSONDecodeError", ("files.py",)),
     "temporary names": (
         r"\.tmp\b",
@@ -40,7 +41,14 @@ HOMES: dict[str, tuple[str, tuple[str, ...]]] = {
     "modes": (
         r"\.training\b(?! import)(?!\.)|_DropoutNd",
         # a wrapper's own mode; what is random in training, layer by layer; batch norm alone
-        ("attacks/masking.py", "evaluation.py", "posteriors/network.py", "posteriors/masks.py", "posteriors/renew.py"),
+        (
+            "attacks/masking.py",
+            "evaluation.py",
+            "models/adapter.py",
+            "posteriors/network.py",
+            "posteriors/masks.py",
+            "posteriors/renew.py",
+        ),
     ),
     "whether a norm has statistics": (r"running_mean\b.*\bis None", ("evaluation.py",)),
     "hooks of torch": (r"_forward_(pre_)?hooks", ("evaluation.py",)),

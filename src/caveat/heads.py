@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from caveat import evaluation
+from caveat.batches import Inputs
 from caveat.calls import check_watchable, tensor
 from caveat.errors import ModelError, nearest
 from caveat.precision import wide
@@ -38,7 +39,7 @@ class HeadLayer:
         return weight.detach().cpu(), bias.detach().cpu()
 
 
-def forward(model: nn.Module, inputs: Tensor) -> Tensor:
+def forward(model: nn.Module, inputs: Inputs) -> Tensor:
     """One forward pass, and a clear word if what comes out is not a tensor of logits."""
     logits = tensor(model(inputs))
     if logits.ndim < 2 or len(logits) != len(inputs) or not logits.is_floating_point():
@@ -51,7 +52,7 @@ def forward(model: nn.Module, inputs: Tensor) -> Tensor:
     return logits
 
 
-def find(model: nn.Module, inputs: Tensor, *, name: str | None = None) -> HeadLayer:
+def find(model: nn.Module, inputs: Inputs, *, name: str | None = None) -> HeadLayer:
     """Find the head by one forward pass over `inputs`, or check the one that is named.
 
     Raises
@@ -137,6 +138,8 @@ def _weights(layer: nn.Module) -> Head:
     weight: Tensor = getattr(layer, "weight").detach().flatten(1).clone()  # noqa: B009  # a parameter or computed
     bias: Tensor | None = getattr(layer, "bias", None)
     bias = weight.new_zeros(len(weight)) if not isinstance(bias, Tensor) else bias.detach().clone()
+    if len(weight) == 1:  # one logit z is two classes with the logits (0, z), as `models.Adapted` gives them
+        weight, bias = (torch.cat([torch.zeros_like(part), part]) for part in (weight, bias))
     return wide(weight), wide(bias)  # as the features are kept
 
 

@@ -1,13 +1,14 @@
 """Sets of inputs as they come from the user's world: looked at once where they enter, and known again later."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, overload
 
 import torch
 from jaxtyping import Int64
 from torch import Tensor, nn
 
+from caveat.batches import Inputs, Several, View, pair, stacked, viewed
 from caveat.errors import DataError
 from caveat.types import Batches
 
@@ -46,10 +47,10 @@ class Opened:
     name: str
     """What messages call it."""
     batches: Batches
-    first: tuple[Tensor, Tensor]
+    first: tuple[Inputs, Tensor]
     """Inputs and labels of the first batch."""
     shape: tuple[int, ...]
-    """Of one input."""
+    """Of one input; empty where it varies (whole numbers, such as tokens) or inputs have several parts."""
     classes: tuple[str, ...] | None
     """Names of the labels 0, 1, ..., where the set knows them."""
     source: str
@@ -58,54 +59,49 @@ class Opened:
     """Noise and the like."""
 
 
-def opened(batches: Batches, name: str) -> Opened:
-    """Look at the first batch of a set.
+def opened(batches: Any, name: str, unpack: Callable[[Any], Any] | None = None) -> Opened:
+    """Look at the first batch of a set, in whatever form its batches are (`batches.viewed`).
 
     Raises
     ------
     DataError
-        If the set can be gone through only once, is empty, or its batches are not `(inputs, labels)`.
+        If the set can be gone through only once, is empty, or its batches are not of inputs and labels.
     """
-    if not isinstance(batches, Iterable):
-        raise DataError(
-            f"{name}: expected batches (inputs, labels), as a DataLoader gives them, got {type(batches).__name__}"
-        )
-    walk: Any = iter(batches)
-    if walk is batches:
+    batches = viewed(batches, name, unpack)
+    if isinstance(batches, View) and batches.used_up:
         raise DataError(
             f"{name}: expected a set that can be gone through again and again, as a DataLoader or a list of batches, "
-            f"got a {type(batches).__name__} that is used up after one pass: give list(...) of it"
+            f"got a {batches.used_up} that is used up after one pass: give list(...) of it"
         )
-    first: Any = next(walk, None)
+    first: Any = next(iter(batches), None)
     if first is None:
         raise DataError(f"{name}: expected at least one batch of inputs, got an empty set")
     inputs, labels = check(first, name)
     classes = getattr(batches, "classes", None)
     own = getattr(batches, "shape", None)
+    fixed = isinstance(inputs, Tensor) and (inputs.is_floating_point() or inputs.ndim > 2)  # tokens
     return Opened(
         name=name,
         batches=batches,
         first=(inputs, labels),
-        shape=tuple(inputs.shape[1:]) if own is None else tuple(own),
+        shape=(tuple(inputs.shape[1:]) if fixed else ()) if own is None else tuple(own),
         classes=None if classes is None else tuple(map(str, classes)),
-        source=str(getattr(batches, "name", type(batches).__name__)),
+        source=str(getattr(batches, "name", getattr(batches, "kind", type(batches).__name__))),
         generated=bool(getattr(batches, "generated", False)),
     )
 
 
-def check(batch: Any, name: str) -> tuple[Tensor, Tensor]:
-    """The inputs and labels of a batch; refuse one that can't be right.
+def check(batch: Any, name: str) -> tuple[Inputs, Tensor]:
+    """The inputs and labels of a batch of any form; refuse one that can't be right.
 
     Raises
     ------
     DataError
-        If it is no pair of tensors of one length, labels are no whole numbers, or inputs are NaN or infinite.
+        If it holds no inputs, not one label for each, labels are no whole numbers, or inputs are NaN or infinite.
     """
-    if not isinstance(batch, tuple | list) or len(batch) != 2 or not all(isinstance(part, Tensor) for part in batch):
-        got = f"{type(batch).__name__} of {_kinds(batch)}" if isinstance(batch, tuple | list) else type(batch).__name__
-        raise DataError(f"{name}: expected batches (inputs, labels) of two tensors, got {got}")
-    inputs, labels = batch
-    if not inputs.ndim or not labels.ndim or len(inputs) != len(labels):
+    inputs, labels = pair(batch, name)
+    single = isinstance(inputs, Tensor)
+    if (single and not inputs.ndim) or not labels.ndim or len(inputs) != len(labels):
         raise DataError(
             f"{name}: expected one label per input, got inputs of shape {tuple(inputs.shape)} and labels of shape "
             f"{tuple(labels.shape)}"
@@ -113,18 +109,15 @@ def check(batch: Any, name: str) -> tuple[Tensor, Tensor]:
     if labels.ndim == 2:
         raise DataError(
             f"{name}: expected labels (n,) of whole numbers, got {tuple(labels.shape)}: of one-hot labels take "
-            "argmax(dim=1), of labels (n, 1) squeeze(1)"
+            "argmax(dim=1)"
         )
     if labels.is_floating_point() or labels.dtype == torch.bool:
         raise DataError(f"{name}: expected integer labels, got {labels.dtype}")
-    if inputs.is_floating_point() and not torch.isfinite(inputs).all():
-        bad = int((~torch.isfinite(inputs.flatten(1))).any(dim=1).nonzero()[0])
-        raise DataError(f"{name}: expected finite inputs, got NaN or infinity in sample {bad} of its batch")
+    for part in [inputs] if single else inputs.tensors:
+        if part.is_floating_point() and not torch.isfinite(part).all():
+            bad = int((~torch.isfinite(part.reshape(len(part), -1))).any(dim=1).nonzero()[0])
+            raise DataError(f"{name}: expected finite inputs, got NaN or infinity in sample {bad} of its batch")
     return inputs, labels
-
-
-def _kinds(batch: Any) -> str:
-    return ", ".join(type(part).__name__ for part in batch) or "nothing"
 
 
 def check_same_classes(test: Opened, train: Opened | None) -> None:
@@ -176,6 +169,8 @@ def remarks(sets: Mapping[str, Opened]) -> list[str]:
 def _other_units(one: Opened, other: Opened) -> str:
     """What differs between the numbers of two sets, as their first batches have them; empty if nothing does."""
     a, b = one.first[0], other.first[0]
+    if isinstance(a, Several) or isinstance(b, Several):
+        return ""
     sizes = [(float(x.double().abs().mean()), float(x.double().abs().max())) for x in (a, b)]
     ratios = [max(x, y) / min(x, y) if min(x, y) > 0 else 1.0 for x, y in zip(*sizes, strict=True)]
     if a.is_floating_point() == b.is_floating_point() and min(ratios) < OTHER_UNITS:
@@ -188,9 +183,9 @@ def _other_units(one: Opened, other: Opened) -> str:
 
 def largest(*sets: Opened) -> float | None:
     """The largest absolute value in the first batches of sets of floating numbers; None for whole numbers."""
-    if not all(one.first[0].is_floating_point() for one in sets):
-        return None
-    return max(float(one.first[0].abs().max()) for one in sets) or None
+    found = [one.first[0] for one in sets]
+    numbers = [part for part in found if isinstance(part, Tensor) and part.is_floating_point()]
+    return max(float(part.abs().max()) for part in numbers) or None if len(numbers) == len(found) else None
 
 
 def check_labels(labels: Tensor, logits: Tensor, name: str) -> None:
@@ -236,7 +231,7 @@ def class_names(test: Opened, count: int) -> tuple[str, ...]:
     return test.classes[:count]
 
 
-def fingerprints(inputs: Tensor) -> Int64[Tensor, " n"]:
+def fingerprints(inputs: Inputs) -> Int64[Tensor, " n"]:
     """A 64-bit hash of the bits of every input `(n, ...)`, whatever batch it is in.
 
     The bits as whole numbers, each times an odd constant of its place, summed modulo 2^64: inputs that differ in one
@@ -244,7 +239,9 @@ def fingerprints(inputs: Tensor) -> Int64[Tensor, " n"]:
     no protection against somebody who makes them collide. Cost: two passes over the inputs, some percent of a small
     network's.
     """
-    flat = inputs.detach().cpu().contiguous().flatten(1)
+    if isinstance(inputs, Several):  # each part counts by its place, so that two that are swapped are another input
+        return torch.stack([fingerprints(part) * (2 * place + 1) for place, part in enumerate(inputs.tensors)]).sum(0)
+    flat = inputs.detach().cpu().contiguous().reshape(len(inputs), -1)
     if flat.dtype == torch.bool or flat.is_complex():
         flat = flat.to(torch.uint8) if flat.dtype == torch.bool else torch.view_as_real(flat).flatten(1)
     bits = flat.view(_WIDTHS[flat.element_size()])
@@ -255,7 +252,7 @@ def fingerprints(inputs: Tensor) -> Int64[Tensor, " n"]:
     return torch.cat([(part.to(torch.int64) * weight).sum(dim=1) for part in bits.split(rows)])
 
 
-def take(batches: Batches, wanted: Int64[Tensor, " k"], prints: Int64[Tensor, " n"], name: str) -> Tensor:
+def take(batches: Batches, wanted: Int64[Tensor, " k"], prints: Int64[Tensor, " n"], name: str) -> Inputs:
     """The inputs at the positions `wanted` of a set whose inputs had the fingerprints `prints` when they were observed.
 
     Read again through the set itself, so that what its loader does to samples is done; found by their fingerprints,
@@ -267,6 +264,7 @@ def take(batches: Batches, wanted: Int64[Tensor, " k"], prints: Int64[Tensor, " 
         If the set no longer gives these inputs: it draws augmentations anew, or was changed.
     """
     keys = prints[wanted].tolist()
+    batches = viewed(batches, name)
     own = getattr(batches, "take", None)
     if own is not None and len(wanted):
         inputs = own(wanted)[0]
@@ -285,10 +283,10 @@ def take(batches: Batches, wanted: Int64[Tensor, " k"], prints: Int64[Tensor, " 
             f"{name}: inputs read again are not those that were observed (random augmentation, or files that changed "
             "meanwhile); give a set that is the same in every pass"
         )
-    return torch.stack([found[key] for key in keys]) if keys else torch.empty(0)
+    return stacked([found[key] for key in keys])
 
 
-def sampled(one: Opened, rows: Callable[[int], Tensor]) -> tuple[Tensor, Tensor]:
+def sampled(one: Opened, rows: Callable[[int], Tensor]) -> tuple[Inputs, Tensor]:
     """Inputs and labels of at most 512 samples; `rows` gives their positions from the number of samples in the set.
 
     Raises
@@ -302,10 +300,18 @@ def sampled(one: Opened, rows: Callable[[int], Tensor]) -> tuple[Tensor, Tensor]
     return take(one.batches, wanted, prints, one.name), labels[wanted]
 
 
-def moved(inputs: Tensor, model: nn.Module) -> Tensor:
+@overload
+def moved(inputs: Tensor, model: nn.Module) -> Tensor: ...
+@overload
+def moved(inputs: Several, model: nn.Module) -> Several: ...
+@overload
+def moved(inputs: Inputs, model: nn.Module) -> Inputs: ...
+def moved(inputs: Inputs, model: nn.Module) -> Inputs:
     """The inputs on the model's device, and of its dtype where both are floats: tokens stay whole numbers."""
     anchor = next(model.parameters(), None)
     if anchor is None:
         return inputs
+    if isinstance(inputs, Several):
+        return inputs.each(lambda part: moved(part, model))
     floats = inputs.is_floating_point() and anchor.is_floating_point()
     return inputs.to(anchor.device, anchor.dtype if floats else None, non_blocking=True)

@@ -9,16 +9,19 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int, Int64
 from torch import Tensor, nn
 
 from caveat import evaluation, heads, storage
+from caveat.batches import Inputs, pair, versions
 from caveat.calls import recorded
 from caveat.errors import DataError, ModelError
 from caveat.inputs import check, fingerprints, moved
 from caveat.mixture import log_mean
+from caveat.models.adapter import adapted
 from caveat.precision import wide
 from caveat.sampling import spread
 from caveat.tensors import read_tensors
@@ -159,11 +162,13 @@ def observe(
     with sink, evaluation.unchanged(model):
         for number, batch in enumerate(batches):
             inputs, labels = check(batch, name)
+            if not number:
+                model = adapted(model, inputs, name=name)
             sink.add(FINGERPRINTS, fingerprints(inputs))
             inputs = moved(inputs, model)
             if writes is not False:  # unknown at first: the first batch is copied, to see
                 inputs = inputs.clone()
-            version = None if inputs.is_inference() else inputs._version
+            version = versions(inputs)
             if features and layer is None:
                 with evaluation.without_gradients():
                     run(model, inputs[:2].clone(), name)  # so that a broken model is not taken for one without a head
@@ -172,8 +177,8 @@ def observe(
                 model, inputs, layer if features else None, probes, f"batch {number} of {name}"
             )
             if writes is None:
-                writes = version is None or inputs._version != version
-                _check_function(model, moved(batch[0], model), logits, name)
+                writes = version is None or versions(inputs) != version
+                _check_function(model, moved(pair(batch, name)[0], model), logits, name)
             sink.add("logits", logits)
             sink.add("labels", labels.long())
             if seen is not None and logits.ndim == 2:
@@ -186,7 +191,7 @@ def observe(
 
 
 def glance(
-    model: nn.Module, inputs: Tensor, head: heads.HeadLayer | None, probes: Mapping[str, Probe], where: str
+    model: nn.Module, inputs: Inputs, head: heads.HeadLayer | None, probes: Mapping[str, Probe], where: str
 ) -> tuple[Tensor, Tensor | None, dict[str, Tensor]]:
     """One forward pass over one batch: logits, features (with a head) and what the probes find; all detached."""
     if isinstance(model, Drawing):
@@ -195,7 +200,9 @@ def glance(
     wanted = {layer for probe in probes.values() for layer in probe.layers}
     with evaluation.with_gradients() if graph else evaluation.without_gradients():
         if graph:
-            inputs = inputs.detach().clone().requires_grad_(inputs.is_floating_point())
+            inputs = inputs.detach().clone()
+            if isinstance(inputs, Tensor):
+                inputs.requires_grad_(inputs.is_floating_point())
         with (
             recorded(model, wanted) as calls,
             heads.capture(model, head) if head is not None else nullcontext([]) as seen,
@@ -216,7 +223,7 @@ def glance(
 
 
 def _many(
-    model: Drawing, inputs: Tensor, probes: Mapping[str, Probe], where: str
+    model: Drawing, inputs: Inputs, probes: Mapping[str, Probe], where: str
 ) -> tuple[Tensor, None, dict[str, Tensor]]:
     """The same of an ensemble or another posterior: the mean, and the logits of each sample."""
     if probes:
@@ -236,7 +243,7 @@ def _observations(signals: dict[str, Tensor], where: str) -> Observations:
     return Observations(**signals, probed=probed)
 
 
-def _check_function(model: nn.Module, inputs: Tensor, logits: Tensor, name: str) -> None:
+def _check_function(model: nn.Module, inputs: Inputs, logits: Tensor, name: str) -> None:
     """Refuse a network whose answer is not a function of the input alone, and one that gives probabilities."""
     if isinstance(model, Drawing):
         return
@@ -275,12 +282,12 @@ def normalised(logits: Tensor) -> str:
     return "log-probabilities" if bool((wide.logsumexp(dim=1).abs() < 1e-3).all()) else ""
 
 
-def run(model: nn.Module, inputs: Tensor, where: str) -> Tensor:
+def run(model: nn.Module, inputs: Inputs, where: str) -> Tensor:
     """One forward pass whose failure says `where` and with which shape it was."""
     return _answered(partial(heads.forward, model), inputs, where)
 
 
-def _answered(function: Callable[[Tensor], Tensor], inputs: Tensor, where: str) -> Tensor:
+def _answered(function: Callable[[Any], Tensor], inputs: Inputs, where: str) -> Tensor:
     try:
         logits = function(inputs)
     except RuntimeError as error:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from caveat import evaluation, heads
+from caveat.batches import Inputs
 from caveat.calls import check_watchable
 
 __all__ = ["activations"]
@@ -14,7 +15,7 @@ __all__ = ["activations"]
 _PASSIVE = (nn.Flatten, nn.Dropout, nn.Identity, nn.Softmax)
 
 
-def activations(model: nn.Module, inputs: Tensor, *, most: int = 5) -> dict[str, Tensor]:
+def activations(model: nn.Module, inputs: Inputs, *, most: int = 5) -> dict[str, Tensor]:
     """Run the model on a few inputs; name and output of the last layer of every stage, in order.
 
     A stage is a run of layers whose outputs have the same height and width (convolutional networks), number of tokens
@@ -41,6 +42,8 @@ def activations(model: nn.Module, inputs: Tensor, *, most: int = 5) -> dict[str,
     stages: dict[tuple[int, ...], tuple[str, Tensor]] = {}
     for name, output in seen:
         if len(output) != len(inputs) or output.ndim not in (2, 3, 4) or output.shape == logits.shape:
+            continue
+        if output.numel() == len(output) and logits.shape[1] == 2:  # one logit for two classes
             continue
         size = tuple(output.shape[2:]) if output.ndim == 4 else (output.ndim, *output.shape[1:])
         stages.pop(size, None)  # the last one counts, and stands where it was last seen

@@ -54,16 +54,16 @@ ScoreFromFeatures: TypeAlias = Callable[[Features], Score]
 
 @runtime_checkable
 class Batches(Protocol):
-    """Anything that can be gone through again and again, giving `(inputs (n, ...), labels (n,))` in the same order."""
+    """Anything that can be gone through again and again, giving batches of a form of `batches.pair` in one order."""
 
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]: ...
+    def __iter__(self) -> Iterator[Any]: ...
 
 
 @runtime_checkable
 class Drawing(Protocol):
     """An ensemble or another posterior as one model: it gives the logits of each sample, too."""
 
-    def draws(self, inputs: Tensor) -> Draws:
+    def draws(self, inputs: Any) -> Draws:
         """The logits of every network; the model's own are the log of their mean probabilities."""
         ...
 
@@ -94,7 +94,8 @@ class Look:
     """One batch in the middle of its forward pass: what a probe may use."""
 
     model: nn.Module
-    inputs: Tensor
+    inputs: Any
+    """A tensor, or the `batches.Several` of a network of several inputs."""
     logits: Tensor
     activations: Mapping[str, Tensor]
     """Outputs of the layers the probe named; part of the graph if it asked for one."""

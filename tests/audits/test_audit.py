@@ -153,7 +153,7 @@ def test_kept_observations_are_used_again_only_for_the_same_pass(model, known, o
     handle = model.register_forward_hook(lambda *call: seen.append(len(call[2])))
     again = caveat.audit(model, known, ood=ood, replicas=10, folder=tmp_path)
     assert numbers(again) == numbers(first)
-    assert sum(seen) < 300, "only the first batches were asked for again"
+    assert sum(seen) < 400, "only the first batches were asked for again"
     with torch.no_grad():
         model[3].weight[0] *= 0.5  # another network of the same class
     seen.clear()

@@ -143,11 +143,11 @@ def test_probabilities_are_not_logits():
     [
         ((pair for pair in SET), "used up after one pass: give list"),
         ([(X, torch.eye(4)[LABELS])], r"labels \(n,\) of whole numbers, got \(120, 4\): of one-hot labels take argmax"),
-        ([(X.numpy(), LABELS.numpy())], "two tensors, got tuple of ndarray, ndarray"),
-        ([{"x": X}], "two tensors, got dict"),
-        ([(X, LABELS, LABELS)], "two tensors, got tuple of Tensor, Tensor, Tensor"),
+        ([(X, ["cat"] * 120)], "labels as a tensor of whole numbers, got list of str"),
+        ([{"text": ["a"] * 120}], "expected inputs as tensors or arrays of numbers, got dict"),
+        ([(X, LABELS + 0.5)], "expected integer labels, got torch.float32"),
         ([], "got an empty set"),
-        (7, r"expected batches \(inputs, labels\), as a DataLoader gives them, got int"),
+        (7, r"expected batches \(inputs, labels\), as a DataLoader gives them, arrays .* got int"),
     ],
 )
 def test_what_is_no_set_is_told(batches, message):

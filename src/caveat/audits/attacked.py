@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from caveat.attacks import Ball, masked, pgd, without_gradient
 from caveat.audits.pictures import encoded
+from caveat.batches import Several
 from caveat.errors import OptionError
 from caveat.inputs import moved, take
 from caveat.metrics.interval import interval_of_share
@@ -71,7 +72,12 @@ def attacked(  # noqa: PLR0913  # the signature is the configuration
     if samples < 1:
         raise OptionError(f"attack_samples: expected at least 1, got {samples}")
     chosen = rows[torch.randperm(len(rows), generator=generator)[:samples]].sort().values
-    clean = moved(take(batches, chosen, prints, "test"), model)
+    taken = take(batches, chosen, prints, "test")
+    if isinstance(taken, Several):
+        raise OptionError(
+            "attack_radii: expected inputs of one tensor, which a radius can be around, got several parts"
+        )
+    clean = moved(taken, model)
     truth = labels[chosen].to(clean.device)
     found, broken_at = clean.clone(), torch.full((len(clean),), math.inf, dtype=torch.float64, device=clean.device)
     broken_at[~_right(model, clean, truth, batch_size)] = 0.0

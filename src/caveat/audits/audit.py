@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -13,6 +14,7 @@ from caveat import calibration, evaluation, fitted, models
 from caveat.audits import arrays, cache, many
 from caveat.audits.assess import Observed, Options, assess, split
 from caveat.audits.attacked import attacked, gradient_note
+from caveat.batches import Data, Inputs
 from caveat.errors import DataError, OptionError, known_name
 from caveat.guard.decision import halved
 from caveat.inputs import (
@@ -44,12 +46,12 @@ RESERVED = {"test", "train", "outliers", "correct", "wrong", "model", "head", "a
 
 def audit(  # noqa: PLR0913  # the signature is the configuration
     model: nn.Module,
-    test: Batches,
+    test: Data,
     *,
-    train: Batches | None = None,
-    ood: Mapping[str, Batches] | None = None,
-    unlabelled: Mapping[str, Batches] | None = None,
-    outliers: Batches | None = None,
+    train: Data | None = None,
+    ood: Mapping[str, Data] | None = None,
+    unlabelled: Mapping[str, Data] | None = None,
+    outliers: Data | None = None,
     scores: Sequence[str] | None = None,
     calibrations: Sequence[str] | None = None,
     head: str | None = None,
@@ -61,6 +63,7 @@ def audit(  # noqa: PLR0913  # the signature is the configuration
     seed: int = 0,
     folder: Path | None = None,
     made_by: str = "",
+    unpack: Callable[[Any], Any] | None = None,
     say: Callable[[str], None] | None = None,
 ) -> Record:
     """Audit a classifier: accuracy, calibration, misclassification, and detection of OOD inputs.
@@ -97,8 +100,14 @@ def audit(  # noqa: PLR0913  # the signature is the configuration
         Keep the observations there (memory-mapped while judged) and reuse them if the same pass is asked for again.
     made_by
         How the model was made, for people: noted in `folder`, never imported.
+    unpack
+        Makes `(inputs, labels)` of a batch of any set, where the forms of `batches.pair` are not enough.
     say
         Called with a line about each step.
+
+    Sets are DataLoaders, lists of batches, a `Dataset`, or arrays `(X, y)`. Batches are `(inputs, labels)`, with more
+    after the labels if need be, a dictionary with a key `labels` (or `label`, `y`, `target`), or inputs alone where
+    there are no labels. A network may return its logits among other outputs (`logits`), or one logit for two classes.
 
     Raises
     ------
@@ -121,14 +130,15 @@ def audit(  # noqa: PLR0913  # the signature is the configuration
     if attack_radii and isinstance(model, Drawing):
         raise OptionError("attack_radii: a posterior's mean has no gradient here; attack one of its networks")
     given = {"test": test} | ({"train": train} if train is not None else {}) | ood | unlabelled
-    sets = {name: opened(batches, name) for name, batches in given.items()}
+    sets = {name: opened(batches, name, unpack) for name, batches in given.items()}
+    model = models.adapted(model, sets["test"].first[0], name="test")
     planned = plan(
         options.scores, model, sets["test"].first[0], head=head, explicit=options.explicit,
         options=lambda: _samples(sets, options, seed),
     )  # fmt: skip
     if planned.learns_mistakes:
         drawn = generated.like(sets["test"].first[0], torch.Generator().manual_seed(seed))
-        sets["outliers"] = opened(drawn if outliers is None else outliers, "outliers")
+        sets["outliers"] = opened(drawn if outliers is None else outliers, "outliers", unpack)
     _check_shapes(sets)
     check_same_classes(sets["test"], sets.get("train"))
     check_same_units(sets["test"], sets.get("train"))
@@ -144,6 +154,7 @@ def audit(  # noqa: PLR0913  # the signature is the configuration
             "scores": list(planned.names),
             "largest": largest(*(sets[name] for name in ("test", "train") if name in sets)),
             "posterior": model.description if isinstance(model, Predictive) else None,
+            "adapted": model.description if isinstance(model, models.Adapted) else None,
             "probes": {name: fitted.arrays(probe)[1] for name, probe in planned.probes.items()},
         }  # fmt: skip
         named = cache.finish(model, planned.head, keep, sets, about)
@@ -152,14 +163,14 @@ def audit(  # noqa: PLR0913  # the signature is the configuration
     judged = judged.model_copy(update={"observations": named})
     judged.warnings.extend(remarks(sets))
     if isinstance(model, Predictive):
-        judged.warnings.extend(_of_posterior(model, test, seen["test"]))
+        judged.warnings.extend(_of_posterior(model, sets["test"].batches, seen["test"]))
     if attack_radii:
         before = time.perf_counter()
         known = seen["test"]
         assert known.fingerprints is not None
         found = attacked(
-            model, test, split(len(known), calibration_share, seed)[1], known.labels, known.fingerprints,
-            radii=attack_radii, norm=attack_norm, samples=attack_samples, classes=classes, say=say,
+            model, sets["test"].batches, split(len(known), calibration_share, seed)[1], known.labels,
+            known.fingerprints, radii=attack_radii, norm=attack_norm, samples=attack_samples, classes=classes, say=say,
             generator=torch.Generator().manual_seed(seed),
         )  # fmt: skip
         notes = [*judged.notes, *([note] if (note := gradient_note(found)) else [])]
@@ -264,7 +275,7 @@ def _options(
     return Options(tuple(names), tuple(fits), head, calibration_share, replicas, seed, explicit)
 
 
-def _named(option: str, sets: object) -> dict[str, Batches]:
+def _named(option: str, sets: object) -> dict[str, Data]:
     if sets is not None and not isinstance(sets, Mapping):
         raise OptionError(f"{option}: expected a dict of name to set, got a {type(sets).__name__}")
     return dict(sets or {})  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]  # as it was annotated
@@ -277,7 +288,7 @@ def _check_names(ood: Mapping[str, object], unlabelled: Mapping[str, object]) ->
         raise OptionError(f"unlabelled: the name {twice.pop()!r} is taken by an OOD set; choose another")
 
 
-def _samples(sets: Mapping[str, Opened], options: Options, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+def _samples(sets: Mapping[str, Opened], options: Options, seed: int) -> tuple[Inputs, torch.Tensor]:
     """In-distribution samples to choose options on: training data, or a part that no threshold and figure rests on."""
     if "train" in sets:
         return sets["train"].first

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 
+from caveat.batches import Inputs
 from caveat.metrics import calibration, proper, ranking
 from caveat.metrics.tally import tally_sets
 from caveat.mixture import log_mean
@@ -38,7 +39,7 @@ def draws(evaluation: Observations, ood: Mapping[str, Observations]) -> record.D
     return record.Draws(count=count, sets=sets, gain=[_with(k, known, others) for k in counts])
 
 
-def weaker(network: nn.Module, inputs: Tensor, labels: Tensor, logits: Tensor) -> list[str]:
+def weaker(network: nn.Module, inputs: Inputs, labels: Tensor, logits: Tensor) -> list[str]:
     """A warning if the posterior's mean prediction is clearly less accurate than the network with its own weights.
 
     Clearly: by 2 points or more, and by three standard errors of the difference (McNemar's: of the samples on which one

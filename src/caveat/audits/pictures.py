@@ -7,6 +7,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from caveat.batches import Several
 from caveat.inputs import take
 from caveat.observations import Observations
 from caveat.records import pictures, record
@@ -48,7 +49,10 @@ def choose(  # noqa: PLR0913  # what varies independently is a separate argument
             continue
         rows = torch.tensor(sorted({row for _, _, row in picked}))
         where = positions[rows] if set_name == known else rows
-        images = dict(zip(rows.tolist(), take(batches[set_name], where, whole, set_name), strict=True))
+        taken = take(batches[set_name], where, whole, set_name)
+        if isinstance(taken, Several):
+            return []
+        images = dict(zip(rows.tolist(), taken, strict=True))
         place = dict(zip(rows.tolist(), where.tolist(), strict=True))
         encodings = {row: encoded(image) for row, image in images.items()}
         if None in encodings.values():

@@ -25,6 +25,7 @@ from caveat.files import TEMPORARY, alone, parse_json, read_bytes, read_json, wr
 from caveat.guard.decision import Decision, as_it_is
 from caveat.guard.guard import Guard
 from caveat.guard.threshold import Promise
+from caveat.models import adapter as forms
 from caveat.models import normalized
 from caveat.posteriors.network import Predictive, restored
 from caveat.records.base import Part, stamp
@@ -62,6 +63,8 @@ class Manifest(Part):
     """How the network was made, for people: never imported."""
     posterior: dict[str, Any] | None = None
     """Of a guard around posterior samples, what makes them again from the network's weights."""
+    adapted: dict[str, Any] | None = None
+    """Of a guard around a `models.Adapted`, what makes it again."""
     head: str | None
     pooled: bool
     classes: list[str]
@@ -105,10 +108,12 @@ def save(
     *,
     model: str = "",
     posterior: dict[str, Any] | None = None,
+    form: dict[str, Any] | None = None,
 ) -> None:
     """Write a guard to `folder`, which holds the old guard (or none) until the new one is whole.
 
-    `posterior` is the `description` of a `posteriors.Predictive`, whose `state_dict` the weights then are.
+    `posterior` is the `description` of a `posteriors.Predictive`, whose `state_dict` the weights then are; `form`
+    that of a `models.Adapted`.
 
     Raises
     ------
@@ -128,6 +133,7 @@ def save(
         **stamp(),
         model=model,
         posterior=posterior,
+        adapted=form,
         head=decision.head,
         pooled=decision.pooled,
         classes=list(decision.classes),
@@ -220,10 +226,11 @@ def load(folder: str | Path, model: nn.Module) -> Guard:
     state = _checked(folder, "model", made)
     tensors = _checked(folder, "guard", made)
     if made.posterior is None:
-        model = normalized.restored(model, state)  # as --normalize had put it there
+        inner = state if made.adapted is None else _below(state, "model.")
+        # as --normalize had put it there, and within the form that the network has
+        model = forms.restored(normalized.restored(model, inner), made.adapted)
     elif not isinstance(model, Predictive):
-        one = {name.removeprefix("model."): tensor for name, tensor in state.items() if name.startswith("model.")}
-        model = restored(normalized.restored(model, one), state, made.posterior)
+        model = restored(normalized.restored(model, _below(state, "model.")), state, made.posterior)
     own = model.state_dict()
     if set(own) != set(state) or any(own[name].shape != state[name].shape for name in own):
         wrong = sorted(set(own) ^ set(state)) or [n for n in own if own[n].shape != state[n].shape]
@@ -233,6 +240,10 @@ def load(folder: str | Path, model: nn.Module) -> Guard:
         )
     model.load_state_dict(state)
     return Guard(model.eval(), _decision(made, tensors))
+
+
+def _below(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
 
 
 def tune(folder: str | Path, *, keep: float | None = None, max_error: float | None = None) -> Manifest:

@@ -1,12 +1,15 @@
 """A network that answers, or abstains: calibration, score and threshold in one module."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from caveat import evaluation, heads
+from caveat.batches import Data, Inputs, Several, given
 from caveat.errors import ModelError, OptionError
 from caveat.guard import decision
 from caveat.guard.answer import answer
@@ -23,12 +26,13 @@ from caveat.inputs import (
     opened,
     sampled,
 )
+from caveat.models.adapter import Adapted, adapted
 from caveat.observations import glance, observe
 from caveat.posteriors.network import Predictive
 from caveat.scoring import catalog
 from caveat.scoring import outliers as generated
 from caveat.scoring.plan import plan
-from caveat.types import Batches, Drawing
+from caveat.types import Drawing
 
 __all__ = ["Guard"]
 
@@ -66,17 +70,18 @@ class Guard(nn.Module):
     def fit(  # noqa: PLR0913  # the signature is the configuration
         cls,
         model: nn.Module,
-        held_out: Batches,
+        held_out: Data,
         *,
-        train: Batches | None = None,
+        train: Data | None = None,
         score: str = "auto",
         calibration: str = "temperature",
         keep: float | None = None,
         max_error: float | None = None,
         head: str | None = None,
         seed: int = 0,
-        outliers: Batches | None = None,
-        against: Batches | None = None,
+        outliers: Data | None = None,
+        against: Data | None = None,
+        unpack: Callable[[Any], Any] | None = None,
     ) -> "Guard":
         """Fit a guard on held-out in-distribution data; `train` may hold training data for the score.
 
@@ -84,12 +89,15 @@ class Guard(nn.Module):
 
         `against`: instead of a promise, inputs that stand for OOD ones, as `guard.pseudo_ood` makes them.
 
+        Sets and networks may have every form that `audits.audit` takes; `unpack` is the same.
+
         See `guard.decision.fit` for the options, what is promised and what is raised.
         """
         names = catalog.resolve(None if score == "auto" else [score], draws=isinstance(model, Drawing))
         given = {"held_out": held_out, "train": train, "outliers": outliers, "against": against}
-        sets = {name: opened(batches, name) for name, batches in given.items() if batches is not None}
+        sets = {name: opened(batches, name, unpack) for name, batches in given.items() if batches is not None}
         first = sets["held_out"].first[0]
+        model = adapted(model, first, name="held_out")
         check_same_classes(sets["held_out"], sets.get("train"))
         check_same_units(sets["held_out"], sets.get("train"))
         planned = plan(
@@ -129,7 +137,8 @@ class Guard(nn.Module):
         from caveat.guard import artefact
 
         posterior = self.model.description if isinstance(self.model, Predictive) else None
-        artefact.save(self.decision, self.model.state_dict(), folder, model=model, posterior=posterior)
+        form = self.model.description if isinstance(self.model, Adapted) else None
+        artefact.save(self.decision, self.model.state_dict(), folder, model=model, posterior=posterior, form=form)
 
     @classmethod
     def load(cls, folder: str | Path, model: nn.Module) -> "Guard":
@@ -138,8 +147,8 @@ class Guard(nn.Module):
 
         return artefact.load(folder, model)
 
-    def forward(self, inputs: Tensor) -> Verdict:
-        """Answer or abstain for every input `(n, ...)`.
+    def forward(self, inputs: Any) -> Verdict:
+        """Answer or abstain for every input `(n, ...)`: a tensor, an array, or what a network of several inputs takes.
 
         Inputs that hold NaN or infinity abstain, and so do those 50 times as large as what the guard was fitted on: a
         picture in bytes is no picture in [0, 1].
@@ -148,32 +157,36 @@ class Guard(nn.Module):
         ------
         ModelError
             If the model is in training mode or gives no logits.
+        DataError
+            If the inputs are no numbers.
         OptionError
             If the inputs have another shape than those the guard was fitted on, or are whole numbers and those not.
         """
         evaluation.check(self.model)
-        if not isinstance(inputs, Tensor):  # pyright: ignore[reportUnnecessaryIsInstance]  # whatever a caller gives
-            raise OptionError(
-                f"inputs: expected a tensor (n, ...), got {type(inputs).__name__}: torch.as_tensor(inputs)"
-            )
-        shape = self.decision.shape
-        if shape and tuple(inputs.shape[1:]) != shape:
-            raise OptionError(f"inputs: expected shape (n, {', '.join(map(str, shape))}), got {tuple(inputs.shape)}")
-        flat, limit = inputs.flatten(1), self.decision.largest
-        invalid = ~torch.isfinite(flat).all(dim=1)
-        if limit is not None:
-            if not inputs.is_floating_point():
-                raise OptionError(
-                    f"inputs: expected floating numbers up to about {limit:.4g}, as the guard was fitted on, got "
-                    f"{inputs.dtype}: for pictures in bytes inputs.float() / 255"
-                )
-            invalid |= flat.abs().amax(dim=1) > OTHER_UNITS * limit
+        known = given(inputs, "inputs")
+        invalid = self._invalid(known)
         # what can't be looked at is replaced, so that the others are answered; it abstains in any case
-        safe = torch.where(invalid.view(-1, *[1] * (inputs.ndim - 1)), torch.zeros_like(inputs), inputs)
+        safe = known.each(partial(_blank, rows=invalid)) if isinstance(known, Several) else _blank(known, invalid)
         source = catalog.signal(self.decision.score.name)
         probes = {source: self.decision.probe} if self.decision.probe is not None else {}
         logits, features, probed = glance(self.model, moved(safe, self.model), self._head, probes, "inputs")
         return answer(self.decision, logits, features, probed, invalid)
+
+    def _invalid(self, inputs: Inputs) -> Tensor:
+        """Which inputs hold no numbers that the guard was fitted for."""
+        parts = inputs.tensors if isinstance(inputs, Several) else [inputs]
+        invalid = torch.stack([~torch.isfinite(part.reshape(len(part), -1)).all(dim=1) for part in parts]).any(dim=0)
+        shape, limit = self.decision.shape, self.decision.largest
+        if shape and tuple(inputs.shape[1:]) != shape:
+            raise OptionError(f"inputs: expected shape (n, {', '.join(map(str, shape))}), got {tuple(inputs.shape)}")
+        if limit is not None:
+            if len(parts) > 1 or not parts[0].is_floating_point():
+                raise OptionError(
+                    f"inputs: expected floating numbers up to about {limit:.4g}, as the guard was fitted on, got "
+                    f"{inputs.dtype}: for pictures in bytes inputs.float() / 255"
+                )
+            invalid |= parts[0].flatten(1).abs().amax(dim=1) > OTHER_UNITS * limit
+        return invalid
 
     def tuned(self, *, keep: float | None = None, max_error: float | None = None) -> "Guard":
         """The same guard at another operating point; nothing is fitted again. See `Decision.tuned`."""
@@ -184,3 +197,8 @@ class Guard(nn.Module):
         super()._apply(fn, recurse)
         self.decision = mapped(self.decision, fn)
         return self
+
+
+def _blank(part: Tensor, rows: Tensor) -> Tensor:
+    """A tensor with zeros in some rows."""
+    return torch.where(rows.view(-1, *[1] * (part.ndim - 1)), torch.zeros_like(part), part)

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from torch import nn
 
+from caveat.models.adapter import Adapted, adapted
 from caveat.models.denoising_classifier import denoising_classifier
 from caveat.models.enet import enet
 from caveat.models.gradient_cnn import gradient_cnn
@@ -23,8 +24,10 @@ __all__ = [
     "DENSE",
     "JOINT",
     "MODELS",
+    "Adapted",
     "Normalized",
     "WithAutoencoder",
+    "adapted",
     "denoising_classifier",
     "enet",
     "gradient_cnn",
@@ -58,7 +61,7 @@ JOINT: dict[str, Callable[..., nn.Module]] = {"denoising_classifier": denoising_
 
 
 def title(model: nn.Module) -> str:
-    """What to call a network: its class, or that of the one that a `Normalized` or an `hf:` model wraps."""
-    while isinstance(model, Normalized | LogitsOnly):
+    """What to call a network: its class, or that of the one that one of these wraps."""
+    while isinstance(model, Adapted | Normalized | LogitsOnly):
         model = model.model
     return type(model).__name__

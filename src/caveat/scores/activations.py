@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from caveat import evaluation
+from caveat.batches import Inputs
 from caveat.calls import recorded
 from caveat.errors import ModelError
 from caveat.scores.gradients import moments
@@ -45,7 +46,7 @@ class ActivationProbe:
         return values.to(torch.promote_types(look.logits.dtype, torch.float32)).flatten(1)
 
 
-def probe(model: nn.Module, inputs: Tensor) -> ActivationProbe:
+def probe(model: nn.Module, inputs: Inputs) -> ActivationProbe:
     """The probe for all layers with parameters of their own whose output is a tensor of numbers, sample by sample.
 
     Found by one forward pass over the first two of `inputs`.

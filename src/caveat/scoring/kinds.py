@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from caveat import evaluation, heads, scores, stages
+from caveat.batches import Inputs, Several
 from caveat.errors import OptionError
 from caveat.observations import DRAWS, Observations
 from caveat.records.record import Family
@@ -30,7 +31,7 @@ class Sample:
     """In-distribution inputs that nothing is judged on: probes are made from them, and their options chosen."""
 
     model: nn.Module
-    inputs: Tensor
+    inputs: Inputs
     labels: Tensor
     head: heads.HeadLayer | None
 
@@ -128,11 +129,13 @@ def columns(probed: Tensor, logits: Tensor) -> Tensor:
 
 
 def _second_look(choose: Function, sample: Sample) -> Probe:
+    if isinstance(sample.inputs, Several):
+        raise OptionError("scores: this one perturbs its inputs, which must be one tensor of floating numbers")
     return choose(sample.model, sample.inputs, sample.labels)
 
 
 def _perturbed(choose: Function, sample: Sample) -> Probe:
-    inside = bool(((sample.inputs >= 0) & (sample.inputs <= 1)).all())
+    inside = isinstance(sample.inputs, Tensor) and bool(((sample.inputs >= 0) & (sample.inputs <= 1)).all())
     # inputs that are no pictures in [0, 1] have no box that a step must stay in
     found: Any = _second_look(choose, sample)
     return found if inside else replace(found, low=None, high=None)

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from caveat import evaluation, heads
+from caveat.batches import Inputs
 from caveat.errors import CaveatError, ModelError, OptionError
 from caveat.inputs import moved
 from caveat.observations import normalised, run
@@ -44,10 +45,10 @@ class Plan:
 def plan(
     names: Iterable[str],
     model: nn.Module,
-    first: Tensor,
+    first: Inputs,
     *,
     head: str | None = None,
-    options: Callable[[], tuple[Tensor, Tensor]],
+    options: Callable[[], tuple[Inputs, Tensor]],
     explicit: Iterable[str] = (),
 ) -> Plan:
     """Find the head, and make the probes that `names` need.

@@ -93,7 +93,14 @@ def run(
         against=None if against is None else cache.ood(folder, against),
         among=about["scores"],
     )
-    artefact.save(made, cache.weights(folder), output, model=str(about["model"]), posterior=about["posterior"])
+    artefact.save(
+        made,
+        cache.weights(folder),
+        output,
+        model=str(about["model"]),
+        posterior=about["posterior"],
+        form=about.get("adapted"),
+    )
     show(artefact.manifest(output))
     named = about["model"] or "package.module:callable"
     echo(f"Next: caveat guard run {quote(str(output))} DATA --model {quote(named)} -o verdicts.parquet")

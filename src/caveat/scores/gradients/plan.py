@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from caveat import evaluation
+from caveat.batches import Inputs
 from caveat.calls import recorded
 from caveat.errors import ModelError
 from caveat.scores.gradients import moments
@@ -109,7 +110,7 @@ class _Trial:
     found: Pairs
 
 
-def _trial(model: nn.Module, inputs: Tensor, names: Sequence[str], layers: Sequence[str]) -> _Trial:
+def _trial(model: nn.Module, inputs: Inputs, names: Sequence[str], layers: Sequence[str]) -> _Trial:
     own = dict(model.named_parameters())
     leaves = {name: own[name].detach().requires_grad_() for name in names}
     with evaluation.with_gradients():
@@ -146,7 +147,7 @@ def _pairs_that_can_be(
         return found
 
 
-def without_rule(model: nn.Module, inputs: Tensor, held: Mapping[str, list[Source]]) -> list[str]:
+def without_rule(model: nn.Module, inputs: Inputs, held: Mapping[str, list[Source]]) -> list[str]:
     """Names of the parameters whose gradients no rule gives; judged by the true gradients of one or two samples.
 
     So a weight that is also used outside of its layer, or a layer that works on tokens in an unusual order, is found.

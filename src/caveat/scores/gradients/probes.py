@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from caveat import evaluation
+from caveat.batches import Inputs
 from caveat.errors import CaveatWarning, ModelError, OptionError
 from caveat.scores.gradients import moments, plan, slow, targets
 from caveat.scores.gradients.moments import Sums
@@ -78,7 +79,7 @@ class GradientProbe:
         return {name: torch.cat([chunk[name] for chunk in rows]) for name in self.slow}
 
 
-def probe(model: nn.Module, inputs: Tensor, *, target: Target = "predicted", biases: bool = True) -> GradientProbe:
+def probe(model: nn.Module, inputs: Inputs, *, target: Target = "predicted", biases: bool = True) -> GradientProbe:
     """Find out, on the first two of `inputs`, which parameters of `model` have a rule; a warning names the others.
 
     The statistics of the others take a backward pass for every sample. Options as for `statistics`.

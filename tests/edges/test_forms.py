@@ -1,0 +1,281 @@
+"""Batches, labels and outputs of every form give the record of the plain form, number for number, or one sentence."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from caveat.audits.audit import audit
+from caveat.batches import Several, pair, viewed
+from caveat.errors import DataError, ModelError
+from caveat.guard.guard import Guard
+from caveat.inputs import fingerprints
+from caveat.models import adapted
+from caveat.observations import observe
+from caveat.scoring import catalog
+from caveat.scoring.plan import plan
+
+
+def net(classes: int = 3) -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(6, 16), nn.ReLU(), nn.Linear(16, classes)).double().eval()
+
+
+def samples(classes: int = 3, count: int = 240) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    inputs = torch.rand(count, 6, generator=generator, dtype=torch.float64)
+    return inputs, torch.randint(classes, (count,), generator=generator)
+
+
+class Named:
+    """Batches as a list, cut by 64; the same samples in each form."""
+
+    def __init__(self, change: Callable[[Tensor, Tensor], Any]) -> None:
+        inputs, labels = samples()
+        self.batches = [change(x, y) for x, y in zip(inputs.split(64), labels.split(64), strict=True)]
+
+
+FORMS: dict[str, Callable[[], Any]] = {
+    "lists": lambda: Named(lambda x, y: [x, y]).batches,
+    "more after the labels": lambda: Named(lambda x, y: (x, y, {"file": "a.png"})).batches,
+    "positions after the labels": lambda: Named(lambda x, y: (x, y, torch.arange(len(y)))).batches,
+    "numpy": lambda: Named(lambda x, y: (x.numpy(), y.numpy())).batches,
+    "a dictionary": lambda: Named(lambda x, y: {"pixel_values": x, "label": y}).batches,
+    "a dictionary with texts": lambda: Named(lambda x, y: {"x": x, "labels": y, "text": ["a"] * len(y)}).batches,
+    "one column of labels": lambda: Named(lambda x, y: (x, y[:, None])).batches,
+    "small whole numbers": lambda: Named(lambda x, y: (x, y.to(torch.uint8))).batches,
+    "arrays": lambda: tuple(part.numpy() for part in samples()),
+    "tensors": samples,
+    "a Dataset": lambda: TensorDataset(*samples()),
+    "a DataLoader": lambda: DataLoader(TensorDataset(*samples()), batch_size=50),
+}
+
+
+@pytest.fixture(scope="module")
+def expected() -> Any:
+    return figures(audit(net(), Named(lambda x, y: (x, y)).batches, scores=["msp", "energy", "mahalanobis"]))
+
+
+def figures(record: Any) -> Any:
+    """What a record holds that does not tell of time or of the set's kind."""
+    return record.model_dump(
+        exclude={"created", "seconds", "sets", "scores", "parameters", "model", "head", "observations"}
+    )
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_batches_of_every_form_give_the_same_record(form: str, expected: Any) -> None:
+    assert figures(audit(net(), FORMS[form](), scores=["msp", "energy", "mahalanobis"])) == expected
+
+
+def test_unpack_brings_any_batch_to_inputs_and_labels(expected: Any) -> None:
+    batches = Named(lambda x, y: ("id", {"deep": [x], "truth": y})).batches
+    found = audit(
+        net(), batches, scores=["msp", "energy", "mahalanobis"], unpack=lambda b: (b[1]["deep"][0], b[1]["truth"])
+    )
+    assert figures(found) == expected
+
+
+def test_inputs_alone_are_a_set_without_labels() -> None:
+    inputs, labels = samples()
+    batches = list(zip(inputs.split(64), labels.split(64), strict=True))
+    for ood in (inputs.split(64), [[part] for part in inputs.split(64)], inputs.numpy()):
+        record = audit(net(), batches, ood={"other": ood}, scores=["msp"])
+        assert record.detections[0].auroc.value == pytest.approx(0.5, abs=0.1)
+    with pytest.raises(DataError, match="test: its samples have no labels"):
+        audit(net(), inputs.split(64), scores=["msp"])
+
+
+@pytest.mark.parametrize(
+    ("batch", "message"),
+    [
+        (("a", "b"), "expected inputs as tensors or arrays"),
+        ((torch.rand(4, 2), torch.rand(4, 2), torch.rand(4, 2)), "none of which is whole numbers"),
+        ((torch.rand(4, 2), ["cat"] * 4), "expected labels as a tensor of whole numbers, got list of str"),
+        ({"labels": torch.zeros(4).long()}, "expected inputs as tensors"),
+        ({"a": torch.rand(4, 2), "b": torch.rand(5, 2), "y": torch.zeros(4).long()}, "of one length"),
+    ],
+)
+def test_what_has_no_form_is_one_sentence(batch: Any, message: str) -> None:
+    with pytest.raises(DataError, match=rf"^test: .*{message}"):
+        pair(batch, "test")
+    assert viewed([batch], "test") is not None
+
+
+class TwoInputs(nn.Module):
+    """A picture and a table, say."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = net()
+
+    def forward(self, left: Tensor, right: Tensor) -> Tensor:
+        return self.inner(torch.cat([left, right], dim=1))
+
+
+@pytest.mark.parametrize(
+    "form",
+    [lambda x, y: (x[:, :2], x[:, 2:], y), lambda x, y: ((x[:, :2], x[:, 2:]), y),
+     lambda x, y: {"right": x[:, 2:], "left": x[:, :2], "y": y}],
+    ids=["three parts", "a pair of inputs", "by name"],
+)  # fmt: skip
+def test_networks_of_two_inputs(form: Any, expected: Any, tmp_path: Path) -> None:
+    batches = Named(form).batches
+    assert figures(audit(TwoInputs().eval(), batches, scores=["msp", "energy", "mahalanobis"])) == expected
+    guard = Guard.fit(TwoInputs().eval(), batches, score="energy")
+    plain = Guard.fit(net(), Named(lambda x, y: (x, y)).batches, score="energy")
+    inputs = pair(batches[0], "test")[0]
+    assert torch.equal(guard(inputs).score, plain(samples()[0][:64]).score)
+    guard.save(tmp_path / "g")
+    assert torch.equal(Guard.load(tmp_path / "g", TwoInputs().eval())(inputs).score, guard(inputs).score)
+
+
+def test_a_model_that_does_not_take_a_batch_says_which_names_it_takes() -> None:
+    batches = Named(lambda x, y: {"left": x[:, :2], "middle": x[:, 2:], "y": y}).batches
+    with pytest.raises(DataError, match=r"hold left, middle, but the model's forward takes left, right"):
+        audit(TwoInputs().eval(), batches, scores=["msp"])
+
+
+class Wrapped(nn.Module):
+    def __init__(self, give: Callable[[Tensor], Any], inner: nn.Module | None = None) -> None:
+        super().__init__()
+        self.inner, self.give = inner or net(), give
+
+    def forward(self, inputs: Tensor) -> Any:
+        return self.give(self.inner(inputs))
+
+
+OUTPUTS: dict[str, Callable[[Tensor], Any]] = {
+    "a dictionary": lambda z: {"loss": None, "logits": z, "hidden": torch.zeros(len(z), 9)},
+    "a tuple": lambda z: (z, torch.zeros(len(z), 4, 7)),
+    "a tuple, logits last": lambda z: (torch.zeros(3), z),
+    "a list": lambda z: [z],
+}
+
+
+@pytest.mark.parametrize("form", OUTPUTS)
+def test_logits_are_found_among_other_outputs(form: str, expected: Any, tmp_path: Path) -> None:
+    model = Wrapped(OUTPUTS[form])
+    batches = Named(lambda x, y: (x, y)).batches
+    assert figures(audit(model.eval(), batches, scores=["msp", "energy", "mahalanobis"])) == expected
+    guard = Guard.fit(model.eval(), batches, score="mahalanobis")
+    guard.save(tmp_path / "g")
+    inputs = samples()[0][:9]
+    assert torch.equal(Guard.load(tmp_path / "g", Wrapped(OUTPUTS[form])).forward(inputs).score, guard(inputs).score)
+
+
+@pytest.mark.parametrize(
+    "give", [lambda z: (z, z), lambda z: {"a": z, "b": z}, lambda z: (torch.zeros(3),), lambda z: "text"]
+)
+def test_outputs_of_which_it_is_open_are_refused(give: Any) -> None:
+    with pytest.raises(ModelError, match="whose forward returns the logits alone"):
+        audit(Wrapped(give).eval(), Named(lambda x, y: (x, y)).batches, scores=["msp"])
+
+
+def one_and_two() -> tuple[nn.Sequential, nn.Sequential]:
+    """A network of one logit z, and the one of two classes with the logits (0, z)."""
+    one, two = net(1), net(2)
+    with torch.no_grad():
+        two[2].weight.copy_(torch.cat([torch.zeros_like(one[2].weight), one[2].weight]))
+        two[2].bias.copy_(torch.cat([torch.zeros_like(one[2].bias), one[2].bias]))
+    two[0].load_state_dict(one[0].state_dict())
+    return one, two
+
+
+@pytest.mark.parametrize("squeezed", [False, True])
+@pytest.mark.parametrize("labels", ["long", "double", "bool", "column"])
+def test_one_logit_is_two_classes(squeezed: bool, labels: str) -> None:
+    """Every number of the record, scores from features, gradients and hidden layers too, to 1e-12 in float64."""
+    one, two = one_and_two()
+    inputs, truth = samples(2)
+    form = {"long": truth, "double": truth.double(), "bool": truth.bool(), "column": truth.double()[:, None]}[labels]
+    model = nn.Sequential(one, nn.Flatten(0)) if squeezed else one
+    # not those from gradients: a head of one row and one of two are not the same weights
+    more = ["mahalanobis_layers", "nac", "odin"] if labels == "long" and not squeezed else []
+    names = [*catalog.resolve(None), *more]
+    batches = [list(zip(inputs.split(64), part.split(64), strict=True)) for part in (form, truth)]
+    ood = {"far": [(3 * inputs, truth)]}
+    ours, theirs = (
+        figures(audit(m.eval(), b, ood=ood, scores=names)) for m, b in zip((model, two), batches, strict=True)
+    )
+    near(ours, theirs, "")
+
+
+def near(one: Any, other: Any, where: str) -> None:
+    if isinstance(one, dict):
+        assert one.keys() == other.keys(), where
+        for key in one:
+            near(one[key], other[key], f"{where}.{key}")
+    elif isinstance(one, list | tuple):
+        assert len(one) == len(other), where
+        for place, (a, b) in enumerate(zip(one, other, strict=True)):
+            near(a, b, f"{where}[{place}]")
+    elif isinstance(one, float):
+        assert one == pytest.approx(other, rel=1e-12, abs=1e-12, nan_ok=True), where
+    else:
+        assert one == other, where
+
+
+def test_a_probability_where_a_logit_is_meant_is_refused() -> None:
+    inputs, labels = samples(2)
+    with pytest.raises(ModelError, match="a probability, after a sigmoid"):
+        audit(nn.Sequential(net(1), nn.Sigmoid()).eval(), [(inputs, labels)], scores=["msp"])
+
+
+def test_gradients_of_one_logit_are_no_zeros() -> None:
+    one, two = one_and_two()
+    inputs, labels = samples(2)
+    found = []
+    for model in (one, two):
+        made = adapted(model, inputs)
+        planned = plan(["grad_l2"], made, inputs, options=lambda: (inputs, labels))
+        found.append(observe(made, [(inputs, labels)], probes=planned.probes).probed["gradients"])
+    torch.testing.assert_close(found[0][:, :4], found[1][:, :4], rtol=1e-9, atol=1e-12)
+    assert (found[0].abs().max(dim=0).values > 0).any()
+
+
+class Tokens(nn.Module):
+    """Mean of embeddings under a mask."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.embed, self.head = nn.Embedding(20, 8), nn.Linear(8, 3)
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> dict[str, Tensor]:
+        weight = attention_mask.float()[..., None]
+        return {"logits": self.head((self.embed(input_ids) * weight).sum(1) / weight.sum(1))}
+
+
+def test_sequences_of_another_length_in_every_batch() -> None:
+    """Tokens stay whole numbers; padding changes neither answers nor fingerprints."""
+    generator = torch.Generator().manual_seed(0)
+    ids = torch.randint(1, 20, (120, 7), generator=generator)
+    labels = torch.randint(3, (120,), generator=generator)
+
+    def batch(part: slice, more: int) -> dict[str, Tensor]:
+        padded = nn.functional.pad(ids[part], (0, more))
+        return {"input_ids": padded, "attention_mask": (padded > 0).long(), "labels": labels[part]}
+
+    plain = [batch(slice(start, start + 40), 0) for start in (0, 40, 80)]
+    ragged = [batch(slice(start, start + 40), more) for start, more in ((0, 0), (40, 5), (80, 2))]
+    model = Tokens().eval()
+    one, two = (observe(model, batches) for batches in (plain, ragged))
+    torch.testing.assert_close(one.logits, two.logits)
+    assert torch.equal(one.fingerprints, two.fingerprints)
+    record = audit(model, ragged, ood={"noise": [{k: v for k, v in batch(slice(0, 40), 1).items() if k != "labels"}]})
+    assert {score.name for score in record.scores} >= {"msp", "energy", "knn", "mahalanobis"}
+    guard = Guard.fit(model, ragged, score="msp")
+    asked = {key: part for key, part in ragged[1].items() if key != "labels"}
+    torch.testing.assert_close(guard(asked).confidence, guard(pair(plain[1], "x")[0]).confidence)
+
+
+def test_swapped_parts_are_another_input() -> None:
+    one, two = torch.rand(5, 3), torch.rand(5, 3)
+    assert not torch.equal(fingerprints(Several((one, two))), fingerprints(Several((two, one))))
+    assert np.array_equal(fingerprints(Several((one, two))), fingerprints(Several((one, two)).clone()))
