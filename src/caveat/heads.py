@@ -19,7 +19,7 @@ from caveat.errors import ModelError, nearest
 from caveat.precision import wide
 from caveat.types import Head
 
-__all__ = ["HeadLayer", "agrees", "capture", "find", "forward"]
+__all__ = ["HeadLayer", "agrees", "before", "capture", "find", "forward"]
 
 
 @dataclass(frozen=True)
@@ -29,12 +29,15 @@ class HeadLayer:
     name: str
     """Dotted name of the layer in the model."""
     pooled: bool
-    """True if the layer is a convolution whose output is averaged over its pixels to give the logits."""
-    head: Head
+    """True if its input is averaged over its pixels or tokens."""
+    head: Head | None
+    """None of a layer that features are taken before, but that does not make the logits."""
 
     @property
-    def weights(self) -> Head:
+    def weights(self) -> Head | None:
         """Weight and bias where observations are: on the CPU, whatever device the model is on."""
+        if self.head is None:
+            return None
         weight, bias = self.head
         return weight.detach().cpu(), bias.detach().cpu()
 
@@ -102,6 +105,35 @@ def find(model: nn.Module, inputs: Inputs, *, name: str | None = None) -> HeadLa
     )
 
 
+def before(model: nn.Module, inputs: Inputs, name: str) -> HeadLayer:
+    """A layer whose input serves as features, whatever makes logits of them; maps and tokens are averaged.
+
+    Raises
+    ------
+    ModelError
+        If the model has no such layer, or it is not called on numbers, sample by sample.
+    """
+    check_watchable(model)
+    modules = dict(model.named_modules())
+    if not name or name not in modules:
+        raise ModelError(f"features: the model has no layer {name!r}; {nearest(name, modules)}")
+    with evaluation.without_gradients(), capture(model, HeadLayer(name, False, None)) as seen:
+        forward(model, inputs.clone())
+    found = seen[0] if seen else None
+    if found is None or not found.is_floating_point() or len(found) != len(inputs) or found.ndim not in (2, 3, 4):
+        what = "it was not called on a tensor" if found is None else f"its input is {found.dtype} {tuple(found.shape)}"
+        raise ModelError(
+            f"features: expected a layer called on floating numbers (n, d), (n, t, d) or (n, c, h, w), but of {name!r} "
+            f"{what}"
+        )
+    return HeadLayer(name, found.ndim > 2, None)
+
+
+def _mean(given: Tensor) -> Tensor:
+    """Averages `(n, d)` over the pixels of maps `(n, d, h, w)` or the tokens of sequences `(n, t, d)`."""
+    return given.mean(dim=(2, 3) if given.ndim == 4 else 1)
+
+
 def _given(args: tuple[Any, ...], named: dict[str, Any]) -> Tensor | None:
     """What a layer is called on, by place or by keyword."""
     return next((one for one in (*args[:1], *named.values()) if isinstance(one, Tensor)), None)
@@ -147,14 +179,14 @@ def _weights(layer: nn.Module) -> Head:
 def capture(model: nn.Module, layer: HeadLayer) -> Generator[list[Tensor]]:
     """Within this context every forward pass leaves the head's input in the list that is given.
 
-    Features come as `(n, d)`: of a pooled convolution their mean over the pixels, of a dense one `(n, d, h, w)`.
+    Features come as `(n, d)`: of a pooled layer their mean over pixels or tokens; of a dense one `(n, d, h, w)`.
     """
     seen: list[Tensor] = []
 
     def hook(_: nn.Module, args: tuple[Any, ...], named: dict[str, Any]) -> None:
         # a copy: what comes after may change it in place
         if (given := _given(args, named)) is not None:
-            seen[:] = [given.mean(dim=(2, 3)) if layer.pooled else given.clone()]
+            seen[:] = [_mean(given) if layer.pooled else given.clone()]
 
     handle = model.get_submodule(layer.name).register_forward_pre_hook(hook, with_kwargs=True)
     try:

@@ -12,8 +12,9 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from caveat.audits.audit import audit
 from caveat.batches import Several, pair, viewed
-from caveat.errors import DataError, ModelError
+from caveat.errors import DataError, ModelError, OptionError
 from caveat.guard.guard import Guard
+from caveat.heads import before
 from caveat.inputs import fingerprints
 from caveat.models import adapted
 from caveat.observations import observe
@@ -279,3 +280,51 @@ def test_swapped_parts_are_another_input() -> None:
     one, two = torch.rand(5, 3), torch.rand(5, 3)
     assert not torch.equal(fingerprints(Several((one, two))), fingerprints(Several((two, one))))
     assert np.array_equal(fingerprints(Several((one, two))), fingerprints(Several((one, two)).clone()))
+
+
+class NoLinearEnd(nn.Module):
+    """Distances to centres: no layer makes the logits as a linear map."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.body = nn.Sequential(nn.Linear(6, 16), nn.ReLU())
+        self.end = nn.Identity()
+        self.centres = nn.Parameter(torch.rand(3, 16))
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return -torch.cdist(self.end(self.body(inputs)), self.centres).square()
+
+
+def test_features_of_a_named_layer_need_no_head(tmp_path: Path) -> None:
+    """Scores of features alone are had, equal to those on arrays; those that need the head's weights say so."""
+    model, batches = NoLinearEnd().double().eval(), Named(lambda x, y: (x, y)).batches
+    plain = audit(model, batches)
+    assert not {score.name for score in plain.scores} & {"knn", "mahalanobis", "vim"}
+    record = audit(model, batches, ood={"far": [3 * samples()[0]]}, features="end", folder=tmp_path / "a")
+    names = {score.name for score in record.scores}
+    assert {"knn", "mahalanobis", "gaussian_mixture", "msp", "energy"} <= names
+    assert not {"vim", "dice", "react"} & names
+    assert any("needs the weights of the last layer, and features are taken before 'end'" in n for n in record.notes)
+    guard = Guard.fit(model, batches, features="end", score="knn")
+    guard.save(tmp_path / "g")
+    inputs = samples()[0][:50]
+    again = Guard.load(tmp_path / "g", NoLinearEnd().double())
+    assert torch.equal(again(inputs).score, guard(inputs).score)
+    assert Guard.fit(model, batches, features="end").decision.score.name not in {"vim", "dice"}
+    with pytest.raises(OptionError, match=r"vim can't be had\. It needs the weights"):
+        audit(model, batches, features="end", scores=["vim"])
+    with pytest.raises(ModelError, match="did you mean 'end'"):
+        audit(model, batches, features="edn")
+    with pytest.raises(OptionError, match="expected it or head, got both"):
+        audit(model, batches, features="end", head="body.0")
+
+
+def test_tokens_and_maps_before_a_named_layer_are_averaged() -> None:
+    maps = torch.rand(240, 4, 3, 3, dtype=torch.float64)
+    model = nn.Sequential(nn.ReLU(), nn.Flatten(), nn.Linear(36, 3), nn.Softplus()).double().eval()
+    seen = observe(model, [(maps, samples()[1])], head=before(model, maps[:4], "0"))
+    torch.testing.assert_close(seen.features, maps.mean(dim=(2, 3)))
+    model = nn.Sequential(nn.Flatten(2), nn.ReLU(), nn.Flatten(), nn.Linear(36, 3), nn.Softplus()).double().eval()
+    seen = observe(model, [(maps, samples()[1])], head=before(model, maps[:4], "1"))
+    torch.testing.assert_close(seen.features, maps.flatten(2).mean(dim=1))

@@ -55,6 +55,7 @@ def audit(  # noqa: PLR0913  # the signature is the configuration
     scores: Sequence[str] | None = None,
     calibrations: Sequence[str] | None = None,
     head: str | None = None,
+    features: str | None = None,
     attack_radii: Sequence[float] = (),
     attack_norm: int | float = math.inf,
     attack_samples: int = 200,
@@ -90,6 +91,9 @@ def audit(  # noqa: PLR0913  # the signature is the configuration
         adds those that look at several layers or at gradients, ask the network again, or learn from its mistakes.
     head
         Name of the layer that produces the logits; found by itself if None.
+    features
+        Name of a layer whose input the feature scores look at, for networks whose logits are no linear map of
+        anything; scores that need the head's weights are left out.
     attack_radii, attack_norm, attack_samples
         Attack as many in-distribution inputs (in [0, 1]) within each radius of norm 1, 2 or inf; none by default.
     calibration_share
@@ -133,7 +137,7 @@ def audit(  # noqa: PLR0913  # the signature is the configuration
     sets = {name: opened(batches, name, unpack) for name, batches in given.items()}
     model = models.adapted(model, sets["test"].first[0], name="test")
     planned = plan(
-        options.scores, model, sets["test"].first[0], head=head, explicit=options.explicit,
+        options.scores, model, sets["test"].first[0], head=head, features=features, explicit=options.explicit,
         options=lambda: _samples(sets, options, seed),
     )  # fmt: skip
     if planned.learns_mistakes:

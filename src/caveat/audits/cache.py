@@ -133,10 +133,11 @@ def finish(
     write_tensors(place / "model.safetensors", dict(model.state_dict()))
     files = ["model", *map(file_name, sets)]
     if head is not None:
-        weight, bias = (part.contiguous() for part in head.weights)
-        write_tensors(place / "head.safetensors", {"weight": weight, "bias": bias})
         about = about | {"head": {"name": head.name, "pooled": head.pooled}}
-        files.append("head")
+        if (weights := head.weights) is not None:
+            weight, bias = (part.contiguous() for part in weights)
+            write_tensors(place / "head.safetensors", {"weight": weight, "bias": bias})
+            files.append("head")
     hashes = {file: _hash(place / f"{file}.safetensors") for file in files}
     about = parse_json(json.dumps(about | {"files": hashes}), name="observations", where=MANIFEST, constants=True)
     write_atomically(place / MANIFEST, json.dumps(manifest(place) | {"about": about}, indent=1))
@@ -181,8 +182,9 @@ def load(place: Path) -> tuple[Observations, Observations | None, heads.HeadLaye
     about = _about(place)
     head = None
     if "head" in about:
-        weights = read_tensors(_checked(place, "head", about), name="audit")
-        head = heads.HeadLayer(about["head"]["name"], about["head"]["pooled"], (weights["weight"], weights["bias"]))
+        weights = read_tensors(_checked(place, "head", about), name="audit") if "head" in about["files"] else None
+        linear = None if weights is None else (weights["weight"], weights["bias"])
+        head = heads.HeadLayer(about["head"]["name"], about["head"]["pooled"], linear)
     test = _read(place, "test", about)
     train = apart(_read(place, "train", about), test) if about["train"] else None
     held_out = test.part(split(len(test), about["calibration_share"], about["seed"])[0])

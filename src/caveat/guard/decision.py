@@ -123,11 +123,11 @@ def fit(  # noqa: PLR0913  # the signature is the configuration
     DataError
         If a set is empty or a signal is missing.
     """
-    names = candidates(score, held_out, among)
+    weights = head.weights if head is not None else None
+    names = candidates(score, held_out, among, head=weights is not None)
     known_name("calibration", calibration, ["none", *calibrations.FROM_LOGITS])
     first = halves(held_out, seed)[0]
     train, told = apart(train, held_out), in_both(train, held_out)
-    weights = head.weights if head is not None else None
     name, why = names[0], "named by the user"
     if score == "auto":
         choice = choose(names, train, first, weights)
@@ -152,7 +152,7 @@ def in_both(train: Observations | None, held_out: Observations) -> str:
     return f"{shared} of {len(held_out)} held-out samples are in train too, and nothing was fitted on them there"
 
 
-def candidates(score: str, held_out: Observations, among: Sequence[str] | None = None) -> list[str]:
+def candidates(score: str, held_out: Observations, among: Sequence[str] | None = None, *, head: bool) -> list[str]:
     """The scores that `score` (a name, or `auto`) may mean, of those that these observations allow.
 
     Raises
@@ -166,8 +166,11 @@ def candidates(score: str, held_out: Observations, among: Sequence[str] | None =
     names = catalog.resolve(among if score == "auto" else [score], draws=drawn)
     if held_out.features is None:
         names = [name for name in names if not kind_of(name).needs_features]
+    if not head:
+        names = [name for name in names if not kind_of(name).needs_head]
     if not names:
-        raise OptionError(f"score: {score} needs features, and these observations have none")
+        what = "features" if held_out.features is None else "the weights of the last layer"
+        raise OptionError(f"score: {score} needs {what}, and these observations have none")
     return names
 
 

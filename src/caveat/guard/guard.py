@@ -78,6 +78,7 @@ class Guard(nn.Module):
         keep: float | None = None,
         max_error: float | None = None,
         head: str | None = None,
+        features: str | None = None,
         seed: int = 0,
         outliers: Data | None = None,
         against: Data | None = None,
@@ -101,7 +102,7 @@ class Guard(nn.Module):
         check_same_classes(sets["held_out"], sets.get("train"))
         check_same_units(sets["held_out"], sets.get("train"))
         planned = plan(
-            names, model, first, head=head, explicit=[] if score == "auto" else [score],
+            names, model, first, head=head, features=features, explicit=[] if score == "auto" else [score],
             options=lambda: (
                 sets["train"].first
                 if train is not None

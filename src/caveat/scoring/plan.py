@@ -48,6 +48,7 @@ def plan(
     first: Inputs,
     *,
     head: str | None = None,
+    features: str | None = None,
     options: Callable[[], tuple[Inputs, Tensor]],
     explicit: Iterable[str] = (),
 ) -> Plan:
@@ -59,6 +60,8 @@ def plan(
         A few inputs, to find the head by.
     head
         Name of the layer that produces the logits; found by itself if None.
+    features
+        Name of a layer whose input serves as features instead, without weights of a head.
     options
         Gives some hundred in-distribution inputs and labels that nothing is judged on; asked only if a score's options
         are chosen by looking at samples.
@@ -86,7 +89,10 @@ def plan(
             if explicit & set(levels):
                 raise OptionError(f"scores: {min(explicit & set(levels))} can't be had. {reason}")
             left_out |= dict.fromkeys(levels, reason)
-    if asking and not isinstance(model, Drawing):
+    if features is not None:
+        layer, missing = _before(model, first, names, features=features, head=head, explicit=explicit)
+        left_out |= missing
+    elif asking and not isinstance(model, Drawing):
         try:
             layer = heads.find(model, first.clone(), name=head)
         except ModelError as error:
@@ -109,3 +115,18 @@ def plan(
                 raise
             left_out[name] = str(error)
     return Plan(tuple(name for name in names if name not in left_out), layer, probes, left_out)
+
+
+def _before(
+    model: nn.Module, first: Inputs, names: list[str], *, features: str, head: str | None, explicit: set[str]
+) -> tuple[heads.HeadLayer, dict[str, str]]:
+    """The layer that features are taken before, and the scores that need more than features."""
+    if head is not None:
+        raise OptionError("features: expected it or head, got both")
+    if isinstance(model, Drawing):
+        raise OptionError("features: a posterior has as many features as networks; audit one of them")
+    needing = [name for name in names if kind_of(name).needs_head]
+    reason = f"It needs the weights of the last layer, and features are taken before {features!r}"
+    if explicit & set(needing):
+        raise OptionError(f"scores: {min(explicit & set(needing))} can't be had. {reason}")
+    return heads.before(model, first.clone(), features), dict.fromkeys(needing, reason)

@@ -125,7 +125,7 @@ def _observed(score: str, held_out: "Observations", head: "HeadLayer | None", pr
     return (
         (kind.probe is None or kind.signal_of(score) in probes)
         and (not kind.needs_features or held_out.features is not None)
-        and (not kind.needs_head or head is not None)
+        and (not kind.needs_head or (head is not None and head.head is not None))
         and (not kind.from_draws or DRAWS in held_out.probed)
     )
 
