@@ -1,10 +1,13 @@
 """`caveat audit-pixels` from the command line."""
 
+import numpy as np
 import pytest
+from PIL import Image
 from typer.testing import CliRunner
 
 from caveat import posteriors
 from caveat.cli.main import app
+from caveat.data.segmentation import open_pairs
 from caveat.errors import CaveatError
 from caveat.models import enet
 from caveat.records.record import Record
@@ -75,3 +78,44 @@ def test_mistakes_are_told(root, tmp_path, options, message):
     result = call("--model", MODEL, "--root", root, "-o", tmp_path / "out", *options)
     assert isinstance(result.exception, CaveatError)
     assert message in str(result.exception)
+
+
+@pytest.fixture
+def pairs(tmp_path):
+    """Four pictures whose left half is class 0, right half class 1, a void column between, one pixel of class 2."""
+    folder = tmp_path / "own"
+    for part in ("images/a", "labels/a"):
+        (folder / part).mkdir(parents=True)
+    for number in range(4):
+        values = np.zeros((16, 24), dtype=np.uint8)
+        values[:, 12], values[:, 13:], values[0, 0] = 255, 1, 2
+        Image.fromarray(values * 60).convert("RGB").save(folder / f"images/a/{number}.jpg")
+        Image.fromarray(values).save(folder / f"labels/a/{number}.png")
+    (folder / "classes.txt").write_text("left\nright\ndog\n")
+    return folder
+
+
+def test_pictures_and_maps_of_ones_own(pairs, tmp_path):
+    result = call("--model", "caveat.models:enet(classes=2)", "--test", f"pairs:{pairs}", "--ood", "dog",
+                  "--replicas", 2, "--scenes", 1, "--score", "msp", "-o", tmp_path / "out")  # fmt: skip
+    assert result.exit_code == 0, result.output
+    record = Record.load(tmp_path / "out" / "record.json")
+    assert record.classes == ["left", "right"]
+    assert record.sets[0].count == 4
+    assert call("--test", f"pairs:{pairs}", "--classes").output.strip() == "left, right, dog"
+
+
+@pytest.mark.parametrize(
+    ("harm", "message"),
+    [
+        (lambda folder: (folder / "classes.txt").unlink(), "expected .*classes.txt with a class a line"),
+        (lambda folder: (folder / "classes.txt").write_text("left\nright\n"), "holds 2, but .* the classes 0 to 1"),
+        (lambda folder: (folder / "labels/a/1.png").unlink(), "1 of 4 pictures have no label map"),
+        (lambda folder: (folder / "classes.txt").write_text("left\nleft\nright"), "different classes"),
+    ],
+)
+def test_a_folder_of_pairs_that_does_not_fit_is_told(pairs, harm, message):
+    """A map that counts from 1 would lose its last class to the void."""
+    harm(pairs)
+    with pytest.raises(CaveatError, match=rf"^pairs:.*{message}"):
+        open_pairs(pairs)

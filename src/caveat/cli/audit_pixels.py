@@ -19,8 +19,9 @@ def run(
     ),
     test: str = typer.Option(
         ...,
-        metavar="SET[:SPLIT]",
-        help="Labelled street scenes: camvid, street_hazards or bdd_anomaly; the split is test unless given.",
+        metavar="SET[:SPLIT]|pairs:FOLDER",
+        help="Labelled scenes: camvid, street_hazards or bdd_anomaly (the split is test unless given), or a folder of "
+        "one's own with images/, labels/ (.png maps of class numbers, 255 is void) and classes.txt (a class a line).",
     ),
     output: Path | None = typer.Option(None, "-o", "--output", help="Folder for report.html and record.json."),
     weights: Path | None = typer.Option(
@@ -76,13 +77,18 @@ def run(
     from caveat.cli import model as models
     from caveat.cli.audit import show, write
     from caveat.cli.progress import steps
-    from caveat.data.segmentation import SETS
+    from caveat.data.segmentation import SETS, open_pairs
     from caveat.errors import known_name
 
     name, _, split = test.partition(":")
-    opener = SETS[known_name("--test", name, SETS)]
     options = {"ood": tuple(ood)} if ood else {}
-    set_ = opener(split or "test", root=root, size=shape, batch=batch, **options)
+    if name == "pairs":
+        if root is not None or not split:
+            raise OptionError("--test: expected pairs:FOLDER, without --root")
+        set_ = open_pairs(Path(split), size=shape, batch=batch, **options)
+    else:
+        opener = SETS[known_name("--test", name, (*SETS, "pairs"))]
+        set_ = opener(split or "test", root=root, size=shape, batch=batch, **options)
     if classes or model is None or output is None:
         echo(", ".join(set_.classes))
         return

@@ -1,4 +1,4 @@
-"""CamVid, StreetHazards and BDD-Anomaly, in the layouts in which they are published."""
+"""CamVid, StreetHazards and BDD-Anomaly, in the layouts in which they are published; pictures and maps of one's own."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -8,7 +8,7 @@ from caveat.data.scenes import Scenes, coded, read_map
 from caveat.errors import DataError, OptionError
 from caveat.files import MOST, parse_json, read_bytes
 
-__all__ = ["SETS", "open_bdd_anomaly", "open_camvid", "open_street_hazards"]
+__all__ = ["SETS", "open_bdd_anomaly", "open_camvid", "open_pairs", "open_street_hazards"]
 
 # Values of the map files; all others are void (11 in CamVid, 255 in BDD100K).
 CAMVID: dict[int, str] = dict(
@@ -144,10 +144,45 @@ def open_bdd_anomaly(
     return _scenes(f"bdd_anomaly:{split}", pairs, BDD, ood, size, batch)
 
 
+def open_pairs(folder: Path, *, ood: Sequence[str] = (), size: tuple[int, int] | None = None, batch: int = 4) -> Scenes:
+    """Pictures and label maps of one's own.
+
+    Layout: `images/` with pictures (.png, .jpg), `labels/` with a .png of the same name for each, subfolders alike, and
+    `classes.txt` with a class a line: a pixel of a map holds the number of its line, from 0; 255 is void.
+
+    Arguments as `open_camvid`.
+
+    Raises
+    ------
+    OptionError
+        If there is no such class.
+    DataError
+        If a part of the layout is missing, a picture has no map, or a map holds a number that is no class.
+    """
+    name, listing = f"pairs:{folder}", folder / "classes.txt"
+    if not listing.is_file():
+        raise DataError(f"{name}: expected {listing} with a class a line, in the order of the numbers in the maps")
+    text = read_bytes(listing, name=name, most=MOST).decode("utf-8", errors="replace")
+    titles = [line.strip() for line in text.splitlines() if line.strip()]
+    if not 1 < len(titles) <= VOID or len(set(titles)) < len(titles):
+        raise DataError(f"{name}: expected 2 to {VOID} different classes in {listing}, got {len(titles)}")
+    pairs = _paired(folder / "images", folder / "labels", lambda path: f"{path.stem}.png", whole=name)
+    for _, place in pairs:
+        found = read_map(place, place=name).unique().tolist()
+        if foreign := [value for value in found if value >= len(titles) and value != VOID]:
+            raise DataError(
+                f"{name}: {place} holds {foreign[0]}, but {listing} has the classes 0 to {len(titles) - 1} "
+                f"({VOID} is void)"
+            )
+    return _scenes(name, pairs, dict(enumerate(titles)), ood, size, batch)
+
+
 SETS = {"camvid": open_camvid, "street_hazards": open_street_hazards, "bdd_anomaly": open_bdd_anomaly}
 """`open(split, *, root, OOD, size, batch) -> Scenes`."""
 
 _Pairs = list[tuple[Path, Path]]
+VOID = 255
+"""Of a pixel that no class is known of, in maps of one's own."""
 
 
 def _scenes(
@@ -204,8 +239,14 @@ def _inside(base: Path, text: str) -> Path:
     return base / path
 
 
-def _paired(images: Path, labels: Path, name: Callable[[Path], str]) -> _Pairs:
-    """Every picture below `images` that has a map of the name `name(picture)` in the same subfolder of `labels`."""
+def _paired(images: Path, labels: Path, name: Callable[[Path], str], *, whole: str = "") -> _Pairs:
+    """Every picture below `images` that has a map of the name `name(picture)` in the same subfolder of `labels`.
+
+    With `whole`, the set's name, one without a map is an error.
+    """
     found = sorted(path for path in images.rglob("*") if path.suffix.lower() in (".png", ".jpg", ".jpeg"))
     pairs = [(path, labels / path.relative_to(images).parent / name(path)) for path in found]
+    alone = [pair for pair in pairs if not pair[1].is_file()]
+    if whole and alone:
+        raise DataError(f"{whole}: {len(alone)} of {len(pairs)} pictures have no label map, such as {alone[0][1]}")
     return [pair for pair in pairs if pair[1].is_file()]
