@@ -63,6 +63,7 @@ NAMES = {
 EQUIVALENT: dict[str, str] = {
     "src/caveat/attacks/losses.py: return -functional.softplus(log_odds(logits, logits.argmax(1)), threshold=50): "
     "50 -> 51": "softplus(50) is 50 in double precision",
+    "src/caveat/attacks/network.py: fits = True: True -> False": "only looks at the labels again",
     "src/caveat/calibration/_newton.py: step = _conjugate_gradients(curvature, -gradient, diagonal, "
     "tolerance=min(0.1, length) * length): 0.1 -> 0.15000000000000002": "another way to the same minimum",
     "src/caveat/calibration/_newton.py: slope, size, moved = float((gradient * step).sum()), 1.0, "
@@ -74,8 +75,15 @@ EQUIVALENT: dict[str, str] = {
     "src/caveat/metrics/interval.py: while not holds(above) and above < 2**20:: < -> <=": "all are 0 or 1 there",
     "src/caveat/metrics/ranking.py: return (kept < enough).sum(-1, keepdim=True): < -> <=": "they are never equal",
     "src/caveat/posteriors/laplace.py: size = max(1, 4_000_000 // width): 4_000_000 -> 4000001": "size of the parts",
+    "src/caveat/posteriors/swag.py: moved = moved + (self.scale / (rank - 1)) ** 0.5 * low: + -> -": "as likely",
+    "src/caveat/scores/gradients/plan.py: ruled = {name for name, own in held.items() if all(local in "
+    "RULES.get(type(layer), ()) for _, layer, local in own)}: all -> any": "the true gradient does not agree either",
+    "src/caveat/scores/gradients/plan.py: size = float(true.abs().max()): abs -> neg": "what does not agree is slower",
     'src/caveat/scores/gradients/probes.py: return 2**20 * torch.get_num_threads() if device.type == "cpu" else 2**28: '
     "* -> /": "size of the parts",
+    'src/caveat/scores/meta/linear.py: 1.0: {"solver": "liblinear", "intercept_scaling": 30.0},: 30.0 -> 45.0': ""
+    "either is next to no penalty",
+    "src/caveat/scores/odin.py: return float(above.double().mean() / (2 * len(right))): * -> /": "the same order",
 }
 """`path: source line: change` of mutants that no test could tell from the original, with the reason."""
 
@@ -255,9 +263,15 @@ class Watched:
     failed: list[str] = field(default_factory=list)
 
     def far(self, test: str, mutant: Mutant) -> int:
-        """0 for a test that calls the function, 1 for one that calls something else of its file, 2 for others."""
-        calls = [line for path, line in self.calls.get(test, ()) if path == mutant.path]
+        """0 for a test that calls the function, 1 for one that calls something else of its file, 2 for others.
+
+        What stands outside of functions belongs to the whole file; a test that calls nothing looks at such numbers.
+        """
+        ours = self.calls.get(test, [])
+        calls = [line for path, line in ours if path == mutant.path]
         first, last = mutant.function
+        if last < 0:
+            return 0 if calls or not ours else 2
         return 0 if any(first <= line <= last for line in calls) else 1 if calls else 2
 
     def chosen(self, mutant: Mutant, items: "list[pytest.Item]", distances: int) -> "list[pytest.Item]":

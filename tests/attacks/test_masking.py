@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from caveat.attacks import Ball, StraightThrough, estimated, masked, pgd, without_gradient
+from caveat.attacks.noise import Noise
 from caveat.audits.audit import audit
 from caveat.errors import CaveatWarning, OptionError
 
@@ -88,6 +89,18 @@ def test_estimates_turn_a_linear_network_in_every_norm(norm):
     for options in ({"directions": 0}, {"width": 0.0}):
         with pytest.raises(OptionError, match="directions, width"):
             estimated(Behind(lambda x: x), INPUTS, LABELS, BALL, generator=seeded(), **options)
+
+
+def test_every_direction_has_numbers_of_its_own(monkeypatch):
+    asked, uniform = [], Noise.uniform
+
+    def noted(self, numbers, *, stream):
+        asked.append(stream)
+        return uniform(self, numbers, stream=stream)
+
+    monkeypatch.setattr(Noise, "uniform", noted)
+    estimated(Behind(torch.tanh), INPUTS, LABELS, BALL, generator=seeded(), steps=3, directions=4)
+    assert sorted(asked) == list(range(13))  # one for the start
 
 
 def test_pgd_says_that_it_could_not_move():

@@ -12,7 +12,7 @@ from scipy.stats import multivariate_normal
 from tests.scores.conftest import tensor
 
 from caveat.errors import OptionError
-from caveat.scores import gaussian_mixture, mahalanobis, relative_mahalanobis
+from caveat.scores import gaussian_mixture, mahalanobis, moments, relative_mahalanobis
 
 FITS = [mahalanobis.fit, relative_mahalanobis.fit, gaussian_mixture.fit]
 
@@ -28,6 +28,13 @@ def test_golden():
     four, labels = tensor([0], [2], [8], [10]), torch.tensor([0, 0, 1, 1])
     found = relative_mahalanobis.fit(four, labels, ridge=0.0)(tensor([12])).item()
     assert found == pytest.approx(9 - 49 / 17)
+
+
+def test_noise_is_that_of_single_operations():
+    # features 1, 3 and 10, 10: variances 1 and 0, means 2 and 10
+    found = moments.of(tensor([1, 10], [3, 10]), torch.tensor([0, 1])).noise.item()
+    eps = torch.finfo(torch.float64).eps
+    assert found == pytest.approx((moments.OPERATIONS * eps) ** 2 * ((1 + 0) / 2 + (4 + 100) / 2), abs=0)
 
 
 def test_mixture_is_scipys_likelihood(relu_sample, queries, as_numpy):

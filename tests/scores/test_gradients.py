@@ -400,6 +400,16 @@ def test_sums_merge_and_factorise(seed, shift, cut, scale):
         assert ((found - expected).abs() <= 1e-9 * size).all()
 
 
+def test_rows_of_a_table_have_the_sums_of_the_whole_table(generator):
+    """Positive values, so that a 0 too many is their minimum; tokens that occur twice, and each once; two calls."""
+    for tokens in ([0, 2], [3, 3, 1], [3, 1, 0, 2], [1, 1, 1, 1, 0]):
+        values = 1 + torch.rand(2, len(tokens), 3, generator=generator, dtype=torch.float64)
+        form = forms.Lookup(torch.tensor([tokens, tokens[::-1]]), values, 4)
+        rows = forms.full(form)
+        torch.testing.assert_close(forms.sums(form, budget=64), moments.of_rows(rows))
+        torch.testing.assert_close(forms.full(forms.added([form, form])), 2 * rows)
+
+
 def test_sums_at_the_ends_of_the_range_and_of_constants():
     rows = torch.randn(3, 50, generator=torch.Generator().manual_seed(0))
     usual = moments.finished(moments.of_rows(rows), rounding=1e-7)

@@ -99,6 +99,10 @@ def test_gram_takes_the_range_of_each_class(net, inputs):
     own = nn.functional.one_hot(LABELS, 3).double()
     assert (score(probed, own) == 0).all()  # nothing known is outside its own class's range
     # every tenth of each class is held out: what is usual is judged on those
+    # a class without samples has the range of all
+    fourth = gram.fit(probed, torch.zeros(60, 4).double(), LABELS, probe, held_out=0.0)
+    torch.testing.assert_close(fourth.low[3], probed.amin(dim=0))
+    torch.testing.assert_close(fourth.high[3], probed.amax(dim=0))
     held = gram.fit(probed, seen.logits.detach(), LABELS, probe, held_out=0.1)
     assert (held.expected != 1).any()
     assert (held.high <= score.high).all()
@@ -116,6 +120,9 @@ def test_nac_is_the_coverage_counted_by_hand(net, inputs):
     torch.testing.assert_close(probed[7, 4:], product[0], rtol=1e-9, atol=1e-12)
     score = nac.fit(probed.detach(), seen.logits.detach(), LABELS, probe, bins=10, enough=20)
     edges, values = score.edges.numpy(), probed.detach().numpy()
+    assert (np.diff(edges) > 0).all()
+    np.testing.assert_allclose(edges + edges[::-1], 1)  # as dense near 1 as near 0
+    assert 0 < edges[0] < 1e-4
     spread = values.std(axis=0)
     spread[spread == 0] = 1  # of neurons that are dead
     states = np.searchsorted(edges, scipy.special.expit(10 * values / spread), side="left")
@@ -140,6 +147,13 @@ def test_nac_does_not_depend_on_the_size_of_the_products_nor_on_rounding(net, in
     noisy[:, 0] = 1e-9 * probed[:, 1].abs().max() * torch.randn(60, generator=torch.Generator().manual_seed(0))
     scores = [nac.fit(dead, logits, LABELS, probe)(given, logits) for given in (dead, noisy)]
     torch.testing.assert_close(*scores)
+
+
+def test_pixels_and_tokens_are_averaged_and_vectors_stay():
+    values = torch.arange(24.0)
+    assert pooled.mean(values.view(1, 2, 3, 4)).tolist() == [[5.5, 17.5]]  # of channels
+    assert pooled.mean(values.view(1, 12, 2)).tolist() == [[11, 12]]  # of tokens with two values
+    assert torch.equal(pooled.mean(values.view(2, 12)), values.view(2, 12))
 
 
 def test_layers_of_mahalanobis_add_up(net, inputs):

@@ -85,6 +85,12 @@ def test_a_thinned_bank_keeps_every_class_its_share(classes, n, limit):
         assert share.max() < 1.3
 
 
+@pytest.mark.parametrize(("sizes", "k"), [((300, 8), 2), ((300, 3), 1), ((60, 60), 12), ((400, 300), 50)])
+def test_the_default_k_of_knn_stays_within_the_smallest_class(sizes, k):
+    labels = torch.cat([torch.full((size,), label) for label, size in enumerate(sizes)])
+    assert knn.fit(torch.rand(len(labels), 3), labels).k == k
+
+
 def test_options(relu_sample):
     with pytest.raises(OptionError, match=r"k: expected a number of neighbours in \[1, 240\]"):
         nnguide.fit(*relu_sample, k=241)

@@ -65,6 +65,13 @@ def test_the_formula(answers):
     assert np.std(expected) > 0.1
 
 
+def test_far_nearer_than_all_known_ones_is_known():
+    # the distribution begins 10,000 below 30,000: at distance 0 its chance is 0
+    zeros, ones = torch.zeros(2, dtype=torch.float64), torch.ones(2, dtype=torch.float64)
+    score = OpenMax(torch.zeros(2, 2, dtype=torch.float64), 3 * SHIFT * ones, ones, zeros, alpha=2)
+    assert score(tensor([0, 0])).item() == pytest.approx(1 / 3)  # logits 0, 0 and 0
+
+
 def test_both_options_have_an_effect(answers):
     logits, labels = answers
     base = openmax.fit(logits, labels, tail=20, alpha=3)(logits)

@@ -120,6 +120,7 @@ def test_what_cannot_be_is_refused():
         regression.from_densities(torch.zeros(3, 4))
     with pytest.raises(DataError, match="variance"):
         regression.split(mean, -variance)
+    assert (regression.split(mean, 0 * variance).aleatoric == 0).all()  # networks without noise of their own are none
     with pytest.raises(DataError, match="at least one draw"):
         regression.split(mean[:0], variance[:0])
     for level in (0.0, 1.0):
