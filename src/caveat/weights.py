@@ -21,7 +21,7 @@ from caveat.errors import DataError, ModelError, known_name
 from caveat.files import reason
 from caveat.tensors import MOST_UNPACKED, read_tensors
 
-__all__ = ["load", "read"]
+__all__ = ["load", "read", "unwrapped"]
 
 State = Mapping[str, Tensor]
 HARMLESS: list[Any] = [
@@ -175,7 +175,7 @@ def _fitted(state: State, own: State) -> tuple[State, list[str], str]:
         if left:
             notes.append(f"{len(left)} tensors of the file were left out: {_short(left)}")
         fits.append(({key: complete[key] for key in own}, notes, ""))
-        if rename in (str, _unwrapped):
+        if rename in (str, unwrapped):
             break
     if len(fits) > 1:
         texts = "; ".join(notes[0] for _, notes, _ in fits)
@@ -188,8 +188,8 @@ def _renamings(state: State, own: State) -> Iterator[tuple[Callable[[str], str],
     yield str, ""
     words = sorted({part for key in state for part in key.split(".") if part in WRAPPERS})
     if words:
-        yield _unwrapped, f"{' and '.join(map(repr, words))} was taken out of the names of the weights"
-    names, mine = [_unwrapped(key) for key in state], list(own)
+        yield unwrapped, f"{' and '.join(map(repr, words))} was taken out of the names of the weights"
+    names, mine = [unwrapped(key) for key in state], list(own)
     if not mine or not names or set(names) & set(mine):
         return
     for prefix in sorted({name.removesuffix(mine[0]) for name in names if name.endswith(f".{mine[0]}")}):
@@ -198,17 +198,18 @@ def _renamings(state: State, own: State) -> Iterator[tuple[Callable[[str], str],
         yield partial(_with, prefix=prefix), f"the prefix {prefix!r} was put before the names of the weights"
 
 
-def _unwrapped(key: str) -> str:
+def unwrapped(key: str) -> str:
+    """A name without what DataParallel and torch.compile put into it."""
     return ".".join(part for part in key.split(".") if part not in WRAPPERS)
 
 
 def _with(key: str, prefix: str) -> str:
-    return prefix + _unwrapped(key)
+    return prefix + unwrapped(key)
 
 
 def _without(key: str, prefix: str) -> str:
     """The name after a prefix; a name without it is none of the network's."""
-    key = _unwrapped(key)
+    key = unwrapped(key)
     return key.removeprefix(prefix) if key.startswith(prefix) else ELSEWHERE + key
 
 

@@ -328,3 +328,24 @@ def test_tokens_and_maps_before_a_named_layer_are_averaged() -> None:
     model = nn.Sequential(nn.Flatten(2), nn.ReLU(), nn.Flatten(), nn.Linear(36, 3), nn.Softplus()).double().eval()
     seen = observe(model, [(maps, samples()[1])], head=before(model, maps[:4], "1"))
     torch.testing.assert_close(seen.features, maps.flatten(2).mean(dim=1))
+
+
+@pytest.mark.parametrize("wrap", [nn.DataParallel, lambda model: Renamed(model)], ids=["DataParallel", "compiled"])
+def test_a_guard_of_a_wrapped_network_loads_around_the_plain_one_and_back(wrap: Any, tmp_path: Path) -> None:
+    """Their names differ by what the wrapper puts into them: it was refused."""
+    batches, inputs = Named(lambda x, y: (x, y)).batches, samples()[0][:20]
+    for number, (one, other) in enumerate(((wrap(net()), net()), (net(), wrap(net())))):
+        guard = Guard.fit(one.eval(), batches, score="mahalanobis")
+        guard.save(tmp_path / str(number))
+        assert torch.equal(Guard.load(tmp_path / str(number), other)(inputs).score, guard(inputs).score)
+
+
+class Renamed(nn.Module):
+    """As torch.compile names what it wraps."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self._orig_mod = model
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self._orig_mod(inputs)

@@ -12,6 +12,7 @@ folder only a signature helps.
 import hashlib
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, get_type_hints
 
@@ -31,6 +32,7 @@ from caveat.posteriors.network import Predictive, restored
 from caveat.records.base import Part, stamp
 from caveat.scoring import catalog
 from caveat.tensors import pack, unpack
+from caveat.weights import unwrapped
 
 __all__ = ["Manifest", "check_output", "load", "manifest", "save", "tune"]
 
@@ -232,6 +234,10 @@ def load(folder: str | Path, model: nn.Module) -> Guard:
     elif not isinstance(model, Predictive):
         model = restored(normalized.restored(model, _below(state, "model.")), state, made.posterior)
     own = model.state_dict()
+    plain = {unwrapped(name): name for name in own}  # it may be compiled where the other was not, or the reverse
+    state = {plain.get(unwrapped(name), name): tensor for name, tensor in state.items()}
+    layers = {unwrapped(name): name for name, _ in model.named_modules()}
+    head = None if made.head is None else layers.get(unwrapped(made.head), made.head)
     if set(own) != set(state) or any(own[name].shape != state[name].shape for name in own):
         wrong = sorted(set(own) ^ set(state)) or [n for n in own if own[n].shape != state[n].shape]
         raise ModelError(
@@ -239,7 +245,7 @@ def load(folder: str | Path, model: nn.Module) -> Guard:
             f"{made.model or 'another'}"
         )
     model.load_state_dict(state)
-    return Guard(model.eval(), _decision(made, tensors))
+    return Guard(model.eval(), replace(_decision(made, tensors), head=head))
 
 
 def _below(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
