@@ -12,11 +12,14 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge
 
+from caveat.batches import Inputs
+
 __all__ = [
     "Batches",
     "Call",
     "Drawing",
     "Draws",
+    "Encoding",
     "Features",
     "Head",
     "Labels",
@@ -65,6 +68,18 @@ class Drawing(Protocol):
 
     def draws(self, inputs: Any) -> Draws:
         """The logits of every network; the model's own are the log of their mean probabilities."""
+        ...
+
+
+@runtime_checkable
+class Encoding(Protocol):
+    """A model of texts: it makes its own inputs of them, so that tokens and weights can't be of two models.
+
+    If it has `classes`, a tuple of names, labels that are names are numbered as they stand there.
+    """
+
+    def encode(self, texts: list[str]) -> Inputs | Mapping[str, Tensor]:
+        """What its forward takes for these texts: a tensor of tokens `(n, t)`, or several tensors."""
         ...
 
 

@@ -217,9 +217,9 @@ def test_modifiers():
     assert torch.equal(pictures(data.load("digits+only=3,5")), pictures(plain)[chosen])
     assert torch.equal(data.load("digits+without=3,5").labels, labels[~chosen])
     assert data.load("digits+only=3,5").classes == plain.classes
-    with pytest.raises(DataError, match=r"no picture has the label 11; its labels are in 0\.\.9"):
+    with pytest.raises(DataError, match=r"no sample has the label 11; its labels are in 0\.\.9"):
         data.load("digits+only=11")
-    with pytest.raises(DataError, match="leaves no picture"):
+    with pytest.raises(DataError, match="leaves no sample"):
         data.load("digits+only=3+without=3")
     assert data.load("digits+only=3+first=2").labels.tolist() == [3, 3]  # from left to right
     assert data.load("digits+only=3+first=2").name == "digits+only=3+first=2"

@@ -11,11 +11,14 @@ from caveat.cli.terminal import echo, table
 from caveat.errors import OptionError
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from caveat.data.source import Source
+    from caveat.data.texts import Encoded, Texts
     from caveat.records.record import Record
 
 NAME = "audit"
-DATA = "mnist, cifar10:test+grey+28x28, folder:path, parquet:path, npz:path, hf:org/name:split, ..."
+DATA = "mnist, cifar10:test+grey+28x28, folder:path, csv:path, parquet:path, npz:path, hf:org/name:split, ..."
 OF_ARRAYS = {
     "logits",
     "output",
@@ -37,7 +40,7 @@ def run(
     model: str | None = typer.Option(
         None,
         help="The classifier: package.module:callable (returns an nn.Module), or "
-        "hf:name for an image classifier of transformers.",
+        "hf:name for a classifier of images or texts of transformers.",
     ),
     test: str | None = typer.Option(
         None, metavar="DATA", help=f"Labelled in-distribution (ID) data the model was not trained on: {DATA}"
@@ -146,17 +149,12 @@ def run(
     from caveat.cli.progress import steps
     from caveat.files import alone
 
-    known, others = _sets(test, train, ood, unlabelled, batch, seed, outliers=outliers)
-    training = others["train"].get("train")
+    opened = _sets(test, train, ood, unlabelled, batch, seed, outliers=outliers)
     told: list[str] = []
-    network = models.posterior(
-        models.load(model, weights, key=weights_key, normalize=normalize, say=told.append),
-        posterior,
-        dropout=dropout,
-        draws=draws,
-        seed=seed,
-        training=training,
-    )
+    bare = models.load(model, weights, key=weights_key, normalize=normalize, say=told.append)
+    known, others = _bound(*opened, bare)
+    training = others["train"].get("train")
+    network = models.posterior(bare, posterior, dropout=dropout, draws=draws, seed=seed, training=training)
     if dropout:
         network(next(iter(known))[0][:2])  # a network without dropout is refused before any work
     with alone(output), steps() as say, cache.undone_if_refused(output):
@@ -315,21 +313,32 @@ def _sets(
     seed: int,
     *,
     outliers: str | None = None,
-) -> tuple["Source", dict[str, dict[str, "Source"]]]:
+) -> tuple["Source | Texts", dict[str, dict[str, "Source | Texts"]]]:
     """The in-distribution set, and the others by the name of `audit`'s parameter."""
     from caveat import data
 
-    known = data.load(test, batch=batch, seed=seed)
+    known = data.read(test, batch=batch, seed=seed)
     given_sets = {
-        option: {name: data.load(spec, batch=batch, seed=seed, like=known) for name, spec in map(named, given)}
+        option: {name: data.read(spec, batch=batch, seed=seed, like=known) for name, spec in map(named, given)}
         for option, given in (("ood", ood), ("unlabelled", unlabelled))
     }
     if len(given_sets["ood"]) + len(given_sets["unlabelled"]) < len(ood) + len(unlabelled):
         raise OptionError("--ood, --unlabelled: expected every name once")
     given_sets["outliers"] = (
-        {} if outliers is None else {"outliers": data.load(outliers, batch=batch, seed=seed, like=known)}
+        {} if outliers is None else {"outliers": data.read(outliers, batch=batch, seed=seed, like=known)}
     )
-    return known, {"train": {} if train is None else {"train": data.load(train, batch=batch, seed=seed)}, **given_sets}
+    return known, {"train": {} if train is None else {"train": data.read(train, batch=batch, seed=seed)}, **given_sets}
+
+
+def _bound(
+    known: "Source | Texts", others: dict[str, dict[str, "Source | Texts"]], network: "nn.Module"
+) -> tuple["Source | Encoded", dict[str, dict[str, "Source | Encoded"]]]:
+    """The same sets, texts as the network encodes them."""
+    from caveat.data import bound
+
+    return bound(known, network), {
+        role: {name: bound(one, network) for name, one in sets.items()} for role, sets in others.items()
+    }
 
 
 def named(text: str, option: str = "--ood") -> tuple[str, str]:

@@ -84,7 +84,7 @@ def _data() -> tuple[list[str], list[tuple[str, ...]]]:
 def _models() -> tuple[list[str], list[tuple[str, ...]]]:
     from caveat import models
 
-    found = models.MODELS | models.JOINT | models.DENSE
+    found = models.MODELS | models.OF_TEXTS | models.JOINT | models.DENSE
     return ["name", "what it is"], [(name, _first_line(f)) for name, f in found.items()]
 
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from caveat.data.source import Source
+    from caveat.data.texts import Encoded
 
 __all__ = ["load", "posterior"]
 
@@ -32,10 +33,10 @@ def load(
 
     `package.module:callable` runs that code of yours, of the working directory if no library has that name;
     `package.module:callable(classes=9)` passes literal arguments; torch's global state is seeded with `seed` while it
-    runs, and a parameter `generator` is given one seeded with it. `hf:org/name` or `hf:folder` is an image classifier
-    of transformers (extra `hf`), its normalisation included. `normalize` (`models.normalized.statistics`) is put in
-    front of a network that has none; weights that were saved with it bring their own. `say` is told what was done to
-    make the weights fit (`weights.load`).
+    runs, and a parameter `generator` is given one seeded with it. `hf:org/name` or `hf:folder` is a
+    classifier of images or texts of transformers (extra `hf`), its normalisation or tokenizer included. `normalize`
+    (`models.normalized.statistics`) is put in front of a network that has none; weights that were saved with it bring
+    their own. `say` is told what was done to make the weights fit (`weights.load`).
 
     Raises
     ------
@@ -47,6 +48,7 @@ def load(
         If `normalize` cannot be read, or the network normalises already.
     """
     from caveat.models import normalized
+    from caveat.types import Encoding
 
     if spec.endswith((".pt2", ".pt", ".pth", ".pkl")):
         raise ModelError(
@@ -64,6 +66,8 @@ def load(
         for note in files.load(model, weights, key=key, name="--weights"):
             say(note)
     if numbers is not None:
+        if isinstance(model, Encoding):
+            raise OptionError("--normalize: the network takes texts, which have no mean; leave it out")
         if isinstance(model, normalized.Normalized):
             raise OptionError("--normalize: the network normalises its inputs already; leave it out")
         model = normalized.Normalized(model, *numbers)
@@ -77,7 +81,7 @@ def posterior(
     dropout: bool,
     draws: int | None,
     seed: int,
-    training: "Source | None",
+    training: "Source | Encoded | None",
 ) -> "nn.Module":
     """The model with the posterior in a file, or with its dropout on, as one network; as it is without either.
 
@@ -179,12 +183,20 @@ def _from_hub(name: str) -> "nn.Module":
         import transformers  # pyright: ignore[reportMissingImports]  # an extra
     except ImportError:
         raise MissingExtraError("transformers", "hf", f"--model hf:{name}") from None
-    from caveat.models.hub import LogitsOnly, prepared
+    from caveat.models.hub import LogitsOnly, prepared, tokenized
 
     try:
-        network = transformers.AutoModelForImageClassification.from_pretrained(name, trust_remote_code=False)
+        config = transformers.AutoConfig.from_pretrained(name, trust_remote_code=False)
+        texts = any(str(each).endswith("ForSequenceClassification") for each in config.architectures or ())
+        kind = (
+            transformers.AutoModelForSequenceClassification if texts else transformers.AutoModelForImageClassification
+        )
+        network = kind.from_pretrained(name, trust_remote_code=False)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(name, trust_remote_code=False) if texts else None
     except (OSError, ValueError) as error:
         raise ModelError(f"--model: cannot load hf:{name} ({str(error).splitlines()[0]})") from error
+    if tokenizer is not None:
+        return tokenized(network, tokenizer)
     try:
         processor = transformers.AutoImageProcessor.from_pretrained(name, trust_remote_code=False)
     except (OSError, ValueError):

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from caveat.data.source import Source
+    from caveat.data.texts import Encoded, Texts
     from caveat.training import History
 
 NAME = "train"
@@ -88,16 +89,20 @@ def run(
     from caveat.files import alone
     from caveat.training import recipe, run_folder
 
-    training = sources.load(data, seed=seed)
-    shown = None if outliers is None else sources.load(outliers, like=training, seed=seed)
+    opened = sources.read(data, seed=seed)
+    shown = _outliers(outliers, opened, seed)
     goal = recipe.objective(objective, outliers=shown)
     # the sets of the audit are opened now: a typo there must not cost a training
-    judged = _judged(None if not audit else _test_split(data) if test is None else test, ood, seed)
-    steps = epochs * -(-len(training) // batch)
+    found = _judged(None if not audit else _test_split(data) if test is None else test, ood, seed)
+    steps = epochs * -(-len(opened) // batch)
     recipe.check(optimizer, warm=warm_up, epochs=epochs, goal=goal, track=track, steps=steps)
     build = partial(models.load, model, weights, key=weights_key, normalize=normalize)
     network = build(seed=seed, say=echo)  # what cannot be trained must leave no folder behind
+    training = sources.bound(opened, network)
+    judged = None if found is None else _bound(found, network)
     recipe.check_network(network, training, judged[0] if judged else None)
+    if isinstance(training, sources.Encoded):
+        recipe.check_text(network, training, goal, augment=augment)
     begun = {
         "model": model, "weights": _file_hash(weights), "data": data, "contents": run_folder.digest(training),
         "epochs": epochs, "optimizer": optimizer, "rate": rate, "decay": decay, "batch": batch, "augment": augment,
@@ -133,6 +138,20 @@ def run(
             )
             return _audited(audited, training, judged, output / "audit", model, seed)
         return _next(model, data, test or _test_split(data), output, posterior)
+
+
+def _outliers(spec: str | None, training: "Source | Texts", seed: int) -> "Source | None":
+    """The auxiliary outliers, which the loss mixes into batches of pictures."""
+    from caveat import data as sources
+
+    if spec is None:
+        return None
+    found = sources.read(spec, like=training, seed=seed)
+    if isinstance(found, sources.Texts) or isinstance(training, sources.Texts):
+        raise OptionError(
+            f"--outliers: expected pictures in training data and outliers, got {training.name} and {spec}"
+        )
+    return found
 
 
 def _check(
@@ -181,8 +200,8 @@ def _save(network: "nn.Module", tracked: "dict[str, Any]", output: Path) -> list
 
 def _audited(
     network: "nn.Module",
-    training: "Source",
-    judged: "tuple[Source, dict[str, Source]]",
+    training: "Source | Encoded",
+    judged: "tuple[Source | Encoded, dict[str, Source | Encoded]]",
     folder: Path,
     model: str,
     seed: int,
@@ -212,7 +231,7 @@ def _ensemble(
     posteriors.save(found, output / "ensemble.safetensors")
 
 
-def _judged(test: str | None, ood: list[str], seed: int) -> "tuple[Source, dict[str, Source]] | None":
+def _judged(test: str | None, ood: list[str], seed: int) -> "tuple[Source | Texts, dict[str, Source | Texts]] | None":
     """The sets of the audit at the end, opened before the training begins; None if there is no test set."""
     from caveat import data as sources
     from caveat.audits.audit import RESERVED
@@ -220,13 +239,22 @@ def _judged(test: str | None, ood: list[str], seed: int) -> "tuple[Source, dict[
 
     if test is None:
         return None
-    known = sources.load(test, seed=seed)
-    others = {name: sources.load(spec, like=known, seed=seed) for name, spec in map(named, ood)}
+    known = sources.read(test, seed=seed)
+    others = {name: sources.read(spec, like=known, seed=seed) for name, spec in map(named, ood)}
     if len(others) < len(ood):
         raise OptionError("--ood: expected every name once")
     if reserved := RESERVED & set(others):
         raise OptionError(f"--ood: the name {reserved.pop()!r} is taken by the audit itself; choose another")
     return known, others
+
+
+def _bound(
+    found: "tuple[Source | Texts, dict[str, Source | Texts]]", network: "nn.Module"
+) -> "tuple[Source | Encoded, dict[str, Source | Encoded]]":
+    from caveat.data import bound
+
+    known, others = found
+    return bound(known, network), {name: bound(one, network) for name, one in others.items()}
 
 
 def _file_hash(path: Path | None) -> str | None:

@@ -1,22 +1,26 @@
-"""Sets of pictures: read, generated, changed. Always floats in [0, 1]; normalising is the model's business."""
+"""Sets of pictures and of texts: read, generated, changed.
+
+Pictures are always floats in [0, 1]; normalising, and making tokens of texts, is the model's business.
+"""
 
 import re
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from caveat.data import augment, fonts, generated, grammar, hub, modifiers, outliers
+from caveat.data import augment, fonts, generated, grammar, hub, modifiers, outliers, text_files
 from caveat.data.digits import open_digits, open_mnist5k
 from caveat.data.folder import open_folder
 from caveat.data.named import Builtin, Hosted, open_fashion_mnist, open_hosted
 from caveat.data.npz import open_npz
-from caveat.data.parquet import find, open_parquet
+from caveat.data.parquet import IMAGE_COLUMNS, columns, find, open_parquet
 from caveat.data.pictures import Form
-from caveat.data.shuffled import Shuffled, shuffled
+from caveat.data.shuffled import Reordered, Shuffled, reordered, shuffled
 from caveat.data.source import Images, Source, mapped, subset
 from caveat.data.split import stratified
 from caveat.data.tensors import from_tensors, in_memory
-from caveat.errors import OptionError, nearest
+from caveat.data.texts import Encoded, Texts, bound
+from caveat.errors import DataError, OptionError, nearest
 
 __all__ = [
     "CHANNELS",
@@ -27,15 +31,21 @@ __all__ = [
     "NAMES",
     "PIXELS",
     "SEEDED",
+    "Encoded",
+    "Reordered",
     "Shuffled",
     "Source",
+    "Texts",
     "augment",
+    "bound",
     "fonts",
     "from_tensors",
     "in_memory",
     "load",
     "mapped",
     "outliers",
+    "read",
+    "reordered",
     "shuffled",
     "stratified",
     "subset",
@@ -43,12 +53,27 @@ __all__ = [
 
 
 def load(spec: str, *, batch: int = 256, like: Source | None = None, seed: int = 0) -> Source:
-    """The set that `spec` describes: `NAME[:SPLIT]` or `KIND:WHERE`, and any number of `+MODIFIER`.
+    """The set of pictures that `spec` describes, as `read` gives it.
+
+    Raises
+    ------
+    OptionError, DataError, MissingExtraError
+        As `read`; and if the set holds texts.
+    """
+    found = read(spec, batch=batch, like=like, seed=seed)
+    if isinstance(found, Texts):
+        raise DataError(f"{spec}: expected pictures, the set holds texts; data.read gives them")
+    return found
+
+
+def read(spec: str, *, batch: int = 256, like: Source | Texts | None = None, seed: int = 0) -> Source | Texts:
+    """The set of pictures or texts that `spec` describes: `NAME[:SPLIT]` or `KIND:WHERE`, with any number of modifiers.
 
     =====================  ==========================================================================================
     `digits`, `mnist` ...  a name of `NAMES`; `:train` or `:test` chooses the split (else the first it has)
     `folder:PATH`          picture files, one subfolder a class
-    `parquet:PATH`         a file, folder or pattern of Parquet files with a column `image`
+    `parquet:PATH`         a file, folder or pattern of Parquet files with a column `image`, or `text`
+    `csv:PATH`             a CSV file with a column `text`
     `npz:PATH`             arrays `images` (or `x`, `X`) and `labels` (or `y`)
     `hf:ORG/NAME[:SPLIT]`  from the Hugging Face hub (extra `hf`); the split is `test` unless given
     `noise:uniform`        uniform noise, as many pictures as `like` has and of its shape
@@ -59,19 +84,21 @@ def load(spec: str, *, batch: int = 256, like: Source | None = None, seed: int =
     `blobs`                amorphous shapes, as many as `like` has and of its shape
     `noise:acet`           ACET's noise: permuted pictures of `like` and uniform noise, low-passed and stretched
     `letters`              letters rendered from a font
-    `+grey` `+rgb`         one channel, three channels
+    `+grey` `+rgb`         of pictures: one channel, three channels
     `+28x28`               height x width, bilinear, antialiased
     `+invert`              light for dark
     `+only=3,5`            these labels only; `+without=3,5`: all but these; labels are not renumbered
     `+first=100`           the first 100; `+sample=100`: 100 drawn by `seed`, in their old order
     =====================  ==========================================================================================
 
-    Modifiers apply from left to right. Pictures are decoded batch by batch; `seed` decides what is generated and drawn.
+    Modifiers apply from left to right; texts take the last two lines of them. Pictures are decoded batch by batch;
+    `seed` decides what is generated and drawn.
 
     Raises
     ------
     OptionError
-        If a name, kind, split or modifier does not exist, or a generated set has no `like`.
+        If a name, kind, split or modifier does not exist, or a generated set has no `like`, or texts
+        are given what is for pictures.
     DataError
         If the set is missing, empty or broken; the message begins with `spec`.
     MissingExtraError
@@ -79,7 +106,7 @@ def load(spec: str, *, batch: int = 256, like: Source | None = None, seed: int =
 
     Example
     -------
-    >>> source = load("digits:test+16x16+only=3,5")
+    >>> source = read("digits:test+16x16+only=3,5")
     >>> source.shape, sorted(set(source.labels.tolist()))
     ((1, 16, 16), [3, 5])
     """
@@ -91,19 +118,23 @@ def load(spec: str, *, batch: int = 256, like: Source | None = None, seed: int =
         size=next((size for text in parts.modifiers if (size := _size(text))), None),
         channels=next((CHANNELS[text] for text in parts.modifiers if text in CHANNELS), None),
     )
-    source = _open(parts, spec, batch, form, like, seed)
+    found = _open(parts, spec, batch, form, like, seed)
     for change in changes:
-        source = change(source)
-    return source
+        found = change(found)
+    return found
 
 
-def _open(parts: grammar.Spec, spec: str, batch: int, form: Form, like: Source | None, seed: int) -> Source:
+def _open(
+    parts: grammar.Spec, spec: str, batch: int, form: Form, like: Source | Texts | None, seed: int
+) -> Source | Texts:
     written = f"{parts.head}:{parts.tail}" if parts.tail else parts.head
     if written in GENERATED:
         if like is None:
             raise OptionError(
                 f"{spec}: generated in the shape of another set, it is no test or training set; use it as OOD data"
             )
+        if isinstance(like, Texts):
+            raise OptionError(f"{spec}: made of pictures, but {like.name} holds texts; give a set of texts")
         return generated.generated(GENERATED[written], like, name=spec, batch=batch, seed=seed)
     if parts.head in KINDS:
         if not parts.tail:
@@ -121,12 +152,12 @@ def _open(parts: grammar.Spec, spec: str, batch: int, form: Form, like: Source |
     return named.open(split, name=spec, batch=batch)
 
 
-def _modifier(text: str, spec: str, seed: int) -> Callable[[Source], Source]:
+def _modifier(text: str, spec: str, seed: int) -> Callable[[Source | Texts], Source | Texts]:
     key, equals, argument = text.partition("=")
     if size := _size(text):
-        return partial(mapped, change=partial(modifiers.resize, size=size))
+        return partial(_redrawn, text=text, change=partial(modifiers.resize, size=size))
     if text in PIXELS:
-        return partial(mapped, change=PIXELS[text])
+        return partial(_redrawn, text=text, change=PIXELS[text])
     if equals and key in LABELS:
         return partial(LABELS[key], labels=grammar.numbered(argument, name=spec, modifier=key))
     if equals and key in COUNTS:
@@ -135,6 +166,12 @@ def _modifier(text: str, spec: str, seed: int) -> Callable[[Source], Source]:
         return partial(SEEDED[key], count=grammar.counted(argument, name=spec, modifier=key), seed=seed)
     known = [*PIXELS, "28x28", *(f"{name}=" for name in (*LABELS, *COUNTS, *SEEDED))]
     raise OptionError(f"{spec}: there is no modifier +{text}: {nearest(text, sorted(known))}")
+
+
+def _redrawn(found: Source | Texts, text: str, change: Callable[[Images], Images]) -> Source:
+    if isinstance(found, Texts):
+        raise OptionError(f"{found.name}: +{text} changes pictures, the set holds texts; leave it out")
+    return mapped(found, change)
 
 
 def _size(text: str) -> tuple[int, int] | None:
@@ -147,9 +184,19 @@ def _folder(where: str, name: str, batch: int, form: Form) -> Source:
     return open_folder(Path(where).expanduser(), name=name, batch=batch, form=form)
 
 
-def _parquet(where: str, name: str, batch: int, form: Form) -> Source:
-    """A Parquet file, folder or pattern with a column `image` of encoded pictures, and perhaps `label`."""
-    return open_parquet(find(str(Path(where).expanduser()), name=name), name=name, batch=batch, form=form)
+def _parquet(where: str, name: str, batch: int, form: Form) -> Source | Texts:
+    """A Parquet file, folder or pattern with a column `image` of encoded pictures or `text`, and perhaps `label`."""
+    files = find(str(Path(where).expanduser()), name=name)
+    there = set(columns(files[0], name=name))
+    if text_files.TEXT in there and not there & set(IMAGE_COLUMNS):
+        return text_files.open_parquet(files, name=name, batch=batch)
+    return open_parquet(files, name=name, batch=batch, form=form)
+
+
+def _csv(where: str, name: str, batch: int, form: Form) -> Texts:
+    """A CSV file with a column `text`, and perhaps `label`."""
+    del form  # of pictures
+    return text_files.open_csv(Path(where).expanduser(), name=name, batch=batch)
 
 
 def _npz(where: str, name: str, batch: int, form: Form) -> Source:
@@ -164,7 +211,7 @@ def _hub(where: str, name: str, batch: int, form: Form) -> Source:
     return hub.open_hub(repository, split or "test", name=name, batch=batch, form=form)
 
 
-_Kind = Callable[[str, str, int, Form], Source]
+_Kind = Callable[[str, str, int, Form], Source | Texts]
 _Change = Callable[[Images], Images]
 
 NAMES: dict[str, Builtin | Hosted] = {
@@ -179,6 +226,11 @@ NAMES: dict[str, Builtin | Hosted] = {
     ),
     "cifar10_lossless5k": Hosted(
         "cifar10_lossless5k", "The first 5,000 training pictures of CIFAR-10, as they were.", splits=("train",)
+    ),
+    "clinc150": Builtin(
+        text_files.open_clinc150,
+        "Queries of 150 intents, and out of scope of all (oos_test), in English (Larson et al. 2019).",
+        ("test", "train", "val", "oos_test", "oos_train", "oos_val"),
     ),
     "digits": Builtin(open_digits, "1,797 handwritten digits, 8x8, grey; inside scikit-learn."),
     "dtd10": Hosted("dtd10", "10 kinds of textures, 128x128, colour (Cimpoi et al. 2014).", splits=("test",)),
@@ -204,7 +256,7 @@ NAMES: dict[str, Builtin | Hosted] = {
         "tinyimagenet32", "Photographs of 200 kinds of things, 32x32, colour (Le and Yang 2015).", splits=("test",)
     ),
 }
-KINDS: dict[str, _Kind] = {"folder": _folder, "hf": _hub, "npz": _npz, "parquet": _parquet}
+KINDS: dict[str, _Kind] = {"csv": _csv, "folder": _folder, "hf": _hub, "npz": _npz, "parquet": _parquet}
 GENERATED: dict[str, generated.Maker] = {
     "blobs": generated.blobs,
     "noise:acet": generated.acet,
@@ -217,6 +269,6 @@ GENERATED: dict[str, generated.Maker] = {
 }
 PIXELS: dict[str, _Change] = {"grey": modifiers.grey, "invert": modifiers.invert, "rgb": modifiers.rgb}
 CHANNELS = {"grey": 1, "rgb": 3}
-LABELS: dict[str, Callable[..., Source]] = {"only": modifiers.only, "without": modifiers.without}
-COUNTS: dict[str, Callable[..., Source]] = {"first": modifiers.first}
-SEEDED: dict[str, Callable[..., Source]] = {"sample": modifiers.sample}
+LABELS: dict[str, Callable[..., Source | Texts]] = {"only": modifiers.only, "without": modifiers.without}
+COUNTS: dict[str, Callable[..., Source | Texts]] = {"first": modifiers.first}
+SEEDED: dict[str, Callable[..., Source | Texts]] = {"sample": modifiers.sample}

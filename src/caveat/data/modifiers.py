@@ -1,14 +1,19 @@
 """Changes to a set: of its pixels (`grey`, `rgb`, `resize`, `invert`) and of what belongs to it."""
 
+from typing import TypeVar
+
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from caveat.data.source import Images, Source, subset
+from caveat.data.source import Images, Indices, Source, subset
+from caveat.data.texts import Texts
 from caveat.errors import DataError, OptionError
 
 __all__ = ["first", "grey", "invert", "only", "resize", "rgb", "sample", "without"]
+
+Set = TypeVar("Set", Source, Texts)
 
 _LUMA = (0.299, 0.587, 0.114)
 
@@ -45,8 +50,8 @@ def invert(images: Images) -> Images:
     return 1 - images
 
 
-def first(source: Source, count: int) -> Source:
-    """The first `count` pictures.
+def first(source: Set, count: int) -> Set:
+    """The first `count` samples.
 
     Raises
     ------
@@ -54,11 +59,11 @@ def first(source: Source, count: int) -> Source:
         If the set has fewer.
     """
     _check_count(source, count, "first")
-    return subset(source, torch.arange(count))
+    return _subset(source, torch.arange(count))
 
 
-def sample(source: Source, count: int, *, seed: int = 0) -> Source:
-    """`count` pictures drawn without replacement, in their old order.
+def sample(source: Set, count: int, *, seed: int = 0) -> Set:
+    """`count` samples drawn without replacement, in their old order.
 
     Raises
     ------
@@ -67,49 +72,53 @@ def sample(source: Source, count: int, *, seed: int = 0) -> Source:
     """
     _check_count(source, count, "sample")
     drawn = np.random.default_rng(seed).permutation(len(source))[:count]
-    return subset(source, torch.from_numpy(np.sort(drawn)))
+    return _subset(source, torch.from_numpy(np.sort(drawn)))
 
 
-def only(source: Source, labels: tuple[int, ...]) -> Source:
-    """The pictures of the classes `labels`; the labels stay as they are.
+def only(source: Set, labels: tuple[int, ...]) -> Set:
+    """The samples of the classes `labels`; the labels stay as they are.
 
     Raises
     ------
     DataError
-        If no picture has one of these labels.
+        If no sample has one of these labels.
     """
     return _keep(source, _labelled(source, labels), f"only={_listed(labels)}")
 
 
-def without(source: Source, labels: tuple[int, ...]) -> Source:
-    """The pictures of all classes but `labels`; the labels stay as they are.
+def without(source: Set, labels: tuple[int, ...]) -> Set:
+    """The samples of all classes but `labels`; the labels stay as they are.
 
     Raises
     ------
     DataError
-        If a label does not occur, or no picture is left.
+        If a label does not occur, or no sample is left.
     """
     return _keep(source, ~_labelled(source, labels), f"without={_listed(labels)}")
 
 
-def _labelled(source: Source, labels: tuple[int, ...]) -> Tensor:
+def _labelled(source: Source | Texts, labels: tuple[int, ...]) -> Tensor:
     present = set(source.labels.unique().tolist())
     for label in labels:
         if label not in present:
             known = f"{min(present)}..{max(present)}"
-            raise DataError(f"{source.name}: no picture has the label {label}; its labels are in {known}")
+            raise DataError(f"{source.name}: no sample has the label {label}; its labels are in {known}")
     return torch.isin(source.labels, torch.tensor(labels))
 
 
-def _keep(source: Source, mask: Tensor, modifier: str) -> Source:
+def _keep(source: Set, mask: Tensor, modifier: str) -> Set:
     if not mask.any():
-        raise DataError(f"{source.name}: +{modifier} leaves no picture")
-    return subset(source, mask.nonzero().flatten())
+        raise DataError(f"{source.name}: +{modifier} leaves no sample")
+    return _subset(source, mask.nonzero().flatten())
 
 
-def _check_count(source: Source, count: int, modifier: str) -> None:
+def _subset(source: Set, indices: Indices) -> Set:
+    return source.among(indices) if isinstance(source, Texts) else subset(source, indices)
+
+
+def _check_count(source: Source | Texts, count: int, modifier: str) -> None:
     if not 1 <= count <= len(source):
-        raise OptionError(f"{source.name}: +{modifier}={count}: expected 1..{len(source)}, the number of its pictures")
+        raise OptionError(f"{source.name}: +{modifier}={count}: expected 1..{len(source)}, the number of its samples")
 
 
 def _listed(labels: tuple[int, ...]) -> str:

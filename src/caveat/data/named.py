@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from caveat.data import hub
 from caveat.data.idx import open_idx
@@ -12,7 +13,10 @@ from caveat.data.pictures import Form
 from caveat.data.source import Source
 from caveat.errors import DataError
 
-__all__ = ["Builtin", "Hosted", "open_fashion_mnist", "open_hosted", "under_root"]
+if TYPE_CHECKING:
+    from caveat.data.texts import Texts
+
+__all__ = ["Builtin", "Hosted", "missing", "open_fashion_mnist", "open_hosted", "under_root"]
 
 _DEBIAN = Path("/usr/share/datasets/fashion-mnist")  # the package dataset-fashion-mnist
 _FASHION = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
@@ -22,7 +26,7 @@ _FASHION = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Sh
 class Builtin:
     """A set with a reader of its own: `open(split, name=..., batch=...)`. The first of `splits` is the default."""
 
-    open: Callable[..., Source]
+    open: "Callable[..., Source | Texts]"
     what: str
     """What it is, in one line."""
     splits: tuple[str, ...] = ("test", "train")
@@ -53,7 +57,7 @@ def open_hosted(hosted: Hosted, split: str, *, name: str, batch: int = 256, form
         return open_parquet(files, name=name, batch=batch, form=form)
     if hosted.hub and hub.available():
         return hub.open_hub(hosted.hub, split, name=name, batch=batch, form=form)
-    raise _nowhere(name, f"{hosted.folder}/{split}-*.parquet", hosted.hub)
+    raise missing(name, f"{hosted.folder}/{split}-*.parquet", hosted.hub)
 
 
 def open_fashion_mnist(split: str, *, name: str, batch: int = 256) -> Source:
@@ -72,7 +76,7 @@ def open_fashion_mnist(split: str, *, name: str, batch: int = 256) -> Source:
     repository = "zalando-datasets/fashion_mnist"
     if hub.available():
         return hub.open_hub(repository, split, name=name, batch=batch)
-    raise _nowhere(name, "fashion-mnist/*-ubyte.gz", repository)
+    raise missing(name, "fashion-mnist/*-ubyte.gz", repository)
 
 
 def under_root(folder: str) -> Path | None:
@@ -81,7 +85,8 @@ def under_root(folder: str) -> Path | None:
     return Path(root).expanduser() / folder if root else None
 
 
-def _nowhere(name: str, files: str, repository: str | None) -> DataError:
+def missing(name: str, files: str, repository: str | None = None) -> DataError:
+    """What to say of a set that is nowhere: both ways to it."""
     root = os.environ.get("CAVEAT_DATA")
     local = f"no {files} under CAVEAT_DATA={root}" if root else f"set CAVEAT_DATA to a folder that holds {files}"
     download = f"; or download {repository} with  pip install 'caveat[hf]'" if repository else ""

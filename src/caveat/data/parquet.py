@@ -17,7 +17,7 @@ from caveat.errors import DataError
 from caveat.files import parse_json
 from caveat.types import Labels
 
-__all__ = ["IMAGE_COLUMNS", "LABEL_COLUMNS", "find", "open_parquet"]
+__all__ = ["IMAGE_COLUMNS", "LABEL_COLUMNS", "class_names", "columns", "find", "open_parquet"]
 
 IMAGE_COLUMNS = ("image", "img", "png", "jpg")
 LABEL_COLUMNS = ("label", "fine_label", "labels")
@@ -46,6 +46,17 @@ def find(where: str, *, name: str) -> list[Path]:
             f"{name}: the folder holds several splits ({', '.join(splits)}); choose with parquet:{where}/{splits[0]}-*"
         )
     return files
+
+
+def columns(file: Path, *, name: str) -> list[str]:
+    """The names of a file's columns.
+
+    Raises
+    ------
+    DataError
+        If it is no whole Parquet file.
+    """
+    return _open(file, name).schema_arrow.names
 
 
 def open_parquet(files: list[Path], *, name: str, batch: int = 256, form: Form | None = None) -> Source:
@@ -83,7 +94,7 @@ def open_parquet(files: list[Path], *, name: str, batch: int = 256, form: Form |
         fetch,
         labels,
         name=name,
-        classes=_classes(schema, label),
+        classes=class_names(schema, label),
         batch=batch,
         form=form or Form(),
         place=lambda index: f"picture {index}",
@@ -163,7 +174,7 @@ def _check_alike(first: pa.Schema, other: pa.Schema, name: str, first_file: str,
     facts = {
         "the columns of pictures": (_image_column(first, name), _image_column(other, f"{name}: {file}")),
         "the columns of labels": (label, _label_column(other, f"{name}: {file}")),
-        "the class names": (_classes(first, label), _classes(other, label)),
+        "the class names": (class_names(first, label), class_names(other, label)),
     }
     for fact, (expected, came) in facts.items():
         if expected != came:
@@ -184,7 +195,7 @@ def _labels(files: list[Path], column: str, name: str) -> Labels:
         raise DataError(f"{name}: column {column!r} holds a label that is no class number ({_line(error)})") from None
 
 
-def _classes(schema: pa.Schema, label: str | None) -> tuple[str, ...] | None:
+def class_names(schema: pa.Schema, label: str | None) -> tuple[str, ...] | None:
     """Class names as the hub's `datasets` library writes them; what does not look like that is passed over."""
     try:
         text = (schema.metadata or {})[b"huggingface"]

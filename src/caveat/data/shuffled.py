@@ -6,12 +6,14 @@ from typing import TypeAlias
 
 import torch
 
+from caveat.batches import Inputs
 from caveat.data.source import Images, Source
 from caveat.data.tensors import Pixels, pixels, unit
+from caveat.data.texts import Encoded
 from caveat.errors import OptionError
 from caveat.types import Labels
 
-__all__ = ["Augment", "Shuffled", "shuffled"]
+__all__ = ["Augment", "Reordered", "Shuffled", "reordered", "shuffled"]
 
 Augment: TypeAlias = Callable[[Images, torch.Generator], Images]
 
@@ -60,3 +62,32 @@ def shuffled(
     if batch < 1 or (drop_last and batch > len(source)):
         raise OptionError(f"batch: expected 1..{len(source)}, the number of pictures of {source.name}, got {batch}")
     return Shuffled(pixels(source), source.labels, batch, generator, augment, drop_last)
+
+
+@dataclass(frozen=True)
+class Reordered:
+    """Every pass gives all texts once, encoded, in an order drawn from `generator` when the pass begins."""
+
+    texts: Encoded
+    batch: int
+    generator: torch.Generator
+
+    def __len__(self) -> int:
+        return -(-len(self.texts) // self.batch)
+
+    def __iter__(self) -> Iterator[tuple[Inputs, Labels]]:
+        order = torch.randperm(len(self.texts), generator=self.generator)
+        yield from map(self.texts.take, order.split(self.batch))
+
+
+def reordered(texts: Encoded, *, batch: int = 128, generator: torch.Generator) -> Reordered:
+    """Give a set of texts in a new order every epoch; the generator must be on the CPU.
+
+    Raises
+    ------
+    OptionError
+        If `batch` is not positive.
+    """
+    if batch < 1:
+        raise OptionError(f"batch: expected at least 1, got {batch}")
+    return Reordered(texts, batch, generator)

@@ -8,7 +8,7 @@ from caveat.models.adapter import Adapted, adapted
 from caveat.models.denoising_classifier import denoising_classifier
 from caveat.models.enet import enet
 from caveat.models.gradient_cnn import gradient_cnn
-from caveat.models.hub import LogitsOnly
+from caveat.models.hub import LogitsOnly, Tokenized
 from caveat.models.lenet import lenet
 from caveat.models.mlp import mlp
 from caveat.models.normalized import Normalized
@@ -17,6 +17,7 @@ from caveat.models.regressor import regressor
 from caveat.models.resnet18 import resnet18
 from caveat.models.resnet20 import resnet20
 from caveat.models.small_cnn import small_cnn
+from caveat.models.text_classifier import text_classifier
 from caveat.models.tradi_mlp import tradi_mlp
 from caveat.models.with_autoencoder import WithAutoencoder
 
@@ -24,6 +25,7 @@ __all__ = [
     "DENSE",
     "JOINT",
     "MODELS",
+    "OF_TEXTS",
     "Adapted",
     "Normalized",
     "WithAutoencoder",
@@ -38,6 +40,7 @@ __all__ = [
     "resnet18",
     "resnet20",
     "small_cnn",
+    "text_classifier",
     "title",
     "tradi_mlp",
 ]
@@ -59,9 +62,19 @@ DENSE: dict[str, Callable[..., nn.Module]] = {"enet": enet, "pspnet": pspnet}
 # As `MODELS`, and they reconstruct their inputs too.
 JOINT: dict[str, Callable[..., nn.Module]] = {"denoising_classifier": denoising_classifier}
 
+# All take `classes` and `generator`, by keyword, and have `encode`.
+OF_TEXTS: dict[str, Callable[..., nn.Module]] = {"text_classifier": text_classifier}
+
 
 def title(model: nn.Module) -> str:
     """What to call a network: its class, or that of the one that one of these wraps."""
-    while isinstance(model, Adapted | Normalized | LogitsOnly):
-        model = model.model
+    while (inner := _within(model)) is not None:
+        model = inner
     return type(model).__name__
+
+
+def _within(model: nn.Module) -> nn.Module | None:
+    """What a wrapper, of ours or of torch (DataParallel, torch.compile), is around."""
+    if isinstance(model, Adapted | Normalized | LogitsOnly | Tokenized):
+        return model.model
+    return getattr(model, "_orig_mod", None) or (model.module if isinstance(model, nn.DataParallel) else None)

@@ -11,6 +11,7 @@ from torch.func import functional_call
 from torch.nn import functional
 
 from caveat import evaluation
+from caveat.batches import Inputs
 from caveat.calls import tensor
 from caveat.errors import ModelError, OptionError
 from caveat.posteriors import renew
@@ -41,7 +42,7 @@ def sample(
     *,
     draws: int,
     generator: torch.Generator,
-    batches: Iterable[tuple[Tensor, Tensor]] | None = None,
+    batches: Iterable[tuple[Inputs, Tensor]] | None = None,
 ) -> Ensemble:
     """Draw networks once, to be run on any number of inputs.
 

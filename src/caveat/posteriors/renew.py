@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from caveat.batches import Inputs, Several
 from caveat.errors import OptionError
 from caveat.evaluation import modes_restored
 from caveat.posteriors.layers import batch_norms
@@ -15,7 +16,7 @@ __all__ = ["statistics"]
 
 
 def statistics(
-    model: nn.Module, weights: Mapping[str, Tensor], batches: Iterable[tuple[Tensor, Tensor]]
+    model: nn.Module, weights: Mapping[str, Tensor], batches: Iterable[tuple[Inputs, Tensor]]
 ) -> dict[str, Tensor]:
     """Running means and variances of the model with these weights: the averages over all batches.
 
@@ -38,14 +39,18 @@ def statistics(
     before = [(layer, layer.momentum) for layer in norms.values()]
     anchor = next(iter(weights.values()))
     count = 0
+
+    def like(part: Tensor) -> Tensor:
+        return part.to(anchor.device, anchor.dtype if part.is_floating_point() else None)
+
     try:
         with modes_restored(model), torch.no_grad():
             for layer in norms.values():
                 layer.training = True
                 layer.momentum = None  # the plain average over batches
             for inputs, _ in batches:
-                inputs = inputs.to(anchor.device, anchor.dtype if inputs.is_floating_point() else None)
-                functional_call(model, {**weights, **buffers}, (inputs,))
+                there = inputs.each(like) if isinstance(inputs, Several) else like(inputs)
+                functional_call(model, {**weights, **buffers}, (there,))
                 count += 1
     finally:
         for layer, momentum in before:

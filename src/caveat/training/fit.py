@@ -14,7 +14,9 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from caveat import evaluation
+from caveat.batches import Inputs
 from caveat.errors import CaveatError, DataError, ModelError, OptionError
+from caveat.inputs import moved
 from caveat.objectives import Objective
 from caveat.training import checkpoint as checkpoints
 from caveat.training.history import History, Totals
@@ -51,7 +53,7 @@ class _Run:
     """What does not change in the course of a training run."""
 
     model: nn.Module
-    batches: Iterable[tuple[Tensor, Tensor]]
+    batches: Iterable[tuple[Inputs, Tensor]]
     objective: Objective
     optimizer: Optimizer
     schedule: LRScheduler | None
@@ -69,7 +71,7 @@ class _Run:
 
 def fit(  # noqa: PLR0913 -- one loop; all that varies in it is an argument
     model: nn.Module,
-    batches: Iterable[tuple[Tensor, Tensor]],
+    batches: Iterable[tuple[Inputs, Tensor]],
     objective: Objective,
     *,
     optimizer: Optimizer,
@@ -176,15 +178,15 @@ def _epoch(run: _Run, epoch: int, history: History, resumed: dict[str, Any] | No
     return history
 
 
-def _step(run: _Run, inputs: Tensor, labels: Tensor, place: str) -> tuple[float, int | None]:
+def _step(run: _Run, inputs: Inputs, labels: Tensor, place: str) -> tuple[float, int | None]:
     """One step of the optimizer: the loss before it, and how many answers were right if that could be seen."""
     anchor = next(run.model.parameters())
-    inputs = inputs.to(anchor.device, anchor.dtype if inputs.is_floating_point() else None, non_blocking=True)
+    inputs = moved(inputs, run.model)
     labels = labels.to(anchor.device, anchor.dtype if labels.is_floating_point() else None, non_blocking=True)
     _forget_gradients(run.model, run.optimizer)
     with _answers(run.model, inputs) as answers:
         try:
-            loss = run.objective(run.model, inputs, labels, run.generator)
+            loss = run.objective(run.model, inputs, labels, run.generator)  # pyright: ignore[reportArgumentType]  # the model's own
         except (TypeError, IndexError, AttributeError) as error:  # of a dict, a tuple, a single output
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise ModelError(
@@ -209,7 +211,7 @@ def _step(run: _Run, inputs: Tensor, labels: Tensor, place: str) -> tuple[float,
 
 
 @contextmanager
-def _answers(model: nn.Module, inputs: Tensor) -> Generator[list[Tensor]]:
+def _answers(model: nn.Module, inputs: Inputs) -> Generator[list[Tensor]]:
     """What the model answers when it is asked about these very inputs, as a list that fills inside."""
     answers: list[Tensor] = []
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from caveat.data.source import Source
+    from caveat.data.texts import Encoded
     from caveat.objectives import Objective
     from caveat.training import History
 
@@ -74,7 +75,7 @@ def _no_options(name: str, option: str) -> None:
 
 def train(  # what varies independently is a separate argument
     network: "nn.Module",
-    training: "Source",
+    training: "Source | Encoded",
     *,
     epochs: int,
     rate: float,
@@ -108,7 +109,11 @@ def train(  # what varies independently is a separate argument
     from caveat.training import History, fit
 
     goal = cross_entropy if goal is None else goal
-    batches = data.shuffled(training, batch=batch, generator=generator, augment=data.augment.joined(augment))
+    batches: data.Shuffled | data.Reordered
+    if isinstance(training, data.Encoded):
+        batches = data.reordered(training, batch=batch, generator=generator)
+    else:
+        batches = data.shuffled(training, batch=batch, generator=generator, augment=data.augment.joined(augment))
     if optimizer == "adam":
         steps = torch.optim.Adam(network.parameters(), lr=rate, weight_decay=decay)
     else:
@@ -165,7 +170,7 @@ def _last_part(steps: int) -> tuple[int, int]:
     return 3 * steps // 4, max(1, steps // 80)
 
 
-def check_network(network: "nn.Module", training: "Source", test: "Source | None" = None) -> None:
+def check_network(network: "nn.Module", training: "Source | Encoded", test: "Source | Encoded | None" = None) -> None:
     """Run the network on a few samples: what does not fit must not be found out after an epoch, or never.
 
     Raises
@@ -175,11 +180,17 @@ def check_network(network: "nn.Module", training: "Source", test: "Source | None
         classes or shapes differ.
     """
     from caveat import evaluation
+    from caveat.batches import Several
     from caveat.inputs import check_labels, check_same_classes, check_same_units, class_names, moved, opened
     from caveat.observations import run
 
     one = opened(training, "data")
     few = one.first[0][:8]
+    if isinstance(few, Several):
+        raise DataError(
+            f"data: the network's inputs have several parts {few.shape[1:]}, training needs one tensor: put them into "
+            "one in its encode(texts), and take them apart in its forward"
+        )
     with evaluation.in_eval_mode(network), evaluation.without_gradients():
         logits = run(network, moved(few, network), "data")
     check_labels(training.labels, logits, "data")
@@ -191,6 +202,33 @@ def check_network(network: "nn.Module", training: "Source", test: "Source | None
     check_same_units(other, one)
     if other.shape != one.shape:
         raise DataError(f"test: expected inputs of shape {one.shape} as in the training data, got {other.shape}")
+
+
+def check_text(network: "nn.Module", training: "Encoded", goal: "Objective", *, augment: "Sequence[str]") -> None:
+    """Refuse what changes its inputs, as pictures can be changed, for texts: tokens are whole numbers.
+
+    Raises
+    ------
+    OptionError
+        If the inputs are augmented, or the objective fails on two of them.
+    """
+    import torch
+
+    from caveat import evaluation, objectives
+    from caveat.inputs import moved
+
+    if augment:
+        raise OptionError(f"--augment: {augment[0]} changes pictures, {training.name} holds texts; leave it out")
+    inputs, labels = training.take(range(min(2, len(training))))
+    try:
+        with evaluation.in_eval_mode(network):
+            goal(network, moved(inputs, network), labels, torch.Generator().manual_seed(0))  # pyright: ignore[reportArgumentType]  # the model's own
+    except (RuntimeError, ValueError, TypeError) as error:
+        name = next((name for name, one in objectives.OBJECTIVES.items() if type(one) is type(goal)), "it")
+        raise OptionError(
+            f"--objective: {name} changes its inputs or makes others, which can't be done to the tokens of texts; take "
+            "one that leaves them as they are, such as cross_entropy, label_smoothing or focal"
+        ) from error
 
 
 def _tracked_from(epoch: int, total: int) -> int:

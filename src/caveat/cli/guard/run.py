@@ -48,16 +48,19 @@ def run(
             "--model: a guard names no code that would be run; name the network it was made for"
             + (f" (its manifest says: {made.model})" if made.model else "")
         )
-    network = artefact.load(guard, models.load(model))
+    bare = models.load(model)
+    network = artefact.load(guard, bare)
     shape = network.decision.shape
     like = sources.generated.blank((shape[0], shape[1], shape[2]), name=data) if len(shape) == 3 else None
-    source = sources.load(data, batch=batch, like=like, seed=seed)
+    source = sources.bound(sources.read(data, batch=batch, like=like, seed=seed), bare)
+    column = "text" if isinstance(source, sources.Encoded) else "file"
     writer: pq.ParquetWriter | None = None
     counts, start, example = [0, 0, 0], 0, ""
     with replacing(output) as temporary:
         for positions, inputs in source.chunks():
             verdict = network(inputs)
-            table = _table(verdict, start, None if source.place is str else list(map(source.place, positions.tolist())))
+            places = None if source.place is str else list(map(source.place, positions.tolist()))
+            table = _table(verdict, start, column, places)
             writer = writer or pq.ParquetWriter(temporary, table.schema)
             writer.write_table(table)
             for reason in verdict.reason.tolist():
@@ -77,8 +80,8 @@ def run(
     echo(f"Verdicts are in {output}; another threshold: caveat guard tune {quote(str(guard))} --keep 0.99")
 
 
-def _table(verdict: "Verdict", start: int, files: list[str] | None) -> "pa.Table":
-    """The verdicts as rows, the first of them numbered `start`."""
+def _table(verdict: "Verdict", start: int, column: str, places: list[str] | None) -> "pa.Table":
+    """The verdicts as rows, the first of them numbered `start`; `column` says where each input is, or what it is."""
     import pyarrow as pa
 
     from caveat.guard.verdict import REASONS
@@ -86,7 +89,7 @@ def _table(verdict: "Verdict", start: int, files: list[str] | None) -> "pa.Table
     return pa.table(
         {
             "index": pa.array(range(start, start + len(verdict)), pa.int64()),
-            "file": pa.array([None] * len(verdict) if files is None else files, pa.string()),
+            column: pa.array([None] * len(verdict) if places is None else places, pa.string()),
             "label": pa.array([None if i < 0 else i for i in verdict.label.tolist()], pa.int64()),
             "accepted": pa.array(verdict.accepted.tolist()),
             "predicted": pa.array(verdict.predicted.tolist(), pa.int64()),
