@@ -275,7 +275,7 @@ def viewed(batches: Any, name: str, unpack: Callable[[Any], Any] | None = None) 
     """
     if isinstance(batches, View):
         return batches
-    if isinstance(batches, Tensor | np.ndarray) or _is_arrays(batches):
+    if isinstance(batches, Tensor | np.ndarray | Mapping) or _is_arrays(batches):
         inputs, labels = pair(batches, name)
         if len(inputs) != len(labels):
             raise DataError(f"{name}: expected one label per input, got {len(inputs)} inputs and {len(labels)} labels")
@@ -291,16 +291,15 @@ def viewed(batches: Any, name: str, unpack: Callable[[Any], Any] | None = None) 
 
 
 def _is_arrays(batches: Any) -> bool:
-    """Whether it is arrays `(X, y)`, and no two batches of inputs alone."""
-    if not (isinstance(batches, tuple | list) and len(batches) == 2):  # inputs and labels
+    """Whether it is arrays `(X, y)`, X of several parts too, and no two batches of inputs alone."""
+    if not (isinstance(batches, tuple | list) and len(batches) == 2):
         return False
     inputs, labels = batches
-    return (
-        all(isinstance(part, Tensor | np.ndarray) for part in batches)
-        and inputs.ndim > 1
-        and len(inputs) == len(labels)
-        and (labels.ndim == 1 or (labels.ndim == 2 and labels.shape[1] == 1))
-    )
+    if not isinstance(labels, Tensor | np.ndarray):
+        return False
+    if isinstance(inputs, tuple | list | Mapping):
+        return labels.ndim == 1
+    return isinstance(inputs, Tensor | np.ndarray) and inputs.ndim > 1 and inputs.shape[1:] != labels.shape[1:]
 
 
 def _collated(samples: list[Any]) -> Any:

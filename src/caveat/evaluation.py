@@ -48,6 +48,10 @@ def check(model: nn.Module) -> None:
     ModelError
         If it is such a network; the message names the layer.
     """
+    if not isinstance(model, nn.Module):  # pyright: ignore[reportUnnecessaryIsInstance]  # whatever a caller gives
+        raise ModelError(
+            f"model: expected an nn.Module, got {type(model).__name__}: put what it does into a module's forward"
+        )
     check_initialised(model)
     passed: set[nn.Module] = set()
     for name, layer in model.named_modules():

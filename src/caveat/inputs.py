@@ -112,7 +112,7 @@ def check(batch: Any, name: str) -> tuple[Inputs, Tensor]:
             "argmax(dim=1)"
         )
     if labels.is_floating_point() or labels.dtype == torch.bool:
-        raise DataError(f"{name}: expected integer labels, got {labels.dtype}")
+        raise DataError(f"{name}: expected integer labels, got {labels.dtype}: labels.long() if they are whole numbers")
     for part in [inputs] if single else inputs.tensors:
         if part.is_floating_point() and not torch.isfinite(part).all():
             bad = int((~torch.isfinite(part.reshape(len(part), -1))).any(dim=1).nonzero()[0])
@@ -202,7 +202,10 @@ def check_labels(labels: Tensor, logits: Tensor, name: str) -> None:
             "audited by audits.audit_dense (caveat audit-pixels)"
         )
     if bool((labels == -1).all()):
-        raise DataError(f"{name}: its samples have no labels (-1): a folder of pictures needs one subfolder a class")
+        raise DataError(
+            f"{name}: its samples have no labels (-1): a folder of pictures needs one subfolder a class, an npz file "
+            "an array labels, and batches are (inputs, labels)"
+        )
     classes = logits.shape[1]
     bad = ((labels < 0) | (labels >= classes)).nonzero().flatten()
     if len(bad):
@@ -241,7 +244,8 @@ def fingerprints(inputs: Inputs) -> Int64[Tensor, " n"]:
     """
     if isinstance(inputs, Several):  # each part counts by its place, so that two that are swapped are another input
         return torch.stack([fingerprints(part) * (2 * place + 1) for place, part in enumerate(inputs.tensors)]).sum(0)
-    flat = inputs.detach().cpu().contiguous().reshape(len(inputs), -1)
+    flat = inputs.detach().cpu().contiguous()
+    flat = flat.flatten(1) if flat.ndim > 1 else flat.unsqueeze(1)
     if flat.dtype == torch.bool or flat.is_complex():
         flat = flat.to(torch.uint8) if flat.dtype == torch.bool else torch.view_as_real(flat).flatten(1)
     bits = flat.view(_WIDTHS[flat.element_size()])

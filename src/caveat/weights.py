@@ -73,7 +73,11 @@ def load(model: nn.Module, path: str | Path, *, key: str | None = None, name: st
     if key is not None and not tried:  # then it may be a part of the names
         parts = {where: _below(state, key) for where, state in found.items()}
         if not any(parts.values()):
-            known_name(f"{name}: key", key, [where or "(the file itself)" for where in found])
+            known_name(
+                "--weights-key" if name.startswith("--") else f"{name}: key",
+                key,
+                [where or "(the file itself)" for where in found],
+            )
         tried = [(where, *_fitted(state, own)) for where, state in parts.items() if state]
     fits = {where: (state, notes) for where, state, notes, problem in tried if not problem}
     if not fits:

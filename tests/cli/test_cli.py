@@ -95,7 +95,7 @@ def test_weights_and_arguments_of_the_callable(place, capsys, monkeypatch):
     assert Record.load("o/record.json").classes == ["0", "1", "2", "3"]
     code, _, err = run(*AUDIT, "--weights", "w.safetensors", capsys=capsys, monkeypatch=monkeypatch)
     assert code == 2
-    assert "other shapes" in err
+    assert "has shape (4, 16)" in err
 
 
 def truncated_parquet():
@@ -250,7 +250,8 @@ def test_from_an_audit_to_a_guard_to_verdicts(place, capsys, monkeypatch):
     assert len(table["index"]) == 240
     accepted = sum(table["accepted"])
     assert 0.8 < accepted / 240 < 1
-    assert all((label is None) == (not ok) for label, ok in zip(table["label"], table["accepted"], strict=True))
+    right = [true == name for true, name in zip(table["true_name"], table["predicted_name"], strict=True)]
+    assert sum(right) / 240 > 0.5  # the data's own label beside the prediction, of abstained ones too
     assert f"{accepted} accepted" in out
     both = ("guard", "tune", "guard", "--keep", "0.5", "--max-error", "0.1")
     code, _, err = run(*both, capsys=capsys, monkeypatch=monkeypatch)

@@ -16,10 +16,11 @@ from caveat.errors import DataError, ModelError, OptionError
 from caveat.guard.guard import Guard
 from caveat.heads import before
 from caveat.inputs import fingerprints
-from caveat.models import adapted
+from caveat.models import adapted, title
 from caveat.observations import observe
 from caveat.scoring import catalog
 from caveat.scoring.plan import plan
+from tests.conftest import shapes_unchecked
 
 
 def net(classes: int = 3) -> nn.Sequential:
@@ -349,3 +350,37 @@ class Renamed(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         return self._orig_mod(inputs)
+
+
+def test_arrays_whose_lengths_or_labels_do_not_fit_are_told_as_arrays() -> None:
+    inputs, labels = samples()
+    with pytest.raises(DataError, match="240 inputs and 239 labels"):
+        audit(net(), (inputs, labels[:-1]), scores=["msp"])
+    with pytest.raises(DataError, match="of one-hot labels take argmax"):
+        audit(net(), (inputs, torch.eye(3)[labels]), scores=["msp"])
+    with pytest.raises(DataError, match=r"labels\.long\(\) if they are whole"):
+        audit(net(), (inputs, labels + 0.0), scores=["msp"])
+
+
+@pytest.mark.parametrize(
+    "form", [lambda x, y: ((x[:, :2], x[:, 2:]), y), lambda x, y: {"left": x[:, :2], "right": x[:, 2:], "y": y}]
+)
+def test_arrays_of_two_inputs(form: Any, expected: Any) -> None:
+    assert figures(audit(TwoInputs().eval(), form(*samples()), scores=["msp", "energy", "mahalanobis"])) == expected
+
+
+def test_what_is_no_module_is_told() -> None:
+    with (
+        shapes_unchecked(),
+        pytest.raises(ModelError, match=r"expected an nn\.Module, got function: put what it does into a module"),
+    ):
+        audit(lambda inputs: net()(inputs), samples(), scores=["msp"])  # pyright: ignore[reportArgumentType]
+
+
+def test_no_input_is_no_answer() -> None:
+    guard = Guard.fit(net(), samples(), score="msp")
+    assert len(guard(samples()[0][:0]).accepted) == 0
+
+
+def test_reports_name_the_network_within_its_wrappers() -> None:
+    assert title(nn.DataParallel(Renamed(TwoInputs()))) == "TwoInputs"

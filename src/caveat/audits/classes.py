@@ -120,7 +120,8 @@ def warnings(logits: Logits, labels: Labels, classes: Sequence[str]) -> list[str
     if share.low <= chance and len(classes) > 1 and int((present > 0).sum()) > 1:
         found.append(
             f"The accuracy, {share.value:.1%}, is not clearly above the {chance:.1%} that always predicting the most "
-            "frequent class would reach. Is the normalisation in the model? Is the class order the folder's?"
+            "frequent class would reach. Are its weights loaded? Is the normalisation in the model? Is the class order "
+            "the folder's?"
         )
     never = [name for name, here, said in zip(classes, present, answered, strict=True) if here and not said]
     if never:

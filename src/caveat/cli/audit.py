@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from caveat.cli.checks import clash, existing, given, output_file, output_folder, positive, share
+from caveat.cli.options import NORMALIZE, WEIGHTS_KEY
 from caveat.cli.terminal import echo, table
 from caveat.errors import OptionError
 
@@ -51,15 +52,8 @@ def run(
     weights: Path | None = typer.Option(
         None, help="Weights of the model: safetensors, or a file of torch.save (.pth, .pt, .ckpt, .bin, ...)."
     ),
-    weights_key: str | None = typer.Option(
-        None, help="Which weights, if the file holds several that fit, for instance model_ema."
-    ),
-    normalize: str | None = typer.Option(
-        None,
-        metavar="NAME|MEAN,../STD,..",
-        help="Normalise the inputs, which are in [0, 1], as the model was trained with: imagenet, cifar10, cifar100, "
-        "mnist, fashion-mnist, clip, or numbers like 0.5,0.5,0.5/0.25,0.25,0.25.",
-    ),
+    weights_key: str | None = WEIGHTS_KEY,
+    normalize: str | None = NORMALIZE,
     posterior: Path | None = typer.Option(
         None,
         help="Ensemble or other posterior over the weights (written by caveat train --members or --track): audit its "
@@ -101,6 +95,9 @@ def run(
     ),
     head: str | None = typer.Option(
         None, help="Name of the last linear layer, which gives the logits; detected by default."
+    ),
+    features: str | None = typer.Option(
+        None, help="Name of a layer whose input serves as features, for models without a linear last layer."
     ),
     attack_radius: list[float] = typer.Option(
         [],
@@ -168,6 +165,7 @@ def run(
             scores=score or None,
             calibrations=calibration or None,
             head=head,
+            features=features,
             attack_radii=attack_radius,
             attack_norm=float(attack_norm),
             attack_samples=attack_samples,

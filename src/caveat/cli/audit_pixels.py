@@ -6,6 +6,7 @@ from pathlib import Path
 import typer
 
 from caveat.cli.checks import existing, output_folder
+from caveat.cli.options import NORMALIZE, WEIGHTS_KEY
 from caveat.cli.terminal import echo
 from caveat.errors import OptionError
 
@@ -27,15 +28,8 @@ def run(
     weights: Path | None = typer.Option(
         None, help="Weights of the model: safetensors, or a file of torch.save (.pth, .pt, .ckpt, .bin, ...)."
     ),
-    weights_key: str | None = typer.Option(
-        None, help="Which weights, if the file holds several that fit, for instance model_ema."
-    ),
-    normalize: str | None = typer.Option(
-        None,
-        metavar="NAME|MEAN,../STD,..",
-        help="Normalise the inputs, which are in [0, 1], as the model was trained with: imagenet, cifar10, cifar100, "
-        "mnist, fashion-mnist, clip, or numbers like 0.5,0.5,0.5/0.25,0.25,0.25.",
-    ),
+    weights_key: str | None = WEIGHTS_KEY,
+    normalize: str | None = NORMALIZE,
     root: Path | None = typer.Option(None, help="Folder of the set; by default below the folder CAVEAT_DATA."),
     ood: list[str] = typer.Option(
         [],

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from caveat.cli.checks import existing, output_folder, positive
+from caveat.cli.options import NORMALIZE, WEIGHTS_KEY
 from caveat.cli.terminal import echo
 from caveat.errors import DataError, OptionError, known_name
 
@@ -31,15 +32,8 @@ def run(
         None,
         help="Start from these (fine-tuning): safetensors, or a file of torch.save (.pth, .pt, .ckpt, .bin, ...).",
     ),
-    weights_key: str | None = typer.Option(
-        None, help="Which weights, if the file holds several that fit, for instance model_ema."
-    ),
-    normalize: str | None = typer.Option(
-        None,
-        metavar="NAME|MEAN,../STD,..",
-        help="Normalise the inputs, which are in [0, 1], as the model was trained with: imagenet, cifar10, cifar100, "
-        "mnist, fashion-mnist, clip, or numbers like 0.5,0.5,0.5/0.25,0.25,0.25.",
-    ),
+    weights_key: str | None = WEIGHTS_KEY,
+    normalize: str | None = NORMALIZE,
     epochs: int = typer.Option(5, min=1, help="Passes over the training data."),
     optimizer: str = typer.Option("adam", help="adam, or sgd (Nesterov momentum 0.9)."),
     rate: float = typer.Option(1e-3, help="Maximum learning rate, of a one-cycle schedule."),

@@ -34,7 +34,8 @@ def open_npz(path: Path, *, name: str, batch: int = 256) -> Source:
     if images is None:
         raise DataError(f"{name}: no array 'images', 'x' or 'X' in the archive, only {found}")
     if labels is not None and (labels.ndim != 1 or labels.dtype.kind not in "iu"):
-        raise DataError(f"{name}: labels must be whole numbers (n,), got {labels.dtype} {labels.shape}")
+        remedy = "of one-hot labels take argmax(axis=1)" if labels.ndim == 2 else "labels.astype(int)"
+        raise DataError(f"{name}: labels must be whole numbers (n,), got {labels.dtype} {labels.shape}: {remedy}")
     whole = None if labels is None else torch.from_numpy(labels.astype(np.int64))
     return from_tensors(_pixels(images, name), whole, name=name, batch=batch)
 

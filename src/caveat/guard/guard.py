@@ -176,7 +176,8 @@ class Guard(nn.Module):
     def _invalid(self, inputs: Inputs) -> Tensor:
         """Which inputs hold no numbers that the guard was fitted for."""
         parts = inputs.tensors if isinstance(inputs, Several) else [inputs]
-        invalid = torch.stack([~torch.isfinite(part.reshape(len(part), -1)).all(dim=1) for part in parts]).any(dim=0)
+        rows = [part.flatten(1) if part.ndim > 1 else part.unsqueeze(1) for part in parts]
+        invalid = torch.stack([~torch.isfinite(row).all(dim=1) for row in rows]).any(dim=0)
         shape, limit = self.decision.shape, self.decision.largest
         if shape and tuple(inputs.shape[1:]) != shape:
             raise OptionError(f"inputs: expected shape (n, {', '.join(map(str, shape))}), got {tuple(inputs.shape)}")

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from torch import Tensor
 
+    from caveat.data.source import Source
+    from caveat.data.texts import Encoded
     from caveat.guard.verdict import Verdict
 
 NAME = "run"
@@ -60,7 +62,7 @@ def run(
         for positions, inputs in source.chunks():
             verdict = network(inputs)
             places = None if source.place is str else list(map(source.place, positions.tolist()))
-            table = _table(verdict, start, column, places)
+            table = _table(verdict, start, column, places, _names(source, positions))
             writer = writer or pq.ParquetWriter(temporary, table.schema)
             writer.write_table(table)
             for reason in verdict.reason.tolist():
@@ -80,7 +82,15 @@ def run(
     echo(f"Verdicts are in {output}; another threshold: caveat guard tune {quote(str(guard))} --keep 0.99")
 
 
-def _table(verdict: "Verdict", start: int, column: str, places: list[str] | None) -> "pa.Table":
+def _names(source: "Source | Encoded", positions: "Tensor") -> list[str | None]:
+    """The class of each input as the data set has it, by name: its numbers may not be the guard's; None without one."""
+    names = source.classes
+    return [None if label < 0 else names[label] if names else str(label) for label in source.labels[positions].tolist()]
+
+
+def _table(
+    verdict: "Verdict", start: int, column: str, places: list[str] | None, truth: list[str | None]
+) -> "pa.Table":
     """The verdicts as rows, the first of them numbered `start`; `column` says where each input is, or what it is."""
     import pyarrow as pa
 
@@ -90,7 +100,7 @@ def _table(verdict: "Verdict", start: int, column: str, places: list[str] | None
         {
             "index": pa.array(range(start, start + len(verdict)), pa.int64()),
             column: pa.array([None] * len(verdict) if places is None else places, pa.string()),
-            "label": pa.array([None if i < 0 else i for i in verdict.label.tolist()], pa.int64()),
+            "true_name": pa.array(truth, pa.string()),
             "accepted": pa.array(verdict.accepted.tolist()),
             "predicted": pa.array(verdict.predicted.tolist(), pa.int64()),
             "predicted_name": pa.array([verdict.classes[i] for i in verdict.predicted.tolist()]),
