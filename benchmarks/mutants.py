@@ -76,6 +76,11 @@ EQUIVALENT: dict[str, str] = {
     "src/caveat/metrics/ranking.py: return (kept < enough).sum(-1, keepdim=True): < -> <=": "they are never equal",
     "src/caveat/posteriors/laplace.py: size = max(1, 4_000_000 // width): 4_000_000 -> 4000001": "size of the parts",
     "src/caveat/posteriors/swag.py: moved = moved + (self.scale / (rank - 1)) ** 0.5 * low: + -> -": "as likely",
+    "src/caveat/rays/crossings.py: ceiling = torch.where(torch.isinf(end), math.inf, value + rise * (end - "
+    "start).nan_to_num(posinf=0.0)): - -> +": "a looser bound rules out less",
+    "src/caveat/rays/grid.py: smallest = torch.where(flat > 0, flat, math.inf).amin(1): > -> >=": "nothing moves there",
+    "src/caveat/rays/pairs.py: p, q = _windows(slopes, op, 0.0), _windows(offsets, op, -math.inf): 0.0 -> 0.5": "what "
+    "is outside never wins",
     "src/caveat/scores/gradients/plan.py: ruled = {name for name, own in held.items() if all(local in "
     "RULES.get(type(layer), ()) for _, layer, local in own)}: all -> any": "the true gradient does not agree either",
     "src/caveat/scores/gradients/plan.py: size = float(true.abs().max()): abs -> neg": "what does not agree is slower",
@@ -212,7 +217,8 @@ class Finder(ast.NodeVisitor):
 
     def visit_UnaryOp(self, node: ast.UnaryOp) -> None:
         if isinstance(node.op, ast.USub | ast.Invert | ast.Not):
-            self.add(node, "", self.at(node), self.at(node.operand))
+            sign = "not " if isinstance(node.op, ast.Not) else "-"  # or ~, which is as long
+            self.add(node, "", self.at(node), self.at(node) + len(sign))
         self.generic_visit(node)
 
     def visit_Constant(self, node: ast.Constant) -> None:
@@ -265,9 +271,12 @@ class Watched:
     def far(self, test: str, mutant: Mutant) -> int:
         """0 for a test that calls the function, 1 for one that calls something else of its file, 2 for others.
 
-        What stands outside of functions belongs to the whole file; a test that calls nothing looks at such numbers.
+        What stands outside of functions belongs to the whole file; a test that calls nothing looks at such numbers. Of
+        a test that is newer than the record nothing is known: 0.
         """
-        ours = self.calls.get(test, [])
+        if test not in self.calls:
+            return 0
+        ours = self.calls[test]
         calls = [line for path, line in ours if path == mutant.path]
         first, last = mutant.function
         if last < 0:
@@ -418,7 +427,9 @@ def survives(mutant: Mutant, watched: Watched, way: Way) -> int:
     with tempfile.TemporaryDirectory(dir=way.place) as place:
         shutil.copytree(ROOT / "src", Path(place) / "src")
         (Path(place) / mutant.path).write_bytes(changed(mutant))
-        near = {test.split("::")[0] for test in watched.calls if watched.far(test, mutant) < way.distances}
+        tests = {test: test.split("::")[0] for test in watched.calls}
+        near = {file for test, file in tests.items() if watched.far(test, mutant) < way.distances}
+        near |= {str(Path(file).relative_to(ROOT)) for file in tests_of(mutant.path)} - {*tests.values()}
         task = Path(place) / "task.pickle"
         task.write_bytes(pickle.dumps((mutant, watched, way, sorted(near))))
         command = [sys.executable, __file__, "--fresh", str(task)]

@@ -199,6 +199,7 @@ def test_a_sub_ensemble_shares_its_trunk() -> None:
     models = [nn.Sequential(nn.Flatten(), nn.Linear(36, 8), nn.ReLU(), nn.Linear(8, 3)).eval() for _ in range(3)]
     heads = ensemble.of(models, only=["3"])
     assert sorted(heads.weights) == ["3.bias", "3.weight"]
+    assert sorted(ensemble.of(models, only=["1", "3"]).weights) == ["1.bias", "1.weight", "3.bias", "3.weight"]
     found = predict(heads, models[0], INPUTS, generator=torch.Generator())
     with torch.no_grad():
         trunk = models[0][:3](INPUTS)
@@ -239,9 +240,11 @@ def test_dropout_can_be_put_after_layers_that_have_none() -> None:
 
 
 def test_a_dropout_of_rate_0_is_none() -> None:
-    model = nn.Sequential(nn.Flatten(), nn.Dropout(0.0), nn.Linear(36, 3)).eval()
-    with pytest.raises(ModelError, match="rate above 0"):
-        predict(dropout.of(model), model, INPUTS, generator=torch.Generator())
+    plain, recurrent = nn.Sequential(nn.Flatten(), nn.Dropout(0.0), nn.Linear(36, 3)), Recurrent()
+    recurrent.lstm.dropout = 0.0
+    for model in (plain, recurrent):
+        with pytest.raises(ModelError, match="rate above 0"):
+            predict(dropout.of(model), model.eval(), INPUTS, generator=torch.Generator())
 
 
 def test_random_state_and_seed() -> None:
@@ -269,6 +272,9 @@ def test_misuse_is_told() -> None:
         dropout.of(model, after=("there",))
     with pytest.raises(OptionError, match="probability"):
         dropout.of(nn.Sequential(model), after=("0",), rate=1.0)
+    with pytest.raises(OptionError, match="draws: expected at least 1, got 0"):
+        posteriors.Predictive(model, posteriors.Dropout(), draws=0)
+    assert posteriors.Predictive(model, posteriors.Dropout(), draws=1).count == 1
     with pytest.raises(OptionError, match="network 1 differs"):
         ensemble.of([nn.Linear(2, 2), nn.Linear(3, 2)])
     with pytest.raises(OptionError, match="at least one"):

@@ -183,6 +183,17 @@ def test_one_unit_in_closed_form():
     torch.testing.assert_close(rays.offsets, torch.tensor([[-2.0, 1.0]]).double())
 
 
+@pytest.mark.parametrize("pieces", [0, 8])
+def test_what_holds_from_the_input_on_is_followed_down_to_it(pieces):
+    model = nn.Sequential(nn.Linear(1, 1), nn.ReLU(), nn.Linear(1, 2)).double().eval()
+    with torch.no_grad():  # logits 5 + 3 relu(x - 1) and 0: class 0 is sure everywhere
+        for parameter, values in zip(model.parameters(), ([[1.0]], [-1.0], [[3.0], [0.0]], [5.0, 0.0]), strict=True):
+            parameter.copy_(torch.tensor(values))
+    rays = along(model, torch.ones(1, 1).double(), threshold=0.9, start=0.0, pieces=pieces)
+    assert (rays.first.item(), rays.stays.item(), rays.class_from.item()) == (0, 0, 0)
+    assert rays.exact.item() == (pieces > 0)
+
+
 def test_dead_units_tie_and_infinity_is_infinite():
     """On a ray where every unit dies the logits are constant: softmax(0, 1, 3), never 0.999, whatever alpha."""
     model = nn.Sequential(nn.Linear(2, 4), nn.ReLU(), nn.Linear(4, 3)).double().eval()
