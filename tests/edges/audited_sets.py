@@ -60,10 +60,10 @@ def _wrong_figures(record: dict, place: Path, right: Right) -> str:
 
 @contextmanager
 def importable(place: Path) -> Generator[None]:
-    """Within, `place` is the working directory and holds the networks `nets:...`."""
+    """Within, `place` is the working directory and holds the networks `corner_nets:...`."""
     nets = place.parent / "nets"
     nets.mkdir(exist_ok=True)
-    (nets / "nets.py").write_text(NETS)
+    (nets / "corner_nets.py").write_text(NETS)
     sys.path.insert(0, str(nets))
     try:
         with chdir(place):

@@ -31,7 +31,7 @@ AUDIT = ["audit", "--model", MODEL, "--test", "npz:known.npz", *FEW]
 TRAIN = ["train", "--model", MODEL, "--data", "npz:known.npz", "--epochs", "2", "--batch", "64", "--no-audit"]
 TRAINED = [*TRAIN, "--track", "swag", "-o", "trained"]
 GUARD_RUN = ["guard", "run", "guard", "npz:few.npz", "--model", MODEL, "-o", "out.parquet"]
-CORNERS = ["audit", "--model", "nets:corners", *FEW, "-o", "out", "--test"]
+CORNERS = ["audit", "--model", "corner_nets:corners", *FEW, "-o", "out", "--test"]
 
 
 @dataclass(frozen=True)
@@ -118,13 +118,13 @@ TARGETS = [
     Target("set/bee/04.png", [*CORNERS, "folder:set"], _record, _bytes),
     Target(
         "fashion-mnist/*images*",
-        [*CORNERS[:2], "nets:corners(classes=10)", *CORNERS[3:], "fashion-mnist:test"],
+        [*CORNERS[:2], "corner_nets:corners(classes=10)", *CORNERS[3:], "fashion-mnist:test"],
         _record,
         _bytes,
     ),
     Target(
         "fashion-mnist/*labels*",
-        [*CORNERS[:2], "nets:corners(classes=10)", *CORNERS[3:], "fashion-mnist:test"],
+        [*CORNERS[:2], "corner_nets:corners(classes=10)", *CORNERS[3:], "fashion-mnist:test"],
         _record,
         _bytes,
     ),

@@ -55,7 +55,7 @@ class Hostile:
     make: Callable[[Path], Right]
     spec: str
     options: tuple[str, ...] = ()
-    model: str = "nets:corners"
+    model: str = "corner_nets:corners"
 
 
 REFUSED = Right()

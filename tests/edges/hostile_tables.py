@@ -275,4 +275,4 @@ def idx() -> Iterator[Hostile]:
             idx_files(place, change=change, packed=packed)
             return Right((rows(),)) if right else REFUSED
 
-        yield Hostile(f"idx: {name}", make, "fashion-mnist:test", model="nets:corners(classes=10)")
+        yield Hostile(f"idx: {name}", make, "fashion-mnist:test", model="corner_nets:corners(classes=10)")
