@@ -97,7 +97,7 @@ def test_broken_parquet(two_files: Path, tmp_path: Path, write_parquet: Callable
 @pytest.mark.parametrize(
     ("columns", "message"),
     [
-        ({"text": ["a"]}, r"image|text"),
+        ({"text": ["a"]}, "expected pictures, the set holds texts"),
         ({"image": pa.array([], pa.binary())}, "the file is empty"),
         ({"image": [None, png(np.zeros((2, 2), np.uint8))]}, "rows without the picture's bytes"),
         ({"image": [png(np.zeros((2, 2), np.uint8))], "label": ["cat"]}, "'label' must hold whole numbers"),
