@@ -71,6 +71,7 @@ DEFAULTS: dict[Callable[..., object], dict[str, object]] = {
     interval_of_tally.interval_of_fpr: {"tpr": 0.95, "level": 0.95},
     interval_of_tally.interval_of_ranking: {"level": 0.95},
     interval_of_tally.interval_of_selective: {"level": 0.95},
+    prediction_intervals.calibration_curve: {"points": 99},
     prediction_intervals.calibration_error: {"points": 99},
     prediction_intervals.interval_score: {"error": 0.05},
     ranking.fpr_at_tpr: {"tpr": 0.95},

@@ -12,6 +12,7 @@ from tests.audits.conftest import CLASSES, in_batches, pictures
 from caveat import Guard
 from caveat.errors import DataError, ModelError, OptionError
 from caveat.guard import artefact, decision, threshold
+from caveat.guard.verdict import REASONS
 from caveat.scoring import catalog
 
 
@@ -132,6 +133,7 @@ def test_a_verdict_says_what_it_rests_on(guard, generator):
     assert verdict.p_value[-1] < 0.05
     accepted = int(verdict.accepted.nonzero()[0])
     assert "confident), entropy score" in verdict.explain(accepted)
+    assert [REASONS[int(verdict.reason[row])] for row in (accepted, -1)] == ["accepted", "untrusted"]
     assert verdict.epistemic is None
     torch.testing.assert_close(verdict.probs.sum(dim=1), torch.ones(51).double())
     # p-values of in-distribution data are uniform: one in ten is below 0.1

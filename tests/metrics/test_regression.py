@@ -55,6 +55,7 @@ def test_golden_numbers():
     assert prediction_intervals.interval_score(-one, one, -2.5 * one, error=0.1).item() == pytest.approx(32.0)
     assert prediction_intervals.interval_coverage(zero, one, one) == 1
     assert prediction_intervals.interval_width(-one, one) == 2
+    assert prediction_intervals.interval_width(one, one) == 0  # a prediction without doubt
     off = torch.tensor([1.0, -2.0, 0.0]).double()
     assert regression.mae(0 * off, off).item() == pytest.approx(1.0)  # errors of both signs do not cancel
     assert regression.rmse(0 * off, off).item() == pytest.approx(math.sqrt(5 / 3))

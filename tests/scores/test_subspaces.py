@@ -114,6 +114,9 @@ def test_a_residual_that_is_only_rounding_is_refused_and_the_default_looks_at_th
         assert torch.equal(found, right)
     assert residual.fit(features, labels, head)(features).median() > 0.1
     assert vim.fit(features, labels, head).scale > 0.1
+    # 4 of 10 features vary, and the origin is elsewhere: rank 5, so that half of 10 would leave nothing beside
+    four = torch.cat((features[:, :4], torch.zeros(len(features), 6).to(features)), dim=1)
+    assert vim.fit(four, labels, (head[0][:, :10], head[1])).residual.shape == (10, 8)
     few = residual.fit(features[:6], labels[:6], head)  # of six samples half span the space
     assert few.residual.shape == (20, 17)
 
