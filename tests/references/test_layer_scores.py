@@ -44,22 +44,25 @@ def test_odin(pytorch_ood, net, inputs):
 
 def test_mahalanobis_of_layers(pytorch_ood, net, inputs):
     # half the distance, under scatters that are not divided by n; activations are made large so that its ridge of 1e-6
-    # is small beside them
+    # is small beside them, and centred so that our floor (what rounding of such numbers may make) is as well
     with torch.no_grad():
         seen = look(net, inputs)
         probe = pooled.probe(seen.activations)
-        probed = 100 * probe(seen)
+        probed = 100 * (probe(seen) - probe(seen).mean(dim=0))
     parts = list(probed.split(list(probe.sizes), dim=1))
     theirs = pytorch_ood.MultiMahalanobis([net, net]).fit_structured(parts, LABELS).predict_structured(parts)
     agree(mahalanobis_layers.fit(probed, seen.logits, LABELS, probe)(probed, seen.logits), 120 * theirs)
 
 
 def test_nac(pytorch_ood, net, inputs):
-    theirs = pytorch_ood.NACUE(net, [net[1], net[3]]).fit([(inputs, LABELS)])
+    # so steep that the products, small in an untrained network, are none that ours takes for rounding
+    theirs = pytorch_ood.NACUE(net, [net[1], net[3]], alpha=[1e6, 1e4]).fit([(inputs, LABELS)])
     seen = look(net, inputs, graph=True)
     probe = nac.probe(seen.activations)
     probed = probe(seen).detach()
-    ours = nac.fit(probed, seen.logits.detach(), LABELS, probe, enough=50, steepness=100)
+    ours = nac.fit(
+        probed, seen.logits.detach(), LABELS, probe, enough=50, steepness=torch.tensor([1e6] * 4 + [1e4] * 5)
+    )
     other = inputs.flip(0) ** 2
     again = look(net, other, graph=True)
     # a state within rounding of an edge may fall on either side: 1 of 50 visits of 1 of 4 neurons
