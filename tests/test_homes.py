@@ -48,6 +48,7 @@ HOMES: dict[str, tuple[str, tuple[str, ...]]] = {
             "posteriors/network.py",
             "posteriors/masks.py",
             "posteriors/renew.py",
+            "training/ranks.py",  # batch norm over several processes
         ),
     ),
     "whether a norm has statistics": (r"running_mean\b.*\bis None", ("evaluation.py",)),

@@ -249,7 +249,7 @@ def fingerprints(inputs: Inputs) -> Int64[Tensor, " n"]:
     if flat.dtype == torch.bool or flat.is_complex():
         flat = flat.to(torch.uint8) if flat.dtype == torch.bool else torch.view_as_real(flat).flatten(1)
     bits = flat.view(_WIDTHS[flat.element_size()])
-    place = torch.arange(bits.shape[1], dtype=torch.int64)
+    place = torch.arange(bits.shape[1], dtype=torch.int64, device=bits.device)
     # multiplicative hashing (Knuth): odd multiples of a constant, mixed so that neighbouring places are unlike
     weight = (place * 0x9E3779B97F4A7C1 ^ (place + 1) * 0x5851F42D4C957F2D) | 1
     rows = max(1, _CHUNK // max(1, bits.shape[1]))

@@ -9,13 +9,13 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from jaxtyping import Bool, Float, Int, Int64
 from torch import Tensor, nn
 
-from caveat import evaluation, heads, storage
+from caveat import devices, evaluation, heads, storage
 from caveat.batches import Inputs, pair, versions
 from caveat.calls import recorded
 from caveat.errors import DataError, ModelError
@@ -37,6 +37,9 @@ AGAIN = 8
 FINGERPRINTS = "fingerprints"
 PROBED = "probe:"
 """Prefix of a probe's name in a file of observations."""
+
+_Arrived: TypeAlias = tuple[Callable[[], dict[str, Tensor]], Tensor, str]
+"""What waits for a batch's numbers, its labels, and what to call it."""
 
 
 @dataclass(frozen=True)
@@ -118,7 +121,7 @@ def load(path: str | Path) -> Observations:
     return _observations(signals, str(path))
 
 
-def observe(
+def observe(  # noqa: PLR0913  # the signature is the configuration
     model: nn.Module,
     batches: Batches,
     *,
@@ -127,6 +130,8 @@ def observe(
     probes: Mapping[str, Probe] | None = None,
     path: str | Path | None = None,
     name: str = "inputs",
+    device: str | torch.device | None = None,
+    dtype: str | None = None,
 ) -> Observations:
     """Run `model` once over `batches` and keep what scores, metrics and guards need.
 
@@ -142,6 +147,8 @@ def observe(
         Stream to this safetensors file and return it memory-mapped: constant memory for any number of samples.
     name
         What to call the set in messages.
+    device, dtype
+        Where the network runs and in which precision (`devices.running`); by default where and as it is.
 
     Raises
     ------
@@ -150,8 +157,9 @@ def observe(
     ModelError
         If the model is in training mode, gives no logits, gives NaN, or (with `features`) has no head.
 
-    The model is left as it was: no hook stays, no mode or gradient changes. Of an ensemble or another
-    posterior (`posteriors.Predictive`) the logits of each sample are stored, too.
+    The model is left as it was: no hook stays, no mode or gradient changes. Of an ensemble or another posterior
+    (`posteriors.Predictive`) the logits of each sample are stored, too. Results move to the CPU while the next batch is
+    on its way: within a batch nothing waits for a GPU.
     """
     evaluation.check(model)
     sink = storage.File(Path(path)) if path is not None else storage.Memory()
@@ -159,7 +167,8 @@ def observe(
     layer = head if isinstance(head, heads.HeadLayer) else None
     features = features and not isinstance(model, Drawing)  # which has as many heads as networks
     writes: bool | None = None  # whether the model changes its inputs in place: they are the caller's
-    with sink, evaluation.unchanged(model):
+    arrived: _Arrived | None = None
+    with sink, devices.running(model, device, dtype), evaluation.unchanged(model):
         for number, batch in enumerate(batches):
             inputs, labels = check(batch, name)
             if not number:
@@ -173,27 +182,55 @@ def observe(
                 with evaluation.without_gradients():
                     run(model, inputs[:2].clone(), name)  # so that a broken model is not taken for one without a head
                 layer = heads.find(model, inputs[:16], name=head if isinstance(head, str) else None)
-            logits, seen, probed = glance(
-                model, inputs, layer if features else None, probes, f"batch {number} of {name}"
-            )
+            where = f"batch {number} of {name}"
+            logits, seen, probed = _glance(model, inputs, layer if features else None, probes, where)
+            seen = seen if logits.ndim == 2 else None
+            here = devices.arriving(_signals(logits, seen, probed))
+            if arrived is not None:
+                _keep(sink, *arrived)
+            arrived = here, labels.long(), where
             if writes is None:
                 writes = version is None or versions(inputs) != version
+                _check_finite(logits, where)
                 _check_function(model, moved(pair(batch, name)[0], model), logits, name)
-            sink.add("logits", logits)
-            sink.add("labels", labels.long())
-            if seen is not None and logits.ndim == 2:
-                sink.add("features", seen)
-            for probe_name, found in probed.items():
-                sink.add(f"{PROBED}{probe_name}", found)
-        if not sink.rows:
+        if arrived is None:
             raise DataError(f"{name}: expected at least one batch of inputs, got an empty set")
+        _keep(sink, *arrived)
     return _observations(sink.signals(), name)
+
+
+def _signals(logits: Tensor, features: Tensor | None, probed: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """What a glance gave, by name in a file of observations."""
+    own = {"logits": logits} if features is None else {"logits": logits, "features": features}
+    return own | {f"{PROBED}{name}": found for name, found in probed.items()}
+
+
+def _keep(
+    sink: storage.Memory | storage.File, wait: Callable[[], dict[str, Tensor]], labels: Tensor, where: str
+) -> None:
+    """Add one batch once its numbers are there."""
+    signals = wait()
+    sink.add("labels", labels)
+    for name, signal in signals.items():
+        if name in ("logits", PROBED + DRAWS):
+            _check_finite(signal, where)
+        sink.add(name, signal)
 
 
 def glance(
     model: nn.Module, inputs: Inputs, head: heads.HeadLayer | None, probes: Mapping[str, Probe], where: str
 ) -> tuple[Tensor, Tensor | None, dict[str, Tensor]]:
     """One forward pass over one batch: logits, features (with a head) and what the probes find; all detached."""
+    logits, features, probed = _glance(model, inputs, head, probes, where)
+    for outputs in (logits, *(found for name, found in probed.items() if name == DRAWS)):
+        _check_finite(outputs, where)
+    return logits, features, probed
+
+
+def _glance(
+    model: nn.Module, inputs: Inputs, head: heads.HeadLayer | None, probes: Mapping[str, Probe], where: str
+) -> tuple[Tensor, Tensor | None, dict[str, Tensor]]:
+    """The same without a look at the numbers, which would wait for them."""
     if isinstance(model, Drawing):
         return _many(model, inputs, probes, where)
     graph = any(probe.graph for probe in probes.values())
@@ -207,7 +244,7 @@ def glance(
             recorded(model, wanted) as calls,
             heads.capture(model, head) if head is not None else nullcontext([]) as seen,
         ):
-            logits = run(model, inputs, where)
+            logits = _called(partial(heads.forward, model), inputs, where)
         features = seen[0].detach() if seen else None
         silent = [name for name in wanted if not calls.get(name)]
         if silent or (head is not None and features is None):
@@ -232,7 +269,7 @@ def _many(
             f"{', '.join(probes)} needs one: observe its `model`, or use scores from draws"
         )
     with evaluation.without_gradients():
-        draws = wide(_answered(model.draws, inputs, where))
+        draws = wide(_called(model.draws, inputs, where))
     return log_mean(draws), None, {DRAWS: draws.transpose(0, 1)}
 
 
@@ -288,11 +325,20 @@ def run(model: nn.Module, inputs: Inputs, where: str) -> Tensor:
 
 
 def _answered(function: Callable[[Any], Tensor], inputs: Inputs, where: str) -> Tensor:
+    outputs = _called(function, inputs, where)
+    _check_finite(outputs, where)
+    return outputs
+
+
+def _called(function: Callable[[Any], Tensor], inputs: Inputs, where: str) -> Tensor:
+    """The same without a look at the numbers."""
     try:
-        logits = function(inputs)
+        return function(inputs)
     except RuntimeError as error:
         reason = str(error).splitlines()[0]
         raise DataError(f"{where}: the model fails on inputs of shape {tuple(inputs.shape)}: {reason}") from error
-    if not torch.isfinite(logits).all():
+
+
+def _check_finite(outputs: Tensor, where: str) -> None:
+    if not torch.isfinite(outputs).all():
         raise ModelError(f"model: expected finite logits, got NaN or infinity on {where}")
-    return logits

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from caveat import calibration, evaluation, fitted, models
+from caveat import calibration, devices, evaluation, fitted, models
 from caveat.audits import arrays, cache, many
 from caveat.audits.assess import Observed, Options, assess, split
 from caveat.audits.attacked import attacked, gradient_note
@@ -66,6 +66,8 @@ def audit(  # noqa: PLR0913  # the signature is the configuration
     made_by: str = "",
     unpack: Callable[[Any], Any] | None = None,
     say: Callable[[str], None] | None = None,
+    device: str | torch.device | None = None,
+    dtype: str | None = None,
 ) -> Record:
     """Audit a classifier: accuracy, calibration, misclassification, and detection of OOD inputs.
 
@@ -108,6 +110,9 @@ def audit(  # noqa: PLR0913  # the signature is the configuration
         Makes `(inputs, labels)` of a batch of any set, where the forms of `batches.pair` are not enough.
     say
         Called with a line about each step.
+    device, dtype
+        Where the network runs, such as `auto` or `cuda`, and in which precision: `bfloat16` and `float16` are autocast.
+        By default where and as it is. Everything else is computed on the CPU, in single precision at least.
 
     Sets are DataLoaders, lists of batches, a `Dataset`, or arrays `(X, y)`. Batches are `(inputs, labels)`, with more
     after the labels if need be, a dictionary with a key `labels` (or `label`, `y`, `target`), or inputs alone where
@@ -135,53 +140,74 @@ def audit(  # noqa: PLR0913  # the signature is the configuration
         raise OptionError("attack_radii: a posterior's mean has no gradient here; attack one of its networks")
     given = {"test": test} | ({"train": train} if train is not None else {}) | ood | unlabelled
     sets = {name: opened(batches, name, unpack) for name, batches in given.items()}
-    model = models.adapted(model, sets["test"].first[0], name="test")
-    planned = plan(
-        options.scores, model, sets["test"].first[0], head=head, features=features, explicit=options.explicit,
-        options=lambda: _samples(sets, options, seed),
-    )  # fmt: skip
-    if planned.learns_mistakes:
-        drawn = generated.like(sets["test"].first[0], torch.Generator().manual_seed(seed))
-        sets["outliers"] = opened(drawn if outliers is None else outliers, "outliers", unpack)
-    _check_shapes(sets)
-    check_same_classes(sets["test"], sets.get("train"))
-    check_same_units(sets["test"], sets.get("train"))
-    keep, named = None if folder is None else folder / "observations", ""
-    if keep is not None:
-        cache.begin(keep)
-    seen, seconds = _observed(model, sets, planned, keep, say)
-    classes = class_names(sets["test"], seen["test"].logits.shape[1])
-    if keep is not None:
-        about = {
-            "classes": classes, "shape": sets["test"].shape, "model": made_by, "train": train is not None,
-            "outliers": "outliers" in seen, "calibration_share": calibration_share, "seed": seed,
-            "scores": list(planned.names),
-            "largest": largest(*(sets[name] for name in ("test", "train") if name in sets)),
-            "posterior": model.description if isinstance(model, Predictive) else None,
-            "adapted": model.description if isinstance(model, models.Adapted) else None,
-            "probes": {name: fitted.arrays(probe)[1] for name, probe in planned.probes.items()},
-        }  # fmt: skip
-        named = cache.finish(model, planned.head, keep, sets, about)
-    observed = _together(model, sets, seen, planned, classes, {"ood": list(ood), "unlabelled": list(unlabelled)})
-    judged = assess(observed, replace(options, scores=planned.names), seconds=seconds, say=say)
-    judged = judged.model_copy(update={"observations": named})
-    judged.warnings.extend(remarks(sets))
-    if isinstance(model, Predictive):
-        judged.warnings.extend(_of_posterior(model, sets["test"].batches, seen["test"]))
-    if attack_radii:
-        before = time.perf_counter()
-        known = seen["test"]
-        assert known.fingerprints is not None
-        found = attacked(
-            model, sets["test"].batches, split(len(known), calibration_share, seed)[1], known.labels,
-            known.fingerprints, radii=attack_radii, norm=attack_norm, samples=attack_samples, classes=classes, say=say,
-            generator=torch.Generator().manual_seed(seed),
+    with devices.running(model, device, dtype) as place:
+        model = models.adapted(model, sets["test"].first[0], name="test")
+        planned = plan(
+            options.scores, model, sets["test"].first[0], head=head, features=features, explicit=options.explicit,
+            options=lambda: _samples(sets, options, seed),
         )  # fmt: skip
-        notes = [*judged.notes, *([note] if (note := gradient_note(found)) else [])]
-        judged = judged.model_copy(update={"attacked": [found], "notes": notes})
-        judged.seconds["attack"] = _short(time.perf_counter() - before)
-    judged.seconds["all"] = _short(time.perf_counter() - started)
-    return judged
+        if planned.learns_mistakes:
+            drawn = generated.like(sets["test"].first[0], torch.Generator().manual_seed(seed))
+            sets["outliers"] = opened(drawn if outliers is None else outliers, "outliers", unpack)
+        _check_shapes(sets)
+        check_same_classes(sets["test"], sets.get("train"))
+        check_same_units(sets["test"], sets.get("train"))
+        keep, named = None if folder is None else folder / "observations", ""
+        if keep is not None:
+            cache.begin(keep)
+        seen, seconds = _observed(model, sets, planned, keep, say, place.dtype)
+        classes = class_names(sets["test"], seen["test"].logits.shape[1])
+        if keep is not None:
+            about = {
+                "classes": classes, "shape": sets["test"].shape, "model": made_by, "train": train is not None,
+                "outliers": "outliers" in seen, "calibration_share": calibration_share, "seed": seed,
+                "scores": list(planned.names),
+                "largest": largest(*(sets[name] for name in ("test", "train") if name in sets)),
+                "posterior": model.description if isinstance(model, Predictive) else None,
+                "adapted": model.description if isinstance(model, models.Adapted) else None,
+                "probes": {name: fitted.arrays(probe)[1] for name, probe in planned.probes.items()},
+                "autocast": place.autocast,
+            }  # fmt: skip
+            named = cache.finish(model, planned.head, keep, sets, about)
+        observed = _together(model, sets, seen, planned, classes, {"ood": list(ood), "unlabelled": list(unlabelled)})
+        judged = assess(observed, replace(options, scores=planned.names), seconds=seconds, say=say)
+        judged = judged.model_copy(update={"observations": named})
+        judged.settings.update(place.settings)
+        judged.warnings.extend(remarks(sets))
+        if isinstance(model, Predictive):
+            judged.warnings.extend(_of_posterior(model, sets["test"].batches, seen["test"]))
+        if attack_radii:
+            judged = _attacked(
+                judged, model, sets["test"].batches, seen["test"], classes, say, radii=attack_radii, norm=attack_norm,
+                samples=attack_samples,
+            )  # fmt: skip
+        judged.seconds["all"] = _short(time.perf_counter() - started)
+        return judged
+
+
+def _attacked(  # noqa: PLR0913  # what an attack is made of
+    judged: Record,
+    model: nn.Module,
+    test: Batches,
+    known: Observations,
+    classes: tuple[str, ...],
+    say: Callable[[str], None],
+    *,
+    radii: Sequence[float],
+    norm: int | float,
+    samples: int,
+) -> Record:
+    """The record with the accuracy under attack, of inputs that it was judged on."""
+    before = time.perf_counter()
+    assert known.fingerprints is not None
+    share, seed = float(str(judged.settings["calibration_share"])), int(str(judged.settings["seed"]))
+    found = attacked(
+        model, test, split(len(known), share, seed)[1], known.labels, known.fingerprints, radii=radii, norm=norm,
+        samples=samples, classes=classes, say=say, generator=torch.Generator().manual_seed(seed),
+    )  # fmt: skip
+    notes = [*judged.notes, *([note] if (note := gradient_note(found)) else [])]
+    judged.seconds["attack"] = _short(time.perf_counter() - before)
+    return judged.model_copy(update={"attacked": [found], "notes": notes})
 
 
 def _of_posterior(model: Predictive, test: Batches, seen: Observations) -> list[str]:
@@ -305,7 +331,12 @@ def _samples(sets: Mapping[str, Opened], options: Options, seed: int) -> tuple[I
 
 
 def _observed(
-    model: nn.Module, sets: Mapping[str, Opened], planned: Plan, keep: Path | None, say: Callable[[str], None]
+    model: nn.Module,
+    sets: Mapping[str, Opened],
+    planned: Plan,
+    keep: Path | None,
+    say: Callable[[str], None],
+    dtype: str,
 ) -> tuple[dict[str, Observations], dict[str, float]]:
     seen: dict[str, Observations] = {}
     seconds: dict[str, float] = {}
@@ -314,7 +345,7 @@ def _observed(
         before = time.perf_counter()
         seen[name] = cache.observe(
             model, one.batches, folder=keep, file=cache.file_name(name), head=planned.head, name=name,
-            probes=planned.probes_of(training=name == "train"),
+            probes=planned.probes_of(training=name == "train"), dtype=dtype,
         )  # fmt: skip
         seconds[f"observe {name}"] = time.perf_counter() - before
     return seen, seconds

@@ -68,13 +68,14 @@ def observe(
     head: heads.HeadLayer | None,
     name: str,
     probes: Mapping[str, Probe],
+    dtype: str = "float32",
 ) -> Observations:
-    """Observe a set, or take the kept observations of the very same pass from `folder`."""
+    """Observe a set, or take the kept observations of the very same pass, in the same precision, from `folder`."""
     if folder is None:
         return observations.observe(model, batches, features=head is not None, head=head, probes=probes, name=name)
     about = {
         "model": fingerprint(model), "head": head.name if head else None, "version": __version__,
-        "probes": {probe_name: repr(probe) for probe_name, probe in probes.items()},
+        "probes": {probe_name: repr(probe) for probe_name, probe in probes.items()}, "dtype": dtype,
     }  # fmt: skip
     path = folder / f"{file}.safetensors"
     entry = manifest(folder).get(file, {})

@@ -1,5 +1,6 @@
 """`caveat audit`: a model and its data to a record and a report."""
 
+from functools import partial
 from pathlib import Path
 from shlex import join
 from typing import TYPE_CHECKING
@@ -7,7 +8,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from caveat.cli.checks import clash, existing, given, output_file, output_folder, positive, share
-from caveat.cli.options import NORMALIZE, WEIGHTS_KEY
+from caveat.cli.options import DEVICE, DTYPE, NORMALIZE, WEIGHTS_KEY, WORKERS
 from caveat.cli.terminal import echo, table
 from caveat.errors import OptionError
 
@@ -112,6 +113,9 @@ def run(
     replicas: int = typer.Option(200, min=1, help="Simulated data sets behind the confidence interval of the ECE."),
     seed: int = typer.Option(0, min=0, max=2**63 - 1, help="Seed of every random choice."),
     batch: int = typer.Option(256, min=1, help="Batch size of the forward passes."),
+    device: str = DEVICE,
+    dtype: str = DTYPE,
+    workers: int = WORKERS,
     name: str = typer.Option("", help="Title of the report; by default the class of the model."),
     fail_if: list[str] = typer.Option(
         [],
@@ -140,13 +144,15 @@ def run(
     _check_names(fail_if, ood, unlabelled, score, calibration, several=posterior is not None or dropout)
     existing("--weights", weights)
     existing("--posterior", posterior)
+    from caveat import devices
     from caveat.audits import cache
     from caveat.audits.audit import audit
     from caveat.cli import model as models
     from caveat.cli.progress import steps
     from caveat.files import alone
 
-    opened = _sets(test, train, ood, unlabelled, batch, seed, outliers=outliers)
+    devices.check(device, dtype)
+    opened = _sets(test, train, ood, unlabelled, batch, seed, outliers=outliers, workers=workers)
     told: list[str] = []
     bare = models.load(model, weights, key=weights_key, normalize=normalize, say=told.append)
     known, others = _bound(*opened, bare)
@@ -175,6 +181,8 @@ def run(
             folder=output,
             made_by=model,
             say=say,
+            device=device,
+            dtype=dtype,
         )
         notes = [*told, *record.notes, *([UNUSED_HEAD] if head is not None and not record.head else [])]
         say("writing the report")
@@ -311,21 +319,21 @@ def _sets(
     seed: int,
     *,
     outliers: str | None = None,
+    workers: int = 0,
 ) -> tuple["Source | Texts", dict[str, dict[str, "Source | Texts"]]]:
     """The in-distribution set, and the others by the name of `audit`'s parameter."""
     from caveat import data
 
-    known = data.read(test, batch=batch, seed=seed)
+    read = partial(data.read, batch=batch, seed=seed, workers=workers)
+    known = read(test)
     given_sets = {
-        option: {name: data.read(spec, batch=batch, seed=seed, like=known) for name, spec in map(named, given)}
+        option: {name: read(spec, like=known) for name, spec in map(named, given)}
         for option, given in (("ood", ood), ("unlabelled", unlabelled))
     }
     if len(given_sets["ood"]) + len(given_sets["unlabelled"]) < len(ood) + len(unlabelled):
         raise OptionError("--ood, --unlabelled: expected every name once")
-    given_sets["outliers"] = (
-        {} if outliers is None else {"outliers": data.read(outliers, batch=batch, seed=seed, like=known)}
-    )
-    return known, {"train": {} if train is None else {"train": data.read(train, batch=batch, seed=seed)}, **given_sets}
+    given_sets["outliers"] = {} if outliers is None else {"outliers": read(outliers, like=known)}
+    return known, {"train": {} if train is None else {"train": read(train)}, **given_sets}
 
 
 def _bound(
@@ -391,6 +399,8 @@ def show(record: "Record", folder: Path) -> None:
     for attack in record.attacked:
         at = ", ".join(f"{radius.accuracy:.1%} at radius {radius.radius:g}" for radius in attack.radii)
         echo(f"Accuracy under attack ({attack.attack}; norm {attack.norm}; {attack.samples} inputs): {at}")
+    if "device" in record.settings:
+        echo(f"The network ran on {record.settings['device']}, in {record.settings['dtype']}.")
     for warning in record.warnings:
         echo(("warning", "red"), f" {warning}")
     for note in record.notes:

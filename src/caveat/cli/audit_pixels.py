@@ -1,12 +1,13 @@
 """`caveat audit-pixels`: a segmentation network and street scenes to a record and a report."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import typer
 
 from caveat.cli.checks import existing, output_folder
-from caveat.cli.options import NORMALIZE, WEIGHTS_KEY
+from caveat.cli.options import DEVICE, DTYPE, NORMALIZE, WEIGHTS_KEY, WORKERS
 from caveat.cli.terminal import echo
 from caveat.errors import OptionError
 
@@ -53,6 +54,9 @@ def run(
     replicas: int = typer.Option(200, min=1, help="Simulated data sets behind the confidence interval of the ECE."),
     seed: int = typer.Option(0, min=0, max=2**63 - 1, help="Seed of every random choice."),
     batch: int = typer.Option(4, min=1, help="Batch size of the forward passes."),
+    device: str = DEVICE,
+    dtype: str = DTYPE,
+    workers: int = WORKERS,
     classes: bool = typer.Option(False, "--classes", help="Print the classes that the model must have, and leave."),
 ) -> None:
     """Audit a segmentation network: misclassified pixels, calibration, OOD objects, in one report.
@@ -67,6 +71,7 @@ def run(
     shape = _size(size)
     existing("--weights", weights)
     existing("--posterior", posterior)
+    from caveat import devices
     from caveat.audits.dense.audit import audit_dense
     from caveat.cli import model as models
     from caveat.cli.audit import show, write
@@ -74,6 +79,7 @@ def run(
     from caveat.data.segmentation import SETS, open_pairs
     from caveat.errors import known_name
 
+    devices.check(device, dtype)
     name, _, split = test.partition(":")
     options = {"ood": tuple(ood)} if ood else {}
     if name == "pairs":
@@ -96,7 +102,10 @@ def run(
         training=None,
     )
     with steps() as say:
-        record = audit_dense(network, set_, scores=score or None, scenes=scenes, replicas=replicas, seed=seed, say=say)
+        record = audit_dense(
+            network, replace(set_, workers=workers), scores=score or None, scenes=scenes, replicas=replicas, seed=seed,
+            say=say, device=device, dtype=dtype,
+        )  # fmt: skip
         say("writing the report")
         record = record.model_copy(update={"notes": [*told, *record.notes]})
         write(record, output)

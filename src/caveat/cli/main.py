@@ -2,6 +2,7 @@
 
 import os
 import sys
+import warnings
 from typing import NoReturn
 
 import typer
@@ -49,6 +50,7 @@ _add_commands()
 
 def main() -> None:
     """Run the command; a mistake the caller can mend is one line and exit code 2."""
+    warnings.filterwarnings("ignore", message=r"Image size .*decompression bomb")  # refused in our own words
     if strange := next((word for word in sys.argv[1:] if not _utf8(word)), None):
         _refuse(f"{strange!r} is not UTF-8, and could stand in no record: give it another name")
     try:

@@ -1,6 +1,8 @@
 """`caveat train`: a network from data, with a loop that can be interrupted."""
 
-from collections.abc import Callable, Sequence
+import io
+from collections.abc import Callable, Generator, Sequence
+from contextlib import ExitStack, contextmanager, redirect_stdout
 from functools import partial
 from pathlib import Path
 from shlex import join
@@ -9,18 +11,25 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from caveat.cli.checks import existing, output_folder, positive
-from caveat.cli.options import NORMALIZE, WEIGHTS_KEY
+from caveat.cli.options import DEVICE, NORMALIZE, WEIGHTS_KEY, WORKERS
 from caveat.cli.terminal import echo
-from caveat.errors import DataError, OptionError, known_name
+from caveat.errors import CaveatError, DataError, OptionError, known_name
 
 if TYPE_CHECKING:
+    import torch
     from torch import nn
 
     from caveat.data.source import Source
     from caveat.data.texts import Encoded, Texts
+    from caveat.objectives import Objective
     from caveat.training import History
 
 NAME = "train"
+SETTINGS = (
+    "model", "data", "epochs", "optimizer", "rate", "decay", "batch", "augment", "seed", "objective", "outliers",
+    "warm_up", "weights_key", "normalize", "dtype",
+)  # fmt: skip
+"""Options of which another value is another training."""
 OWN = ("report.html", "record.json")
 
 
@@ -70,68 +79,109 @@ def run(
         min=1,
         help="Members of a deep ensemble, trained with different seeds; from 2 on writes ensemble.safetensors.",
     ),
+    device: str = DEVICE,
+    dtype: str = typer.Option(
+        "float32", help="Precision of the forward pass: float32, or bfloat16 under autocast; weights stay in float32."
+    ),
+    workers: int = WORKERS,
 ) -> None:
     """Train a classifier, then audit it. Run it again after an interruption and it resumes where it was.
 
-    Writes model.safetensors, checkpoint.safetensors, history.csv and, with an audit, audit/report.html.
+    Writes model.safetensors, checkpoint.safetensors, history.csv and, with an audit, audit/report.html. Started by
+    torchrun, several processes train one network: torchrun --nproc-per-node 2 -m caveat train ...
     """
+    options = locals()
     _check(rate=rate, decay=decay, optimizer=optimizer, track=track, augment=augment, weights=weights, output=output)
     import torch
 
     from caveat import data as sources
+    from caveat import devices
     from caveat.cli import model as models
-    from caveat.files import alone
-    from caveat.training import recipe, run_folder
+    from caveat.training import ranks, recipe, run_folder
 
-    opened = sources.read(data, seed=seed)
-    shown = _outliers(outliers, opened, seed)
-    goal = recipe.objective(objective, outliers=shown)
-    # the sets of the audit are opened now: a typo there must not cost a training
-    found = _judged(None if not audit else _test_split(data) if test is None else test, ood, seed)
-    steps = epochs * -(-len(opened) // batch)
-    recipe.check(optimizer, warm=warm_up, epochs=epochs, goal=goal, track=track, steps=steps)
-    build = partial(models.load, model, weights, key=weights_key, normalize=normalize)
-    network = build(seed=seed, say=echo)  # what cannot be trained must leave no folder behind
-    training = sources.bound(opened, network)
-    judged = None if found is None else _bound(found, network)
-    recipe.check_network(network, training, judged[0] if judged else None)
-    if isinstance(training, sources.Encoded):
-        recipe.check_text(network, training, goal, augment=augment)
-    begun = {
-        "model": model, "weights": _file_hash(weights), "data": data, "contents": run_folder.digest(training),
-        "epochs": epochs, "optimizer": optimizer, "rate": rate, "decay": decay, "batch": batch, "augment": augment,
-        "seed": seed, "objective": objective, "outliers": outliers, "warm_up": warm_up, "track": sorted(track),
-        "weights_key": weights_key, "normalize": normalize,
-    }  # fmt: skip
+    with ranks.joined(devices.choose(device)) as place, _one_voice():
+        opened = sources.read(data, seed=seed, workers=workers)
+        shown = _outliers(outliers, opened, seed)
+        goal = recipe.objective(objective, outliers=shown)
+        # the sets of the audit are opened now: a typo there must not cost a training
+        found = _judged(None if not audit else _test_split(data) if test is None else test, ood, seed, workers)
+        steps = epochs * -(-len(opened) // batch)
+        recipe.check(optimizer, warm=warm_up, epochs=epochs, goal=goal, track=track, steps=steps, dtype=dtype)
+        build = partial(models.load, model, weights, key=weights_key, normalize=normalize)
+        network = build(seed=seed, say=echo)  # what cannot be trained must leave no folder behind
+        training = sources.bound(opened, network)
+        judged = None if found is None else _bound(found, network)
+        recipe.check_network(network, training, judged[0] if judged else None)
+        if isinstance(training, sources.Encoded):
+            recipe.check_text(network, training, goal, augment=augment)
+        begun = {name: options[name] for name in SETTINGS} | {
+            "weights": _file_hash(weights), "contents": run_folder.digest(training), "track": sorted(track),
+            "device": place.type,
+        }  # fmt: skip
 
-    def one(number: int, checkpoint: Path, watch: Sequence[str] = ()) -> "tuple[nn.Module, dict[str, Any]]":
-        network = build(seed=number)
-        log = _log(number - seed, checkpoint.parent)
-        history, tracked = recipe.train(
-            network, training, epochs=epochs, optimizer=optimizer, rate=rate, decay=decay, batch=batch,
-            augment=augment, generator=torch.Generator().manual_seed(number), checkpoint=checkpoint, track=watch,
-            goal=goal, warm=warm_up, log=log,
-        )  # fmt: skip
-        log(history)  # of a finished run, which is only read back
-        return network, tracked
+        def one(number: int, checkpoint: Path, watch: Sequence[str] = ()) -> "tuple[nn.Module, dict[str, Any]]":
+            network = build(seed=number).to(place)
+            log = _log(number - seed, checkpoint.parent)
+            history, tracked = recipe.train(
+                network, training, epochs=epochs, optimizer=optimizer, rate=rate, decay=decay, batch=batch,
+                augment=augment, generator=torch.Generator().manual_seed(number), checkpoint=checkpoint, track=watch,
+                goal=goal, warm=warm_up, log=log, dtype=dtype,
+            )  # fmt: skip
+            log(history)  # of a finished run, which is only read back
+            return network.cpu(), tracked
 
-    if made := recipe.made_outliers(goal):
-        echo(f"The loss is trained on outliers made by the recipe {made!r}; --outliers gives it a set of real ones.")
-    with alone(output):
-        if run_folder.claim(output, begun):
-            echo("Another number of epochs is another learning-rate schedule: training starts from the beginning.")
-        network, tracked = one(seed, output / "checkpoint.safetensors", track)
-        names = _save(network, tracked, output)
-        if members > 1:
-            _ensemble(network, lambda k, place: one(k, place)[0], seed, members, output)
-            names = ["ensemble", *names]
-        posterior = next((output / f"{name}.safetensors" for name in names), None)
-        if judged is not None:
+        _say_how(goal, place, dtype)
+        with ExitStack() as stack:
+            if ranks.by_first(partial(_claimed, stack, output, begun)):
+                echo("Another number of epochs is another learning-rate schedule: training starts from the beginning.")
+            network, tracked = one(seed, output / "checkpoint.safetensors", track)
+            names = [*tracked] if not ranks.first() else _save(network, tracked, output)
+            if members > 1:
+                _ensemble(network, lambda k, where: one(k, where)[0], seed, members, output)
+                names = ["ensemble", *names]
+            if not ranks.first():
+                return None
+            posterior = next((output / f"{name}.safetensors" for name in names), None)
+            if judged is None:
+                return _next(model, data, test or _test_split(data), output, posterior)
             audited = models.posterior(
                 network.eval(), posterior, dropout=False, draws=None, seed=seed, training=training
             )
-            return _audited(audited, training, judged, output / "audit", model, seed)
-        return _next(model, data, test or _test_split(data), output, posterior)
+            return _audited(audited, training, judged, output / "audit", model, seed, device=place, dtype=dtype)
+
+
+def _claimed(stack: ExitStack, output: Path, begun: dict[str, Any]) -> bool:
+    """The folder is this run's until the stack is left; whether another run had begun in it (`run_folder.claim`)."""
+    from caveat.files import alone
+    from caveat.training import run_folder
+
+    stack.enter_context(alone(output))
+    return run_folder.claim(output, begun)
+
+
+@contextmanager
+def _one_voice() -> Generator[None]:
+    """Of several processes that train together the first alone prints, what is refused too: all refuse the same."""
+    from caveat.training import ranks
+
+    if ranks.first():
+        yield
+        return
+    with redirect_stdout(io.StringIO()):
+        try:
+            yield
+        except CaveatError:
+            raise typer.Exit(2) from None
+
+
+def _say_how(goal: "Objective", place: "torch.device", dtype: str) -> None:
+    from caveat import devices
+    from caveat.training import ranks, recipe
+
+    if made := recipe.made_outliers(goal):
+        echo(f"The loss is trained on outliers made by the recipe {made!r}; --outliers gives it a set of real ones.")
+    several = f", in {ranks.count()} processes that each take a part of every batch" if ranks.count() > 1 else ""
+    echo(f"Training on {devices.title(place)}, in {dtype}{several}.")
 
 
 def _outliers(spec: str | None, training: "Source | Texts", seed: int) -> "Source | None":
@@ -199,6 +249,9 @@ def _audited(
     folder: Path,
     model: str,
     seed: int,
+    *,
+    device: "torch.device",
+    dtype: str,
 ) -> None:
     from caveat.audits import cache
     from caveat.audits.audit import audit
@@ -207,7 +260,10 @@ def _audited(
 
     known, others = judged
     with steps() as say, cache.undone_if_refused(folder):
-        record = audit(network, known, train=training, ood=others, folder=folder, made_by=model, seed=seed, say=say)
+        record = audit(
+            network, known, train=training, ood=others, folder=folder, made_by=model, seed=seed, say=say, device=device,
+            dtype=dtype,
+        )  # fmt: skip
         write(record, folder)
     show(record, folder)
 
@@ -218,14 +274,18 @@ def _ensemble(
     """Train the other members, and put them together with the first."""
     from caveat import posteriors
     from caveat.training import members as several
+    from caveat.training import ranks
 
     others = several(train, seeds=range(seed + 1, seed + members), folder=output / "members")
     first = posteriors.ensemble.state(network)
     found = posteriors.ensemble.stack([first, *(others.member(k) for k in range(len(others)))])
-    posteriors.save(found, output / "ensemble.safetensors")
+    if ranks.first():
+        posteriors.save(found, output / "ensemble.safetensors")
 
 
-def _judged(test: str | None, ood: list[str], seed: int) -> "tuple[Source | Texts, dict[str, Source | Texts]] | None":
+def _judged(
+    test: str | None, ood: list[str], seed: int, workers: int
+) -> "tuple[Source | Texts, dict[str, Source | Texts]] | None":
     """The sets of the audit at the end, opened before the training begins; None if there is no test set."""
     from caveat import data as sources
     from caveat.audits.audit import RESERVED
@@ -233,8 +293,8 @@ def _judged(test: str | None, ood: list[str], seed: int) -> "tuple[Source | Text
 
     if test is None:
         return None
-    known = sources.read(test, seed=seed)
-    others = {name: sources.read(spec, like=known, seed=seed) for name, spec in map(named, ood)}
+    known = sources.read(test, seed=seed, workers=workers)
+    others = {name: sources.read(spec, like=known, seed=seed, workers=workers) for name, spec in map(named, ood)}
     if len(others) < len(ood):
         raise OptionError("--ood: expected every name once")
     if reserved := RESERVED & set(others):
@@ -264,9 +324,10 @@ def _file_hash(path: Path | None) -> str | None:
 
 def _log(member: int, folder: Path) -> "Callable[[History], None]":
     """A function that prints a line for every epoch that it has not seen yet, and writes the first member's history."""
+    from caveat.training import ranks
     from caveat.training.recipe import logged
 
-    start, write = (f"member {member + 1}: ", None) if member else ("", logged(folder))
+    start, write = (f"member {member + 1}: ", None) if member else ("", logged(folder) if ranks.first() else None)
     seen = 0
 
     def log(history: "History") -> None:

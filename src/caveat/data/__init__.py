@@ -5,6 +5,7 @@ Pictures are always floats in [0, 1]; normalising, and making tokens of texts, i
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -66,7 +67,9 @@ def load(spec: str, *, batch: int = 256, like: Source | None = None, seed: int =
     return found
 
 
-def read(spec: str, *, batch: int = 256, like: Source | Texts | None = None, seed: int = 0) -> Source | Texts:
+def read(
+    spec: str, *, batch: int = 256, like: Source | Texts | None = None, seed: int = 0, workers: int = 0
+) -> Source | Texts:
     """The set of pictures or texts that `spec` describes: `NAME[:SPLIT]` or `KIND:WHERE`, with any number of modifiers.
 
     =====================  ==========================================================================================
@@ -92,7 +95,7 @@ def read(spec: str, *, batch: int = 256, like: Source | Texts | None = None, see
     =====================  ==========================================================================================
 
     Modifiers apply from left to right; texts take the last two lines of them. Pictures are decoded batch by batch;
-    `seed` decides what is generated and drawn.
+    `seed` decides what is generated and drawn; as many `workers` (threads) read ahead in every pass.
 
     Raises
     ------
@@ -121,7 +124,7 @@ def read(spec: str, *, batch: int = 256, like: Source | Texts | None = None, see
     found = _open(parts, spec, batch, form, like, seed)
     for change in changes:
         found = change(found)
-    return found
+    return replace(found, workers=workers) if isinstance(found, Source) else found
 
 
 def _open(

@@ -39,8 +39,10 @@ def generated(make: Maker, like: Source, *, name: str, batch: int, seed: int) ->
     256 pictures is kept.
     """
 
+    count = len(like)  # now: pictures that cannot be read are passed over later
+
     def block(number: int) -> Images:
-        indices = torch.arange(number * BLOCK, min((number + 1) * BLOCK, len(like)))
+        indices = torch.arange(number * BLOCK, min((number + 1) * BLOCK, count))
         return make(like, indices, _generator(seed, number))
 
     def read(chunks: Iterable[Indices]) -> Iterator[Images]:
@@ -54,7 +56,7 @@ def generated(make: Maker, like: Source, *, name: str, batch: int, seed: int) ->
                 images[here] = current[chunk[here] % BLOCK]
             yield images
 
-    return Source(name, like.shape, torch.full((len(like),), -1), None, batch, read, generated=True)
+    return Source(name, like.shape, torch.full((count,), -1), None, batch, read, generated=True)
 
 
 def blank(shape: tuple[int, int, int], *, name: str, count: int = 1000) -> Source:

@@ -192,7 +192,8 @@ def _mirrored(images: Images, radius: int, dim: int) -> Images:
 
 
 def _gaussian(sigma: float, radius: int) -> Float[Tensor, " d"]:
-    at = torch.arange(-radius, radius + 1, dtype=torch.float64)
+    """On the CPU: not every device has float64."""
+    at = torch.arange(-radius, radius + 1, dtype=torch.float64, device="cpu")
     weights = (-(at**2) / (2 * sigma**2)).exp()
     return weights / weights.sum()
 

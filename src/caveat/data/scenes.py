@@ -11,6 +11,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
+from caveat.data.ahead import ahead
 from caveat.data.modifiers import resize
 from caveat.data.pictures import FORMATS, MOST_PIXELS, decode
 from caveat.data.source import Images
@@ -42,13 +43,16 @@ class Scenes:
     size: tuple[int, int] | None = None
     batch: int = 4
     void: int = VOID
+    workers: int = 0
+    """Threads that read batches ahead; 0 reads each when it is asked for."""
 
     def __len__(self) -> int:
         return len(self.pictures)
 
     def __iter__(self) -> Iterator[tuple[Images, Maps]]:
-        for start in range(0, len(self), self.batch):
-            yield self.take(range(start, min(start + self.batch, len(self))))
+        chunks = [range(start, min(start + self.batch, len(self))) for start in range(0, len(self), self.batch)]
+        parts = [map(self.take, chunks[start :: self.workers]) for start in range(min(self.workers, len(chunks)))]
+        yield from ahead(parts) if parts else map(self.take, chunks)
 
     def take(self, indices: Sequence[int] | Int[Tensor, " k"]) -> tuple[Images, Maps]:
         """The pictures and maps at `indices`, in that order.

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from caveat.data.ahead import ahead
 from caveat.errors import DataError
 from caveat.types import Labels
 
@@ -49,6 +50,8 @@ class Source:
     """What a person should know of the set from the start."""
     passed_over: set[int] = field(default_factory=set[int])
     """Positions of pictures that could not be read, as far as they were looked at."""
+    workers: int = 0
+    """Threads that read batches ahead in a pass over the set; 0 reads each when it is asked for."""
 
     def __len__(self) -> int:
         return len(self.labels) - len(self.passed_over)
@@ -64,7 +67,8 @@ class Source:
     def chunks(self) -> Iterator[tuple[Indices, Images]]:
         """Every batch of positions and pictures; one that cannot be read is NaN."""
         chunks = torch.arange(len(self.labels)).split(self.batch)
-        for chunk, images in zip(chunks, self.read(chunks), strict=True):
+        parts = [self.read(chunks[start :: self.workers]) for start in range(min(self.workers, len(chunks)))]
+        for chunk, images in zip(chunks, ahead(parts) if parts else self.read(chunks), strict=True):
             if self.failed:  # else none is NaN, and nothing need be looked at
                 self.passed_over.update(chunk[images.isnan().flatten(1).any(dim=1)].tolist())
             yield chunk, images

@@ -72,6 +72,8 @@ class Manifest(Part):
     classes: list[str]
     shape: list[int]
     largest: float | None = None
+    dtype: str = "float32"
+    """The precision that the network ran in when the guard was fitted."""
     score: str
     score_values: dict[str, Any]
     probe_values: dict[str, Any] | None
@@ -141,6 +143,7 @@ def save(
         classes=list(decision.classes),
         shape=list(decision.shape),
         largest=decision.largest,
+        dtype=decision.dtype,
         score=decision.score.name,
         score_values=score_values,
         probe_values=None if decision.probe is None else _parts(decision.probe)[1],
@@ -287,6 +290,7 @@ def _decision(made: Manifest, tensors: dict[str, Tensor]) -> Decision:
         score, probe, made.calibration, calibrated,
         Promise(**made.operating.model_dump()), tensors["reference"], tensors["reference_wrong"], made.head,
         made.pooled, tuple(made.classes), tuple(made.shape), made.why, made.largest,
+        made.dtype,
     )  # fmt: skip
 
 

@@ -56,6 +56,8 @@ class Decision:
     """How the score was chosen."""
     largest: float | None = None
     """Largest absolute value of the inputs it was fitted on; None if that says nothing (whole numbers)."""
+    dtype: str = "float32"
+    """The precision of autocast when all this was fitted, `float32` without; a guard runs the network in the same."""
 
     def tuned(self, *, keep: float | None = None, max_error: float | None = None) -> "Decision":
         """The same with another operating point: nothing is fitted again.
@@ -88,6 +90,7 @@ def fit(  # noqa: PLR0913  # the signature is the configuration
     outliers: Observations | None = None,
     against: Observations | None = None,
     among: Sequence[str] | None = None,
+    dtype: str = "float32",
 ) -> Decision:
     """Fit score, calibration and threshold from observations of held-out in-distribution data.
 
@@ -115,6 +118,8 @@ def fit(  # noqa: PLR0913  # the signature is the configuration
 
     among
         The scores that `auto` chooses among; all that share one pass by default.
+    dtype
+        The precision in which the network was observed.
 
     Raises
     ------
@@ -140,7 +145,7 @@ def fit(  # noqa: PLR0913  # the signature is the configuration
     return of(
         scored, held_out, calibration=calibration, keep=keep, max_error=max_error, seed=seed, head=head, probe=probe,
         against=None if against is None else scored(against).double(), classes=classes, shape=shape, why=why,
-        largest=largest,
+        largest=largest, dtype=dtype,
     )  # fmt: skip
 
 
@@ -201,6 +206,7 @@ def of(  # noqa: PLR0913  # the signature is the configuration
     shape: tuple[int, ...] = (),
     largest: float | None = None,
     why: str = "",
+    dtype: str = "float32",
 ) -> Decision:
     """The decision with a score that is fitted already, on nothing of `halves(held_out, seed)[1]`; see `fit`.
 
@@ -220,7 +226,7 @@ def of(  # noqa: PLR0913  # the signature is the configuration
     return Decision(
         scored, probe, calibration, calibrated, held, scores[rank], wrong[rank], head.name if head else None,
         head.pooled if head else False, classes or tuple(map(str, range(held_out.logits.shape[1]))), shape, why,
-        largest,
+        largest, dtype,
     )  # fmt: skip
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from caveat import evaluation, heads
+from caveat import devices, evaluation, heads
 from caveat.batches import Data, Inputs, Several, given
 from caveat.errors import ModelError, OptionError
 from caveat.guard import decision
@@ -83,6 +83,8 @@ class Guard(nn.Module):
         outliers: Data | None = None,
         against: Data | None = None,
         unpack: Callable[[Any], Any] | None = None,
+        device: str | torch.device | None = None,
+        dtype: str | None = None,
     ) -> "Guard":
         """Fit a guard on held-out in-distribution data; `train` may hold training data for the score.
 
@@ -90,7 +92,8 @@ class Guard(nn.Module):
 
         `against`: instead of a promise, inputs that stand for OOD ones, as `guard.pseudo_ood` makes them.
 
-        Sets and networks may have every form that `audits.audit` takes; `unpack` is the same.
+        Sets and networks may have every form that `audits.audit` takes; `unpack` is the same, and so are `device` and
+        `dtype`: the network is on that device while the guard is fitted, and runs in that precision in the guard too.
 
         See `guard.decision.fit` for the options, what is promised and what is raised.
         """
@@ -98,36 +101,38 @@ class Guard(nn.Module):
         given = {"held_out": held_out, "train": train, "outliers": outliers, "against": against}
         sets = {name: opened(batches, name, unpack) for name, batches in given.items() if batches is not None}
         first = sets["held_out"].first[0]
-        model = adapted(model, first, name="held_out")
-        check_same_classes(sets["held_out"], sets.get("train"))
-        check_same_units(sets["held_out"], sets.get("train"))
-        planned = plan(
-            names, model, first, head=head, features=features, explicit=[] if score == "auto" else [score],
-            options=lambda: (
-                sets["train"].first
-                if train is not None
-                else sampled(sets["held_out"], lambda count: decision.halved(count, seed)[0])
-            ),
-        )  # fmt: skip
-        if planned.learns_mistakes and outliers is None:
-            sets["outliers"] = opened(generated.like(first, torch.Generator().manual_seed(seed)), "outliers")
-        seen = {
-            name: observe(
-                model, one.batches, features=planned.head is not None, head=planned.head, name=name,
-                probes=planned.probes_of(training=name == "train"),
-            )
-            for name, one in sets.items()
-            if name != "outliers" or planned.learns_mistakes
-        }  # fmt: skip
-        for name in {"held_out", "train"} & set(seen):
-            check_labels(seen[name].labels, seen[name].logits, name)
-        made = decision.fit(
-            seen["held_out"], seen.get("train"), planned.head, score=score, calibration=calibration, keep=keep,
-            max_error=max_error, probes=planned.probes,
-            classes=class_names(sets["held_out"], seen["held_out"].logits.shape[1]),
-            shape=sets["held_out"].shape, seed=seed, outliers=seen.get("outliers"), against=seen.get("against"),
-            largest=largest(*(sets[name] for name in ("held_out", "train") if name in sets)),
-        )  # fmt: skip
+        with devices.running(model, device, dtype) as place:
+            model = adapted(model, first, name="held_out")
+            check_same_classes(sets["held_out"], sets.get("train"))
+            check_same_units(sets["held_out"], sets.get("train"))
+            planned = plan(
+                names, model, first, head=head, features=features, explicit=[] if score == "auto" else [score],
+                options=lambda: (
+                    sets["train"].first
+                    if train is not None
+                    else sampled(sets["held_out"], lambda count: decision.halved(count, seed)[0])
+                ),
+            )  # fmt: skip
+            if planned.learns_mistakes and outliers is None:
+                sets["outliers"] = opened(generated.like(first, torch.Generator().manual_seed(seed)), "outliers")
+            seen = {
+                name: observe(
+                    model, one.batches, features=planned.head is not None, head=planned.head, name=name,
+                    probes=planned.probes_of(training=name == "train"),
+                )
+                for name, one in sets.items()
+                if name != "outliers" or planned.learns_mistakes
+            }  # fmt: skip
+            for name in {"held_out", "train"} & set(seen):
+                check_labels(seen[name].labels, seen[name].logits, name)
+            made = decision.fit(
+                seen["held_out"], seen.get("train"), planned.head, score=score, calibration=calibration, keep=keep,
+                max_error=max_error, probes=planned.probes,
+                classes=class_names(sets["held_out"], seen["held_out"].logits.shape[1]),
+                shape=sets["held_out"].shape, seed=seed, outliers=seen.get("outliers"), against=seen.get("against"),
+                dtype=place.autocast,
+                largest=largest(*(sets[name] for name in ("held_out", "train") if name in sets)),
+            )  # fmt: skip
         return cls(model, made)
 
     def save(self, folder: str | Path, *, model: str = "") -> None:
@@ -170,8 +175,9 @@ class Guard(nn.Module):
         safe = known.each(partial(_blank, rows=invalid)) if isinstance(known, Several) else _blank(known, invalid)
         source = catalog.signal(self.decision.score.name)
         probes = {source: self.decision.probe} if self.decision.probe is not None else {}
-        logits, features, probed = glance(self.model, moved(safe, self.model), self._head, probes, "inputs")
-        return answer(self.decision, logits, features, probed, invalid)
+        with devices.running(self.model, dtype=self.decision.dtype):
+            logits, features, probed = glance(self.model, moved(safe, self.model), self._head, probes, "inputs")
+            return answer(self.decision, logits, features, probed, invalid.to(logits.device))
 
     def _invalid(self, inputs: Inputs) -> Tensor:
         """Which inputs hold no numbers that the guard was fitted for."""

@@ -107,7 +107,8 @@ def plan(
             continue
         if sample is None or (kind.needs_options and len(sample.labels) == 0):
             inputs, labels = options() if kind.needs_options else (first.clone(), torch.empty(0, dtype=torch.int64))
-            sample = Sample(model, moved(inputs, model), labels, layer)
+            inputs = moved(inputs, model)
+            sample = Sample(model, inputs, labels.to(inputs.device), layer)
         try:
             probes[kind.signal_of(name)] = kind.probe(kind.table[name], sample)
         except CaveatError as error:

@@ -13,17 +13,23 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from caveat import evaluation
+from caveat import devices, evaluation
 from caveat.batches import Inputs
 from caveat.errors import CaveatError, DataError, ModelError, OptionError
-from caveat.inputs import moved
+from caveat.inputs import fingerprints, moved
 from caveat.objectives import Objective
+from caveat.precision import wide
 from caveat.training import checkpoint as checkpoints
+from caveat.training import ranks
 from caveat.training.history import History, Totals
 from caveat.training.progress import Report, shown
 from caveat.training.randomness import private_randomness, restore, snapshot
 
-__all__ = ["ResumableTracker", "Tracker", "fit"]
+__all__ = ["ResumableTracker", "Tracker", "check_dtype", "fit"]
+
+
+TRAINED_IN = ("float32", "bfloat16")
+"""Precisions of the forward pass in training."""
 
 
 @runtime_checkable
@@ -84,11 +90,17 @@ def fit(  # noqa: PLR0913 -- one loop; all that varies in it is an argument
     progress: bool = True,
     after_epoch: Callable[[int, nn.Module], None] | None = None,
     log: Callable[[History], None] | None = None,
+    dtype: str = "float32",
 ) -> History:
     """Minimise `objective` over `batches`, which are gone through once an epoch; `model` is changed in place.
 
     All randomness comes from `generator` and that of the batches; dropout's too. The caller's random state and the
     model's modes are the same afterwards; gradients are None. Batches go to the model's device and floating type.
+
+    In processes that torchrun started (within `ranks.joined`) each takes its part of every batch, which must be the
+    same in all; gradients and the statistics of batch normalisation are those of the whole batch. So the weights are
+    those that one process gives, where the objective is a mean over samples and draws nothing. The first process alone
+    writes and shows progress.
 
     Parameters
     ----------
@@ -108,14 +120,16 @@ def fit(  # noqa: PLR0913 -- one loop; all that varies in it is an argument
         Called with the epoch's number, from 1, and the model, once the checkpoint is written. Draws nothing.
     log
         Called with the history after every epoch, that of the epochs before an interruption included.
+    dtype
+        `bfloat16` runs the network under autocast; its outputs, the loss and the weights stay in single precision.
 
     Raises
     ------
     CaveatError
         If the loss is not a finite scalar; the message names the step. The weights are those before it.
     OptionError
-        If `epochs` or `checkpoint_every` is not positive, the optimizer has no parameter of the model, or a tracker
-        cannot be part of the checkpoint.
+        If `epochs` or `checkpoint_every` is not positive, the optimizer has no parameter of the model, a tracker
+        cannot be part of the checkpoint, or the precision is another.
     DataError
         If there are no batches, or the checkpoint is broken or of another network.
 
@@ -129,13 +143,17 @@ def fit(  # noqa: PLR0913 -- one loop; all that varies in it is an argument
     1.0
     """
     run = _Run(model, batches, objective, optimizer, schedule, trackers, checkpoint, checkpoint_every, generator)
+    check_dtype(dtype)
     _check(run, epochs)
+    ranks.alike(model)
     history = History()
     steps = len(batches) if hasattr(batches, "__len__") else None  # pyright: ignore[reportArgumentType] # just looked
     with (
         _left_tidy(model, optimizer),
         private_randomness(model, generator),
-        shown(epochs, steps, wanted=progress) as report,
+        devices.autocast(model, devices.DTYPES[dtype] if dtype != "float32" else None, widen=True),
+        ranks.synchronised(model),
+        shown(epochs, steps, wanted=progress and ranks.first()) as report,
     ):
         state = _resume(run) if checkpoint and checkpoint.exists() else None
         if state:
@@ -153,6 +171,7 @@ def fit(  # noqa: PLR0913 -- one loop; all that varies in it is an argument
 def _epoch(run: _Run, epoch: int, history: History, resumed: dict[str, Any] | None, report: Report) -> History:
     """Go through the batches once; from the middle, if a checkpoint says so."""
     totals = Totals(**resumed["totals"]) if resumed else Totals()
+    torch.set_rng_state(ranks.by_first(torch.get_rng_state))  # a DataLoader shuffles by it
     start = resumed["start"] if resumed else snapshot(run.model, run.generators)
     batches = iter(run.batches)
     if resumed:
@@ -162,8 +181,10 @@ def _epoch(run: _Run, epoch: int, history: History, resumed: dict[str, Any] | No
             raise DataError(f"checkpoint: it stopped after {totals.steps} steps, but batches gives fewer: other data?")
         restore(resumed["now"], run.model, run.generators)
     run.model.train()
-    clock = time.perf_counter()
+    clock, begun = time.perf_counter(), totals.steps
     for inputs, labels in batches:
+        if totals.steps == begun and ranks.count() > 1:
+            ranks.check_alike(int(fingerprints(inputs).sum()))
         loss, correct = _step(run, inputs, labels, f"step {totals.steps + 1} of epoch {epoch + 1}")
         now = time.perf_counter()
         totals = totals.plus(loss=loss, samples=len(labels), correct=correct, seconds=now - clock)
@@ -181,12 +202,14 @@ def _epoch(run: _Run, epoch: int, history: History, resumed: dict[str, Any] | No
 def _step(run: _Run, inputs: Inputs, labels: Tensor, place: str) -> tuple[float, int | None]:
     """One step of the optimizer: the loss before it, and how many answers were right if that could be seen."""
     anchor = next(run.model.parameters())
+    samples = len(labels)
+    inputs, labels, share = ranks.part(inputs, labels)
     inputs = moved(inputs, run.model)
     labels = labels.to(anchor.device, anchor.dtype if labels.is_floating_point() else None, non_blocking=True)
     _forget_gradients(run.model, run.optimizer)
-    with _answers(run.model, inputs) as answers:
+    with _answers(run.model, inputs) as answers, ranks.drawing(run.generator) as generator:
         try:
-            loss = run.objective(run.model, inputs, labels, run.generator)  # pyright: ignore[reportArgumentType]  # the model's own
+            loss = run.objective(run.model, inputs, labels, generator)  # pyright: ignore[reportArgumentType]  # the model's own
         except (TypeError, IndexError, AttributeError) as error:  # of a dict, a tuple, a single output
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise ModelError(
@@ -196,18 +219,20 @@ def _step(run: _Run, inputs: Inputs, labels: Tensor, place: str) -> tuple[float,
             ) from error
     if loss.ndim or not loss.requires_grad:
         raise CaveatError(f"objective: expected a scalar with a gradient at {place}, got shape {tuple(loss.shape)}")
-    value = loss.item()
+    classes = labels.ndim == 1 and not labels.is_floating_point()  # real labels: regression, nothing to count
+    seen = bool(answers) and answers[0].ndim == 2 and classes and len(answers[0]) == len(labels)
+    right = (answers[0].argmax(1) == labels).sum() if seen else loss.new_zeros(())
+    value, correct = ranks.summed(torch.stack([wide(loss.detach()), right * samples / len(labels)]) * share)
     if not abs(value) < float("inf"):
         raise CaveatError(f"objective: the loss is {value} at {place}: lower the learning rate, or look at the inputs")
-    loss.backward()
+    (loss * share).backward()
+    ranks.together(run.model)
     run.optimizer.step()
     for tracker in run.trackers:
         tracker.update(run.model)  # before the schedule: they may ask for the rate that made this step
     if run.schedule:
         run.schedule.step()
-    classes = labels.ndim == 1 and not labels.is_floating_point()  # real labels: regression, nothing to count
-    seen = bool(answers) and answers[0].ndim == 2 and classes and len(answers[0]) == len(labels)
-    return value, int((answers[0].argmax(1) == labels).sum()) if seen else None
+    return value, round(correct) if seen else None
 
 
 @contextmanager
@@ -241,7 +266,7 @@ def _forget_gradients(model: nn.Module, optimizer: Optimizer) -> None:
 
 
 def _save(run: _Run, history: History, totals: Totals, start: dict[str, Any]) -> None:
-    if run.checkpoint is None:
+    if run.checkpoint is None or not ranks.first():
         return
     state = {
         "model": dict(run.model.state_dict()),
@@ -279,6 +304,21 @@ def _resume(run: _Run) -> dict[str, Any]:
             tracker.load_state_dict(saved)
     restore(state["now"], run.model, run.generators)
     return state
+
+
+def check_dtype(dtype: str) -> None:
+    """Refuse a precision that is not trained in.
+
+    Raises
+    ------
+    OptionError
+        If it is another than float32 and bfloat16.
+    """
+    if dtype not in TRAINED_IN:
+        raise OptionError(
+            f"dtype: expected {' or '.join(TRAINED_IN)} to train in, got {dtype!r}"
+            + (": its gradients vanish below 6e-8; take bfloat16" if dtype == "float16" else "")
+        )
 
 
 def _check(run: _Run, epochs: int) -> None:

@@ -11,6 +11,7 @@ from torch import nn
 from caveat.errors import OptionError
 from caveat.posteriors import ensemble
 from caveat.training import checkpoint as files
+from caveat.training import ranks
 
 __all__ = ["members"]
 
@@ -48,7 +49,7 @@ def members(
     if processes < 1:
         raise OptionError(f"processes: expected at least 1, got {processes}")
     folder.mkdir(parents=True, exist_ok=True)
-    missing = [seed for seed in seeds if not _file(folder, seed).exists()]
+    missing = ranks.by_first(lambda: [seed for seed in seeds if not _file(folder, seed).exists()])
     if processes == 1 or len(missing) < 2:
         for seed in missing:
             _train(train, seed, folder, None)
@@ -57,6 +58,7 @@ def members(
         with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
             for job in [pool.submit(_train, train, seed, folder, threads) for seed in missing]:
                 job.result()
+    ranks.by_first(lambda: None)  # until the last is written
     return ensemble.stack([files.load(_file(folder, seed))["weights"] for seed in seeds], only=only)
 
 
@@ -64,7 +66,8 @@ def _train(train: Callable[[int, Path], nn.Module], seed: int, folder: Path, thr
     if threads is not None:
         torch.set_num_threads(threads)
     model = train(seed, folder / f"member-{seed}.checkpoint.safetensors")
-    files.save(_file(folder, seed), {"weights": ensemble.state(model)})
+    if ranks.first():
+        files.save(_file(folder, seed), {"weights": ensemble.state(model)})
 
 
 def _file(folder: Path, seed: int) -> Path:

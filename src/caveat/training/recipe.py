@@ -89,6 +89,7 @@ def train(  # what varies independently is a separate argument
     goal: "Objective | None" = None,
     warm: int = 0,
     log: "Callable[[History], None] | None" = None,
+    dtype: str = "float32",
 ) -> "tuple[History, dict[str, Any]]":
     """Minimise an objective (cross-entropy) with one cycle of the learning rate; the bar is on standard error.
 
@@ -145,7 +146,7 @@ def train(  # what varies independently is a separate argument
 
         made = fit(
             network, batches, aim, optimizer=steps, schedule=schedule, epochs=count, generator=generator,
-            checkpoint=place, trackers=list(trackers.values()), log=told,
+            checkpoint=place, trackers=list(trackers.values()), log=told, dtype=dtype,
             checkpoint_every=None if place is None else 200,
         )  # fmt: skip
         history = history.followed_by(made)
@@ -237,16 +238,28 @@ def _tracked_from(epoch: int, total: int) -> int:
     return min(epoch, total - 1) if total - epoch >= 5 * FORGETS else _last_part(total)[0]
 
 
-def check(optimizer: str, *, warm: int, epochs: int, goal: "Objective", track: "Sequence[str]", steps: int) -> None:
+def check(
+    optimizer: str,
+    *,
+    warm: int,
+    epochs: int,
+    goal: "Objective",
+    track: "Sequence[str]",
+    steps: int,
+    dtype: str = "float32",
+) -> None:
     """Refuse options that no training can have, before anything is read or written.
 
     Raises
     ------
     OptionError
-        If there is no such optimizer, there are no epochs, the warm-up does not fit the objective, or `steps` are too
-        few for two copies of the weights in their last quarter.
+        If there is no such optimizer or precision, there are no epochs, the warm-up does not fit the objective, or
+        `steps` are too few for two copies of the weights in their last quarter.
     """
+    from caveat.training.fit import check_dtype
+
     known_name("--optimizer", optimizer, ("adam", "sgd"))
+    check_dtype(dtype)
     if epochs < 1:
         raise OptionError(f"--epochs: expected at least 1, got {epochs}")
     if warm and (not 0 < warm < epochs or not hasattr(goal, "weight")):

@@ -10,11 +10,11 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from caveat import calibration, models
+from caveat import calibration, devices, models
 from caveat import scores as tables
 from caveat.audits import judge
 from caveat.audits.dense.counts import Counts, Reservoir, Sums
-from caveat.audits.dense.pictures import FROM_LOGITS, Plan, answers
+from caveat.audits.dense.pictures import FROM_LOGITS, Answer, Plan, answers
 from caveat.audits.dense.scenes import Views
 from caveat.errors import DataError, known_name
 from caveat.evaluation import check
@@ -46,6 +46,8 @@ def audit_dense(  # noqa: PLR0913  # the signature is the configuration
     replicas: int = 200,
     seed: int = 0,
     say: Callable[[str], None] | None = None,
+    device: str | torch.device | None = None,
+    dtype: str | None = None,
 ) -> record.Record:
     """Audit a segmentation network: accuracy, calibration, mistakes and OOD objects, over all pixels.
 
@@ -65,6 +67,8 @@ def audit_dense(  # noqa: PLR0913  # the signature is the configuration
         Names of scores that need nothing but logits or draws; all of these by default.
     scenes
         Pictures shown with their maps: those with most OOD pixels, then the least sure.
+    device, dtype
+        Where the network runs and in which precision, as of `audits.audit`.
 
     Raises
     ------
@@ -76,65 +80,84 @@ def audit_dense(  # noqa: PLR0913  # the signature is the configuration
         If a score is not one of those.
     """
     check(model)
-    plan = _plan(model, test, ood, void, scores)
-    say = say or (lambda _: None)
-    started = time.perf_counter()
-    say("first pass: where scores lie")
-    sample, fitted, edges = _first_pass(plan)
-    counts = {name: Counts(edges[name], tuple(plan.kinds)) for name in plan.names}
-    sums = {"none": Sums(), "temperature": Sums()}
-    leading = _leading(plan)
-    views, confusion = Views(scenes), torch.zeros(sample.shape[1], sample.shape[1]).double()
-    images, drawn, shape = 0, 0, [0]
-    say("second pass: counting")
-    for answer in answers(plan):
-        images, shape, drawn = images + 1, list(answer.picture.shape), 0 if answer.draws is None else len(answer.draws)
-        group, values = plan.group(answer), plan.scored(answer)
-        known = (group == 0) | (group == 1)
-        logits, labels = answer.logits[known], answer.labels[known]
-        if bool(known.any()):
-            sums["none"].add(logits, labels)
-            sums["temperature"].add(fitted(logits), labels)
-            confusion += _confusion(logits.argmax(1), labels, len(confusion))
-        for name in plan.names:
-            counts[name].add(values[name], group)
-        views.offer(answer.picture, answer.logits, answer.labels, group, values[leading])
-    calibrations = _calibrations(
-        sums, {"none": {}, "temperature": {"temperature": float(fitted.temperature)}}, replicas, seed
-    )
-    classes = list(getattr(test, "classes", None) or map(str, range(len(confusion))))
-    edges_of_leading = counts[leading].edges
-    shown = views.scenes(leading, float(edges_of_leading[0]), float(edges_of_leading[-1]), [*classes, *plan.kinds])
-    kept = sum(one.nbytes() for one in (*counts.values(), *sums.values()))
-    return record.Record(
-        **stamp(),
-        settings={"scores": list(plan.names), "void": plan.void, "scenes": scenes, "replicas": replicas, "seed": seed},
-        model=models.title(model),
-        parameters=sum(p.numel() for p in model.parameters()),
-        head="",
-        classes=classes,
-        sets=_sets(plan, counts[leading], images, shape, calibrations[0].summary.mean_confidence),
-        split=(
-            f"{sums['none'].count} known pixels of {images} pictures, streamed twice; the temperature was fitted on "
-            f"{len(sample)} of them, so its figures are slightly optimistic."
-        ),
-        calibrations=calibrations,
-        scores=[_score(name, counts[name]) for name in plan.names],
-        detections=[
-            judge.detection_of(name, kind, tally)
-            for name in plan.names for kind, tally in counts[name].present().items() if kind != "wrong"
-        ],
-        selective=[
-            judge.misclassification_of(name, counts[name].tally("wrong"))
-            for name in plan.names if "wrong" in counts[name].present()
-        ],
-        sweeps=[counts[name].sweep(name) for name in plan.names],
-        pictures=[],
-        draws=_draws(counts, drawn, calibrations[0].summary, list(plan.kinds)),
-        scenes=shown,
-        notes=_notes(confusion, kept),
-        seconds={"all": time.perf_counter() - started},
-    )  # fmt: skip
+    with devices.running(model, device, dtype) as place:
+        plan = _plan(model, test, ood, void, scores)
+        say = say or (lambda _: None)
+        started = time.perf_counter()
+        say("first pass: where scores lie")
+        sample, fitted, edges = _first_pass(plan)
+        counts = {name: Counts(edges[name], tuple(plan.kinds)) for name in plan.names}
+        sums = {"none": Sums(), "temperature": Sums()}
+        leading = _leading(plan)
+        views, confusion = Views(scenes), torch.zeros(sample.shape[1], sample.shape[1]).double()
+        images, drawn, shape = 0, 0, [0]
+        say("second pass: counting")
+        for answer in answers(plan):
+            images, shape = images + 1, list(answer.picture.shape)
+            drawn = 0 if answer.draws is None else len(answer.draws)
+            _count(plan, answer, fitted, counts, sums, confusion, views, leading)
+        calibrations = _calibrations(
+            sums, {"none": {}, "temperature": {"temperature": float(fitted.temperature)}}, replicas, seed
+        )
+        classes = list(getattr(test, "classes", None) or map(str, range(len(confusion))))
+        edges_of_leading = counts[leading].edges
+        shown = views.scenes(leading, float(edges_of_leading[0]), float(edges_of_leading[-1]), [*classes, *plan.kinds])
+        kept = sum(one.nbytes() for one in (*counts.values(), *sums.values()))
+        return record.Record(
+            **stamp(),
+            settings={
+                "scores": list(plan.names), "void": plan.void, "scenes": scenes, "replicas": replicas, "seed": seed,
+                **place.settings,
+            },
+            model=models.title(model),
+            parameters=sum(p.numel() for p in model.parameters()),
+            head="",
+            classes=classes,
+            sets=_sets(plan, counts[leading], images, shape, calibrations[0].summary.mean_confidence),
+            split=(
+                f"{sums['none'].count} known pixels of {images} pictures, streamed twice; the temperature was fitted "
+                f"on {len(sample)} of them, so its figures are slightly optimistic."
+            ),
+            calibrations=calibrations,
+            scores=[_score(name, counts[name]) for name in plan.names],
+            detections=[
+                judge.detection_of(name, kind, tally)
+                for name in plan.names for kind, tally in counts[name].present().items() if kind != "wrong"
+            ],
+            selective=[
+                judge.misclassification_of(name, counts[name].tally("wrong"))
+                for name in plan.names if "wrong" in counts[name].present()
+            ],
+            sweeps=[counts[name].sweep(name) for name in plan.names],
+            pictures=[],
+            draws=_draws(counts, drawn, calibrations[0].summary, list(plan.kinds)),
+            scenes=shown,
+            notes=_notes(confusion, kept),
+            seconds={"all": time.perf_counter() - started},
+        )  # fmt: skip
+
+
+def _count(
+    plan: Plan,
+    answer: Answer,
+    fitted: calibration.temperature.Temperature,
+    counts: Mapping[str, Counts],
+    sums: Mapping[str, Sums],
+    confusion: Tensor,
+    views: Views,
+    leading: str,
+) -> None:
+    """Add the pixels of one picture to all that is counted."""
+    group, values = plan.group(answer), plan.scored(answer)
+    known = (group == 0) | (group == 1)
+    logits, labels = answer.logits[known], answer.labels[known]
+    if bool(known.any()):
+        sums["none"].add(logits, labels)
+        sums["temperature"].add(fitted(logits), labels)
+        confusion += _confusion(logits.argmax(1), labels, len(confusion))
+    for name in plan.names:
+        counts[name].add(values[name], group)
+    views.offer(answer.picture, answer.logits, answer.labels, group, values[leading])
 
 
 def _calibrations(

@@ -9,8 +9,10 @@ from torch import Tensor, nn
 from caveat import scores as tables
 from caveat.audits.dense.counts import groups
 from caveat.errors import DataError, ModelError
+from caveat.inputs import moved
 from caveat.mixture import log_mean
 from caveat.observations import glance
+from caveat.precision import wide
 from caveat.types import Batches, Drawing
 
 __all__ = ["FROM_LOGITS", "Answer", "Plan", "answers"]
@@ -62,9 +64,8 @@ class Answer:
 
 def answers(plan: Plan) -> Generator[Answer]:
     """One picture after the other."""
-    anchor = next(plan.model.parameters(), torch.empty(0))
     for number, (inputs, labels) in enumerate(plan.test):
-        looks = _looks(plan, inputs.to(anchor.device, anchor.dtype), f"batch {number} of test")
+        looks = _looks(plan, moved(inputs, plan.model), f"batch {number} of test")
         for place, (logits, draws) in enumerate(looks):
             if logits.ndim != 3 or labels.shape != (len(inputs), *logits.shape[1:]):
                 raise DataError(
@@ -72,18 +73,18 @@ def answers(plan: Plan) -> Generator[Answer]:
                     f"{(len(inputs), *logits.shape)}"
                 )
             yield Answer(
-                inputs[place], logits.flatten(1).T.cpu(), labels[place].flatten().long().cpu(),
-                None if draws is None else draws.flatten(2).movedim(1, 2).cpu(),
+                inputs[place], logits.flatten(1).T, labels[place].flatten().long().cpu(),
+                None if draws is None else draws.flatten(2).movedim(1, 2),
             )  # fmt: skip
 
 
 def _looks(plan: Plan, inputs: Tensor, where: str) -> Generator[tuple[Tensor, Tensor | None]]:
     """Logits `(c, h, w)` of each picture, and its draws `(s, c, h, w)` if there are any."""
     if not isinstance(plan.model, Drawing):
-        yield from ((logits, None) for logits in glance(plan.model, inputs, None, {}, where)[0])
+        yield from ((logits, None) for logits in glance(plan.model, inputs, None, {}, where)[0].cpu())
         return
     for one in inputs.split(1):  # the draws of several pictures at once would be large
-        draws = plan.model.draws(one)
+        draws = wide(plan.model.draws(one)).cpu()
         if not bool(torch.isfinite(draws).all()):
             raise ModelError(f"model: expected finite logits, got NaN or infinity on {where}")
         yield log_mean(draws)[0], draws[:, 0]

@@ -92,6 +92,7 @@ def run(
         outliers=cache.outliers(folder),
         against=None if against is None else cache.ood(folder, against),
         among=about["scores"],
+        dtype=about["autocast"],
     )
     artefact.save(
         made,

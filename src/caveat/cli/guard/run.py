@@ -1,5 +1,6 @@
 """`caveat guard run`: verdicts on a set, as Parquet."""
 
+from dataclasses import replace
 from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING
@@ -7,6 +8,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from caveat.cli.checks import output_file
+from caveat.cli.options import DEVICE, WORKERS
 from caveat.cli.terminal import echo
 
 if TYPE_CHECKING:
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
 
     from caveat.data.source import Source
     from caveat.data.texts import Encoded
+    from caveat.guard.guard import Guard
     from caveat.guard.verdict import Verdict
 
 NAME = "run"
@@ -33,17 +36,24 @@ def run(
     ),
     batch: int = typer.Option(256, min=1, help="Batch size of the forward passes."),
     seed: int = typer.Option(0, min=0, max=2**63 - 1, help="Seed of generated data."),
+    device: str = DEVICE,
+    dtype: str | None = typer.Option(
+        None, help="Another precision than the guard was fitted in, which is what it runs in by default."
+    ),
+    workers: int = WORKERS,
 ) -> None:
     """Predict or abstain for every input of a data set; batch by batch, whatever its size."""
     output_file("-o", output, (".parquet",))
     import pyarrow.parquet as pq
 
     from caveat import data as sources
+    from caveat import devices
     from caveat.cli import model as models
     from caveat.errors import ModelError
     from caveat.files import replacing
     from caveat.guard import artefact
 
+    place = devices.check(device, dtype)
     made = artefact.manifest(guard)
     if model is None:
         raise ModelError(
@@ -51,10 +61,11 @@ def run(
             + (f" (its manifest says: {made.model})" if made.model else "")
         )
     bare = models.load(model)
-    network = artefact.load(guard, bare)
+    network = artefact.load(guard, bare).to(place)
+    network.decision = replace(network.decision, dtype=dtype or made.dtype)
     shape = network.decision.shape
     like = sources.generated.blank((shape[0], shape[1], shape[2]), name=data) if len(shape) == 3 else None
-    source = sources.bound(sources.read(data, batch=batch, like=like, seed=seed), bare)
+    source = sources.bound(sources.read(data, batch=batch, like=like, seed=seed, workers=workers), bare)
     column = "text" if isinstance(source, sources.Encoded) else "file"
     writer: pq.ParquetWriter | None = None
     counts, start, example = [0, 0, 0], 0, ""
@@ -77,9 +88,22 @@ def run(
         f"{start} inputs: {counts[0]} accepted ({counts[0] / max(1, start):.1%}), {counts[1]} abstained, "
         f"{counts[2]} invalid. {example}"
     )
+    _say_where(network, made.dtype)
     for note in source.notes:
         echo(note)
     echo(f"Verdicts are in {output}; another threshold: caveat guard tune {quote(str(guard))} --keep 0.99")
+
+
+def _say_where(network: "Guard", fitted: str) -> None:
+    from caveat import devices
+
+    used = network.decision.dtype
+    echo(f"The network ran on {devices.title(devices.of(network))}, in {used}.")
+    if used != fitted:
+        echo(
+            f"The guard was fitted in {fitted}: inputs near its threshold may be decided otherwise in {used}, and its "
+            f"guarantee holds for {fitted} alone."
+        )
 
 
 def _names(source: "Source | Encoded", positions: "Tensor") -> list[str | None]:
