@@ -160,9 +160,10 @@ def test_every_epoch_is_printed_as_soon_as_it_is_done(tmp_path: Path) -> None:
     pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL, "text": True}
     with subprocess.Popen(command, env=environment, **pipes) as run:
         assert run.stdout is not None
-        first = run.stdout.readline()
+        where, first = run.stdout.readline(), run.stdout.readline()
         running = run.poll() is None and not (tmp_path / "model.safetensors").exists()
         rest = run.stdout.read().splitlines()
+    assert where.startswith("Training on ")
     assert first.startswith("epoch 1: loss ")
     assert running
     assert [line.split(":")[0] for line in rest if line.startswith("epoch")] == [f"epoch {k}" for k in range(2, 41)]
