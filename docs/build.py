@@ -32,6 +32,8 @@ def methods() -> str:
         "probabilities": metrics.OF_PROBABILITIES,
         "logits": metrics.OF_LOGITS,
         "real labels": metrics.OF_REGRESSION,
+        "sets of labels": metrics.OF_LABEL_SETS,
+        "rankings of labels": metrics.OF_LABEL_RANKING,
     }
     measured = [(f"`{name}`", kind, first_line(f)) for kind, found in kinds.items() for name, f in found.items()]
     calibrations = [

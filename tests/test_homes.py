@@ -40,16 +40,8 @@ HOMES: dict[str, tuple[str, tuple[str, ...]]] = {
     "thinning": (r"5\*\*0\.5 - 1", ("sampling.py",)),
     "modes": (
         r"\.training\b(?! import)(?!\.)|_DropoutNd",
-        # a wrapper's own mode; what is random in training, layer by layer; batch norm alone
-        (
-            "attacks/masking.py",
-            "evaluation.py",
-            "models/adapter.py",
-            "posteriors/network.py",
-            "posteriors/masks.py",
-            "posteriors/renew.py",
-            "training/ranks.py",  # batch norm over several processes
-        ),
+        # what is random in training, layer by layer; batch norm alone; that over several processes
+        ("evaluation.py", "posteriors/masks.py", "posteriors/renew.py", "training/ranks.py"),
     ),
     "whether a norm has statistics": (r"running_mean\b.*\bis None", ("evaluation.py",)),
     "hooks of torch": (r"_forward_(pre_)?hooks", ("evaluation.py",)),

@@ -5,7 +5,7 @@ Inputs are one tensor, or `Several`: what a network of two inputs, or of a token
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import torch
@@ -15,13 +15,35 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 
 from caveat.errors import DataError
 
-__all__ = ["LABEL_KEYS", "Data", "Inputs", "Several", "View", "given", "pair", "stacked", "versions", "viewed"]
+__all__ = [
+    "LABEL_KEYS",
+    "Data",
+    "Inputs",
+    "Several",
+    "Target",
+    "View",
+    "given",
+    "pair",
+    "stacked",
+    "versions",
+    "viewed",
+]
 
 LABEL_KEYS = ("labels", "label", "y", "target", "targets")
 """Under which of these names a dictionary holds the labels; the first that is there."""
 BATCH = 256
 """Samples at a time of arrays and data sets that have no batches of their own."""
 NO_LABEL = -1
+
+Target: TypeAlias = Literal["class", "number", "several", "any"]
+"""What labels are: the number of a class `(n,)`, a real number `(n,)`, 0 or 1 for each of several labels `(n, c)`, or
+anything, as they are not looked at."""
+_WORDS: dict[Target, str] = {
+    "class": "whole numbers (n,)",
+    "number": "numbers (n,)",
+    "several": "0 and 1 (n, c)",
+    "any": "whole numbers (n,)",
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -154,8 +176,8 @@ def _nothing(inputs: Any, name: str) -> Inputs:
     )
 
 
-def pair(batch: Any, name: str) -> tuple[Inputs, Tensor]:
-    """Inputs and labels of one batch, whatever form it has; labels are -1 where it has none.
+def pair(batch: Any, name: str, *, target: Target = "class") -> tuple[Inputs, Tensor]:
+    """Inputs and labels of one batch, whatever form it has; labels are what `target` says, -1 or NaN where it has none.
 
     A tensor, an array, or a list of one is inputs alone. `(inputs, labels)` may have more after the labels, which is
     not looked at; of `(a, b, labels)` the network takes both. A dictionary holds labels under one of `LABEL_KEYS`, all
@@ -169,51 +191,64 @@ def pair(batch: Any, name: str) -> tuple[Inputs, Tensor]:
     if isinstance(batch, Mapping):
         key = next((key for key in LABEL_KEYS if key in batch), None)
         inputs = given({other: value for other, value in batch.items() if other != key}, name)
-        return inputs, _labels(None if key is None else batch[key], inputs, name)
+        return inputs, _labels(None if key is None else batch[key], inputs, name, target=target)
     if not isinstance(batch, tuple | list):
         inputs = given(batch, name)
-        return inputs, _labels(None, inputs, name)
+        return inputs, _labels(None, inputs, name, target=target)
     if len(batch) == 1:
         inputs = given(batch[0], name)
-        return inputs, _labels(None, inputs, name)
+        return inputs, _labels(None, inputs, name, target=target)
     if len(batch) == 2:  # the usual form
         inputs = given(batch[0], name)
-        return inputs, _labels(batch[1], inputs, name)
-    place = next((place for place, part in enumerate(batch[1:], 1) if _is_labels(part, batch[0])), None)
+        return inputs, _labels(batch[1], inputs, name, target=target)
+    places = [place for place, part in enumerate(batch[1:], 1) if _is_labels(part, batch[0], target=target)]
+    if target == "several" and len(places) > 1:
+        raise DataError(
+            f"{name}: expected batches (inputs, labels), got {len(batch)} parts of which {len(places)} could be the "
+            f"labels: {', '.join(map(_kind, batch))}; bring each batch to (inputs, labels) with unpack="
+        )
+    place = places[0] if places else None
     if place is None:
         raise DataError(
             f"{name}: expected batches (inputs, labels), got a {type(batch).__name__} of {len(batch)} parts, none of "
-            f"which is whole numbers (n,): {', '.join(map(_kind, batch))}; bring each batch to (inputs, labels) with "
-            "unpack="
+            f"which is {_WORDS[target]}: {', '.join(map(_kind, batch))}; bring each batch to (inputs, labels) "
+            "with unpack="
         )
     inputs = given(batch[0] if place == 1 else tuple(batch[:place]), name)
-    return inputs, _labels(batch[place], inputs, name)
+    return inputs, _labels(batch[place], inputs, name, target=target)
 
 
-def _is_labels(part: Any, inputs: Any) -> bool:
+def _is_labels(part: Any, inputs: Any, *, target: Target) -> bool:
     tensor = _numbers(part)
     count = len(inputs) if isinstance(inputs, Tensor | np.ndarray | Sequence) else None
-    return (
-        tensor is not None
-        and not tensor.is_floating_point()
-        and tensor.dtype != torch.bool
-        and tensor.ndim == 1
-        and (count is None or len(tensor) == count)
-    )
+    if tensor is None or (count is not None and (not tensor.ndim or len(tensor) != count)):
+        return False
+    if target == "several":
+        return tensor.ndim == 2 and _binary(tensor)
+    column = tensor.ndim == 1 or (target == "number" and tensor.ndim == 2 and tensor.shape[1] == 1)
+    return column and tensor.dtype != torch.bool and (target == "number" or not tensor.is_floating_point())
 
 
-def _labels(labels: Any, inputs: Inputs, name: str) -> Tensor:
-    """Whole numbers (n,): -1 without labels; 0 and 1 as floats or booleans, in one column too, are whole numbers."""
-    if labels is None:
+def _labels(labels: Any, inputs: Inputs, name: str, *, target: Target) -> Tensor:
+    """Whole numbers (n,): -1 without labels; 0 and 1 as floats or booleans, in one column too, are whole numbers.
+
+    Real ones are float64, NaN without labels; several for each input are float64 (n, c), c = 0 without labels.
+    """
+    if target == "any" or (labels is None and target == "class"):
         return torch.full((len(inputs),), NO_LABEL)
+    if labels is None:
+        return torch.full((len(inputs),) if target == "number" else (len(inputs), 0), torch.nan, dtype=torch.float64)
     tensor = _numbers(labels)
     if tensor is None:
-        raise DataError(f"{name}: expected labels as a tensor of whole numbers, got {_kind(labels)}")
+        whole = "whole " if target == "class" else ""
+        raise DataError(f"{name}: expected labels as a tensor of {whole}numbers, got {_kind(labels)}")
+    if target == "several":
+        return tensor.double()
     if tensor.ndim == 2 and tensor.shape[1] == 1:  # as BCEWithLogitsLoss takes them
         tensor = tensor[:, 0]
-    if tensor.dtype == torch.bool or (
-        tensor.is_floating_point() and tensor.ndim == 1 and bool(((tensor == 0) | (tensor == 1)).all())
-    ):
+    if target == "number":
+        return tensor.double()
+    if tensor.dtype == torch.bool or (tensor.is_floating_point() and tensor.ndim == 1 and _binary(tensor)):
         return tensor.long()
     return tensor
 
@@ -240,8 +275,10 @@ def _kind(value: Any) -> str:
 class View:
     """A set gone through in the one form of batches; what else the set knows (`classes`, `take`, ...) is its own."""
 
-    def __init__(self, batches: Iterable[Any], name: str, unpack: Callable[[Any], Any] | None = None) -> None:
-        self._batches, self._name, self._unpack = batches, name, unpack
+    def __init__(
+        self, batches: Iterable[Any], name: str, unpack: Callable[[Any], Any] | None = None, *, target: Target = "class"
+    ) -> None:
+        self._batches, self._name, self._unpack, self._target = batches, name, unpack, target
 
     @property
     def used_up(self) -> str:
@@ -255,7 +292,7 @@ class View:
 
     def __iter__(self) -> Iterator[tuple[Inputs, Tensor]]:
         for batch in self._batches:
-            yield pair(batch if self._unpack is None else self._unpack(batch), self._name)
+            yield pair(batch if self._unpack is None else self._unpack(batch), self._name, target=self._target)
 
     def __getattr__(self, attribute: str) -> Any:
         if attribute.startswith("_"):
@@ -263,10 +300,10 @@ class View:
         return getattr(self._batches, attribute)
 
 
-def viewed(batches: Any, name: str, unpack: Callable[[Any], Any] | None = None) -> Any:
+def viewed(batches: Any, name: str, unpack: Callable[[Any], Any] | None = None, *, target: Target = "class") -> Any:
     """A set whose batches are `(inputs, labels)` of tensors: itself, arrays `(X, y)` or a `Dataset` cut into batches.
 
-    `unpack` makes `(inputs, labels)` of a batch that has another form.
+    `unpack` makes `(inputs, labels)` of a batch that has another form; `target` says what labels are.
 
     Raises
     ------
@@ -275,8 +312,8 @@ def viewed(batches: Any, name: str, unpack: Callable[[Any], Any] | None = None) 
     """
     if isinstance(batches, View):
         return batches
-    if isinstance(batches, Tensor | np.ndarray | Mapping) or _is_arrays(batches):
-        inputs, labels = pair(batches, name)
+    if isinstance(batches, Tensor | np.ndarray | Mapping) or _is_arrays(batches, target):
+        inputs, labels = pair(batches, name, target=target)
         if len(inputs) != len(labels):
             raise DataError(f"{name}: expected one label per input, got {len(inputs)} inputs and {len(labels)} labels")
         return list(zip(inputs.split(BATCH), labels.split(BATCH), strict=True))
@@ -287,10 +324,10 @@ def viewed(batches: Any, name: str, unpack: Callable[[Any], Any] | None = None) 
             f"{name}: expected batches (inputs, labels), as a DataLoader gives them, arrays (X, y) or a Dataset, got "
             f"{type(batches).__name__}"
         )
-    return View(batches, name, unpack)
+    return View(batches, name, unpack, target=target)
 
 
-def _is_arrays(batches: Any) -> bool:
+def _is_arrays(batches: Any, target: Target) -> bool:
     """Whether it is arrays `(X, y)`, X of several parts too, and no two batches of inputs alone."""
     if not (isinstance(batches, tuple | list) and len(batches) == 2):
         return False
@@ -298,8 +335,16 @@ def _is_arrays(batches: Any) -> bool:
     if not isinstance(labels, Tensor | np.ndarray):
         return False
     if isinstance(inputs, tuple | list | Mapping):
-        return labels.ndim == 1
-    return isinstance(inputs, Tensor | np.ndarray) and inputs.ndim > 1 and inputs.shape[1:] != labels.shape[1:]
+        return labels.ndim == (2 if target == "several" else 1)
+    if not isinstance(inputs, Tensor | np.ndarray) or inputs.ndim < 2:
+        return False
+    # as many labels as columns of inputs: 0 and 1 are labels where labels are asked for, or the inputs are others
+    looks = labels.ndim == 2 and _binary(labels) and (target == "several" or (target == "any" and not _binary(inputs)))
+    return looks or inputs.shape[1:] != labels.shape[1:]
+
+
+def _binary(values: Any) -> bool:
+    return bool(((values == 0) | (values == 1)).all())
 
 
 def _collated(samples: list[Any]) -> Any:

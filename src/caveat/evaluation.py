@@ -15,11 +15,14 @@ from caveat.errors import ModelError
 __all__ = [
     "check",
     "check_initialised",
+    "check_module",
     "in_eval_mode",
     "modes_restored",
+    "to_eval",
     "unchanged",
     "with_gradients",
     "without_gradients",
+    "without_mode",
 ]
 
 HOOKS = (
@@ -48,10 +51,7 @@ def check(model: nn.Module) -> None:
     ModelError
         If it is such a network; the message names the layer.
     """
-    if not isinstance(model, nn.Module):  # pyright: ignore[reportUnnecessaryIsInstance]  # whatever a caller gives
-        raise ModelError(
-            f"model: expected an nn.Module, got {type(model).__name__}: put what it does into a module's forward"
-        )
+    check_module(model)
     check_initialised(model)
     passed: set[nn.Module] = set()
     for name, layer in model.named_modules():
@@ -74,6 +74,20 @@ def check(model: nn.Module) -> None:
                 f"model: {who} normalises by the batch (a batch norm without running statistics), so that an answer "
                 "depends on the other inputs: give it track_running_stats=True and train, or use another normalisation"
             )
+
+
+def check_module(model: nn.Module) -> None:
+    """Refuse what is no module, whatever a caller gives.
+
+    Raises
+    ------
+    ModelError
+        If it is none.
+    """
+    if not isinstance(model, nn.Module):  # pyright: ignore[reportUnnecessaryIsInstance]  # whatever a caller gives
+        raise ModelError(
+            f"model: expected an nn.Module, got {type(model).__name__}: put what it does into a module's forward"
+        )
 
 
 def check_initialised(model: nn.Module) -> None:
@@ -147,8 +161,21 @@ def with_gradients() -> Generator[None]:
 def in_eval_mode(model: nn.Module) -> Generator[None]:
     """Every module in evaluation mode within, and in the mode it was in afterwards: for a look in mid-training."""
     with modes_restored(model):
-        model.eval()
+        to_eval(model)
         yield
+
+
+def to_eval(model: nn.Module) -> nn.Module:
+    """The network in evaluation mode; one that is exported, or holds one, as it is: it has no mode and refuses."""
+    return model if any(_exported(layer) for layer in model.modules()) else model.eval()
+
+
+def without_mode(wrapper: nn.Module) -> None:
+    """Give a module that only puts something around a network no mode of its own: `check` looks at the network's.
+
+    `wrapper.train(...)` would switch the network's layers too, those that were left in training mode among them.
+    """
+    wrapper.training = False
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from caveat import evaluation
 from caveat.batches import Inputs
-from caveat.calls import check_watchable, tensor
+from caveat.calls import as_written, check_watchable, tensor
 from caveat.errors import ModelError, nearest
 from caveat.precision import wide
 from caveat.types import Head
@@ -80,7 +80,7 @@ def find(model: nn.Module, inputs: Inputs, *, name: str | None = None) -> HeadLa
 
     handles = [layer.register_forward_pre_hook(keep(key), with_kwargs=True) for key, layer in layers.items()]
     try:
-        with evaluation.without_gradients():
+        with evaluation.without_gradients(), as_written(model):
             logits = forward(model, inputs.clone()).detach().clone()
     finally:
         for handle in handles:
@@ -101,7 +101,8 @@ def find(model: nn.Module, inputs: Inputs, *, name: str | None = None) -> HeadLa
         )
     raise ModelError(
         "model: found no linear or 1x1-convolution layer whose weight, applied to its input, gives the logits; name it "
-        "with head=..., or use only scores that need logits alone (msp, entropy, margin, gen, max_logit, energy)"
+        "with head=..., name a layer before which features are taken with features=..., or use only scores that need "
+        "logits alone (msp, entropy, margin, gen, max_logit, energy)"
     )
 
 
@@ -190,6 +191,7 @@ def capture(model: nn.Module, layer: HeadLayer) -> Generator[list[Tensor]]:
 
     handle = model.get_submodule(layer.name).register_forward_pre_hook(hook, with_kwargs=True)
     try:
-        yield seen
+        with as_written(model):
+            yield seen
     finally:
         handle.remove()

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor, nn
 
-from caveat.batches import Inputs, Several, View, pair, stacked, viewed
+from caveat.batches import Inputs, Several, Target, View, pair, stacked, viewed
 from caveat.errors import DataError
 from caveat.types import Batches
 
@@ -18,6 +18,7 @@ __all__ = [
     "check",
     "check_labels",
     "check_same_classes",
+    "check_same_shapes",
     "check_same_units",
     "class_names",
     "fingerprints",
@@ -59,15 +60,17 @@ class Opened:
     """Noise and the like."""
 
 
-def opened(batches: Any, name: str, unpack: Callable[[Any], Any] | None = None) -> Opened:
+def opened(batches: Any, name: str, unpack: Callable[[Any], Any] | None = None, *, target: Target = "class") -> Opened:
     """Look at the first batch of a set, in whatever form its batches are (`batches.viewed`).
+
+    `target` says what labels are.
 
     Raises
     ------
     DataError
         If the set can be gone through only once, is empty, or its batches are not of inputs and labels.
     """
-    batches = viewed(batches, name, unpack)
+    batches = viewed(batches, name, unpack, target=target)
     if isinstance(batches, View) and batches.used_up:
         raise DataError(
             f"{name}: expected a set that can be gone through again and again, as a DataLoader or a list of batches, "
@@ -76,7 +79,7 @@ def opened(batches: Any, name: str, unpack: Callable[[Any], Any] | None = None) 
     first: Any = next(iter(batches), None)
     if first is None:
         raise DataError(f"{name}: expected at least one batch of inputs, got an empty set")
-    inputs, labels = check(first, name)
+    inputs, labels = check(first, name, target=target)
     classes = getattr(batches, "classes", None)
     own = getattr(batches, "shape", None)
     fixed = isinstance(inputs, Tensor) and (inputs.is_floating_point() or inputs.ndim > 2)  # tokens
@@ -91,33 +94,64 @@ def opened(batches: Any, name: str, unpack: Callable[[Any], Any] | None = None) 
     )
 
 
-def check(batch: Any, name: str) -> tuple[Inputs, Tensor]:
+def check(batch: Any, name: str, *, target: Target = "class") -> tuple[Inputs, Tensor]:
     """The inputs and labels of a batch of any form; refuse one that can't be right.
 
     Raises
     ------
     DataError
-        If it holds no inputs, not one label for each, labels are no whole numbers, or inputs are NaN or infinite.
+        If it holds no inputs, not one label for each, labels are not what `target` says, or inputs are NaN or
+        infinite.
     """
-    inputs, labels = pair(batch, name)
+    inputs, labels = pair(batch, name, target=target)
     single = isinstance(inputs, Tensor)
     if (single and not inputs.ndim) or not labels.ndim or len(inputs) != len(labels):
         raise DataError(
             f"{name}: expected one label per input, got inputs of shape {tuple(inputs.shape)} and labels of shape "
             f"{tuple(labels.shape)}"
         )
-    if labels.ndim == 2:
+    if target == "number":
+        _check_real(labels, name)
+    elif target == "several":
+        _check_several(labels, name)
+    elif labels.ndim == 2:
         raise DataError(
             f"{name}: expected labels (n,) of whole numbers, got {tuple(labels.shape)}: of one-hot labels take "
-            "argmax(dim=1)"
+            "argmax(dim=1); a network of several labels for each input is audited by audits.audit_multilabel (caveat "
+            "audit --task multilabel)"
         )
-    if labels.is_floating_point() or labels.dtype == torch.bool:
+    elif labels.is_floating_point() or labels.dtype == torch.bool:
         raise DataError(f"{name}: expected integer labels, got {labels.dtype}: labels.long() if they are whole numbers")
     for part in [inputs] if single else inputs.tensors:
         if part.is_floating_point() and not torch.isfinite(part).all():
             bad = int((~torch.isfinite(part.reshape(len(part), -1))).any(dim=1).nonzero()[0])
             raise DataError(f"{name}: expected finite inputs, got NaN or infinity in sample {bad} of its batch")
     return inputs, labels
+
+
+def _check_real(labels: Tensor, name: str) -> None:
+    if labels.ndim > 1:
+        raise DataError(
+            f"{name}: expected one number (n,) as the label of each input, got {tuple(labels.shape)}; audit a network "
+            "for each column"
+        )
+    if bool(labels.isinf().any()) or bool(labels.isnan().any() & ~labels.isnan().all()):
+        raise DataError(f"{name}: expected finite labels, got NaN or infinity in some; leave these samples out")
+
+
+def _check_several(labels: Tensor, name: str) -> None:
+    if labels.ndim != 2 or labels.shape[1] == 1:
+        raise DataError(
+            f"{name}: expected labels (n, c) of 0 and 1, one column for each of at least two labels, got "
+            f"{tuple(labels.shape)}; a network of one label for each input is a classifier"
+        )
+    bad = (~((labels == 0) | (labels == 1))).nonzero()
+    if len(bad):
+        row, column = bad[0].tolist()
+        raise DataError(
+            f"{name}: expected labels of 0 and 1, got {float(labels[row, column]):g} for label {column} of sample "
+            f"{row} of its batch; leave out samples of which a label is missing"
+        )
 
 
 def check_same_classes(test: Opened, train: Opened | None) -> None:
@@ -138,6 +172,26 @@ def check_same_classes(test: Opened, train: Opened | None) -> None:
         + ("" if missing or more else ", but the order differs")
         + "; give both the same class folders in the same order (an empty folder counts)"
     )
+
+
+def check_same_shapes(sets: Mapping[str, Opened]) -> None:
+    """Refuse sets of which one has inputs of another shape than the test set.
+
+    Raises
+    ------
+    DataError
+        If there is one.
+    """
+    expected = sets["test"].shape
+    for name, one in sets.items():
+        if one.shape != expected:
+            if len(expected) != 3:
+                raise DataError(f"{name}: expected inputs of shape {expected} as in test, got {one.shape}")
+            raise DataError(
+                f"{name}: expected inputs of shape {expected} as in test, got {one.shape}; bring them to one size and "
+                f"number of channels, on the command line with +{'x'.join(map(str, expected[-2:]))} and "
+                f"{'+grey' if expected[:1] == (1,) else '+rgb'}"
+            )
 
 
 def check_same_units(test: Opened, train: Opened | None) -> None:

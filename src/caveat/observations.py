@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import torch
-from jaxtyping import Bool, Float, Int, Int64
+from jaxtyping import Bool, Float, Float64, Int, Int64
 from torch import Tensor, nn
 
 from caveat import devices, evaluation, heads, storage
-from caveat.batches import Inputs, pair, versions
-from caveat.calls import recorded
+from caveat.batches import Inputs, Target, pair, versions
+from caveat.calls import check_graph, recorded
 from caveat.errors import DataError, ModelError
 from caveat.inputs import check, fingerprints, moved
 from caveat.mixture import log_mean
@@ -27,7 +27,18 @@ from caveat.sampling import spread
 from caveat.tensors import read_tensors
 from caveat.types import Batches, Drawing, Features, Look, Probe
 
-__all__ = ["DRAWS", "Observations", "apart", "load", "normalised", "observe"]
+__all__ = [
+    "DRAWS",
+    "Observations",
+    "Outputs",
+    "apart",
+    "check_function",
+    "load",
+    "normalised",
+    "observe",
+    "observe_outputs",
+    "outputs_of",
+]
 
 DRAWS = "draws"
 """Name of a posterior's draws among what probes found."""
@@ -192,7 +203,7 @@ def observe(  # noqa: PLR0913  # the signature is the configuration
             if writes is None:
                 writes = version is None or versions(inputs) != version
                 _check_finite(logits, where)
-                _check_function(model, moved(pair(batch, name)[0], model), logits, name)
+                check_function(model, moved(pair(batch, name)[0], model), logits, name)
         if arrived is None:
             raise DataError(f"{name}: expected at least one batch of inputs, got an empty set")
         _keep(sink, *arrived)
@@ -215,6 +226,73 @@ def _keep(
         if name in ("logits", PROBED + DRAWS):
             _check_finite(signal, where)
         sink.add(name, signal)
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What one pass of a regression or multi-label network over a set yielded, in the set's order, on the CPU."""
+
+    values: Float[Tensor, "s n k"]
+    """The outputs of every network; of one, s = 1."""
+    labels: Float64[Tensor, "n *labels"]
+    """Real, NaN where there are none; or `(n, c)` of 0 and 1, where c = 0 means that there are none."""
+    fingerprints: Int64[Tensor, " n"]
+
+    def __len__(self) -> int:
+        """Number of samples."""
+        return len(self.labels)
+
+    def part(self, indices: Tensor) -> "Outputs":
+        """The samples at `indices`, in that order."""
+        return Outputs(self.values[:, indices], self.labels[indices], self.fingerprints[indices])
+
+    def among(self, other: "Outputs") -> Bool[Tensor, " n"]:
+        """Which samples are exact copies of one in `other`, by the inputs."""
+        return torch.isin(self.fingerprints, other.fingerprints)
+
+
+def observe_outputs(model: nn.Module, batches: Batches, *, name: str = "inputs", target: Target = "number") -> Outputs:
+    """Run a regression network (`models.as_columns`) or a multi-label one, or an ensemble, once over a set; keep all.
+
+    Raises
+    ------
+    DataError
+        If the set is empty, or inputs are NaN or infinite.
+    ModelError
+        If the model is in training mode, gives other than `(n, k)` or NaN, or does not repeat itself.
+    """
+    evaluation.check(model)
+    found: list[Outputs] = []
+    with evaluation.unchanged(model), evaluation.without_gradients():
+        for number, batch in enumerate(batches):
+            inputs, labels = check(batch, name, target=target)
+            prints = fingerprints(inputs)
+            inputs = moved(inputs, model).clone()  # a network may write into it
+            where = f"batch {number} of {name}"
+            outputs = outputs_of(model, inputs.clone(), where)
+            if not number and not isinstance(model, Drawing):
+                _check_repeats(lambda part: outputs_of(model, part, name)[0], inputs, outputs[0])
+            found.append(Outputs(outputs, labels.double().cpu(), prints.cpu()))
+    if not found:
+        raise DataError(f"{name}: expected at least one batch of inputs, got an empty set")
+    return Outputs(
+        torch.cat([one.values for one in found], dim=1),
+        torch.cat([one.labels for one in found]),
+        torch.cat([one.fingerprints for one in found]),
+    )
+
+
+def outputs_of(model: nn.Module, inputs: Inputs, where: str) -> Tensor:
+    """The outputs `(s, n, k)` of a network of any task or of the draws of a posterior, on the CPU."""
+    several = isinstance(model, Drawing)
+    with evaluation.without_gradients():
+        made = _answered(model.draws if several else model, inputs, where)
+    made = wide(made if several else made[None]).cpu()
+    if made.ndim != 3 or made.shape[1] != len(inputs):
+        raise ModelError(
+            f"model: expected outputs (n, k), a row for each of {len(inputs)} inputs, got {tuple(made.shape[1:])}"
+        )
+    return made
 
 
 def glance(
@@ -244,7 +322,10 @@ def _glance(
             recorded(model, wanted) as calls,
             heads.capture(model, head) if head is not None else nullcontext([]) as seen,
         ):
-            logits = _called(partial(heads.forward, model), inputs, where)
+            # with a graph on a copy: a network may write into its inputs, and nothing may into what asks for gradients
+            logits = _called(partial(heads.forward, model), inputs.clone() if graph else inputs, where)
+            if graph:
+                check_graph(logits)
         features = seen[0].detach() if seen else None
         silent = [name for name in wanted if not calls.get(name)]
         if silent or (head is not None and features is None):
@@ -280,24 +361,33 @@ def _observations(signals: dict[str, Tensor], where: str) -> Observations:
     return Observations(**signals, probed=probed)
 
 
-def _check_function(model: nn.Module, inputs: Inputs, logits: Tensor, name: str) -> None:
-    """Refuse a network whose answer is not a function of the input alone, and one that gives probabilities."""
-    if isinstance(model, Drawing):
-        return
+def check_function(model: nn.Module, inputs: Inputs, logits: Tensor, name: str) -> None:
+    """Refuse a network that gives probabilities, and one whose answer is not a function of the input alone.
+
+    Raises
+    ------
+    ModelError
+        If its `logits` for the `inputs`, those of the set `name`, show one of the two.
+    """
     if normalised(logits) == "probabilities":
         raise ModelError(
             "model: its outputs are probabilities (every row sums to 1), where logits are meant: give the network "
             "without its last softmax, or one that returns their logarithm"
         )
+    _check_repeats(partial(run, model, where=name), inputs, logits)
+
+
+def _check_repeats(answer: Callable[[Inputs], Tensor], inputs: Inputs, logits: Tensor) -> None:
+    """Refuse a network whose answer is not a function of the input alone."""
     part = inputs[:AGAIN]
     with evaluation.without_gradients():
-        again, turned = run(model, part.clone(), name), run(model, part.flip(0), name).flip(0)
+        again, turned = answer(part.clone()), answer(part.flip(0)).flip(0)
     for found, what in ((again, "is asked again"), (turned, "sees them in another order or another batch")):
         if not _close(found, logits[:AGAIN]):
             raise ModelError(
-                f"model: it does not give the same logits for the same inputs when it {what}: is dropout or noise left "
-                "on, does it normalise by the batch, or keep a state? A posterior's samples are audited by "
-                "posteriors.Predictive (--posterior, --dropout)"
+                f"model: it does not give the same outputs for the same inputs when it {what}: is dropout or noise "
+                "left on, does it normalise or quantise by the batch, or keep a state? A posterior's samples are "
+                "audited by posteriors.Predictive (--posterior, --dropout)"
             )
 
 

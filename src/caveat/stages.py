@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from caveat import evaluation, heads
 from caveat.batches import Inputs
-from caveat.calls import check_watchable
+from caveat.calls import as_written, check_watchable
 
 __all__ = ["activations"]
 
@@ -34,7 +34,7 @@ def activations(model: nn.Module, inputs: Inputs, *, most: int = 5) -> dict[str,
 
     handles = [layer.register_forward_hook(keep(name)) for name, layer in model.named_modules() if name]
     try:
-        with evaluation.without_gradients():
+        with evaluation.without_gradients(), as_written(model):
             logits = heads.forward(model, inputs)
     finally:
         for handle in handles:

@@ -18,10 +18,11 @@ import torch
 from torch import Tensor, nn
 
 from caveat.errors import DataError, ModelError, known_name
+from caveat.evaluation import check_initialised
 from caveat.files import reason
 from caveat.tensors import MOST_UNPACKED, read_tensors
 
-__all__ = ["load", "read", "unwrapped"]
+__all__ = ["load", "read", "state", "unwrapped"]
 
 State = Mapping[str, Tensor]
 HARMLESS: list[Any] = [
@@ -96,6 +97,30 @@ def load(model: nn.Module, path: str | Path, *, key: str | None = None, name: st
         *([f"{name}: {', '.join(map(repr, others))} would fit too (--weights-key)"] if others else []),
         *(f"{name}: {note}" for note in notes),
     ]
+
+
+def state(model: nn.Module) -> dict[str, Tensor]:
+    """The weights and kept buffers of a network by name, as a file or a posterior holds them.
+
+    Raises
+    ------
+    ModelError
+        If they have no shape yet, or can't be taken out of the network: it is quantised or frozen.
+    """
+    check_initialised(model)
+    found: dict[str, Any] = dict(model.state_dict())
+    packed = next((name for name, value in found.items() if not isinstance(value, Tensor)), None)
+    if packed is not None:
+        raise ModelError(
+            f"model: its {packed!r} is no tensor (weights of a quantised network are packed), so that its weights can "
+            "be neither kept in a file nor exchanged: give the network before it was quantised"
+        )
+    if not found and any(isinstance(layer, torch.jit.ScriptModule) for layer in model.modules()):
+        raise ModelError(
+            "model: its weights are constants of its code (torch.jit.freeze), so that they can be neither kept in a "
+            "file nor exchanged: give the network before it was frozen"
+        )
+    return found
 
 
 def read(path: str | Path, *, name: str = "path") -> dict[str, State]:

@@ -8,7 +8,9 @@ from caveat.models import WithAutoencoder
 from caveat.objectives import FOR_PIXELS, FOR_RECONSTRUCTION, FOR_REGRESSION, OBJECTIVES, Objective
 
 ALL = OBJECTIVES | FOR_RECONSTRUCTION | FOR_REGRESSION | FOR_PIXELS
-OUTPUTS = {"heteroscedastic": 2, "beta_nll": 2, "mixture_density": 6, "evidential": 4, "quantile": 3}
+OUTPUTS = {
+    "heteroscedastic": 2, "beta_nll": 2, "mixture_density": 6, "evidential": 4, "quantile": 3, "squared_error": 1
+}  # fmt: skip
 """Numbers a sample that objectives of regression need from the network."""
 
 

@@ -67,7 +67,6 @@ def test_parquet_of_names_and_of_numbers(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "told"),
     [
-        ("a,b\n1,2\n", "no column 'text'"),
         ("text,text\n1,2\n", "2 columns 'text': which is meant"),
         ("text,label\n", "no texts: the file is empty"),
         (b"text\n\xff\xfe\n", "is no CSV file in UTF-8"),

@@ -114,7 +114,7 @@ def test_a_network_that_is_no_function_of_its_input_is_refused(kind):
                 return logits + torch.randn_like(logits)
             return logits - logits.mean(dim=0) if kind == "batch" else logits * Odd.calls
 
-    with pytest.raises(ModelError, match="does not give the same logits for the same inputs"):
+    with pytest.raises(ModelError, match="does not give the same outputs for the same inputs"):
         observe(Odd().eval(), SET, features=False)
 
 

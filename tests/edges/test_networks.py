@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 import caveat
-from caveat import attacks, posteriors, weights
-from caveat.errors import DataError, ModelError
+from caveat import attacks, evaluation, models, posteriors, weights
+from caveat.errors import DataError, ModelError, OptionError
 from caveat.tensors import write_tensors
 
 LABELS = torch.arange(200) % 4
@@ -169,3 +169,83 @@ def test_weights_of_whole_numbers_are_refused(dtype, tmp_path):
         tmp_path / "w.safetensors", {n: v.half() if v.is_floating_point() else v for n, v in model.state_dict().items()}
     )
     weights.load(model, tmp_path / "w.safetensors")
+
+
+def deep() -> nn.Sequential:
+    return nn.Sequential(nn.Linear(12, 16), nn.ReLU(), nn.Linear(16, 4)).eval()
+
+
+@pytest.mark.parametrize("name", ["msp", "knn", "grad_l2", "odin"])
+def test_a_guard_takes_inputs_of_another_precision(name):
+    guard = caveat.Guard.fit(deep(), SET, score=name)
+    assert torch.equal(guard(ROWS.double()).score, guard(ROWS).score)
+    torch.testing.assert_close(guard(ROWS.half()).score, guard(ROWS.half().float()).score)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of tracing itself
+@pytest.mark.parametrize("way", [lambda g: torch.export.export(g, (ROWS,), strict=False),
+                                 lambda g: torch.jit.trace(g, (ROWS,))], ids=["export", "trace"])  # fmt: skip
+def test_a_guard_that_is_exported_says_what_to_export(way):
+    """Torch's own errors came, out of the middle."""
+    with pytest.raises(ModelError, match=r"export its network \(guard\.model\)"):
+        way(caveat.Guard.fit(deep(), SET, score="msp"))
+
+
+@pytest.mark.parametrize("around", ["adapted", "predictive", "straight", "guard"])
+def test_what_stands_around_a_network_leaves_its_layers_modes(around):
+    """A dropout left in training mode was switched off without a word: its answers were random, and then were not."""
+    model = nn.Sequential(nn.Linear(12, 4), nn.Dropout(0.5)).eval()
+    fitted = caveat.Guard.fit(model, SET, score="msp").decision
+    model[1].train()
+    made = {
+        "adapted": lambda: models.Adapted(model),
+        "predictive": lambda: posteriors.Predictive(model, posteriors.ensemble.of([model, model])),
+        "straight": lambda: attacks.StraightThrough(model),
+        "guard": lambda: caveat.Guard(model, fitted),
+    }[around]()
+    assert model[1].training
+    with pytest.raises(ModelError, match=r"'model\.1' is in training mode"):
+        evaluation.check(made)
+
+
+def test_a_network_without_weights_of_its_own_is_no_member():
+    with pytest.raises(OptionError, match="these have none"):
+        posteriors.ensemble.of([nn.Flatten(), nn.Flatten()])
+
+
+def test_a_posterior_of_a_network_that_does_not_repeat_itself_is_refused():
+    """The networks of an ensemble are asked as others are: the noise of each went into its figures."""
+
+    class Noisy(nn.Linear):
+        def forward(self, input: torch.Tensor) -> torch.Tensor:
+            return super().forward(input + torch.randn_like(input))
+
+    members = [Noisy(12, 4).eval(), Noisy(12, 4).eval()]
+    with pytest.raises(ModelError, match="does not give the same"):
+        caveat.audit(posteriors.Predictive(members[0], posteriors.ensemble.of(members)), SET, replicas=2)
+
+
+def test_a_look_at_the_inputs_form_gives_a_lazy_layer_no_weights():
+    model = nn.Sequential(nn.LazyLinear(4)).eval()
+    with pytest.raises(ModelError, match="has no shape yet"):
+        caveat.Guard.fit(model, SET, score="msp")
+    assert isinstance(model[0].weight, nn.UninitializedParameter)
+
+
+def in_place(model: nn.Module) -> nn.Module:
+    model.compile(backend="eager")
+    return model
+
+
+@pytest.mark.parametrize(
+    "compiled", [lambda m: torch.compile(m, backend="eager"), in_place], ids=["wrapped", "in place"]
+)
+def test_the_layers_of_a_compiled_network_are_seen(compiled):
+    """Its head was not found, and gradient scores ended in the compiler's own error."""
+    plain = deep()
+    names = ["knn", "grad_l2", "nac", "odin"]
+    right = caveat.audit(plain, SET, scores=names, replicas=2).model_dump(include={"detections", "selective"})
+    model = compiled(plain)
+    model(ROWS)
+    model(ROWS[:3])  # what was compiled before is no way round
+    assert caveat.audit(model, SET, scores=names, replicas=2).model_dump(include={"detections", "selective"}) == right

@@ -6,7 +6,7 @@ from torch import nn
 from typer.testing import CliRunner
 
 import caveat
-from caveat import attacks, data, heads, objectives, posteriors, rays, scores, training
+from caveat import attacks, data, heads, models, objectives, posteriors, rays, scores, training
 from caveat.cli.main import app
 from caveat.errors import DataError, ModelError, OptionError
 from caveat.observations import observe
@@ -66,8 +66,8 @@ def test_a_segmentation_network_is_sent_to_its_own_audit():
         caveat.audit(nn.Conv2d(3, 4, 3, padding=1).eval(), [(pictures, maps)], scores=["msp"], replicas=2)
 
 
-def laplace(model: nn.Module, inputs: torch.Tensor) -> posteriors.laplace.Laplace:
-    seen, head = observe(model, [(inputs, Y)]), heads.find(model, inputs[:8])
+def laplace(model: nn.Module, inputs: torch.Tensor, labels: torch.Tensor = Y) -> posteriors.laplace.Laplace:
+    seen, head = observe(model, [(inputs, labels)]), heads.find(model, inputs[:8])
     return posteriors.laplace.fit(seen.features, seen.labels, head.head, layer=head.name)
 
 
@@ -81,12 +81,18 @@ def test_laplace_of_a_network_that_is_one_layer():
 
 def test_laplace_says_what_it_lacks():
     bare = nn.Sequential(nn.Linear(12, 16), nn.ReLU(), nn.Linear(16, 4, bias=False)).eval()
-    with pytest.raises(OptionError, match="has no bias"):
-        posteriors.sample(laplace(bare, X), bare, draws=2, generator=GENERATOR)
-    pixels = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 4, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval()
-    fitted = laplace(pixels, torch.rand(80, 3, 6, 6, generator=GENERATOR))
-    with pytest.raises(OptionError, match="1x1 convolution there: pool first"):
-        posteriors.sample(fitted, pixels, draws=2, generator=GENERATOR)
+    computed = net()
+    nn.utils.parametrizations.weight_norm(computed[2]).eval()
+    one = models.Adapted(nn.Linear(12, 1).eval(), single=True)
+    for model, told in (
+        (bare, r"has no bias: fit it without one, as with .*bias=False"),
+        (computed, r"'2\.weight', which the model computes from other weights"),
+        (one, "gives one logit for both"),
+    ):
+        with pytest.raises(OptionError, match=told):
+            posteriors.sample(laplace(model, X, Y % 2), model, draws=2, generator=GENERATOR)
+    with pytest.raises(DataError, match=r"labels: expected labels in \[0, 1\]"):
+        laplace(one, X)
 
 
 class Wrapped(nn.Module):

@@ -221,7 +221,7 @@ def test_a_killed_save_leaves_the_old_guard_and_can_be_repeated(guard, model, mo
     artefact.save(guard.decision, model.state_dict(), folder)
     other = {name: tensor + 1 for name, tensor in model.state_dict().items()}
     with monkeypatch.context() as patched:
-        patched.setattr(artefact, "write_atomically", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patched.setattr(artefact.stored, "write_atomically", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             artefact.save(guard.decision, other, folder)
     loaded = artefact.load(folder, model)

@@ -144,3 +144,68 @@ def test_options():
         prediction_intervals.interval_score(torch.zeros(1), torch.ones(1), torch.ones(1), error=1.0)
     with pytest.raises(OptionError, match="points"):
         prediction_intervals.calibration_curve(torch.ones(1), points=0)
+
+
+def test_student_nll_and_crps_are_scipys_and_the_integral():
+    nu, mean, scale, label = 3.7, 0.4, 1.3, 2.0
+    given = [torch.tensor([value], dtype=torch.float64) for value in (nu, mean, scale, label)]
+    theirs = stats.t(nu, mean, scale)
+    assert float(regression.student_nll(*given)) == pytest.approx(-theirs.logpdf(label))
+    below, _ = integrate.quad(lambda x: theirs.cdf(x) ** 2, -np.inf, label)
+    above, _ = integrate.quad(lambda x: (theirs.cdf(x) - 1) ** 2, label, np.inf)
+    assert float(regression.student_crps(*given)) == pytest.approx(below + above)
+
+
+def test_student_becomes_gaussian_with_many_degrees_of_freedom():
+    generator = torch.Generator().manual_seed(0)
+    mean, labels = torch.randn(2, 20, generator=generator, dtype=torch.float64)
+    scale, freedom = torch.ones_like(mean), torch.full_like(mean, 1e6)
+    torch.testing.assert_close(
+        regression.student_crps(freedom, mean, scale, labels),
+        regression.gaussian_crps(mean, scale, labels),
+        rtol=1e-4,
+        atol=0,
+    )
+    torch.testing.assert_close(
+        regression.student_nll(freedom, mean, scale, labels),
+        regression.gaussian_nll(mean, scale, labels),
+        rtol=1e-4,
+        atol=0,
+    )
+
+
+def test_sample_crps_is_fair_and_that_of_all_pairs():
+    generator = torch.Generator().manual_seed(1)
+    samples, labels = torch.randn(7, 3, generator=generator).double(), torch.randn(3, generator=generator).double()
+    pairs = (samples[:, None] - samples[None]).abs().sum((0, 1)) / (2 * 7 * 6)
+    by_hand = (samples - labels).abs().mean(0) - pairs
+    torch.testing.assert_close(regression.sample_crps_of_each(samples, labels), by_hand)
+    # its expectation is the CRPS whatever the number of samples: two are enough
+    drawn = torch.randn(2, 200_000, generator=generator, dtype=torch.float64)
+    mean = regression.sample_crps(drawn, torch.full((200_000,), 0.5, dtype=torch.float64))
+    exact = regression.gaussian_crps(*(torch.tensor([v], dtype=torch.float64) for v in (0.0, 1.0, 0.5)))
+    assert float(mean) == pytest.approx(float(exact), abs=0.006)
+
+
+def test_pinball_by_hand_and_half_the_crps_over_all_levels():
+    quantiles = torch.tensor([[0.0], [1.0]], dtype=torch.float64)
+    label = torch.tensor([2.0], dtype=torch.float64)
+    assert float(regression.pinball(quantiles, label, levels=(0.5, 0.9))) == pytest.approx((0.5 * 2 + 0.9 * 1) / 2)
+    levels = [(k + 0.5) / 2000 for k in range(2000)]
+    normal = torch.from_numpy(stats.norm.ppf(levels))[:, None]
+    exact = regression.gaussian_crps(*(torch.tensor([v], dtype=torch.float64) for v in (0.0, 1.0, 2.0)))
+    assert 2 * float(regression.pinball(normal, label, levels=levels)) == pytest.approx(float(exact), rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("call", "word"),
+    [
+        (lambda one: regression.student_nll(-one, one, one, one), "positive"),
+        (lambda one: regression.student_crps(one, one, one, one), "more than 1"),
+        (lambda one: regression.sample_crps(one[None], one), "at least two"),
+        (lambda one: regression.pinball(one[None], one, levels=(0.1, 0.9)), "one row for each level"),
+    ],
+)
+def test_what_is_no_prediction_is_refused_by_the_newer_scores(call, word):
+    with pytest.raises(DataError, match=word):
+        call(torch.ones(3))

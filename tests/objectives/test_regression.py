@@ -13,6 +13,7 @@ from caveat.errors import DataError, ModelError, OptionError
 from caveat.objectives import (
     FOR_PIXELS,
     FOR_REGRESSION,
+    FORMS,
     beta_nll,
     evidential,
     heteroscedastic,
@@ -20,10 +21,13 @@ from caveat.objectives import (
     pixel_cross_entropy,
     quantile,
 )
+from caveat.scores import distribution
 from caveat.scores.evidential import aleatoric, epistemic, evidence
 from caveat.scores.regression import log_variance
 
-OUTPUTS = {"heteroscedastic": 2, "beta_nll": 2, "mixture_density": 6, "evidential": 4, "quantile": 3}
+OUTPUTS = {
+    "heteroscedastic": 2, "beta_nll": 2, "mixture_density": 6, "evidential": 4, "quantile": 3, "squared_error": 1
+}  # fmt: skip
 
 
 def given(name: str, generator: torch.Generator, n: int = 7):
@@ -63,7 +67,7 @@ def test_what_does_not_fit_is_refused(name: str, generator: torch.Generator):
     ):
         of(FOR_REGRESSION[name], outputs, labels.long())
     with pytest.raises(ModelError, match=r"model: expected .*outputs"):
-        of(FOR_REGRESSION[name], outputs[:, :1], labels)
+        of(FOR_REGRESSION[name], outputs[:, :1] if OUTPUTS[name] > 1 else outputs.repeat(1, 2), labels)
 
 
 @pytest.mark.parametrize("name", FOR_REGRESSION)
@@ -174,3 +178,9 @@ def test_weights_of_classes(generator: torch.Generator):
         of(pixel_cross_entropy, logits, torch.full((1, 2, 2), 255))
     with shapes_unchecked(), pytest.raises(DataError, match=r"expected maps \(n, h, w\)"):
         of(pixel_cross_entropy, logits, labels[:, :1])
+
+
+@pytest.mark.parametrize("name", FOR_REGRESSION)
+def test_the_outputs_have_the_form_that_audits_take_them_for(name: str, generator: torch.Generator):
+    outputs, _ = given(name, generator)
+    assert len(distribution.of(outputs, FORMS[name])) == len(outputs)

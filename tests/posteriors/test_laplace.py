@@ -106,6 +106,21 @@ def test_draws_have_its_mean_and_covariance() -> None:
     torch.testing.assert_close(torch.cov(flat.T), covariance(found), atol=0.02, rtol=0.1)
 
 
+@pytest.mark.parametrize("structure", ["full", "kronecker", "diagonal"])
+def test_a_layer_without_bias_is_one_with_a_constant_feature(structure) -> None:
+    features, labels, (weight, bias) = data()
+    extended = torch.cat([features, features.new_ones(len(features), 1)], dim=1)
+    joined = (torch.cat([weight, bias[:, None]], dim=1), torch.zeros_like(bias))
+    one = laplace.fit(features, labels, (weight, bias), layer="fc", structure=structure)
+    two = laplace.fit(extended, labels, joined, layer="fc", structure=structure, bias=False)
+    torch.testing.assert_close(covariance(two), covariance(one))
+    drawn, whole = two.draw(seeded(5)), one.draw(seeded(5))
+    assert list(drawn) == ["fc.weight"]
+    torch.testing.assert_close(drawn["fc.weight"], torch.cat([whole["fc.weight"], whole["fc.bias"][:, None]], dim=1))
+    with pytest.raises(OptionError, match="bias: expected zeros"):
+        laplace.fit(features, labels, (weight, bias), layer="fc", bias=False)
+
+
 def test_misuse_is_told() -> None:
     features, labels, head = data()
     with shapes_unchecked(), pytest.raises(DataError, match="as many as labels"):

@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from caveat import evaluation
 from caveat.attacks.ball import Ball
 from caveat.attacks.estimated import estimated
 from caveat.attacks.network import broken
@@ -42,7 +43,7 @@ class StraightThrough(nn.Module):
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model = model
-        self.train(model.training)
+        evaluation.without_mode(self)
 
     def forward(self, inputs: Tensor) -> Tensor:
         """The network's logits."""

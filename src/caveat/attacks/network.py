@@ -7,6 +7,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from caveat.attacks.losses import Loss, log_odds
+from caveat.calls import as_written
 from caveat.errors import DataError, ModelError
 from caveat.evaluation import check
 from caveat.types import Labels
@@ -29,14 +30,18 @@ def checked(model: nn.Module, inputs: Tensor, labels: Tensor) -> None:
     """
     check(model)
     if not inputs.is_floating_point():
-        raise DataError(f"inputs: expected floating numbers, got {inputs.dtype}")
+        raise DataError(
+            f"inputs: expected floating numbers, got {inputs.dtype}: whole numbers (tokens, bytes) have no ball around "
+            "them; give pictures as floats in [0, 1]"
+        )
     if labels.shape != inputs.shape[:1] or labels.is_floating_point():
         raise DataError(f"labels: expected {len(inputs)} integers, got {labels.dtype} of shape {tuple(labels.shape)}")
 
 
 def answered(model: nn.Module, inputs: Tensor) -> Tensor:
     """Logits, with a clear word if they are none."""
-    logits = model(inputs)
+    with as_written(model):
+        logits = model(inputs.clone())  # a network may write into its inputs
     if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(inputs):
         kind = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
         raise ModelError(f"model: expected logits (n, c) of {len(inputs)} inputs, got {kind}")

@@ -173,5 +173,5 @@ def _evaluated(function: Smooth, centres: Tensor, change: Tensor) -> tuple[Tenso
     values = function(points)
     if values.shape != points.shape[:1] or not values.requires_grad:
         raise ModelError(f"function: expected {len(points)} values with a gradient, got shape {tuple(values.shape)}")
-    (gradient,) = torch.autograd.grad(values.sum(), points)
+    (gradient,) = torch.autograd.grad(values.sum(), points, allow_unused=True, materialize_grads=True)
     return values.detach(), gradient.flatten(1)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from caveat.attacks import Ball, masked, pgd, without_gradient
+from caveat.attacks.network import answered
 from caveat.audits.pictures import encoded
 from caveat.batches import Several
 from caveat.errors import OptionError
@@ -87,9 +88,9 @@ def attacked(  # noqa: PLR0913  # the signature is the configuration
             say(f"attacking within {radius:g}")
         ball = Ball(norm, radius, low, high)
         standing = torch.isinf(broken_at).nonzero().squeeze(1)
-        for part in standing[~blind[standing]].split(batch_size):
+        for part in _parts(standing[~blind[standing]], batch_size):
             found[part] = pgd(model, clean[part], truth[part], ball, generator=generator, steps=steps)
-        for part in standing[blind[standing]].split(batch_size):
+        for part in _parts(standing[blind[standing]], batch_size):
             if say is not None:
                 say(f"attacking within {radius:g} without the gradient, which is zero")
             found[part] = without_gradient(model, clean[part], truth[part], ball, generator=generator)
@@ -117,10 +118,15 @@ def gradient_note(found: Attacked) -> str:
     )
 
 
+def _parts(rows: Tensor, size: int) -> tuple[Tensor, ...]:
+    """Chunks of rows, none of them empty: not every network takes a batch of no samples."""
+    return rows.split(size) if len(rows) else ()
+
+
 def _right(model: nn.Module, inputs: Tensor, labels: Tensor, batch_size: int) -> Tensor:
     with torch.no_grad():
         parts = zip(inputs.split(batch_size), labels.split(batch_size), strict=True)
-        return torch.cat([model(x).argmax(1) == y for x, y in parts]) if len(labels) else labels.bool()
+        return torch.cat([answered(model, x).argmax(1) == y for x, y in parts]) if len(labels) else labels.bool()
 
 
 def _share(radius: float, broken_at: Tensor) -> AttackedRadius:
@@ -134,7 +140,7 @@ def _worst(model: nn.Module, found: Tensor, broken_at: Tensor) -> list[int]:
     if not broken:
         return []
     with torch.no_grad():
-        sure = dict(zip(broken, model(found[broken]).softmax(1).amax(1).tolist(), strict=True))
+        sure = dict(zip(broken, answered(model, found[broken]).softmax(1).amax(1).tolist(), strict=True))
     return sorted(broken, key=lambda row: (float(broken_at[row]), -sure[row], row))
 
 
@@ -151,7 +157,7 @@ def _shown(
     shown: list[AttackedPicture] = []
     for row in order:
         with torch.no_grad():
-            probs = model(found[row : row + 1]).softmax(1)[0]
+            probs = answered(model, found[row : row + 1]).softmax(1)[0]
         change = found[row] - clean[row]
         largest = change.abs().amax().clamp_min(torch.finfo(change.dtype).tiny)
         pngs = [encoded(picture) for picture in (clean[row], found[row], 0.5 + 0.5 * change / largest)]

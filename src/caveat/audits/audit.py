@@ -15,12 +15,13 @@ from caveat.audits import arrays, cache, many
 from caveat.audits.assess import Observed, Options, assess, split
 from caveat.audits.attacked import attacked, gradient_note
 from caveat.batches import Data, Inputs
-from caveat.errors import DataError, OptionError, known_name
+from caveat.errors import OptionError, known_name
 from caveat.guard.decision import halved
 from caveat.inputs import (
     OPTION_SAMPLES,
     Opened,
     check_same_classes,
+    check_same_shapes,
     check_same_units,
     class_names,
     largest,
@@ -38,7 +39,7 @@ from caveat.scoring.kinds import kind_of
 from caveat.scoring.plan import Plan, plan
 from caveat.types import Batches, Drawing
 
-__all__ = ["audit", "audit_arrays"]
+__all__ = ["audit", "audit_arrays", "named_sets"]
 
 RESERVED = {"test", "train", "outliers", "correct", "wrong", "model", "head", "about"}
 """Names that files and tables of an audit use themselves."""
@@ -133,7 +134,7 @@ def audit(  # noqa: PLR0913  # the signature is the configuration
         scores, calibrations, draws=isinstance(model, Drawing), head=head, calibration_share=calibration_share,
         replicas=replicas, seed=seed,
     )  # fmt: skip
-    ood, unlabelled = _named("ood", ood), _named("unlabelled", unlabelled)
+    ood, unlabelled = named_sets("ood", ood), named_sets("unlabelled", unlabelled)
     _check_names(ood, unlabelled)
     evaluation.check(model)
     if attack_radii and isinstance(model, Drawing):
@@ -149,7 +150,7 @@ def audit(  # noqa: PLR0913  # the signature is the configuration
         if planned.learns_mistakes:
             drawn = generated.like(sets["test"].first[0], torch.Generator().manual_seed(seed))
             sets["outliers"] = opened(drawn if outliers is None else outliers, "outliers", unpack)
-        _check_shapes(sets)
+        check_same_shapes(sets)
         check_same_classes(sets["test"], sets.get("train"))
         check_same_units(sets["test"], sets.get("train"))
         keep, named = None if folder is None else folder / "observations", ""
@@ -159,7 +160,8 @@ def audit(  # noqa: PLR0913  # the signature is the configuration
         classes = class_names(sets["test"], seen["test"].logits.shape[1])
         if keep is not None:
             about = {
-                "classes": classes, "shape": sets["test"].shape, "model": made_by, "train": train is not None,
+                "columns": getattr(sets["test"].batches, "columns", None), "classes": classes,
+            "shape": sets["test"].shape, "model": made_by, "train": train is not None,
                 "outliers": "outliers" in seen, "calibration_share": calibration_share, "seed": seed,
                 "scores": list(planned.names),
                 "largest": largest(*(sets[name] for name in ("test", "train") if name in sets)),
@@ -305,7 +307,14 @@ def _options(
     return Options(tuple(names), tuple(fits), head, calibration_share, replicas, seed, explicit)
 
 
-def _named(option: str, sets: object) -> dict[str, Data]:
+def named_sets(option: str, sets: object) -> dict[str, Data]:
+    """Sets by name, refused where they are none.
+
+    Raises
+    ------
+    OptionError
+        If they are no dictionary.
+    """
     if sets is not None and not isinstance(sets, Mapping):
         raise OptionError(f"{option}: expected a dict of name to set, got a {type(sets).__name__}")
     return dict(sets or {})  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]  # as it was annotated
@@ -349,17 +358,6 @@ def _observed(
         )  # fmt: skip
         seconds[f"observe {name}"] = time.perf_counter() - before
     return seen, seconds
-
-
-def _check_shapes(sets: Mapping[str, Opened]) -> None:
-    expected = sets["test"].shape
-    for name, one in sets.items():
-        if one.shape != expected:
-            raise DataError(
-                f"{name}: expected inputs of shape {expected} as in test, got {one.shape}; bring them to one size and "
-                f"number of channels, on the command line with +{'x'.join(map(str, expected[-2:]))} and "
-                f"{'+grey' if expected[:1] == (1,) else '+rgb'}"
-            )
 
 
 def _short(seconds: float) -> float:

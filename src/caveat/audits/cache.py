@@ -20,10 +20,11 @@ from caveat.audits.assess import split
 from caveat.errors import CaveatError, DataError, OptionError
 from caveat.files import parse_json, read_json, write_atomically
 from caveat.inputs import check, fingerprints
-from caveat.observations import Observations, apart
+from caveat.observations import Observations, Outputs, apart
 from caveat.posteriors.network import Predictive
 from caveat.tensors import digest, read_tensors, write_tensors
 from caveat.types import Batches, Probe
+from caveat.weights import state
 
 __all__ = [
     "begin",
@@ -31,11 +32,14 @@ __all__ = [
     "fingerprint",
     "finish",
     "folder",
+    "keep_outputs",
     "load",
     "manifest",
     "observe",
     "ood",
     "outliers",
+    "outputs",
+    "task",
     "undone_if_refused",
     "weights",
 ]
@@ -47,7 +51,7 @@ OWN = ("head", "model", "outliers", "test", "train")
 
 def fingerprint(model: nn.Module) -> str:
     """SHA-256 over names, shapes and bytes of parameters and buffers, and over how posterior samples are drawn."""
-    return digest(model.state_dict(), model.description if isinstance(model, Predictive) else {})
+    return digest(state(model), model.description if isinstance(model, Predictive) else {})
 
 
 def manifest(folder: Path) -> dict[str, Any]:
@@ -131,7 +135,7 @@ def finish(
 
     Whoever loads it sees whether each file is the one that this audit wrote: another one may have written here since.
     """
-    write_tensors(place / "model.safetensors", dict(model.state_dict()))
+    write_tensors(place / "model.safetensors", state(model))
     files = ["model", *map(file_name, sets)]
     if head is not None:
         about = about | {"head": {"name": head.name, "pooled": head.pooled}}
@@ -190,6 +194,31 @@ def load(place: Path) -> tuple[Observations, Observations | None, heads.HeadLaye
     train = apart(_read(place, "train", about), test) if about["train"] else None
     held_out = test.part(split(len(test), about["calibration_share"], about["seed"])[0])
     return held_out, train, head, about
+
+
+def keep_outputs(place: Path, name: str, seen: Outputs) -> None:
+    """Keep the outputs of a regression network for a set; `finish` then marks the folder as whole."""
+    found = {"values": seen.values.contiguous(), "labels": seen.labels, "fingerprints": seen.fingerprints}
+    write_tensors(place / f"{file_name(name)}.safetensors", found)
+
+
+def task(place: Path) -> str:
+    """Of which task the audit was whose observations lie there."""
+    return str(_about(place).get("task", "classification"))
+
+
+def outputs(place: Path) -> tuple[Outputs, dict[str, Any]]:
+    """A regression network's outputs for the calibration split, and what is known of the model.
+
+    Raises
+    ------
+    DataError
+        If the audit did not end, or a file is not the one that it wrote.
+    """
+    about = _about(place)
+    found = read_tensors(_checked(place, "test", about), name="audit")
+    seen = Outputs(found["values"], found["labels"], found["fingerprints"])
+    return seen.part(split(len(seen), about["calibration_share"], about["seed"])[0]), about
 
 
 def weights(place: Path) -> dict[str, Tensor]:

@@ -4,12 +4,12 @@ import hashlib
 
 import torch
 
-from caveat.observations import Observations
+from caveat.observations import Observations, Outputs
 
 __all__ = ["content"]
 
 
-def content(seen: Observations, *, labelled: bool) -> str:
+def content(seen: Observations | Outputs, *, labelled: bool) -> str:
     """SHA-256 over the inputs' fingerprints and labels, in any order of the samples; without inputs over the labels.
 
     Parameters
@@ -24,10 +24,12 @@ def content(seen: Observations, *, labelled: bool) -> str:
     str
         64 hexadecimal digits; empty if there are neither inputs nor labels to tell the set by.
     """
-    labels = seen.labels.to(torch.int64)
+    real = seen.labels.is_floating_point()
+    labels = seen.labels.double().view(torch.int64) if real else seen.labels.to(torch.int64)
     if seen.fingerprints is None:
         # without inputs only the order tells samples apart
         return hashlib.sha256(b"labels" + labels.numpy().tobytes()).hexdigest() if labelled else ""
-    columns = [seen.fingerprints, labels] if labelled else [seen.fingerprints]
+    of_sample = labels.unbind(1) if labels.ndim == 2 else [labels]
+    columns = [seen.fingerprints, *of_sample] if labelled else [seen.fingerprints]
     rows = sorted(zip(*(column.tolist() for column in columns), strict=True))
     return hashlib.sha256(b"inputs" + torch.tensor(rows).numpy().tobytes()).hexdigest()

@@ -19,10 +19,14 @@ __all__ = [
     "QUANTILES",
     "detection",
     "detection_of",
+    "estimate",
+    "mean",
     "misclassification",
     "misclassification_of",
     "performance",
+    "ranked",
     "score_shape",
+    "share",
     "sweep",
 ]
 
@@ -44,10 +48,10 @@ def performance(
     share = interval_of_share(int(right.sum()), len(right))
     error = interval_of_ece(bins, generator=torch.Generator().manual_seed(seed), replicas=replicas)
     summary = record.Performance(
-        accuracy=_estimate(share.value, share),
-        nll=_mean(proper.nll_of_each(logits, labels)),
-        brier=_mean(proper.brier_of_each(probs, labels)),
-        ece=_estimate(error.value, error),
+        accuracy=estimate(share.value, share),
+        nll=mean(proper.nll_of_each(logits, labels)),
+        brier=mean(proper.brier_of_each(probs, labels)),
+        ece=estimate(error.value, error),
         ece_equal_mass=float(calibration.ece_equal_mass(probs, labels)),
         ece_classwise=float(calibration.ece_classwise(probs, labels)),
         mce=float(calibration.mce(bins)),
@@ -72,10 +76,10 @@ def detection_of(score: str, ood_name: str, counted: Tally) -> record.Detection:
     return record.Detection(
         score=score,
         ood=ood_name,
-        auroc=_ranked(ranking.auroc, counted),
-        aupr_in=_ranked(ranking.aupr_in, counted),
-        aupr_out=_ranked(ranking.aupr_out, counted),
-        fpr_at_95_tpr=_estimate(float(ranking.fpr_at_tpr(counted)), interval_of_fpr(counted)),
+        auroc=ranked(ranking.auroc, counted),
+        aupr_in=ranked(ranking.aupr_in, counted),
+        aupr_out=ranked(ranking.aupr_out, counted),
+        fpr_at_95_tpr=estimate(float(ranking.fpr_at_tpr(counted)), interval_of_fpr(counted)),
         base_rate=float(counted.positive.sum() / (counted.positive.sum() + counted.negative.sum())),
         detection_error=float(ranking.detection_error(counted)),
         roc=_curve(ranking.roc_curve(counted, points=POINTS)),
@@ -92,8 +96,8 @@ def misclassification_of(score: str, counted: Tally) -> record.Selective:
     """The same from counts."""
     return record.Selective(
         score=score,
-        auroc=_ranked(ranking.auroc, counted),
-        aurc=_estimate(float(selective.aurc(counted)), interval_of_selective(selective.aurc, counted)),
+        auroc=ranked(ranking.auroc, counted),
+        aurc=estimate(float(selective.aurc(counted)), interval_of_selective(selective.aurc, counted)),
         e_aurc=float(selective.e_aurc(counted)),
         risk_coverage=_curve(selective.risk_coverage_curve(counted, points=POINTS)),
     )
@@ -147,18 +151,25 @@ def _thinned(values: Tensor, limit: int = 1_000_000) -> Tensor:
     return values.sort().values[evenly(len(values), limit)]
 
 
-def _estimate(value: float, found: Interval | None) -> Estimate:
+def estimate(value: float, found: Interval | None) -> Estimate:
     """The value; its interval unless there are too few samples to give one."""
     return Estimate(value=value, low=found.low if found else None, high=found.high if found else None)
 
 
-def _mean(losses: Tensor) -> Estimate:
-    return _estimate(float(losses.mean()), interval_of_mean(losses))
+def mean(losses: Tensor) -> Estimate:
+    """The mean of losses of at least 0, with its interval."""
+    return estimate(float(losses.mean()), interval_of_mean(losses))
 
 
-def _ranked(metric: Callable[[Tally], Tensor], counted: Tally) -> Estimate:
-    return _estimate(float(metric(counted)), interval_of_ranking(metric, counted))
+def ranked(metric: Callable[[Tally], Tensor], counted: Tally) -> Estimate:
+    """A metric of `metrics.OF_RANKING` with its interval."""
+    return estimate(float(metric(counted)), interval_of_ranking(metric, counted))
 
 
 def _curve(points: tuple[Tensor, Tensor]) -> Curve:
     return Curve(x=points[0].tolist(), y=points[1].tolist())
+
+
+def share(hits: Tensor) -> Estimate:
+    """A share with Wilson's 95 % interval."""
+    return estimate(float(hits.double().mean()), interval_of_share(int(hits.sum()), len(hits)))

@@ -6,11 +6,10 @@ import torch
 from torch import Tensor
 
 from caveat import calibration
+from caveat.audits.judge import share
 from caveat.guard.decision import Decision
-from caveat.metrics.interval import interval_of_share
 from caveat.observations import Observations
 from caveat.records import record
-from caveat.records.record import Estimate
 
 __all__ = ["conformal", "operating"]
 
@@ -28,15 +27,10 @@ def operating(guard: Decision, known: Tensor, wrong: Tensor, others: Mapping[str
         keep=guard.promise.level,
         threshold=threshold,
         accepted={name: float(values.double().mean()) for name, values in passed.items()},
-        intervals={name: _share(values) for name, values in passed.items()},
+        intervals={name: share(values) for name, values in passed.items()},
         error=float(wrong[accepted].double().mean()) if accepted.any() else 0.0,
         error_of_all=float(wrong.double().mean()),
     )
-
-
-def _share(hits: Tensor) -> Estimate:
-    found = interval_of_share(int(hits.sum()), len(hits))
-    return Estimate(value=found.value, low=found.low, high=found.high)
 
 
 def conformal(
@@ -58,7 +52,7 @@ def conformal(
             record.Conformal(
                 name=name,
                 error=ERROR,
-                coverage=_share(hit),
+                coverage=share(hit),
                 fitted_on=len(tuning),
                 judged_on=len(evaluation),
                 mean_size={key: float(size.double().mean()) for key, size in sizes.items()},

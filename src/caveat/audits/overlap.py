@@ -1,8 +1,9 @@
 """Samples that stand in two sets: what was fitted on them can't be judged on them."""
 
 from collections.abc import Mapping
+from typing import TypeVar
 
-from caveat.observations import Observations
+from caveat.observations import Observations, Outputs
 
 __all__ = ["overlaps"]
 
@@ -10,15 +11,18 @@ FEW = 0.01
 """A share of copies up to this is what real sets have of themselves: worth a note, no warning."""
 
 
+Seen = TypeVar("Seen", Observations, Outputs)
+
+
 def overlaps(
-    test: Observations, train: Observations | None, others: Mapping[str, Observations], outliers: Observations | None
+    test: Seen, train: Seen | None, others: Mapping[str, Seen], outliers: Seen | None
 ) -> tuple[list[str], list[str]]:
     """Warnings (of many copies) and notes (of a few) of test samples that the training set holds, and of OOD inputs
     that are among the test samples or the auxiliary outliers.
     """
     found: list[tuple[float, str]] = []
 
-    def look(seen: Observations, other: Observations | None, named: str, means: str) -> None:
+    def look(seen: Seen, other: Seen | None, named: str, means: str) -> None:
         shared = 0 if other is None else int(seen.among(other).sum())
         if shared:
             found.append((shared / len(seen), f"{shared} of {len(seen)} {named}: {means}."))

@@ -8,7 +8,18 @@ from collections.abc import Callable, Mapping
 
 from torch import Tensor
 
-from caveat.calibration import conformal, cqr, histogram, isotonic, linear, temperature
+from caveat.calibration import (
+    conformal,
+    cqr,
+    histogram,
+    isotonic,
+    linear,
+    normalised,
+    per_label,
+    risk_control,
+    temperature,
+    variance_scaling,
+)
 from caveat.calibration._rank import conformal_quantile, exact_share, keeping_threshold
 
 __all__ = [
@@ -27,7 +38,11 @@ __all__ = [
     "isotonic",
     "keeping_threshold",
     "linear",
+    "normalised",
+    "per_label",
+    "risk_control",
     "temperature",
+    "variance_scaling",
 ]
 
 Fit = Callable[..., Callable[[Tensor], Tensor]]

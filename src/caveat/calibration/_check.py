@@ -1,11 +1,11 @@
-"""What every fit from logits asks of its arguments: one place, so that the messages agree."""
+"""What fits ask of its arguments: one place, so that the messages agree."""
 
 import torch
 from torch import Tensor
 
 from caveat.errors import DataError
 
-__all__ = ["labelled_rows"]
+__all__ = ["labelled_rows", "positive", "real"]
 
 
 def labelled_rows(logits: Tensor, labels: Tensor, *, void: int | None) -> tuple[Tensor, Tensor]:
@@ -36,3 +36,19 @@ def labelled_rows(logits: Tensor, labels: Tensor, *, void: int | None) -> tuple[
         bad = int((~torch.isfinite(rows)).sum())
         raise DataError(f"logits: expected finite values, got {bad} NaN or infinite of {rows.numel()}")
     return rows, kept
+
+
+def real(labels: Tensor, **values: Tensor) -> None:
+    """Refuse what is not one finite number `(n,)` for each of at least one label."""
+    for name, found in (*values.items(), ("labels", labels)):
+        if found.ndim != 1 or found.shape != labels.shape or not len(found):
+            raise DataError(f"{name}: expected (n,), one for each of {len(labels)} labels, got {tuple(found.shape)}")
+        if not bool(torch.isfinite(found).all()):
+            raise DataError(f"{name}: expected finite numbers, got NaN or infinity")
+
+
+def positive(**values: Tensor) -> None:
+    """Refuse deviations of which one is not positive."""
+    for name, found in values.items():
+        if bool((found <= 0).any()):
+            raise DataError(f"{name}: expected positive values, got {float(found.min()):g}")

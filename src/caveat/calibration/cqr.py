@@ -7,10 +7,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from caveat.calibration import _check
 from caveat.calibration._rank import conformal_quantile
-from caveat.errors import DataError
 
-__all__ = ["CQR", "fit"]
+__all__ = ["CQR", "fit", "nonconformity"]
 
 Ends = Float[Tensor, " n"]
 
@@ -63,13 +63,20 @@ def fit(lower: Ends, upper: Ends, labels: Ends, *, error: float = 0.1) -> CQR:
     >>> [end.item() for end in g(torch.zeros(1), torch.ones(1))]
     [-0.5, 1.5]
     """
-    for name, values in (("lower", lower), ("upper", upper), ("labels", labels)):
-        if values.ndim != 1 or values.shape != labels.shape or not len(values):
-            raise DataError(f"{name}: expected (n,), one for each of {len(labels)} labels, got {tuple(values.shape)}")
-        if not bool(torch.isfinite(values).all()):
-            raise DataError(f"{name}: expected finite numbers, got NaN or infinity")
+    return CQR(conformal_quantile(nonconformity(lower, upper, labels), error))
+
+
+def nonconformity(lower: Ends, upper: Ends, labels: Ends) -> Ends:
+    """By how much each interval misses its label, negative inside: E of `fit`, float64.
+
+    Raises
+    ------
+    DataError
+        As `fit`.
+    """
+    _check.real(labels, lower=lower, upper=upper)
     y = labels.double()
-    return CQR(conformal_quantile(torch.maximum(_above(lower.double(), y), _above(y, upper.double())), error))
+    return torch.maximum(_above(lower.double(), y), _above(y, upper.double()))
 
 
 def _above(high: Tensor, low: Tensor) -> Tensor:

@@ -8,15 +8,14 @@ from typing import TYPE_CHECKING
 import typer
 
 from caveat.cli.checks import clash, existing, given, output_file, output_folder, positive, share
-from caveat.cli.options import DEVICE, DTYPE, NORMALIZE, WEIGHTS_KEY, WORKERS
+from caveat.cli.options import DEVICE, DTYPE, ERROR, LEVELS, NORMALIZE, OUTPUTS, TASKS, THRESHOLD, WEIGHTS_KEY, WORKERS
 from caveat.cli.terminal import echo, table
-from caveat.errors import OptionError
+from caveat.errors import OptionError, known_name
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from caveat.data.source import Source
-    from caveat.data.texts import Encoded, Texts
+    from caveat.data import Bound, Set
     from caveat.records.record import Record
 
 NAME = "audit"
@@ -117,6 +116,15 @@ def run(
     dtype: str = DTYPE,
     workers: int = WORKERS,
     name: str = typer.Option("", help="Title of the report; by default the class of the model."),
+    task: str = typer.Option(
+        "classification",
+        help="classification; regression: labels are real numbers (a table, usually); or multilabel: of several labels "
+        "each input has some (+label=A,B,C).",
+    ),
+    outputs: str | None = OUTPUTS,
+    levels: str | None = LEVELS,
+    error: float = ERROR,
+    threshold: float = THRESHOLD,
     fail_if: list[str] = typer.Option(
         [],
         metavar="CONDITION",
@@ -125,15 +133,25 @@ def run(
     ),
     junit: Path | None = typer.Option(None, help="Write the outcome of --fail-if as JUnit XML."),
 ) -> None:
-    """Audit a classifier: accuracy, calibration, misclassification and OOD detection, in one report.
+    """Audit a network: accuracy, calibration, misclassification and OOD detection, in one report.
 
     Writes report.html and record.json. DATA is a name of  caveat list data  with any number of modifiers: +grey +rgb
-    +28x28 +invert +only=7 +without=9 +first=1000 +sample=1000.
+    +28x28 +invert +only=7 +without=9 +first=1000 +sample=1000, of tables +label=COLUMN (of multilabel +label=A,B,C)
+    +columns=A,B.
     """
-    own = given(run, locals())
+    values = dict(locals())
+    own = given(run, values)
     output_folder(output, OWN)
-    _check_gate(fail_if, junit)
+    share("--error", error)
     share("--calibration-share", calibration_share)
+    if known_name("--task", task, TASKS) != "classification":
+        from caveat.cli import audit_multilabel, audit_regression
+
+        return {"regression": audit_regression, "multilabel": audit_multilabel}[task].run(values, own)
+    clash(
+        "--task classification", own & {"outputs", "levels", "error", "threshold"}, "these options are for other tasks"
+    )
+    _check_gate(fail_if, junit)
     if logits is not None:
         existing("--logits", logits)
         clash("--logits", own - OF_ARRAYS, "an npz file of outputs needs no model and no other data")
@@ -320,7 +338,7 @@ def _sets(
     *,
     outliers: str | None = None,
     workers: int = 0,
-) -> tuple["Source | Texts", dict[str, dict[str, "Source | Texts"]]]:
+) -> tuple["Set", dict[str, dict[str, "Set"]]]:
     """The in-distribution set, and the others by the name of `audit`'s parameter."""
     from caveat import data
 
@@ -337,8 +355,8 @@ def _sets(
 
 
 def _bound(
-    known: "Source | Texts", others: dict[str, dict[str, "Source | Texts"]], network: "nn.Module"
-) -> tuple["Source | Encoded", dict[str, dict[str, "Source | Encoded"]]]:
+    known: "Set", others: dict[str, dict[str, "Set"]], network: "nn.Module"
+) -> tuple["Bound", dict[str, dict[str, "Bound"]]]:
     """The same sets, texts as the network encodes them."""
     from caveat.data import bound
 

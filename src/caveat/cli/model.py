@@ -14,8 +14,7 @@ from caveat.errors import DataError, MissingExtraError, ModelError, OptionError
 if TYPE_CHECKING:
     from torch import nn
 
-    from caveat.data.source import Source
-    from caveat.data.texts import Encoded
+    from caveat.data import Bound
 
 __all__ = ["load", "posterior"]
 
@@ -48,6 +47,7 @@ def load(
         If `normalize` cannot be read, or the network normalises already.
     """
     from caveat.models import normalized
+    from caveat.models.restore import restored
     from caveat.types import Encoding
 
     if spec.endswith((".pt2", ".pt", ".pth", ".pkl")):
@@ -62,7 +62,8 @@ def load(
     if weights is not None:
         from caveat import weights as files
 
-        model = normalized.restored(model, files.read(weights, name="--weights").get("", {}))
+        state = files.read(weights, name="--weights").get("", {})
+        model = restored(model, state)
         for note in files.load(model, weights, key=key, name="--weights"):
             say(note)
     if numbers is not None:
@@ -71,7 +72,9 @@ def load(
         if isinstance(model, normalized.Normalized):
             raise OptionError("--normalize: the network normalises its inputs already; leave it out")
         model = normalized.Normalized(model, *numbers)
-    return model.eval()
+    from caveat.evaluation import to_eval
+
+    return to_eval(model)
 
 
 def posterior(
@@ -81,7 +84,7 @@ def posterior(
     dropout: bool,
     draws: int | None,
     seed: int,
-    training: "Source | Encoded | None",
+    training: "Bound | None",
 ) -> "nn.Module":
     """The model with the posterior in a file, or with its dropout on, as one network; as it is without either.
 

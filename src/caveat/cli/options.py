@@ -2,8 +2,9 @@
 
 import typer
 
-__all__ = ["DEVICE", "DTYPE", "NORMALIZE", "WEIGHTS_KEY", "WORKERS"]
+__all__ = ["DEVICE", "DTYPE", "ERROR", "LEVELS", "NORMALIZE", "OUTPUTS", "TASKS", "THRESHOLD", "WEIGHTS_KEY", "WORKERS"]
 
+TASKS = ("classification", "regression", "multilabel")
 
 WEIGHTS_KEY = typer.Option(None, help="Which weights, if the file holds several that fit, for instance model_ema.")
 NORMALIZE = typer.Option(
@@ -23,4 +24,21 @@ DTYPE = typer.Option(
 )
 WORKERS = typer.Option(
     0, min=0, max=64, help="Threads that decode pictures ahead of the network; 0 decodes them between its batches."
+)
+OUTPUTS = typer.Option(
+    None,
+    metavar="FORM",
+    help="Of regression, what the outputs mean: point, gaussian (mean and log variance), gaussian_variance, "
+    "gaussian_std, mixture, evidential, quantiles or samples; by default point, if there is one.",
+)
+LEVELS = typer.Option(
+    None, metavar="A,B,..", help="Of regression, the levels of the quantiles; by default 0.05,0.5,0.95."
+)
+ERROR = typer.Option(
+    0.1,
+    help="Of regression, the share of labels that an interval may miss; of multilabel, the share of an input's labels "
+    "that may be missed, in expectation.",
+)
+THRESHOLD = typer.Option(
+    0.5, help="Of multilabel, the probability from which on a label counts as predicted in F1, accuracy and the like."
 )

@@ -21,8 +21,11 @@ def run(
     from caveat.errors import OptionError
     from caveat.files import read_json
     from caveat.records.findings import Findings
+    from caveat.records.multilabel import MultilabelRecord
     from caveat.records.record import Record
-    from caveat.report import page, study
+    from caveat.records.regression import RegressionRecord
+    from caveat.records.task import task_of
+    from caveat.report import study
 
     output_file("-o", output, (".html", ".htm"))
     if record.is_dir() and not (record / "record.json").exists() and (record / "findings.json").exists():
@@ -33,6 +36,8 @@ def run(
             raise OptionError(f"--name: expected an audit, but {record} is of a study, which has a title of its own")
         study.write(Findings.load(record), output)
     else:
-        found = Record.load(record)
-        page.write(found if name is None else found.model_copy(update={"name": name}), output)
+        place = record / "record.json" if record.is_dir() else record
+        kinds = {"regression": RegressionRecord, "multilabel": MultilabelRecord}
+        found = kinds.get(task_of(read_json(place, name="record")), Record).load(record)
+        found.model_copy(update={} if name is None else {"name": name}).report(output)
     echo(f"Open {output} in a browser.")

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
+    from caveat.data import Bound, Set
     from caveat.data.source import Source
-    from caveat.data.texts import Encoded, Texts
     from caveat.objectives import Objective
     from caveat.training import History
 
@@ -107,13 +107,17 @@ def run(
         found = _judged(None if not audit else _test_split(data) if test is None else test, ood, seed, workers)
         steps = epochs * -(-len(opened) // batch)
         recipe.check(optimizer, warm=warm_up, epochs=epochs, goal=goal, track=track, steps=steps, dtype=dtype)
-        build = partial(models.load, model, weights, key=weights_key, normalize=normalize)
-        network = build(seed=seed, say=echo)  # what cannot be trained must leave no folder behind
+        load = partial(models.load, model, weights, key=weights_key, normalize=normalize)
+        network = load(seed=seed, say=echo)  # what cannot be trained must leave no folder behind
         training = sources.bound(opened, network)
+        build = partial(_built, load, training, real=recipe.form(goal) is not None)
+        network = build(seed=seed)
         judged = None if found is None else _bound(found, network)
-        recipe.check_network(network, training, judged[0] if judged else None)
+        recipe.check_network(network, training, judged[0] if judged else None, goal=goal)
         if isinstance(training, sources.Encoded):
             recipe.check_text(network, training, goal, augment=augment)
+        if isinstance(training, sources.Numbers) and augment:
+            raise OptionError(f"--augment: {augment[0]} changes pictures, {training.name} holds numbers; leave it out")
         begun = {name: options[name] for name in SETTINGS} | {
             "weights": _file_hash(weights), "contents": run_folder.digest(training), "track": sorted(track),
             "device": place.type,
@@ -143,10 +147,15 @@ def run(
                 return None
             posterior = next((output / f"{name}.safetensors" for name in names), None)
             if judged is None:
-                return _next(model, data, test or _test_split(data), output, posterior)
+                return _next(model, data, test or _test_split(data), output, posterior, recipe.form(goal))
             audited = models.posterior(
                 network.eval(), posterior, dropout=False, draws=None, seed=seed, training=training
             )
+            if (form := recipe.form(goal)) is not None:
+                return _audited_regression(
+                    audited, training, judged, output / "audit", outputs=form[0], levels=form[1], made_by=model,
+                    seed=seed, device=place, dtype=dtype,
+                )  # fmt: skip
             return _audited(audited, training, judged, output / "audit", model, seed, device=place, dtype=dtype)
 
 
@@ -184,14 +193,14 @@ def _say_how(goal: "Objective", place: "torch.device", dtype: str) -> None:
     echo(f"Training on {devices.title(place)}, in {dtype}{several}.")
 
 
-def _outliers(spec: str | None, training: "Source | Texts", seed: int) -> "Source | None":
+def _outliers(spec: str | None, training: "Set", seed: int) -> "Source | None":
     """The auxiliary outliers, which the loss mixes into batches of pictures."""
     from caveat import data as sources
 
     if spec is None:
         return None
     found = sources.read(spec, like=training, seed=seed)
-    if isinstance(found, sources.Texts) or isinstance(training, sources.Texts):
+    if not isinstance(found, sources.Source) or not isinstance(training, sources.Source):
         raise OptionError(
             f"--outliers: expected pictures in training data and outliers, got {training.name} and {spec}"
         )
@@ -223,11 +232,33 @@ def _check(
     output_folder(output / "audit", OWN)
 
 
-def _next(model: str, data: str, test: str | None, output: Path, posterior: Path | None) -> None:
+def _built(load: "Callable[..., nn.Module]", training: "Bound", *, seed: int, real: bool) -> "nn.Module":
+    """The network; of a table, between its units and standardised ones."""
+    from caveat.data import Numbers
+    from caveat.models.normalized import Normalized
+    from caveat.models.standardized import Standardized, standardized
+
+    network = load(seed=seed)
+    if not isinstance(training, Numbers) or isinstance(network, Standardized | Normalized):
+        return network
+    return standardized(network, training.inputs, training.labels if real else None)
+
+
+def _next(
+    model: str,
+    data: str,
+    test: str | None,
+    output: Path,
+    posterior: Path | None,
+    form: tuple[str, tuple[float, ...]] | None,
+) -> None:
     if test is None:
         echo(f"No audit was made: it needs test data, and {data} has no test split of its own; give --test.")
     words = ["caveat", "audit", "--model", model, "--weights", output / "model.safetensors", "--train", data]
     words += ["--test", test or "DATA", "-o", output / "audit", *(["--posterior", posterior] if posterior else [])]
+    if form is not None:
+        words += ["--task", "regression", "--outputs", form[0]]
+        words += ["--levels", ",".join(f"{level:g}" for level in form[1])] if form[0] == "quantiles" else []
     echo(f"Next: {join(map(str, words))}")
 
 
@@ -244,8 +275,8 @@ def _save(network: "nn.Module", tracked: "dict[str, Any]", output: Path) -> list
 
 def _audited(
     network: "nn.Module",
-    training: "Source | Encoded",
-    judged: "tuple[Source | Encoded, dict[str, Source | Encoded]]",
+    training: "Bound",
+    judged: "tuple[Bound, dict[str, Bound]]",
     folder: Path,
     model: str,
     seed: int,
@@ -268,6 +299,23 @@ def _audited(
     show(record, folder)
 
 
+def _audited_regression(
+    network: "nn.Module",
+    training: "Bound",
+    judged: "tuple[Bound, dict[str, Bound]]",
+    folder: Path,
+    **options: Any,
+) -> None:
+    from caveat.audits import cache
+    from caveat.cli.audit_regression import audited, show
+    from caveat.cli.progress import steps
+
+    known, others = judged
+    with steps() as say, cache.undone_if_refused(folder):
+        record = audited(network, known, training, others, folder, say=say, **options)
+    show(record, folder)
+
+
 def _ensemble(
     network: "nn.Module", train: "Callable[[int, Path], nn.Module]", seed: int, members: int, output: Path
 ) -> None:
@@ -283,9 +331,7 @@ def _ensemble(
         posteriors.save(found, output / "ensemble.safetensors")
 
 
-def _judged(
-    test: str | None, ood: list[str], seed: int, workers: int
-) -> "tuple[Source | Texts, dict[str, Source | Texts]] | None":
+def _judged(test: str | None, ood: list[str], seed: int, workers: int) -> "tuple[Set, dict[str, Set]] | None":
     """The sets of the audit at the end, opened before the training begins; None if there is no test set."""
     from caveat import data as sources
     from caveat.audits.audit import RESERVED
@@ -302,9 +348,7 @@ def _judged(
     return known, others
 
 
-def _bound(
-    found: "tuple[Source | Texts, dict[str, Source | Texts]]", network: "nn.Module"
-) -> "tuple[Source | Encoded, dict[str, Source | Encoded]]":
+def _bound(found: "tuple[Set, dict[str, Set]]", network: "nn.Module") -> "tuple[Bound, dict[str, Bound]]":
     from caveat.data import bound
 
     known, others = found
@@ -350,6 +394,9 @@ def _test_split(spec: str) -> str | None:
 
     head, *changes = spec.split("+")
     name, _, split = head.partition(":")
+    if name == "uci":
+        known, _, part = split.partition(":")
+        return None if part.startswith("test") else f"uci:{known}:test{part.removeprefix('train')}"
     kept = [change for change in changes if not change.startswith(("first=", "sample="))]
     named = data.NAMES.get(name)
     if named is None or "test" not in named.splits or (split or named.splits[0]) == "test":

@@ -1,4 +1,4 @@
-"""Sets of pictures and of texts: read, generated, changed.
+"""Sets of pictures, of texts and of rows of numbers: read, generated, changed.
 
 Pictures are always floats in [0, 1]; normalising, and making tokens of texts, is the model's business.
 """
@@ -8,12 +8,14 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any, TypeAlias
 
-from caveat.data import augment, fonts, generated, grammar, hub, modifiers, outliers, text_files
+from caveat.data import augment, fonts, generated, grammar, hub, modifiers, number_files, numbers, outliers, text_files
 from caveat.data.digits import open_digits, open_mnist5k
 from caveat.data.folder import open_folder
 from caveat.data.named import Builtin, Hosted, open_fashion_mnist, open_hosted
 from caveat.data.npz import open_npz
+from caveat.data.numbers import Numbers
 from caveat.data.parquet import IMAGE_COLUMNS, columns, find, open_parquet
 from caveat.data.pictures import Form
 from caveat.data.shuffled import Reordered, Shuffled, reordered, shuffled
@@ -32,8 +34,11 @@ __all__ = [
     "NAMES",
     "PIXELS",
     "SEEDED",
+    "Bound",
     "Encoded",
+    "Numbers",
     "Reordered",
+    "Set",
     "Shuffled",
     "Source",
     "Texts",
@@ -52,6 +57,11 @@ __all__ = [
     "subset",
 ]
 
+Set: TypeAlias = Source | Texts | Numbers
+"""Pictures, texts, or rows of numbers."""
+Bound: TypeAlias = Source | Encoded | Numbers
+"""The same as inputs of a network."""
+
 
 def load(spec: str, *, batch: int = 256, like: Source | None = None, seed: int = 0) -> Source:
     """The set of pictures that `spec` describes, as `read` gives it.
@@ -59,29 +69,39 @@ def load(spec: str, *, batch: int = 256, like: Source | None = None, seed: int =
     Raises
     ------
     OptionError, DataError, MissingExtraError
-        As `read`; and if the set holds texts.
+        As `read`; and if the set holds texts or numbers.
     """
     found = read(spec, batch=batch, like=like, seed=seed)
-    if isinstance(found, Texts):
-        raise DataError(f"{spec}: expected pictures, the set holds texts; data.read gives them")
+    if not isinstance(found, Source):
+        what = "texts" if isinstance(found, Texts) else "numbers"
+        raise DataError(f"{spec}: expected pictures, the set holds {what}; data.read gives them")
     return found
 
 
 def read(
-    spec: str, *, batch: int = 256, like: Source | Texts | None = None, seed: int = 0, workers: int = 0
-) -> Source | Texts:
-    """The set of pictures or texts that `spec` describes: `NAME[:SPLIT]` or `KIND:WHERE`, with any number of modifiers.
+    spec: str,
+    *,
+    batch: int = 256,
+    like: Source | Texts | Numbers | None = None,
+    seed: int = 0,
+    workers: int = 0,
+    several: bool = False,
+) -> Set:
+    """The set of pictures, texts or rows of numbers that `spec` describes.
+
+    It is `NAME[:SPLIT]` or `KIND:WHERE`, with any number of modifiers.
 
     =====================  ==========================================================================================
     `digits`, `mnist` ...  a name of `NAMES`; `:train` or `:test` chooses the split (else the first it has)
     `folder:PATH`          picture files, one subfolder a class
-    `parquet:PATH`         a file, folder or pattern of Parquet files with a column `image`, or `text`
-    `csv:PATH`             a CSV file with a column `text`
-    `npz:PATH`             arrays `images` (or `x`, `X`) and `labels` (or `y`)
+    `parquet:PATH`         a file, folder or pattern of Parquet files with a column `image`, or `text`, or of numbers
+    `csv:PATH`             a CSV file with a column `text`, or with columns of numbers
+    `npz:PATH`             arrays `images` (or `x`, `X`) and `labels` (or `y`); `x` of two axes are rows of numbers
+    `uci:NAME:train`       rows of a UCI regression set, or `:test`; `:test:3` is that of the fourth split
     `hf:ORG/NAME[:SPLIT]`  from the Hugging Face hub (extra `hf`); the split is `test` unless given
     `noise:uniform`        uniform noise, as many pictures as `like` has and of its shape
     `noise:normal`         noise around grey, likewise
-    `permuted`             the pictures of `like`, their pixels in a random order
+    `permuted`             the pictures of `like`, their pixels in a random order; of a table, each column by itself
     `quarter-turned`       the pictures of `like`, turned by 90 or 270 degrees
     `occluded`             the pictures of `like`, largely hidden by a black square
     `blobs`                amorphous shapes, as many as `like` has and of its shape
@@ -91,11 +111,15 @@ def read(
     `+28x28`               height x width, bilinear, antialiased
     `+invert`              light for dark
     `+only=3,5`            these labels only; `+without=3,5`: all but these; labels are not renumbered
+    `+label=COLUMN`        of a table: the column of labels (else `label`, `labels`, `target` or `y`); A,B,C: several
+    `+columns=A,B`         of a table: the columns of inputs, in this order (else all others)
     `+first=100`           the first 100; `+sample=100`: 100 drawn by `seed`, in their old order
     =====================  ==========================================================================================
 
-    Modifiers apply from left to right; texts take the last two lines of them. Pictures are decoded batch by batch;
-    `seed` decides what is generated and drawn; as many `workers` (threads) read ahead in every pass.
+    Modifiers apply from left to right; texts and tables take none that are for pictures. A table has the columns of
+    `like`, in their order. Pictures are decoded batch by batch;
+    `seed` decides what is generated and drawn; as many `workers` (threads) read ahead in every pass. A set that has
+    `several` labels for each sample is refused unless that is said to be meant.
 
     Raises
     ------
@@ -116,20 +140,33 @@ def read(
     if batch < 1 or seed < 0:
         raise OptionError(f"{spec}: batch must be positive and seed not negative, got {batch} and {seed}")
     parts = grammar.parse(spec, kinds=tuple(KINDS))
-    changes = [_modifier(text, spec, seed) for text in parts.modifiers]
+    pairs = [text.split("=", 1) for text in parts.modifiers if text.startswith(TOLD)]
+    told = {pair[0]: pair[1] for pair in pairs}
+    changes = [_modifier(text, spec, seed) for text in parts.modifiers if not text.startswith(TOLD)]
     form = Form(
+        label=told.get("label"),
+        columns=tuple(told["columns"].split(",")) if "columns" in told else None,
         size=next((size for text in parts.modifiers if (size := _size(text))), None),
         channels=next((CHANNELS[text] for text in parts.modifiers if text in CHANNELS), None),
     )
     found = _open(parts, spec, batch, form, like, seed)
+    if told and not isinstance(found, Numbers):
+        raise OptionError(f"{spec}: +{next(iter(told))} is for tables of numbers, this set is none; leave it out")
+    if isinstance(found, Numbers) and isinstance(like, Numbers):
+        found = numbers.named(found, like.columns)
+    if not several and found.labels.ndim > 1:
+        raise DataError(
+            f"{spec}: expected one label for each sample, got several, {tuple(found.labels.shape)}: of one-hot labels "
+            "take argmax(axis=1); a network of several labels is audited with --task multilabel"
+        )
     for change in changes:
         found = change(found)
     return replace(found, workers=workers) if isinstance(found, Source) else found
 
 
 def _open(
-    parts: grammar.Spec, spec: str, batch: int, form: Form, like: Source | Texts | None, seed: int
-) -> Source | Texts:
+    parts: grammar.Spec, spec: str, batch: int, form: Form, like: Source | Texts | Numbers | None, seed: int
+) -> Set:
     written = f"{parts.head}:{parts.tail}" if parts.tail else parts.head
     if written in GENERATED:
         if like is None:
@@ -138,6 +175,8 @@ def _open(
             )
         if isinstance(like, Texts):
             raise OptionError(f"{spec}: made of pictures, but {like.name} holds texts; give a set of texts")
+        if isinstance(like, Numbers):
+            return numbers.generated(written, like, name=spec, batch=batch, seed=seed)
         return generated.generated(GENERATED[written], like, name=spec, batch=batch, seed=seed)
     if parts.head in KINDS:
         if not parts.tail:
@@ -155,7 +194,7 @@ def _open(
     return named.open(split, name=spec, batch=batch)
 
 
-def _modifier(text: str, spec: str, seed: int) -> Callable[[Source | Texts], Source | Texts]:
+def _modifier(text: str, spec: str, seed: int) -> Callable[[Set], Set]:
     key, equals, argument = text.partition("=")
     if size := _size(text):
         return partial(_redrawn, text=text, change=partial(modifiers.resize, size=size))
@@ -167,13 +206,14 @@ def _modifier(text: str, spec: str, seed: int) -> Callable[[Source | Texts], Sou
         return partial(COUNTS[key], count=grammar.counted(argument, name=spec, modifier=key))
     if equals and key in SEEDED:
         return partial(SEEDED[key], count=grammar.counted(argument, name=spec, modifier=key), seed=seed)
-    known = [*PIXELS, "28x28", *(f"{name}=" for name in (*LABELS, *COUNTS, *SEEDED))]
+    known = [*PIXELS, "28x28", *(f"{name}=" for name in (*LABELS, *COUNTS, *SEEDED)), *TOLD]
     raise OptionError(f"{spec}: there is no modifier +{text}: {nearest(text, sorted(known))}")
 
 
-def _redrawn(found: Source | Texts, text: str, change: Callable[[Images], Images]) -> Source:
-    if isinstance(found, Texts):
-        raise OptionError(f"{found.name}: +{text} changes pictures, the set holds texts; leave it out")
+def _redrawn(found: Set, text: str, change: Callable[[Images], Images]) -> Source:
+    if not isinstance(found, Source):
+        what = "texts" if isinstance(found, Texts) else "numbers"
+        raise OptionError(f"{found.name}: +{text} changes pictures, the set holds {what}; leave it out")
     return mapped(found, change)
 
 
@@ -187,25 +227,36 @@ def _folder(where: str, name: str, batch: int, form: Form) -> Source:
     return open_folder(Path(where).expanduser(), name=name, batch=batch, form=form)
 
 
-def _parquet(where: str, name: str, batch: int, form: Form) -> Source | Texts:
-    """A Parquet file, folder or pattern with a column `image` of encoded pictures or `text`, and perhaps `label`."""
+def _parquet(where: str, name: str, batch: int, form: Form) -> Set:
+    """A Parquet file, folder or pattern with a column `image` of encoded pictures, `text`, or columns of numbers."""
     files = find(str(Path(where).expanduser()), name=name)
     there = set(columns(files[0], name=name))
-    if text_files.TEXT in there and not there & set(IMAGE_COLUMNS):
+    table = form.label is not None or form.columns is not None
+    if text_files.TEXT in there and not there & set(IMAGE_COLUMNS) and not table:
         return text_files.open_parquet(files, name=name, batch=batch)
-    return open_parquet(files, name=name, batch=batch, form=form)
+    if there & set(IMAGE_COLUMNS) and not table:
+        return open_parquet(files, name=name, batch=batch, form=form)
+    return number_files.open_parquet(files, name=name, batch=batch, label=form.label, columns=form.columns)
 
 
-def _csv(where: str, name: str, batch: int, form: Form) -> Texts:
-    """A CSV file with a column `text`, and perhaps `label`."""
-    del form  # of pictures
-    return text_files.open_csv(Path(where).expanduser(), name=name, batch=batch)
+def _csv(where: str, name: str, batch: int, form: Form) -> Texts | Numbers:
+    """A CSV file with a column `text`, and perhaps `label`; or with columns of numbers."""
+    path = Path(where).expanduser()
+    if form.label is None and form.columns is None and text_files.TEXT in text_files.header(path, name=name):
+        return text_files.open_csv(path, name=name, batch=batch)
+    return number_files.open_csv(path, name=name, batch=batch, label=form.label, columns=form.columns)
 
 
-def _npz(where: str, name: str, batch: int, form: Form) -> Source:
+def _npz(where: str, name: str, batch: int, form: Form) -> Source | Numbers:
     """An npz file of arrays `images` (or `x`, `X`) and `labels` (or `y`)."""
     del form  # arrays are of one shape already
     return open_npz(Path(where).expanduser(), name=name, batch=batch)
+
+
+def _uci(where: str, name: str, batch: int, form: Form) -> Numbers:
+    """A UCI regression set, NAME:train or NAME:test, and perhaps :SPLIT."""
+    del form
+    return number_files.open_uci_part(where, name=name, batch=batch)
 
 
 def _hub(where: str, name: str, batch: int, form: Form) -> Source:
@@ -214,7 +265,7 @@ def _hub(where: str, name: str, batch: int, form: Form) -> Source:
     return hub.open_hub(repository, split or "test", name=name, batch=batch, form=form)
 
 
-_Kind = Callable[[str, str, int, Form], Source | Texts]
+_Kind = Callable[[str, str, int, Form], Set]
 _Change = Callable[[Images], Images]
 
 NAMES: dict[str, Builtin | Hosted] = {
@@ -259,7 +310,7 @@ NAMES: dict[str, Builtin | Hosted] = {
         "tinyimagenet32", "Photographs of 200 kinds of things, 32x32, colour (Le and Yang 2015).", splits=("test",)
     ),
 }
-KINDS: dict[str, _Kind] = {"csv": _csv, "folder": _folder, "hf": _hub, "npz": _npz, "parquet": _parquet}
+KINDS: dict[str, _Kind] = {"csv": _csv, "folder": _folder, "hf": _hub, "npz": _npz, "parquet": _parquet, "uci": _uci}
 GENERATED: dict[str, generated.Maker] = {
     "blobs": generated.blobs,
     "noise:acet": generated.acet,
@@ -272,6 +323,8 @@ GENERATED: dict[str, generated.Maker] = {
 }
 PIXELS: dict[str, _Change] = {"grey": modifiers.grey, "invert": modifiers.invert, "rgb": modifiers.rgb}
 CHANNELS = {"grey": 1, "rgb": 3}
-LABELS: dict[str, Callable[..., Source | Texts]] = {"only": modifiers.only, "without": modifiers.without}
-COUNTS: dict[str, Callable[..., Source | Texts]] = {"first": modifiers.first}
-SEEDED: dict[str, Callable[..., Source | Texts]] = {"sample": modifiers.sample}
+LABELS: dict[str, Callable[..., Any]] = {"only": modifiers.only, "without": modifiers.without}
+COUNTS: dict[str, Callable[..., Any]] = {"first": modifiers.first}
+SEEDED: dict[str, Callable[..., Any]] = {"sample": modifiers.sample}
+TOLD = ("label=", "columns=")
+"""Modifiers that a table is opened with."""

@@ -7,13 +7,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from caveat.data.numbers import Numbers
 from caveat.data.source import Images, Indices, Source, subset
 from caveat.data.texts import Texts
 from caveat.errors import DataError, OptionError
 
 __all__ = ["first", "grey", "invert", "only", "resize", "rgb", "sample", "without"]
 
-Set = TypeVar("Set", Source, Texts)
+Set = TypeVar("Set", Source, Texts, Numbers)
 
 _LUMA = (0.299, 0.587, 0.114)
 
@@ -97,7 +98,13 @@ def without(source: Set, labels: tuple[int, ...]) -> Set:
     return _keep(source, ~_labelled(source, labels), f"without={_listed(labels)}")
 
 
-def _labelled(source: Source | Texts, labels: tuple[int, ...]) -> Tensor:
+def _labelled(source: Source | Texts | Numbers, labels: tuple[int, ...]) -> Tensor:
+    if source.labels.is_floating_point():
+        raise DataError(f"{source.name}: its labels are real numbers, of which none can be chosen by +only, +without")
+    if source.labels.ndim > 1:
+        raise DataError(
+            f"{source.name}: each sample has several labels, of which none can be chosen by +only, +without"
+        )
     present = set(source.labels.unique().tolist())
     for label in labels:
         if label not in present:
@@ -113,10 +120,10 @@ def _keep(source: Set, mask: Tensor, modifier: str) -> Set:
 
 
 def _subset(source: Set, indices: Indices) -> Set:
-    return source.among(indices) if isinstance(source, Texts) else subset(source, indices)
+    return subset(source, indices) if isinstance(source, Source) else source.among(indices)
 
 
-def _check_count(source: Source | Texts, count: int, modifier: str) -> None:
+def _check_count(source: Source | Texts | Numbers, count: int, modifier: str) -> None:
     if not 1 <= count <= len(source):
         raise OptionError(f"{source.name}: +{modifier}={count}: expected 1..{len(source)}, the number of its samples")
 

@@ -6,6 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from caveat.data.number_files import from_arrays, several
+from caveat.data.numbers import Numbers
 from caveat.data.source import Source
 from caveat.data.tensors import Pixels, from_tensors
 from caveat.errors import DataError
@@ -17,12 +19,13 @@ IMAGES = ("images", "x", "X")
 LABELS = ("labels", "y")
 
 
-def open_npz(path: Path, *, name: str, batch: int = 256) -> Source:
+def open_npz(path: Path, *, name: str, batch: int = 256) -> Source | Numbers:
     """A set in a NumPy archive: an array `images`, `x` or `X`, and if there are labels, an array `labels` or `y`.
 
     Pixels are bytes in 0..255 or floats in [0, 1]. Three axes are `(n, h, w)`. Four are `(n, ch, h, w)` or
-    `(n, h, w, ch)`, told apart by where the axis of length 1 or 3 is; if both could be it, that is an error. Nothing
-    pickled is loaded.
+    `(n, h, w, ch)`, told apart by where the axis of length 1 or 3 is; if both could be it, that is an error. Two are
+    rows of numbers, whose labels may be real. Labels `(n, c)` are 0 and 1 for each of c labels. Nothing pickled is
+    loaded.
 
     Raises
     ------
@@ -33,10 +36,15 @@ def open_npz(path: Path, *, name: str, batch: int = 256) -> Source:
     images, labels = _one_of(IMAGES, arrays, name), _one_of(LABELS, arrays, name)
     if images is None:
         raise DataError(f"{name}: no array 'images', 'x' or 'X' in the archive, only {found}")
-    if labels is not None and (labels.ndim != 1 or labels.dtype.kind not in "iu"):
-        remedy = "of one-hot labels take argmax(axis=1)" if labels.ndim == 2 else "labels.astype(int)"
+    if images.ndim == 2 and "images" not in arrays:
+        return from_arrays(images, labels, name=name, batch=batch)
+    if labels is not None and labels.ndim == 2 and labels.shape[1] > 1 and labels.dtype.kind in "biuf":
+        whole = several(torch.from_numpy(labels), None, name)
+    elif labels is not None and (labels.ndim != 1 or labels.dtype.kind not in "iu"):
+        remedy = "labels[:, 0]" if labels.ndim == 2 else "labels.astype(int)"
         raise DataError(f"{name}: labels must be whole numbers (n,), got {labels.dtype} {labels.shape}: {remedy}")
-    whole = None if labels is None else torch.from_numpy(labels.astype(np.int64))
+    else:
+        whole = None if labels is None else torch.from_numpy(labels.astype(np.int64))
     return from_tensors(_pixels(images, name), whole, name=name, batch=batch)
 
 

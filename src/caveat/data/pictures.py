@@ -31,10 +31,15 @@ Picture = UInt8[Tensor, "ch h w"]
 
 @dataclass(frozen=True)
 class Form:
-    """What pictures are made into as they are decoded, so that those of different sizes fit into one batch."""
+    """What a reader is told by modifiers."""
 
     size: tuple[int, int] | None = None
+    """What pictures are made into as they are decoded, so that those of different sizes fit into one batch."""
     channels: int | None = None
+    label: str | None = None
+    """Of a table, the column of labels, or several with commas between them; None where it is not named."""
+    columns: tuple[str, ...] | None = None
+    """Of a table, those of the inputs."""
 
 
 def decode(data: bytes | Path, *, place: str) -> Picture:

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from caveat.data.ahead import ahead
 from caveat.errors import DataError
-from caveat.types import Labels
 
 __all__ = ["Images", "Indices", "Reader", "Source", "mapped", "subset"]
 
@@ -35,7 +34,8 @@ class Source:
     """As the caller wrote it; errors begin with it."""
     shape: tuple[int, int, int]
     """Channels, height, width."""
-    labels: Labels
+    labels: Int[Tensor, "n *labels"]
+    """Classes; or `(n, c)`, 0 or 1 for each of c labels."""
     classes: tuple[str, ...] | None
     """Names of the labels 0, 1, ..., if known."""
     batch: int
@@ -56,7 +56,7 @@ class Source:
     def __len__(self) -> int:
         return len(self.labels) - len(self.passed_over)
 
-    def __iter__(self) -> Iterator[tuple[Images, Labels]]:
+    def __iter__(self) -> Iterator[tuple[Images, Int[Tensor, "n *labels"]]]:
         for chunk, images in self.chunks():
             readable = torch.tensor([position not in self.passed_over for position in chunk.tolist()])
             if readable.all():
@@ -85,7 +85,7 @@ class Source:
             f"such as {first} ({self.failed.get(first, 'broken')})",
         ]
 
-    def take(self, indices: Sequence[int] | Indices) -> tuple[Images, Labels]:
+    def take(self, indices: Sequence[int] | Indices) -> tuple[Images, Int[Tensor, "n *labels"]]:
         """Give the pictures at `indices`, in that order, without decoding the others.
 
         Raises

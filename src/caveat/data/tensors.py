@@ -3,12 +3,11 @@
 from collections.abc import Iterable, Iterator
 
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from caveat.data.source import Images, Indices, Source
 from caveat.errors import DataError
-from caveat.types import Labels
 
 __all__ = ["Pixels", "from_tensors", "in_memory", "unit"]
 
@@ -18,7 +17,7 @@ Pixels = Float[Tensor, "n _ _ _"] | UInt8[Tensor, "n _ _ _"]
 
 def from_tensors(
     images: Pixels,
-    labels: Labels | None = None,
+    labels: Int[Tensor, "n *labels"] | None = None,
     *,
     name: str = "tensors",
     classes: tuple[str, ...] | None = None,

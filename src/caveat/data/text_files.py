@@ -16,7 +16,7 @@ from caveat.data.texts import Texts
 from caveat.errors import DataError
 from caveat.files import read_json
 
-__all__ = ["LABEL_COLUMNS", "TEXT", "open_clinc150", "open_csv", "open_parquet"]
+__all__ = ["LABEL_COLUMNS", "TEXT", "header", "open_clinc150", "open_csv", "open_parquet"]
 
 TEXT = "text"
 """The column of texts."""
@@ -64,9 +64,8 @@ def open_csv(path: Path, *, name: str, batch: int = 256) -> Texts:
     DataError
         If there is no such file, it is no CSV, there is no column of texts, or two of one name.
     """
+    columns = header(path, name=name)
     try:
-        with path.open("rb") as file:
-            columns = pyarrow.csv.open_csv(file).schema.names
         kinds = pyarrow.csv.ConvertOptions(column_types=dict.fromkeys([TEXT, *LABEL_COLUMNS], pa.string()))
         lines = pyarrow.csv.ParseOptions(newlines_in_values=True)
         _check_columns(columns, name)
@@ -80,6 +79,23 @@ def open_csv(path: Path, *, name: str, batch: int = 256) -> Texts:
     if labels is not None and all(NUMBER.fullmatch(label) for label in labels if label):
         return _numbered(table.column(TEXT).to_pylist(), [int(i) if i else None for i in labels], name, batch)
     return _made(table.column(TEXT).to_pylist(), labels, None, name=name, batch=batch)
+
+
+def header(path: Path, *, name: str) -> list[str]:
+    """The names of the columns of a CSV file.
+
+    Raises
+    ------
+    DataError
+        If there is no such file, or it is no CSV.
+    """
+    try:
+        with path.open("rb") as file:
+            return pyarrow.csv.open_csv(file).schema.names
+    except OSError as error:
+        raise DataError(f"{name}: cannot read {path} ({error.strerror or error})") from None
+    except pa.ArrowException as error:
+        raise DataError(f"{name}: {path} is no CSV file in UTF-8 ({str(error).splitlines()[0]})") from None
 
 
 def open_parquet(files: list[Path], *, name: str, batch: int = 256) -> Texts:

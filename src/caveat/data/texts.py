@@ -2,10 +2,12 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar, overload
 
 import torch
 
 from caveat.batches import NO_LABEL, Inputs, given
+from caveat.data.numbers import Numbers
 from caveat.data.source import Indices, Source
 from caveat.errors import DataError
 from caveat.types import Encoding, Labels
@@ -104,8 +106,15 @@ class Encoded:
         return given(self.model.encode(texts), self.name), self.labels[rows]
 
 
-def bound(found: Source | Texts, model: object) -> Source | Encoded:
-    """A set as the inputs of a network: pictures as they are, texts as its `encode` makes them.
+Set = TypeVar("Set", Source, Numbers)
+
+
+@overload
+def bound(found: Set, model: object) -> Set: ...
+@overload
+def bound(found: Source | Texts | Numbers, model: object) -> Source | Encoded | Numbers: ...
+def bound(found: Source | Texts | Numbers, model: object) -> Source | Encoded | Numbers:
+    """A set as the inputs of a network: pictures and numbers as they are, texts as its `encode` makes them.
 
     Raises
     ------
@@ -120,8 +129,9 @@ def bound(found: Source | Texts, model: object) -> Source | Encoded:
             )
         return Encoded(_renumbered(found, getattr(model, "classes", None)), model)
     if isinstance(model, Encoding):
+        what = "pictures" if isinstance(found, Source) else "numbers"
         raise DataError(
-            f"{found.name}: holds pictures, but the network takes texts: it has a method encode(texts); give a set of "
+            f"{found.name}: holds {what}, but the network takes texts: it has a method encode(texts); give a set of "
             "texts, such as clinc150:test or csv:FILE with a column text"
         )
     return found

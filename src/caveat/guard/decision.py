@@ -58,6 +58,8 @@ class Decision:
     """Largest absolute value of the inputs it was fitted on; None if that says nothing (whole numbers)."""
     dtype: str = "float32"
     """The precision of autocast when all this was fitted, `float32` without; a guard runs the network in the same."""
+    columns: tuple[str, ...] | None = None
+    """Names of the inputs, where they are columns of a table."""
 
     def tuned(self, *, keep: float | None = None, max_error: float | None = None) -> "Decision":
         """The same with another operating point: nothing is fitted again.
@@ -91,6 +93,7 @@ def fit(  # noqa: PLR0913  # the signature is the configuration
     against: Observations | None = None,
     among: Sequence[str] | None = None,
     dtype: str = "float32",
+    columns: tuple[str, ...] | None = None,
 ) -> Decision:
     """Fit score, calibration and threshold from observations of held-out in-distribution data.
 
@@ -145,7 +148,7 @@ def fit(  # noqa: PLR0913  # the signature is the configuration
     return of(
         scored, held_out, calibration=calibration, keep=keep, max_error=max_error, seed=seed, head=head, probe=probe,
         against=None if against is None else scored(against).double(), classes=classes, shape=shape, why=why,
-        largest=largest, dtype=dtype,
+        largest=largest, dtype=dtype, columns=columns,
     )  # fmt: skip
 
 
@@ -207,6 +210,7 @@ def of(  # noqa: PLR0913  # the signature is the configuration
     largest: float | None = None,
     why: str = "",
     dtype: str = "float32",
+    columns: tuple[str, ...] | None = None,
 ) -> Decision:
     """The decision with a score that is fitted already, on nothing of `halves(held_out, seed)[1]`; see `fit`.
 
@@ -226,7 +230,7 @@ def of(  # noqa: PLR0913  # the signature is the configuration
     return Decision(
         scored, probe, calibration, calibrated, held, scores[rank], wrong[rank], head.name if head else None,
         head.pooled if head else False, classes or tuple(map(str, range(held_out.logits.shape[1]))), shape, why,
-        largest, dtype,
+        largest, dtype, columns,
     )  # fmt: skip
 
 

@@ -1,7 +1,6 @@
 """A network that answers, or abstains: calibration, score and threshold in one module."""
 
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,14 +8,14 @@ import torch
 from torch import Tensor, nn
 
 from caveat import devices, evaluation, heads
-from caveat.batches import Data, Inputs, Several, given
-from caveat.errors import ModelError, OptionError
+from caveat.batches import Data, given
+from caveat.errors import ModelError
 from caveat.guard import decision
 from caveat.guard.answer import answer
 from caveat.guard.decision import Decision, mapped
+from caveat.guard.entrance import blanked, invalid_rows
 from caveat.guard.verdict import Verdict
 from caveat.inputs import (
-    OTHER_UNITS,
     check_labels,
     check_same_classes,
     check_same_units,
@@ -33,6 +32,7 @@ from caveat.scoring import catalog
 from caveat.scoring import outliers as generated
 from caveat.scoring.plan import plan
 from caveat.types import Drawing
+from caveat.weights import state
 
 __all__ = ["Guard"]
 
@@ -64,7 +64,7 @@ class Guard(nn.Module):
                 )
             no_weights = (torch.empty(0, 0), torch.empty(0))  # the score has its own copy where it needs them
             self._head = heads.HeadLayer(decision.head, decision.pooled, no_weights)
-        self.eval()
+        evaluation.without_mode(self)
 
     @classmethod
     def fit(  # noqa: PLR0913  # the signature is the configuration
@@ -97,6 +97,7 @@ class Guard(nn.Module):
 
         See `guard.decision.fit` for the options, what is promised and what is raised.
         """
+        evaluation.check_module(model)
         names = catalog.resolve(None if score == "auto" else [score], draws=isinstance(model, Drawing))
         given = {"held_out": held_out, "train": train, "outliers": outliers, "against": against}
         sets = {name: opened(batches, name, unpack) for name, batches in given.items() if batches is not None}
@@ -123,7 +124,7 @@ class Guard(nn.Module):
                 for name, one in sets.items()
                 if name != "outliers" or planned.learns_mistakes
             }  # fmt: skip
-            for name in {"held_out", "train"} & set(seen):
+            for name in [name for name in ("held_out", "train") if name in seen]:
                 check_labels(seen[name].labels, seen[name].logits, name)
             made = decision.fit(
                 seen["held_out"], seen.get("train"), planned.head, score=score, calibration=calibration, keep=keep,
@@ -131,6 +132,7 @@ class Guard(nn.Module):
                 classes=class_names(sets["held_out"], seen["held_out"].logits.shape[1]),
                 shape=sets["held_out"].shape, seed=seed, outliers=seen.get("outliers"), against=seen.get("against"),
                 dtype=place.autocast,
+                columns=getattr(sets["held_out"].batches, "columns", None),
                 largest=largest(*(sets[name] for name in ("held_out", "train") if name in sets)),
             )  # fmt: skip
         return cls(model, made)
@@ -144,7 +146,7 @@ class Guard(nn.Module):
 
         posterior = self.model.description if isinstance(self.model, Predictive) else None
         form = self.model.description if isinstance(self.model, Adapted) else None
-        artefact.save(self.decision, self.model.state_dict(), folder, model=model, posterior=posterior, form=form)
+        artefact.save(self.decision, state(self.model), folder, model=model, posterior=posterior, form=form)
 
     @classmethod
     def load(cls, folder: str | Path, model: nn.Module) -> "Guard":
@@ -168,33 +170,22 @@ class Guard(nn.Module):
         OptionError
             If the inputs have another shape than those the guard was fitted on, or are whole numbers and those not.
         """
+        exported = torch.compiler.is_exporting()
+        if exported or torch.jit.is_tracing():  # pyright: ignore[reportPrivateImportUsage]  # documented
+            raise ModelError(
+                "model: a guard can't be exported or traced, since its verdicts depend on values: export its network "
+                "(guard.model), and keep the guard in Python"
+            )
         evaluation.check(self.model)
         known = given(inputs, "inputs")
-        invalid = self._invalid(known)
+        invalid = invalid_rows(known, self.decision.shape, self.decision.largest)
         # what can't be looked at is replaced, so that the others are answered; it abstains in any case
-        safe = known.each(partial(_blank, rows=invalid)) if isinstance(known, Several) else _blank(known, invalid)
+        safe = blanked(known, invalid)
         source = catalog.signal(self.decision.score.name)
         probes = {source: self.decision.probe} if self.decision.probe is not None else {}
         with devices.running(self.model, dtype=self.decision.dtype):
             logits, features, probed = glance(self.model, moved(safe, self.model), self._head, probes, "inputs")
             return answer(self.decision, logits, features, probed, invalid.to(logits.device))
-
-    def _invalid(self, inputs: Inputs) -> Tensor:
-        """Which inputs hold no numbers that the guard was fitted for."""
-        parts = inputs.tensors if isinstance(inputs, Several) else [inputs]
-        rows = [part.flatten(1) if part.ndim > 1 else part.unsqueeze(1) for part in parts]
-        invalid = torch.stack([~torch.isfinite(row).all(dim=1) for row in rows]).any(dim=0)
-        shape, limit = self.decision.shape, self.decision.largest
-        if shape and tuple(inputs.shape[1:]) != shape:
-            raise OptionError(f"inputs: expected shape (n, {', '.join(map(str, shape))}), got {tuple(inputs.shape)}")
-        if limit is not None:
-            if len(parts) > 1 or not parts[0].is_floating_point():
-                raise OptionError(
-                    f"inputs: expected floating numbers up to about {limit:.4g}, as the guard was fitted on, got "
-                    f"{inputs.dtype}: for pictures in bytes inputs.float() / 255"
-                )
-            invalid |= parts[0].flatten(1).abs().amax(dim=1) > OTHER_UNITS * limit
-        return invalid
 
     def tuned(self, *, keep: float | None = None, max_error: float | None = None) -> "Guard":
         """The same guard at another operating point; nothing is fitted again. See `Decision.tuned`."""
@@ -205,8 +196,3 @@ class Guard(nn.Module):
         super()._apply(fn, recurse)
         self.decision = mapped(self.decision, fn)
         return self
-
-
-def _blank(part: Tensor, rows: Tensor) -> Tensor:
-    """A tensor with zeros in some rows."""
-    return torch.where(rows.view(-1, *[1] * (part.ndim - 1)), torch.zeros_like(part), part)

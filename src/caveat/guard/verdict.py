@@ -5,10 +5,14 @@ from dataclasses import dataclass
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-__all__ = ["ACCEPTED", "INVALID", "REASONS", "UNTRUSTED", "Verdict"]
+__all__ = ["ACCEPTED", "INVALID", "REASONS", "UNREADABLE", "UNTRUSTED", "Verdict"]
 
 ACCEPTED, UNTRUSTED, INVALID = 0, 1, 2
 REASONS = ("accepted", "untrusted", "invalid input")
+UNREADABLE = (
+    "abstained: the input holds NaN or infinity, is far outside of the range that the guard was fitted on, or the "
+    "network's output for it is not finite"
+)
 
 
 @dataclass(frozen=True)
@@ -48,10 +52,7 @@ class Verdict:
     def explain(self, row: int) -> str:
         """Why this input was accepted or refused, in a sentence a person can read."""
         if int(self.reason[row]) == INVALID:
-            return (
-                "abstained: the input holds NaN or infinity, is far outside of the range that the guard was fitted on, "
-                "or the network's output for it is not finite"
-            )
+            return UNREADABLE
         name, confidence = self.classes[int(self.predicted[row])], float(self.confidence[row])
         score, p = float(self.score[row]), float(self.p_value[row])
         accepted = bool(self.accepted[row])

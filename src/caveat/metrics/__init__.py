@@ -13,6 +13,7 @@ from caveat.metrics import (
     calibration,
     interval,
     interval_of_tally,
+    multilabel,
     prediction_intervals,
     proper,
     ranking,
@@ -23,6 +24,8 @@ from caveat.metrics import (
 
 __all__ = [
     "OF_BINS",
+    "OF_LABEL_RANKING",
+    "OF_LABEL_SETS",
     "OF_LOGITS",
     "OF_PROBABILITIES",
     "OF_RANKING",
@@ -31,6 +34,7 @@ __all__ = [
     "calibration",
     "interval",
     "interval_of_tally",
+    "multilabel",
     "prediction_intervals",
     "proper",
     "ranking",
@@ -91,3 +95,19 @@ OF_REGRESSION: Mapping[str, Callable[..., Tensor]] = {
 """Of what the names of their arguments say, `(n,)` each: `mean`, `variance`, `labels`, `lower`, `upper`, `pit`;
 `means` and `variances` are those of a mixture's components, `(k, n)`.
 """
+
+OF_LABEL_SETS: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "hamming_loss": multilabel.hamming_loss,
+    "subset_accuracy": multilabel.subset_accuracy,
+    "f1_micro": multilabel.f1_micro,
+    "f1_macro": multilabel.f1_macro,
+}
+"""Of the labels that are predicted and those that are there, booleans `(n, c)`."""
+
+OF_LABEL_RANKING: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "mean_average_precision": multilabel.mean_average_precision,
+    "label_ranking_average_precision": multilabel.label_ranking_average_precision,
+    "ranking_loss": multilabel.ranking_loss,
+    "coverage_error": multilabel.coverage_error,
+}
+"""Of the labels' probabilities or logits `(n, c)`, and which are there."""

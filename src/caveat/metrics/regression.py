@@ -4,6 +4,7 @@ Each mean has its per-sample form, for intervals and streams. All results are fl
 """
 
 import math
+from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float, Float64
@@ -22,7 +23,15 @@ __all__ = [
     "mixture_crps_of_each",
     "mixture_nll",
     "mixture_nll_of_each",
+    "pinball",
+    "pinball_of_each",
     "rmse",
+    "sample_crps",
+    "sample_crps_of_each",
+    "student_crps",
+    "student_crps_of_each",
+    "student_nll",
+    "student_nll_of_each",
 ]
 
 Values = Float[Tensor, " n"]
@@ -163,6 +172,129 @@ def mixture_crps(means: Parts, variances: Parts, labels: Values, *, weights: Par
     circular variables and its application to mesoscale forecast ensemble verification, 2006, equation 3.
     """
     return mixture_crps_of_each(means, variances, labels, weights=weights).mean()
+
+
+def student_nll_of_each(freedom: Values, mean: Values, scale: Values, labels: Values) -> Each:
+    """-log of a Student t's density at each label, in nats. See `student_nll`."""
+    nu, z, s = _student(freedom, mean, scale, labels)
+    normaliser = (nu / 2).lgamma() - ((nu + 1) / 2).lgamma() + 0.5 * (nu * math.pi).log() + s.log()
+    return normaliser + (nu + 1) / 2 * (z**2 / nu).log1p()
+
+
+def student_nll(freedom: Values, mean: Values, scale: Values, labels: Values) -> One:
+    """Negative log-likelihood of Student t predictions, in nats: what an evidential network predicts.
+
+    Formula: mean of log B(ν/2, ½) + ½ log ν + log s + (ν + 1)/2 log(1 + z²/ν), z = (y - μ)/s.
+
+    Raises
+    ------
+    DataError
+        If there is no sample, shapes differ, a value is not finite, or freedom or scale is not positive.
+
+    Source: T. Gneiting, A. E. Raftery, Strictly proper scoring rules, JASA 2007 (logarithmic score).
+    """
+    return student_nll_of_each(freedom, mean, scale, labels).mean()
+
+
+def student_crps_of_each(freedom: Values, mean: Values, scale: Values, labels: Values) -> Each:
+    """Continuous ranked probability score of each sample. See `student_crps`."""
+    from scipy.special import stdtr
+
+    nu, z, s = _student(freedom, mean, scale, labels)
+    if bool((nu <= 1).any()):
+        raise DataError(f"freedom: expected more than 1, as the mean must exist, got {float(nu.min()):g}")
+    below = torch.from_numpy(stdtr(nu.numpy(), z.numpy()))
+    density = (-student_nll_of_each(nu, torch.zeros_like(z), torch.ones_like(z), z)).exp()
+    self_distance = 2 * nu.sqrt() / (nu - 1) * (_log_beta(torch.full_like(nu, 0.5), nu - 0.5) - 2 * _log_beta(
+        torch.full_like(nu, 0.5), nu / 2
+    )).exp()  # fmt: skip
+    return s * (z * (2 * below - 1) + 2 * density * (nu + z**2) / (nu - 1) - self_distance)
+
+
+def student_crps(freedom: Values, mean: Values, scale: Values, labels: Values) -> One:
+    """Continuous ranked probability score of Student t predictions, in the labels' units.
+
+    Formula: s [z (2F(z) - 1) + 2f(z) (ν + z²)/(ν - 1) - 2√ν/(ν - 1) B(½, ν - ½)/B(½, ν/2)²]. Errors as `student_nll`;
+    and if freedom is not above 1.
+
+    Source: A. Jordan, F. Krüger, S. Lerch, Evaluating probabilistic forecasts with scoringRules, Journal of Statistical
+    Software 2019, appendix A.
+    """
+    return student_crps_of_each(freedom, mean, scale, labels).mean()
+
+
+def sample_crps_of_each(samples: Parts, labels: Values) -> Each:
+    """Continuous ranked probability score of each sample. See `sample_crps`."""
+    if samples.ndim != 2 or samples.shape[1:] != labels.shape or len(samples) < 2:
+        raise DataError(
+            f"samples: expected (k, {len(labels)}), at least two for each label, got {tuple(samples.shape)}"
+        )
+    _check.finite("samples", samples)
+    _check.finite("labels", labels)
+    ordered, count = samples.double().sort(dim=0).values, len(samples)
+    # sum over pairs of |x_i - x_j|, i < j, of sorted values: each stands i times above and count - 1 - i times below
+    ranks = 2 * torch.arange(count, dtype=torch.float64, device=samples.device) - (count - 1)
+    pairs = (ranks[:, None] * ordered).sum(0)
+    return (ordered - labels.double()).abs().mean(0) - pairs / (count * (count - 1))
+
+
+def sample_crps(samples: Parts, labels: Values) -> One:
+    """Continuous ranked probability score of predictions that are k equally likely values, in the labels' units.
+
+    Formula: mean of 1/k Σ_i |x_i - y| - 1/(k (k - 1)) Σ_{i<j} |x_i - x_j|: fair, so that few values are not taken for a
+    narrow prediction. It may be negative for single labels. Costs k log k for each.
+
+    Raises
+    ------
+    DataError
+        If there is no sample, there are fewer than two values, shapes differ, or a value is not finite.
+
+    Source: C. Ferro, Fair scores for ensemble forecasts, QJRMS 2014, equation 3.
+    """
+    return sample_crps_of_each(samples, labels).mean()
+
+
+def pinball_of_each(quantiles: Parts, labels: Values, *, levels: Sequence[float]) -> Each:
+    """Mean pinball loss over the levels of each sample. See `pinball`."""
+    if quantiles.shape != (len(levels), len(labels)) or not all(0 < level < 1 for level in levels):
+        raise DataError(
+            f"quantiles: expected ({len(levels)}, {len(labels)}), one row for each level in (0, 1), got "
+            f"{tuple(quantiles.shape)} for {tuple(levels)}"
+        )
+    _check.finite("quantiles", quantiles)
+    _check.finite("labels", labels)
+    off = labels.double() - quantiles.double()
+    share = torch.tensor(list(levels), dtype=torch.float64, device=quantiles.device)[:, None]
+    return torch.maximum(share * off, (share - 1) * off).mean(0)
+
+
+def pinball(quantiles: Parts, labels: Values, *, levels: Sequence[float]) -> One:
+    """Mean pinball loss of predicted quantiles, levels on the first axis; in the labels' units.
+
+    Twice its mean over all levels is the CRPS. Formula: mean of max(τ (y - q), (τ - 1) (y - q)).
+
+    Raises
+    ------
+    DataError
+        If there is no sample, there is not one row for each level, or a value is not finite.
+
+    Source: R. Koenker, G. Bassett, Regression quantiles, Econometrica 1978.
+    """
+    return pinball_of_each(quantiles, labels, levels=levels).mean()
+
+
+def _student(freedom: Tensor, mean: Tensor, scale: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Degrees of freedom, standardised labels and scale, checked, in float64."""
+    _check.numbers({"freedom": freedom, "mean": mean, "scale": scale, "labels": labels})
+    if bool((freedom <= 0).any()) or bool((scale <= 0).any()):
+        raise DataError(
+            f"freedom, scale: expected positive values, got {float(freedom.min()):g} and {float(scale.min()):g}"
+        )
+    return freedom.double(), (labels.double() - mean.double()) / scale.double(), scale.double()
+
+
+def _log_beta(a: Tensor, b: Tensor) -> Tensor:
+    return a.lgamma() + b.lgamma() - (a + b).lgamma()
 
 
 def _folded(z: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from torch import nn
 
 from caveat.models.adapter import Adapted, adapted
+from caveat.models.columns import Columns, as_columns
 from caveat.models.denoising_classifier import denoising_classifier
 from caveat.models.enet import enet
 from caveat.models.gradient_cnn import gradient_cnn
@@ -17,6 +18,7 @@ from caveat.models.regressor import regressor
 from caveat.models.resnet18 import resnet18
 from caveat.models.resnet20 import resnet20
 from caveat.models.small_cnn import small_cnn
+from caveat.models.standardized import Standardized
 from caveat.models.text_classifier import text_classifier
 from caveat.models.tradi_mlp import tradi_mlp
 from caveat.models.with_autoencoder import WithAutoencoder
@@ -27,9 +29,12 @@ __all__ = [
     "MODELS",
     "OF_TEXTS",
     "Adapted",
+    "Columns",
     "Normalized",
+    "Standardized",
     "WithAutoencoder",
     "adapted",
+    "as_columns",
     "denoising_classifier",
     "enet",
     "gradient_cnn",

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from caveat import evaluation
 from caveat.batches import Inputs, Several
 from caveat.errors import DataError, ModelError
 from caveat.inputs import moved
@@ -39,7 +40,7 @@ class Adapted(nn.Module):
         self.model = model
         self.output = output
         self.single = single
-        self.train(model.training)
+        evaluation.without_mode(self)
 
     @property
     def description(self) -> dict[str, Any]:
@@ -57,10 +58,11 @@ class Adapted(nn.Module):
         return torch.cat([torch.zeros_like(logits), logits], dim=1)
 
 
-def adapted(model: nn.Module, inputs: Inputs, *, name: str = "inputs") -> nn.Module:
+def adapted(model: nn.Module, inputs: Inputs, *, name: str = "inputs", several: bool = False) -> nn.Module:
     """`model` itself if it gives logits `(n, c)` of a tensor; else an `Adapted` of the form that it has.
 
-    Costs one forward pass over the first 8 of the `inputs`.
+    Costs one forward pass over the first 8 of the `inputs`. With `several`, outputs are logits of several labels, and
+    one of them is no two classes.
 
     Raises
     ------
@@ -69,6 +71,8 @@ def adapted(model: nn.Module, inputs: Inputs, *, name: str = "inputs") -> nn.Mod
     DataError
         If the network does not take these inputs, those of the set `name`.
     """
+    evaluation.check_module(model)
+    evaluation.check_initialised(model)  # the pass below would give a lazy layer its weights, by chance
     if isinstance(model, Adapted | Drawing):  # a posterior is made of a network that is adapted already
         return model
     few = inputs[:FEW].clone()
@@ -84,7 +88,7 @@ def adapted(model: nn.Module, inputs: Inputs, *, name: str = "inputs") -> nn.Mod
         ) from error
     output = _place(made, len(few))
     logits = made if output is None else made[output]
-    single = logits.ndim == 1 or (logits.ndim in (2, 4) and logits.shape[1] == 1)
+    single = not several and (logits.ndim == 1 or (logits.ndim in (2, 4) and logits.shape[1] == 1))
     if single and len(logits) == FEW and bool(((logits >= 0) & (logits <= 1)).all()):
         raise ModelError(
             "model: its one output lies in [0, 1] for every input: a probability, after a sigmoid, where a logit is "

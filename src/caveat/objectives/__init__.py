@@ -20,9 +20,11 @@ from caveat.objectives.pixel_cross_entropy import pixel_cross_entropy
 from caveat.objectives.quantile import quantile
 from caveat.objectives.reversed_focal import ReversedFocal
 from caveat.objectives.softened import EntropyRegularisation, Focal, LabelSmoothing, LogitNorm, Mixup
+from caveat.objectives.squared_error import squared_error
 from caveat.objectives.trades import Trades
 
 __all__ = [
+    "FORMS",
     "FOR_PIXELS",
     "FOR_RECONSTRUCTION",
     "FOR_REGRESSION",
@@ -47,6 +49,7 @@ __all__ = [
     "mixture_density",
     "pixel_cross_entropy",
     "quantile",
+    "squared_error",
 ]
 
 Objective: TypeAlias = Callable[[nn.Module, Tensor, Tensor, torch.Generator], Tensor]
@@ -74,6 +77,7 @@ FOR_RECONSTRUCTION: dict[str, Objective] = {"denoising": Denoising()}
 """As `OBJECTIVES`, for models that reconstruct their inputs too."""
 
 FOR_REGRESSION: dict[str, Objective] = {
+    "squared_error": squared_error,
     "heteroscedastic": heteroscedastic,
     "beta_nll": beta_nll,
     "mixture_density": mixture_density,
@@ -81,6 +85,16 @@ FOR_REGRESSION: dict[str, Objective] = {
     "quantile": quantile,
 }
 """Labels are real numbers `(n,)`, outputs the parameters of a distribution `(n, k)`."""
+
+FORMS: dict[str, str] = {
+    "squared_error": "point",
+    "heteroscedastic": "gaussian",
+    "beta_nll": "gaussian",
+    "mixture_density": "mixture",
+    "evidential": "evidential",
+    "quantile": "quantiles",
+}
+"""What the outputs mean of networks trained by `FOR_REGRESSION`: names of `scores.distribution.FORMS`."""
 
 FOR_PIXELS: dict[str, Objective] = {"pixel_cross_entropy": pixel_cross_entropy}
 """Labels are maps `(n, h, w)`, outputs logits `(n, c, h, w)`."""

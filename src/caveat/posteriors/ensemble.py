@@ -6,8 +6,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from caveat import evaluation
+from caveat.calls import check_exchangeable
 from caveat.errors import OptionError
+from caveat.weights import state as weights_of
 
 __all__ = ["Ensemble", "average", "of", "stack", "state"]
 
@@ -76,7 +77,7 @@ def of(models: Sequence[nn.Module], *, only: Sequence[str] = ()) -> Ensemble:
     2
     """
     for model in models:
-        evaluation.check_initialised(model)
+        check_exchangeable(model)
     return stack([state(model) for model in models], only=only)
 
 
@@ -97,6 +98,8 @@ def stack(members: Sequence[dict[str, Tensor]], *, only: Sequence[str] = ()) -> 
     if odd := next((number for number, kind in enumerate(kinds) if kind != kinds[0]), None):
         raise OptionError(f"members: network {odd} differs from the first in the names or shapes of its weights")
     names = [name for name in members[0] if not only or _under(name, only)]
+    if not names:
+        raise OptionError("members: expected networks that differ in their weights, but these have none")
     return Ensemble({name: torch.stack([weights[name] for weights in members]) for name in names})
 
 
@@ -116,8 +119,14 @@ def average(ensemble: Ensemble) -> dict[str, Tensor]:
 
 
 def state(model: nn.Module) -> dict[str, Tensor]:
-    """Weights and kept buffers, detached; those that are shared stand once."""
-    kept = set(model.state_dict())
+    """Weights and kept buffers, detached; those that are shared stand once.
+
+    Raises
+    ------
+    ModelError
+        As `weights.state`.
+    """
+    kept = weights_of(model)
     named = dict(model.named_parameters()) | dict(model.named_buffers())
     return {name: value.detach() for name, value in named.items() if name in kept}
 

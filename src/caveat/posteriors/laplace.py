@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from caveat.errors import DataError, OptionError
+from caveat.inputs import check_labels
 from caveat.posteriors.layers import normal
 from caveat.types import Features, Head, Labels
 
@@ -26,7 +27,7 @@ class Laplace:
 
     layer: str
     mean: Float[Tensor, "c e"]
-    """The trained weights, the bias as the last of e = d + 1 columns."""
+    """The trained weights, the bias as the last of e = d + 1 columns; without a bias e = d."""
     outputs: Float[Tensor, "a b"]
     """Kronecker: eigenvectors over the classes (c, c). Full: over all weights (ce, ce). Diagonal: empty."""
     inputs: Float[Tensor, "f g"]
@@ -36,6 +37,8 @@ class Laplace:
     prior_precision: float
     evidence: float
     """Log marginal likelihood of the data, in nats, up to a constant."""
+    bias: bool
+    """Whether the layer has one."""
 
     def draw(self, generator: torch.Generator) -> dict[str, Tensor]:
         """Weight and bias of the layer, of one network."""
@@ -46,6 +49,8 @@ class Laplace:
             moved = (self.outputs @ moved.flatten()).reshape(self.mean.shape)
         weights = self.mean + moved
         before = f"{self.layer}." if self.layer else ""  # a network that is one layer
+        if not self.bias:
+            return {f"{before}weight": weights}
         return {f"{before}weight": weights[:, :-1], f"{before}bias": weights[:, -1]}
 
 
@@ -55,6 +60,7 @@ def fit(
     head: Head,
     *,
     layer: str,
+    bias: bool = True,
     structure: Structure = "full",
     prior_precision: float | None = None,
 ) -> Laplace:
@@ -72,7 +78,9 @@ def fit(
     head
         Weight (c, d) and bias (c,) of the layer.
     layer
-        Its name in the model.
+        Its name in the model: a linear layer or a 1x1 convolution.
+    bias
+        False for a layer without one; `head` then holds zeros in its place.
     structure
         `full` up to 6,000 weights; `kronecker` for any number.
     prior_precision
@@ -81,15 +89,16 @@ def fit(
     Raises
     ------
     DataError
-        If the lengths differ, the set is empty, or features are not finite.
+        If the lengths differ, the set is empty, features are not finite, or a label is no class of the head.
     OptionError
         If the structure is OOD or too large, or the precision not positive.
 
     Source: Daxberger et al., Laplace Redux, NeurIPS 2021 (arXiv 2106.14806); Kristiadi et al., Being Bayesian, Even
     Just a Bit, Fixes Overconfidence in ReLU Networks, ICML 2020 (arXiv 2002.10118).
     """
-    extended, weights = _extended(features, len(labels), head)
+    extended, weights = _extended(features, len(labels), head, bias)
     logits = extended @ weights.T
+    check_labels(labels, logits, "labels")
     logs = logits.log_softmax(dim=1)
     likelihood = float(logs.gather(1, labels.unsqueeze(1)).sum())
     probs = logs.exp()
@@ -98,7 +107,8 @@ def fit(
         p = probs[rows]
         return torch.diag_embed(p) - p.unsqueeze(2) * p.unsqueeze(1)
 
-    return _fit(extended, curvature, likelihood, weights, layer, structure, prior_precision, features.dtype)
+    made = _fit(extended, curvature, likelihood, weights, layer, structure, prior_precision, features.dtype)
+    return replace(made, bias=bias)
 
 
 def fit_regression(
@@ -108,6 +118,7 @@ def fit_regression(
     *,
     layer: str,
     noise: float,
+    bias: bool = True,
     structure: Structure = "full",
     prior_precision: float | None = None,
 ) -> Laplace:
@@ -127,7 +138,7 @@ def fit_regression(
     """
     if not noise > 0:
         raise OptionError(f"noise: expected a positive variance, got {noise}")
-    extended, weights = _extended(features, len(targets), head)
+    extended, weights = _extended(features, len(targets), head, bias)
     residuals = targets.double() - extended @ weights.T
     likelihood = float(-0.5 * (residuals.square() / noise + math.log(2 * math.pi * noise)).sum())
     identity = torch.eye(len(weights), dtype=torch.float64, device=features.device) / noise
@@ -135,16 +146,21 @@ def fit_regression(
     def curvature(rows: slice) -> Tensor:
         return identity.expand(len(extended[rows]), -1, -1)
 
-    return _fit(extended, curvature, likelihood, weights, layer, structure, prior_precision, features.dtype)
+    made = _fit(extended, curvature, likelihood, weights, layer, structure, prior_precision, features.dtype)
+    return replace(made, bias=bias)
 
 
-def _extended(features: Features, count: int, head: Head) -> tuple[Tensor, Tensor]:
-    """Features with a 1 appended, and the weights with the bias appended, in float64."""
+def _extended(features: Features, count: int, head: Head, biased: bool) -> tuple[Tensor, Tensor]:
+    """Features with a 1 appended, and the weights with the bias appended, in float64; both as they are without one."""
     if len(features) != count or not count:
         raise DataError(f"features: expected as many as labels and at least one, got {len(features)} and {count}")
     if not torch.isfinite(features).all():
         raise DataError("features: expected finite numbers, got NaN or infinity")
     weight, bias = head
+    if not biased:
+        if bias.any():
+            raise OptionError("bias: expected zeros in the head where the layer has none, got others")
+        return features.double(), weight.detach().to(features.device, torch.float64)
     extended = torch.cat([features, features.new_ones(count, 1)], dim=1).double()
     return extended, torch.cat([weight, bias.unsqueeze(1)], dim=1).detach().to(extended)
 
@@ -179,7 +195,7 @@ def _fit(
     parts = (weights, empty if outputs is None else outputs, empty if inputs is None else inputs, deviation)
     # contiguous as they will be when read back from a file: products round alike
     kept = [part.to(dtype).contiguous() for part in parts]
-    return Laplace(layer, kept[0], kept[1], kept[2], kept[3], math.exp(best), evidence(best))
+    return Laplace(layer, kept[0], kept[1], kept[2], kept[3], math.exp(best), evidence(best), bias=True)
 
 
 Form = tuple[Tensor, Tensor | None, Tensor | None]

@@ -8,7 +8,17 @@ from torch import Tensor, nn
 from caveat import evaluation
 from caveat.errors import ModelError, OptionError
 
-__all__ = ["batch_norms", "check_names", "fan_in", "like", "needs_renewal", "normal", "of_norms", "parameters"]
+__all__ = [
+    "batch_norms",
+    "check_names",
+    "fan_in",
+    "fitting",
+    "like",
+    "needs_renewal",
+    "normal",
+    "of_norms",
+    "parameters",
+]
 
 NORMS = (
     nn.modules.batchnorm._BatchNorm,  # pyright: ignore[reportPrivateUsage]  # the only common base
@@ -76,6 +86,17 @@ def needs_renewal(model: nn.Module, names: set[str]) -> bool:
     return False
 
 
+def fitting(model: nn.Module, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Drawn weights as the model holds them: in its precision, and matrices of 1x1 convolutions as those."""
+    own = dict(model.named_parameters()) | dict(model.named_buffers())
+    return {
+        name: weight.to(own[name]).view_as(own[name])
+        if name in own and own[name].shape in (weight.shape, (*weight.shape, 1, 1))
+        else weight
+        for name, weight in weights.items()
+    }
+
+
 def check_names(model: nn.Module, weights: Mapping[str, Tensor], *, stacked: bool = False) -> None:
     """Refuse weights of another network.
 
@@ -90,19 +111,31 @@ def check_names(model: nn.Module, weights: Mapping[str, Tensor], *, stacked: boo
         if name not in own or own[name].shape != shape:
             if name not in own and name.endswith("bias") and f"{name.removesuffix('bias')}weight" in own:
                 raise OptionError(
-                    f"posterior: it holds {name!r}, but that layer of the model has no bias: Laplace's posterior is "
-                    "over weight and bias; give the layer a bias of zeros"
+                    f"posterior: it holds {name!r}, but that layer of the model has no bias: fit it without one, as "
+                    "with posteriors.laplace.fit(..., bias=False)"
                 )
-            if name in own and own[name].shape == (*shape, 1, 1):
+            if name not in own and _computed(model, name):
                 raise OptionError(
-                    f"posterior: it holds {name!r} of a linear layer, and the model has a 1x1 convolution there: pool "
-                    "first and use a Linear, which computes the same"
+                    f"posterior: it holds {name!r}, which the model computes from other weights (weight "
+                    "normalisation, pruning): make it a weight of its own first, as "
+                    "torch.nn.utils.parametrize.remove_parametrizations or torch.nn.utils.prune.remove do"
+                )
+            if name in own and (own[name].shape[0], shape[0]) == (1, 2):
+                raise OptionError(
+                    f"posterior: it holds {name!r} of two classes, but the model gives one logit for both: Laplace's "
+                    "posterior needs a network that gives a logit for each"
                 )
             there = tuple(own[name].shape) if name in own else "no such weight"
             raise OptionError(
                 f"posterior: it holds {name!r} of shape {tuple(shape)}, the model has {there}: it belongs to another "
                 "network"
             )
+
+
+def _computed(model: nn.Module, name: str) -> bool:
+    """Whether a layer has a tensor of this name that is no weight of it."""
+    layer = dict(model.named_modules()).get(name.rpartition(".")[0])
+    return isinstance(getattr(layer, name.rpartition(".")[2], None), Tensor)
 
 
 def like(tracked: dict[str, Tensor], weights: Mapping[str, Tensor]) -> dict[str, Tensor]:

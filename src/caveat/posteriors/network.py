@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
-from caveat import fitted
+from caveat import evaluation, fitted
 from caveat.errors import DataError, ModelError, OptionError
 from caveat.mixture import log_mean
 from caveat.posteriors.dropout import Dropout
@@ -67,7 +67,7 @@ class Predictive(nn.Module):
         self._names = {name.replace(".", "/"): name for name in tensors}
         for key, name in self._names.items():
             self.register_buffer(key, tensors[name])
-        self.train(model.training)
+        evaluation.without_mode(self)
 
     @property
     def posterior(self) -> Ensemble | Dropout:

@@ -7,17 +7,16 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor, nn
-from torch.func import functional_call
 from torch.nn import functional
 
 from caveat import evaluation
 from caveat.batches import Inputs
-from caveat.calls import tensor
+from caveat.calls import tensor, with_weights
 from caveat.errors import ModelError, OptionError
 from caveat.posteriors import renew
 from caveat.posteriors.dropout import Dropout
 from caveat.posteriors.ensemble import Ensemble, stack
-from caveat.posteriors.layers import check_names, needs_renewal
+from caveat.posteriors.layers import check_names, fitting, needs_renewal
 from caveat.posteriors.masks import dropping, first_axis, random_layers
 from caveat.posteriors.shared import Act, Forward, Touches, plain, runs, shareable
 
@@ -63,7 +62,7 @@ def sample(
         raise OptionError(f"draws: expected at least 1, got {draws}")
     members: list[dict[str, Tensor]] = []
     for _ in range(draws):
-        weights = posterior.draw(generator)
+        weights = fitting(model, posterior.draw(generator))
         check_names(model, weights)
         if batches is not None:
             weights = weights | renew.statistics(model, weights, batches)
@@ -118,7 +117,7 @@ def predict(
     drawn = {id(weight) for member in members for weight in member.values()}
 
     def forward(draw: int, chunk: Tensor) -> Tensor:
-        return tensor(functional_call(model, members[draw], (chunk,)))
+        return tensor(with_weights(model, members[draw], chunk))
 
     def touches(func: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
         return _holds(args, drawn) or _holds(tuple(kwargs.values()), drawn)

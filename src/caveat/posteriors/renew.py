@@ -5,9 +5,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from caveat.batches import Inputs, Several
+from caveat.calls import with_weights
 from caveat.errors import OptionError
 from caveat.evaluation import modes_restored
 from caveat.posteriors.layers import batch_norms
@@ -50,7 +50,7 @@ def statistics(
                 layer.momentum = None  # the plain average over batches
             for inputs, _ in batches:
                 there = inputs.each(like) if isinstance(inputs, Several) else like(inputs)
-                functional_call(model, {**weights, **buffers}, (there,))
+                with_weights(model, {**weights, **buffers}, there)
                 count += 1
     finally:
         for layer, momentum in before:

@@ -80,24 +80,27 @@ def finish(chart: Chart, *, height: int, description: str) -> Spec:
     return finished.to_dict()
 
 
-def reliability() -> Spec:
+def reliability(
+    data: alt.Data | None = None, *, of: str = "Confidence", rate: str = "Accuracy", part: str = "Share of inputs"
+) -> Spec:
     """Accuracy over confidence per bin. On the diagonal = calibrated; below it = over-confident.
 
-    Data set `bins`: rows `confidence`, `accuracy`, `share`, all in [0, 1].
+    The data, or the data set `bins` that the page fills in: rows `confidence`, `accuracy`, `share`, all in [0, 1], of
+    which `of`, `rate` and `part` are the titles.
     """
-    bins = alt.Chart(_data("bins"))
-    x = _share("confidence", "Confidence")
-    tips = [_tip("confidence", "Confidence"), _tip("accuracy", "Accuracy"), _tip("share", "Share of inputs")]
+    bins = alt.Chart(_data("bins") if data is None else data)
+    x = _share("confidence", of)
+    tips = [_tip("confidence", of), _tip("accuracy", rate), _tip("share", part)]
     # The gap is drawn from the point to the diagonal: its length is the bin's error.
     weight = alt.Size("share:Q", legend=None, scale=alt.Scale(type="sqrt", domain=[0, 1], range=[0.8, 9]))
     gap = bins.mark_rule(stroke=WARN, opacity=0.6).encode(x=x, y="confidence:Q", y2="accuracy:Q", size=weight)
     size = alt.Size("share:Q", legend=None, scale=alt.Scale(domain=[0, 1], range=[20, 360]))
     points = bins.mark_circle(fill=ACCENT, opacity=0.9).encode(
-        x=x, y=_share_up("accuracy", "Accuracy"), size=size, tooltip=tips
+        x=x, y=_share_up("accuracy", rate), size=size, tooltip=tips
     )
     # The width of a gap and the area of a point are scales of their own.
     chart = alt.layer(_diagonal(), gap, points).resolve_scale(size="independent")
-    return finish(chart, height=210, description="Reliability diagram: accuracy over confidence")
+    return finish(chart, height=210, description=f"Reliability diagram: {rate.lower()} over {of.lower()}")
 
 
 def histogram() -> Spec:

@@ -12,6 +12,7 @@ from caveat.scores import (
     ash,
     cosine,
     dice,
+    distribution,
     draws,
     evidential,
     fdbd,
@@ -27,6 +28,7 @@ from caveat.scores import (
     mahalanobis_layers,
     meta,
     moments,
+    multilabel,
     nac,
     nci,
     nnguide,
@@ -62,10 +64,12 @@ __all__ = [
     "FROM_MOMENTS",
     "FROM_RAW_LOGITS",
     "FROM_RECONSTRUCTION",
+    "FROM_SIGMOIDS",
     "activations",
     "ash",
     "cosine",
     "dice",
+    "distribution",
     "draws",
     "evidential",
     "fdbd",
@@ -81,6 +85,7 @@ __all__ = [
     "mahalanobis_layers",
     "meta",
     "moments",
+    "multilabel",
     "nac",
     "nci",
     "nnguide",
@@ -207,6 +212,15 @@ FROM_GAUSSIANS: dict[str, Callable[..., Any]] = {
     "entropy_bound": regression.entropy_bound,
 }
 """`score(mean, variance)` of the Gaussians `(s, n)` of a regression network's draws."""
+
+FROM_SIGMOIDS: dict[str, Callable[..., Any]] = {
+    "joint_energy": multilabel.joint_energy,
+    "max_label": multilabel.max_label,
+    "binary_entropy": multilabel.binary_entropy,
+    "label_disagreement": multilabel.label_disagreement,
+}
+"""`score(logits)` of the logits `(s, n, c)` of a multi-label network's draws (of one network, s = 1); None where one
+network does not tell it."""
 
 FROM_COLUMNS: dict[str, Callable[..., Any]] = {
     "meta_glm": meta.glm,

@@ -32,7 +32,9 @@ class CoverageProbe:
         """One backward pass to the layers."""
         loss = -look.logits.log_softmax(dim=1).mean(dim=1).sum()  # divergence from uniform, up to a constant
         found = [look.activations[name] for name in self.layers]
-        gradients = torch.autograd.grad(loss, found, retain_graph=True)
+        gradients = torch.autograd.grad(
+            loss, found, retain_graph=True, allow_unused=True, materialize_grads=True
+        )  # a layer that only chooses a path has none
         return torch.cat([mean(a * g) for a, g in zip(found, gradients, strict=True)], dim=1)
 
 

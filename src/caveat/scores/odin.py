@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from caveat import evaluation
+from caveat.calls import as_written, check_graph
 from caveat.errors import OptionError
 from caveat.types import Look, Score
 
@@ -43,11 +44,12 @@ def perturbed(model: nn.Module, inputs: Tensor, logits: Tensor, probe: Perturbed
     if probe.step == 0:
         return logits.detach()
     loss = cross_entropy(logits / probe.temperature, logits.argmax(dim=1), reduction="sum")
-    (gradient,) = torch.autograd.grad(loss, inputs, retain_graph=True)
+    check_graph(loss)
+    (gradient,) = torch.autograd.grad(loss, inputs, retain_graph=True, allow_unused=True, materialize_grads=True)
     moved = inputs.detach() - probe.step * gradient.sign()
     if probe.low is not None or probe.high is not None:
         moved = moved.clamp(probe.low, probe.high)
-    with torch.no_grad():
+    with torch.no_grad(), as_written(model):
         return model(moved)
 
 
@@ -89,9 +91,9 @@ def choose(
     """
     if not steps or not temperatures or min(steps) < 0 or min(temperatures) <= 0:
         raise OptionError(f"steps, temperatures: expected numbers >= 0 and > 0, got {steps} and {temperatures}")
-    with evaluation.with_gradients():
+    with evaluation.with_gradients(), as_written(model):
         inputs = inputs.detach().clone().requires_grad_()
-        logits = model(inputs)
+        logits = model(inputs.clone())  # a network may write into its inputs
         wrong = logits.argmax(dim=1) != labels.to(logits.device)
         ranked = [(_wrong_above_right(others(logits.detach() / t), wrong), t) for t in temperatures]
         first = Perturbed(0.0, max(ranked)[1], low, high)

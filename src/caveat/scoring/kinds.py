@@ -129,7 +129,7 @@ def columns(probed: Tensor, logits: Tensor) -> Tensor:
 
 
 def _second_look(choose: Function, sample: Sample) -> Probe:
-    if isinstance(sample.inputs, Several):
+    if isinstance(sample.inputs, Several) or not sample.inputs.is_floating_point():
         raise OptionError("scores: this one perturbs its inputs, which must be one tensor of floating numbers")
     return choose(sample.model, sample.inputs, sample.labels)
 

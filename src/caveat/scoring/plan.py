@@ -10,7 +10,7 @@ from caveat import evaluation, heads
 from caveat.batches import Inputs
 from caveat.errors import CaveatError, ModelError, OptionError
 from caveat.inputs import moved
-from caveat.observations import normalised, run
+from caveat.observations import check_function, normalised, run
 from caveat.scoring.kinds import Sample, kind_of
 from caveat.types import Drawing, Probe
 
@@ -83,6 +83,7 @@ def plan(
     if not isinstance(model, Drawing):
         with evaluation.without_gradients():
             logits = run(model, first.clone(), "test")  # so that a broken model is not taken for one without a head
+        check_function(model, first, logits, "test")  # before anything is differentiated
         if normalised(logits):
             levels = [name for name in names if kind_of(name).needs_level]
             reason = "The network gives log-probabilities, whose level is constant; these scores need logits"
@@ -115,6 +116,11 @@ def plan(
             if name in explicit:
                 raise
             left_out[name] = str(error)
+        except RuntimeError as error:  # what torch says of a network that it cannot look into or differentiate
+            refusal = ModelError(f"model: {name} can't be had of it: {str(error).splitlines()[0]}")
+            if name in explicit:
+                raise refusal from error
+            left_out[name] = str(refusal)
     return Plan(tuple(name for name in names if name not in left_out), layer, probes, left_out)
 
 

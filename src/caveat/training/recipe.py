@@ -2,6 +2,7 @@
 
 import ast
 import csv
+import inspect
 import io
 import math
 from collections.abc import Callable, Sequence
@@ -17,12 +18,13 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
+    from caveat.data import Bound, Encoded
     from caveat.data.source import Source
-    from caveat.data.texts import Encoded
+    from caveat.inputs import Opened
     from caveat.objectives import Objective
     from caveat.training import History
 
-__all__ = ["check", "check_network", "logged", "made_outliers", "objective", "save_weights", "train"]
+__all__ = ["check", "check_network", "form", "logged", "made_outliers", "objective", "save_weights", "train"]
 
 FORGETS = 316
 """Steps over which TRADI's mean forgets by a factor e: sqrt(10 / 1e-4), from its noises."""
@@ -43,7 +45,7 @@ def objective(text: str, *, outliers: "Source | None" = None) -> "Objective":
     from caveat import data, objectives
 
     name, options = named_call(text, "--objective")
-    known = objectives.OBJECTIVES | objectives.FOR_RECONSTRUCTION
+    known = objectives.OBJECTIVES | objectives.FOR_RECONSTRUCTION | objectives.FOR_REGRESSION
     known_name("--objective", name, known)
     found = known[name]
     if isinstance(recipe := options.get("outliers"), str):
@@ -55,10 +57,27 @@ def objective(text: str, *, outliers: "Source | None" = None) -> "Objective":
         options["outliers"] = data.outliers.taken_from(torch.cat([inputs for inputs, _ in outliers]))
     if not options:
         return found
-    fields = found.__dataclass_fields__ if is_dataclass(found) else {}
+    fields = list(getattr(found, "__dataclass_fields__", ())) or _keywords(found)
     for option in options:
         known_name(f"--objective: {name}", option, fields) if fields else _no_options(name, option)
-    return replace(found, **options)  # pyright: ignore[reportArgumentType]  # a dataclass, as just checked
+    # a dataclass, or a function with keywords
+    return replace(found, **options) if is_dataclass(found) else partial(found, **options)  # pyright: ignore[reportReturnType, reportArgumentType, reportUnknownVariableType]
+
+
+def form(goal: "Objective") -> tuple[str, tuple[float, ...]] | None:
+    """What the outputs mean of a network trained by this objective, and the levels of quantiles; None for classes."""
+    from caveat.objectives import FOR_REGRESSION, FORMS
+    from caveat.scores.distribution import LEVELS
+
+    given = goal.keywords if isinstance(goal, partial) else {}
+    plain: Any = goal.func if isinstance(goal, partial) else goal
+    found = next((name for name, one in FOR_REGRESSION.items() if one is plain), None)
+    return None if found is None else (FORMS[found], tuple(given.get("levels", LEVELS)))
+
+
+def _keywords(function: "Callable[..., Any]") -> list[str]:
+    """Names of a function's options."""
+    return [name for name, one in inspect.signature(function).parameters.items() if one.kind is one.KEYWORD_ONLY]
 
 
 def made_outliers(goal: "Objective") -> str | None:
@@ -75,7 +94,7 @@ def _no_options(name: str, option: str) -> None:
 
 def train(  # what varies independently is a separate argument
     network: "nn.Module",
-    training: "Source | Encoded",
+    training: "Bound",
     *,
     epochs: int,
     rate: float,
@@ -106,13 +125,16 @@ def train(  # what varies independently is a separate argument
     import torch
 
     from caveat import data, posteriors
+    from caveat.data.tabular import Rows
     from caveat.objectives import cross_entropy
     from caveat.training import History, fit
 
     goal = cross_entropy if goal is None else goal
-    batches: data.Shuffled | data.Reordered
+    batches: data.Shuffled | data.Reordered | Rows
     if isinstance(training, data.Encoded):
         batches = data.reordered(training, batch=batch, generator=generator)
+    elif isinstance(training, data.Numbers):
+        batches = Rows(training.inputs, targets(training, network, goal), batch, generator)
     else:
         batches = data.shuffled(training, batch=batch, generator=generator, augment=data.augment.joined(augment))
     if optimizer == "adam":
@@ -150,7 +172,7 @@ def train(  # what varies independently is a separate argument
             checkpoint_every=None if place is None else 200,
         )  # fmt: skip
         history = history.followed_by(made)
-    _check_end(history, int(training.labels.max()) + 1, rate)
+    _check_end(history, 2 if form(goal) else int(training.labels.max()) + 1, rate)
     return history, {name: tracker.posterior() for name, tracker in trackers.items()}
 
 
@@ -171,38 +193,85 @@ def _last_part(steps: int) -> tuple[int, int]:
     return 3 * steps // 4, max(1, steps // 80)
 
 
-def check_network(network: "nn.Module", training: "Source | Encoded", test: "Source | Encoded | None" = None) -> None:
+def targets(training: "Bound", network: "nn.Module", goal: "Objective") -> "torch.Tensor":
+    """The labels as an objective is given them: classes as they are, numbers as far as the network standardises."""
+    from caveat.models.standardized import label_units
+
+    if form(goal) is None:
+        return training.labels
+    centre, scale = label_units(network)
+    return ((training.labels.double() - centre) / scale).float()
+
+
+def check_network(
+    network: "nn.Module", training: "Bound", test: "Bound | None" = None, *, goal: "Objective | None" = None
+) -> None:
     """Run the network on a few samples: what does not fit must not be found out after an epoch, or never.
 
     Raises
     ------
-    DataError, ModelError
-        If the network fails on the inputs, has fewer outputs than labels or more than class names, or if the sets'
-        classes or shapes differ.
+    DataError, ModelError, OptionError
+        If the network fails on the inputs, has fewer outputs than labels or more than class names, the objective is
+        for other labels, or if the sets' classes or shapes differ.
     """
-    from caveat import evaluation
     from caveat.batches import Several
-    from caveat.inputs import check_labels, check_same_classes, check_same_units, class_names, moved, opened
-    from caveat.observations import run
+    from caveat.inputs import check_same_classes, check_same_units, opened
 
-    one = opened(training, "data")
+    target = "number" if goal is not None and form(goal) else "class"
+    _check_target(training, target)
+    one = opened(training, "data", target=target)
     few = one.first[0][:8]
     if isinstance(few, Several):
         raise DataError(
             f"data: the network's inputs have several parts {few.shape[1:]}, training needs one tensor: put them into "
             "one in its encode(texts), and take them apart in its forward"
         )
-    with evaluation.in_eval_mode(network), evaluation.without_gradients():
-        logits = run(network, moved(few, network), "data")
-    check_labels(training.labels, logits, "data")
-    class_names(one, logits.shape[1])
+    _check_few(network, training, one, goal)
     if test is None:
         return
-    other = opened(test, "test")
+    other = opened(test, "test", target=target)
     check_same_classes(other, one)
     check_same_units(other, one)
     if other.shape != one.shape:
         raise DataError(f"test: expected inputs of shape {one.shape} as in the training data, got {other.shape}")
+
+
+def _check_few(network: "nn.Module", training: "Bound", one: "Opened", goal: "Objective | None") -> None:
+    """Run the network, or the objective of regression, on a few samples."""
+    import torch
+
+    from caveat import evaluation
+    from caveat.inputs import check_labels, class_names, moved
+    from caveat.observations import run
+
+    few: Any = one.first[0][:8]
+    with evaluation.in_eval_mode(network), evaluation.without_gradients():
+        if goal is not None and form(goal):
+            try:
+                goal(network, moved(few, network), targets(training, network, goal)[:8], torch.Generator())
+            except (RuntimeError, TypeError) as error:
+                raise DataError(f"data: the model fails on inputs of shape {tuple(few.shape)}: {error}") from error
+            return
+        logits = run(network, moved(few, network), "data")
+    check_labels(training.labels, logits, "data")
+    class_names(one, logits.shape[1])
+
+
+def _check_target(training: "Bound", target: str) -> None:
+    from caveat.objectives import FOR_REGRESSION
+
+    real = training.labels.is_floating_point()
+    if target == "class" and real:
+        raise OptionError(
+            f"--objective: it is for classes, but the labels of {training.name} are real numbers; take one of "
+            f"{', '.join(FOR_REGRESSION)}"
+        )
+    if target == "number" and (training.classes is not None or bool((training.labels == -1).all())):
+        what = "none" if training.classes is None else f"classes ({', '.join(training.classes[:3])}, ...)"
+        raise OptionError(
+            f"--objective: it is for real labels, but those of {training.name} are {what}; of a table, name their "
+            "column with +label=COLUMN"
+        )
 
 
 def check_text(network: "nn.Module", training: "Encoded", goal: "Objective", *, augment: "Sequence[str]") -> None:

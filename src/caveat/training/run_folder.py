@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from caveat import __version__
-from caveat.data.source import Source
-from caveat.data.texts import Encoded
+from caveat.data import Bound
 from caveat.errors import DataError, OptionError
 from caveat.files import parse_json, read_json, write_atomically
 from caveat.inputs import fingerprints
@@ -23,7 +22,7 @@ SAMPLES = 512
 """Pictures that stand for a set: all labels are looked at, but decoding every picture would cost an epoch."""
 
 
-def digest(source: Source | Encoded) -> str:
+def digest(source: Bound) -> str:
     """SHA-256 of a set's labels and class names, and of 512 of its pictures or texts, evenly spread."""
     rows = evenly(len(source), SAMPLES)
     found = hashlib.sha256(repr((len(source), source.classes, source.shape)).encode())

@@ -65,6 +65,13 @@ def run(
     output_folder(output)
     artefact.check_output(output)
     folder = cache.folder(_with_a_model(audit))
+    if (task := cache.task(folder)) != "classification":
+        from caveat.cli.guard import multilabel, regression
+
+        others = {"--calibration": calibration != "temperature", "--max-error": max_error, "--against": against}
+        regression.refuse(others, task=task)
+        other = {"regression": regression, "multilabel": multilabel}[task]
+        return other.fit(folder, output, score=score, keep=keep, seed=seed)
     held_out, train, head, about = cache.load(folder)
     probes = {}
     if score != "auto":
@@ -93,6 +100,7 @@ def run(
         against=None if against is None else cache.ood(folder, against),
         among=about["scores"],
         dtype=about["autocast"],
+        columns=None if about["columns"] is None else tuple(about["columns"]),
     )
     artefact.save(
         made,
@@ -104,7 +112,7 @@ def run(
     )
     show(artefact.manifest(output))
     named = about["model"] or "package.module:callable"
-    echo(f"Next: caveat guard run {quote(str(output))} DATA --model {quote(named)} -o verdicts.parquet")
+    return echo(f"Next: caveat guard run {quote(str(output))} DATA --model {quote(named)} -o verdicts.parquet")
 
 
 def _with_a_model(audit: Path) -> Path:

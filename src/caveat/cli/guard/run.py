@@ -15,9 +15,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from torch import Tensor
 
-    from caveat.data.source import Source
-    from caveat.data.texts import Encoded
-    from caveat.guard.guard import Guard
+    from caveat.data import Bound
     from caveat.guard.verdict import Verdict
 
 NAME = "run"
@@ -49,11 +47,19 @@ def run(
     from caveat import data as sources
     from caveat import devices
     from caveat.cli import model as models
+    from caveat.data import numbers
     from caveat.errors import ModelError
     from caveat.files import replacing
-    from caveat.guard import artefact
+    from caveat.guard import artefact, stored
 
     place = devices.check(device, dtype)
+    if (task := stored.task_of(guard)) != "classification":
+        from caveat.cli.guard import multilabel, regression
+
+        other = {"regression": regression, "multilabel": multilabel}[task]
+        return other.run(
+            guard, data, output, model=model, batch=batch, seed=seed, device=device, dtype=dtype, workers=workers
+        )
     made = artefact.manifest(guard)
     if model is None:
         raise ModelError(
@@ -66,6 +72,8 @@ def run(
     shape = network.decision.shape
     like = sources.generated.blank((shape[0], shape[1], shape[2]), name=data) if len(shape) == 3 else None
     source = sources.bound(sources.read(data, batch=batch, like=like, seed=seed, workers=workers), bare)
+    if isinstance(source, sources.Numbers):
+        source = numbers.named(source, made.columns)
     column = "text" if isinstance(source, sources.Encoded) else "file"
     writer: pq.ParquetWriter | None = None
     counts, start, example = [0, 0, 0], 0, ""
@@ -88,25 +96,19 @@ def run(
         f"{start} inputs: {counts[0]} accepted ({counts[0] / max(1, start):.1%}), {counts[1]} abstained, "
         f"{counts[2]} invalid. {example}"
     )
-    _say_where(network, made.dtype)
-    for note in source.notes:
-        echo(note)
-    echo(f"Verdicts are in {output}; another threshold: caveat guard tune {quote(str(guard))} --keep 0.99")
-
-
-def _say_where(network: "Guard", fitted: str) -> None:
-    from caveat import devices
-
     used = network.decision.dtype
     echo(f"The network ran on {devices.title(devices.of(network))}, in {used}.")
-    if used != fitted:
+    if used != made.dtype:
         echo(
-            f"The guard was fitted in {fitted}: inputs near its threshold may be decided otherwise in {used}, and its "
-            f"guarantee holds for {fitted} alone."
+            f"The guard was fitted in {made.dtype}: inputs near its threshold may be decided otherwise in {used}, and "
+            f"its guarantee holds for {made.dtype} alone."
         )
+    for note in source.notes:
+        echo(note)
+    return echo(f"Verdicts are in {output}; another threshold: caveat guard tune {quote(str(guard))} --keep 0.99")
 
 
-def _names(source: "Source | Encoded", positions: "Tensor") -> list[str | None]:
+def _names(source: "Bound", positions: "Tensor") -> list[str | None]:
     """The class of each input as the data set has it, by name: its numbers may not be the guard's; None without one."""
     names = source.classes
     return [None if label < 0 else names[label] if names else str(label) for label in source.labels[positions].tolist()]

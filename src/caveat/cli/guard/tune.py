@@ -23,10 +23,14 @@ def run(
     """Set another threshold of a guard; nothing is fitted again."""
     from caveat.cli.guard.fit import show
     from caveat.errors import OptionError
-    from caveat.guard import artefact
+    from caveat.guard import artefact, stored
 
     if keep is None and max_error is None:
         raise OptionError("--keep, --max-error: expected one of the two, got none")
     share("--keep", keep)
     share("--max-error", max_error)
-    show(artefact.tune(guard, keep=keep, max_error=max_error))
+    if (task := stored.task_of(guard)) != "classification":
+        from caveat.cli.guard import multilabel, regression
+
+        return {"regression": regression, "multilabel": multilabel}[task].tune(guard, keep=keep, max_error=max_error)
+    return show(artefact.tune(guard, keep=keep, max_error=max_error))

@@ -9,11 +9,10 @@ from typing import Any, TypeAlias, cast
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from caveat import evaluation
 from caveat.batches import Inputs
-from caveat.calls import recorded
+from caveat.calls import check_graph, recorded, with_weights
 from caveat.errors import ModelError
 from caveat.scores.gradients import moments
 from caveat.scores.gradients.forms import Form, added, full, sums
@@ -60,6 +59,7 @@ def pairs(
     edges = [edge for _, _, edge in made]
     found: Sequence[Tensor | None] = ()
     if edges:
+        check_graph(logits)
         given = torch.autograd.grad((logits,), edges, (directions,), retain_graph=True, allow_unused=True)
         found = cast("Sequence[Tensor | None]", given)  # torch's stub does not know what allow_unused does
     joined: dict[str, list[tuple[Tensor, Tensor]]] = {name: [] for name in layers}
@@ -116,7 +116,7 @@ def _trial(model: nn.Module, inputs: Inputs, names: Sequence[str], layers: Seque
     with evaluation.with_gradients():
         inputs = inputs.detach().clone()
         with recorded(model, layers) as calls:
-            logits: Any = functional_call(model, leaves, (inputs,))
+            logits: Any = with_weights(model, leaves, inputs)
         if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(inputs):
             raise ModelError(f"model: expected logits (n, c) for {len(inputs)} inputs, got {_what(logits)}")
         if logits.shape[1] < 2:  # the softmax of one logit is 1, and every gradient 0

@@ -96,7 +96,10 @@ def probe(model: nn.Module, inputs: Inputs, *, target: Target = "predicted", bia
     evaluation.check(model)
     held = plan.sources(model, biases=biases)
     if not held:
-        raise ModelError("model: expected parameters to differentiate by, found none")
+        raise ModelError(
+            "model: expected parameters to differentiate by, found none (weights that are quantised, or frozen into "
+            "code, are none)"
+        )
     without = plan.without_rule(model, inputs[:2].detach(), held)
     if without:
         named = ", ".join(without[:3]) + (f" and {len(without) - 3} more" if len(without) > 3 else "")

@@ -6,15 +6,17 @@ from collections.abc import Iterator, Sequence
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.func import functional_call, grad, vmap
+from torch.func import grad, vmap
 
 from caveat import evaluation
+from caveat.batches import Inputs, Several
+from caveat.calls import with_weights
 
 __all__ = ["gradients"]
 
 
 def gradients(
-    model: nn.Module, names: Sequence[str], inputs: Tensor, weights: Float[Tensor, "n c"], *, budget: int
+    model: nn.Module, names: Sequence[str], inputs: Inputs, weights: Float[Tensor, "n c"], *, budget: int
 ) -> Iterator[dict[str, Tensor]]:
     """Gradients of `weights` . logits, chunk by chunk: for every named parameter `(m, ...)`.
 
@@ -23,13 +25,15 @@ def gradients(
     own = dict(model.named_parameters())
     chosen = {name: own[name].detach() for name in names}
 
-    def directed(parameters: dict[str, Tensor], sample: Tensor, direction: Tensor) -> Tensor:
-        return (functional_call(model, parameters, (sample.unsqueeze(0),)).squeeze(0) * direction).sum()
+    def directed(parameters: dict[str, Tensor], sample: Sequence[Tensor], direction: Tensor) -> Tensor:
+        parts = iter([part.unsqueeze(0).clone() for part in sample])  # a network may write into its inputs
+        alone = inputs.each(lambda _: next(parts)) if isinstance(inputs, Several) else next(parts)
+        return (with_weights(model, parameters, alone).squeeze(0) * direction).sum()
 
-    def one_by_one(parameters: dict[str, Tensor], samples: Tensor, directions: Tensor) -> dict[str, Tensor]:
+    def one_by_one(parameters: dict[str, Tensor], samples: Sequence[Tensor], directions: Tensor) -> dict[str, Tensor]:
         leaves = {name: value.detach().requires_grad_() for name, value in parameters.items()}
         rows: list[tuple[Tensor, ...]] = []
-        for sample, direction in zip(samples, directions, strict=True):
+        for *sample, direction in zip(*samples, directions, strict=True):
             with evaluation.with_gradients():
                 value = directed(leaves, sample, direction)
             if not value.requires_grad:  # nothing of it depends on these parameters
@@ -41,7 +45,8 @@ def gradients(
     batched = vmap(grad(directed), in_dims=(None, 0, 0))
     size = sum(value.numel() * value.element_size() for value in chosen.values())
     step = max(1, budget // max(size, 1))
-    for samples, directions in zip(inputs.detach().split(step), weights.split(step), strict=True):
+    parts = [part.detach() for part in (inputs.tensors if isinstance(inputs, Several) else [inputs])]
+    for *samples, directions in zip(*(part.split(step) for part in parts), weights.split(step), strict=True):
         try:
             with warnings.catch_warnings():  # ours has said already that this is slow
                 warnings.filterwarnings("ignore", message="There is a performance drop")

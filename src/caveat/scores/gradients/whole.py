@@ -127,7 +127,7 @@ def looks(
                 # with frozen weights the graph starts here
                 batch = batch.clone().requires_grad_(batch.is_floating_point())
             with recorded(model, layers) as calls:
-                logits = model(batch)
+                logits = model(batch.clone())  # a network may write into its inputs
         yield start, Look(model, batch, logits, {}, calls)
 
 

@@ -1,0 +1,228 @@
+"""Rows of numbers from files: CSV, Parquet, npz and the UCI regression sets."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet as pq
+import torch
+from jaxtyping import Int64
+from torch import Tensor
+
+from caveat.batches import NO_LABEL
+from caveat.data.numbers import Numbers
+from caveat.data.parquet import class_names
+from caveat.data.tabular import open_uci
+from caveat.errors import DataError, OptionError
+
+__all__ = ["LABEL_COLUMNS", "from_arrays", "open_csv", "open_parquet", "open_uci_part", "several"]
+
+LABEL_COLUMNS = ("label", "labels", "target", "y")
+"""The column of labels unless another is named; the first that is there."""
+
+
+def open_csv(
+    path: Path, *, name: str, batch: int = 256, label: str | None = None, columns: Sequence[str] | None = None
+) -> Numbers:
+    """A CSV file in UTF-8, with a line of column names, of which one may be the label and the others are numbers.
+
+    Parameters
+    ----------
+    label
+        The column of labels; by default the first of `label`, `labels`, `target` and `y` that is there. Whole numbers
+        and names are classes (names are sorted), other numbers are real. `a,b,c` are several columns of 0 and 1.
+    columns
+        The inputs, in this order; by default all others.
+
+    Raises
+    ------
+    DataError
+        If there is no such file, column or row, a value is missing, or a column of the inputs holds no numbers.
+    """
+    try:
+        table = pyarrow.csv.read_csv(path)
+    except OSError as error:
+        raise DataError(f"{name}: cannot read {path} ({error.strerror or error})") from None
+    except pa.ArrowException as error:
+        raise DataError(f"{name}: {path} is no CSV file in UTF-8 ({str(error).splitlines()[0]})") from None
+    return _made(table, name=name, batch=batch, label=label, columns=columns, classes=None)
+
+
+def open_parquet(
+    files: list[Path],
+    *,
+    name: str,
+    batch: int = 256,
+    label: str | None = None,
+    columns: Sequence[str] | None = None,
+) -> Numbers:
+    """Parquet files of the same columns; see `open_csv`."""
+    try:
+        schema = pq.read_schema(files[0])
+        chosen = _label_columns(schema.names, label, name)
+        wanted = None if columns is None else [*columns, *chosen]
+        table = pa.concat_tables([pq.read_table(file, columns=wanted) for file in files])
+    except (OSError, pa.ArrowException) as error:
+        raise DataError(f"{name}: not whole Parquet files of the same columns ({str(error).splitlines()[0]})") from None
+    classes = class_names(schema, chosen[0]) if len(chosen) == 1 else None
+    return _made(table, name=name, batch=batch, label=label, columns=columns, classes=classes)
+
+
+def open_uci_part(where: str, *, name: str, batch: int = 256) -> Numbers:
+    """A UCI regression set of `data.tabular`: `NAME:train` or `NAME:test`, of split 0, or `NAME:test:3` of split 3.
+
+    Raises
+    ------
+    OptionError
+        If there is no such set, part or split.
+    DataError
+        If it is not on this machine.
+    """
+    known, _, rest = where.partition(":")
+    part, _, number = (rest or "train").partition(":")
+    if part not in ("train", "test") or not (number or "0").isdecimal():
+        raise OptionError(f"{name}: expected uci:NAME:train or uci:NAME:test, with :SPLIT from 0 on, got {where!r}")
+    table = open_uci(known)
+    row = int(number or "0")
+    if row >= len(table.tests):
+        raise OptionError(f"{name}: expected a split from 0 to {len(table.tests) - 1}, got {row}")
+    test = torch.zeros(len(table.labels), dtype=torch.bool)
+    test[table.tests[row]] = True
+    rows = test if part == "test" else ~test
+    names = tuple(f"x{column}" for column in range(table.inputs.shape[1]))
+    return Numbers(name, table.inputs[rows].float(), table.labels[rows].double(), None, names, batch)
+
+
+def from_arrays(inputs: np.ndarray, labels: np.ndarray | None, *, name: str, batch: int = 256) -> Numbers:
+    """Arrays `(n, d)` and `(n,)`; or `(n, c)`, 0 and 1 for each of c labels.
+
+    Raises
+    ------
+    DataError
+        If they are of different length, hold NaN, or are no numbers.
+    """
+    if inputs.dtype.kind not in "biuf" or (labels is not None and labels.dtype.kind not in "biuf"):
+        raise DataError(f"{name}: expected arrays of numbers, got {inputs.dtype}")
+    if not len(inputs) or (
+        labels is not None and (labels.shape[1:] == (1,) or labels.ndim not in (1, 2) or len(labels) != len(inputs))
+    ):
+        shape = None if labels is None else labels.shape
+        raise DataError(f"{name}: expected a label for each of at least one row, got {inputs.shape} and {shape}")
+    if labels is not None and labels.ndim == 2:
+        whole = several(torch.from_numpy(labels), None, name)
+    else:
+        whole = torch.full((len(inputs),), NO_LABEL) if labels is None else _labels(torch.from_numpy(labels))
+    values = _finite(torch.from_numpy(inputs.astype(np.float32)), None, name)
+    return Numbers(name, values, whole, None, None, batch, labelled=labels is not None)
+
+
+def _labels(labels: Tensor) -> Tensor:
+    return labels.double() if labels.is_floating_point() else labels.long()
+
+
+def several(labels: Tensor, titles: Sequence[str] | None, name: str) -> Int64[Tensor, "n c"]:
+    """Several labels of each sample as 0 and 1.
+
+    Raises
+    ------
+    DataError
+        If one is another number.
+    """
+    bad = (~((labels == 0) | (labels == 1))).nonzero()
+    if len(bad):
+        row, column = bad[0].tolist()
+        raise DataError(
+            f"{name}: expected 0 or 1 for each of several labels, got {labels[row, column].item():g} in column "
+            f"{repr(titles[column]) if titles else column}, row {row}; leave out rows of which a label is missing"
+        )
+    return labels.long()
+
+
+def _label_columns(names: Sequence[str], label: str | None, name: str) -> list[str]:
+    for column in names:
+        if list(names).count(column) > 1:
+            raise DataError(f"{name}: there are {list(names).count(column)} columns {column!r}: which is meant?")
+    if label is None:
+        return [column for column in LABEL_COLUMNS if column in names][:1]
+    chosen = [label] if label in names else label.split(",")
+    for column in chosen:
+        if column not in names or chosen.count(column) > 1:
+            what = f"there is no column {column!r} for the label" if column not in names else f"{column!r} twice"
+            raise DataError(f"{name}: {what}; there are {', '.join(map(repr, names))}")
+    return chosen
+
+
+def _made(
+    table: pa.Table,
+    *,
+    name: str,
+    batch: int,
+    label: str | None,
+    columns: Sequence[str] | None,
+    classes: tuple[str, ...] | None,
+) -> Numbers:
+    chosen = _label_columns(table.column_names, label, name)
+    inputs = [column for column in table.column_names if column not in chosen] if columns is None else list(columns)
+    missing = [column for column in inputs if column not in table.column_names]
+    if missing or not inputs or not table.num_rows:
+        what = f"no column {missing[0]!r}" if missing else "no column of inputs" if not inputs else "no rows"
+        raise DataError(f"{name}: {what}; there are {', '.join(map(repr, table.column_names))}")
+    if both := [column for column in chosen if column in inputs]:
+        raise DataError(f"{name}: the column {both[0]!r} is the label; leave it out of +columns")
+    values = torch.stack([_numbers(table.column(column), column, name) for column in inputs], dim=1)
+    if len(chosen) > 1:
+        whole = torch.stack([_numbers(table.column(column), column, name) for column in chosen], dim=1)
+        found, names, known = several(whole, chosen, name), tuple(chosen), True
+    else:
+        title = chosen[0] if chosen else None
+        column = None if title is None else table.column(title)
+        found, names = _targets(column, table.num_rows, title, name, classes)
+        known = bool((found != NO_LABEL).any())
+    return Numbers(name, _finite(values, inputs, name), found, names, tuple(inputs), batch, labelled=known)
+
+
+def _numbers(column: pa.ChunkedArray, title: str, name: str) -> Tensor:
+    if not (pa.types.is_integer(column.type) or pa.types.is_floating(column.type) or pa.types.is_boolean(column.type)):
+        raise DataError(
+            f"{name}: the column {title!r} holds {column.type}, not numbers; encode it, or name the columns that are "
+            "inputs: +columns=a,b,c (and the label: +label=d)"
+        )
+    if column.null_count:
+        row = column.to_pylist().index(None)
+        raise DataError(f"{name}: row {row} lacks a number in column {title!r}; fill it in, or leave it out")
+    return torch.from_numpy(column.cast(pa.float64()).to_numpy().copy()).float()
+
+
+def _finite(values: Tensor, titles: Sequence[str] | None, name: str) -> Tensor:
+    bad = (~torch.isfinite(values)).nonzero()
+    if len(bad):
+        row, column = bad[0].tolist()
+        raise DataError(
+            f"{name}: expected finite numbers (in float32), got {float(values[row, column])} in column "
+            f"{repr(titles[column]) if titles else column}, row {row}"
+        )
+    return values
+
+
+def _targets(
+    column: pa.ChunkedArray | None, count: int, title: str | None, name: str, classes: tuple[str, ...] | None
+) -> tuple[Tensor, tuple[str, ...] | None]:
+    if column is None:
+        return torch.full((count,), NO_LABEL), None
+    if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+        texts: list[str | None] = column.to_pylist()
+        found = tuple(sorted({text for text in texts if text}))
+        number = {each: position for position, each in enumerate(found)}
+        return torch.tensor([number.get(text or "", NO_LABEL) for text in texts]), found
+    if column.null_count == count:
+        return torch.full((count,), NO_LABEL), None
+    whole = pa.types.is_integer(column.type) or pa.types.is_boolean(column.type)
+    if not whole and not pa.types.is_floating(column.type):
+        raise DataError(f"{name}: the labels in column {title!r} must be numbers or names, they are {column.type}")
+    values = torch.from_numpy(column.cast(pa.float64()).to_numpy().copy())  # NaN where one is missing
+    if bool(torch.isnan(values).any()):
+        row = int(torch.isnan(values).nonzero()[0])
+        raise DataError(f"{name}: the label is missing in row {row} (column {title!r}); leave the row out")
+    return (values.long(), classes) if whole else (values, None)
