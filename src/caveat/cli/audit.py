@@ -180,28 +180,12 @@ def run(
         network(next(iter(known))[0][:2])  # a network without dropout is refused before any work
     with alone(output), steps() as say, cache.undone_if_refused(output):
         record = audit(
-            network,
-            known,
-            train=training,
-            ood=others["ood"],
-            unlabelled=others["unlabelled"],
-            outliers=others["outliers"].get("outliers"),
-            scores=score or None,
-            calibrations=calibration or None,
-            head=head,
-            features=features,
-            attack_radii=attack_radius,
-            attack_norm=float(attack_norm),
-            attack_samples=attack_samples,
-            calibration_share=calibration_share,
-            replicas=replicas,
-            seed=seed,
-            folder=output,
-            made_by=model,
-            say=say,
-            device=device,
-            dtype=dtype,
-        )
+            network, known, train=training, ood=others["ood"], unlabelled=others["unlabelled"],
+            outliers=others["outliers"].get("outliers"), scores=score or None, calibrations=calibration or None,
+            head=head, features=features, attack_radii=attack_radius, attack_norm=float(attack_norm),
+            attack_samples=attack_samples, calibration_share=calibration_share, replicas=replicas, seed=seed,
+            folder=output, made_by=model, say=say, device=device, dtype=dtype,
+        )  # fmt: skip
         notes = [*told, *record.notes, *([UNUSED_HEAD] if head is not None and not record.head else [])]
         say("writing the report")
         record = _written(record.model_copy(update={"name": name, "notes": notes}), output, fail_if, junit)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from caveat.data import Bound
+    from caveat.guard.guard import Guard
     from caveat.guard.verdict import Verdict
 
 NAME = "run"
@@ -96,16 +97,22 @@ def run(
         f"{start} inputs: {counts[0]} accepted ({counts[0] / max(1, start):.1%}), {counts[1]} abstained, "
         f"{counts[2]} invalid. {example}"
     )
-    used = network.decision.dtype
-    echo(f"The network ran on {devices.title(devices.of(network))}, in {used}.")
-    if used != made.dtype:
-        echo(
-            f"The guard was fitted in {made.dtype}: inputs near its threshold may be decided otherwise in {used}, and "
-            f"its guarantee holds for {made.dtype} alone."
-        )
+    _say_where(network, made.dtype)
     for note in source.notes:
         echo(note)
     return echo(f"Verdicts are in {output}; another threshold: caveat guard tune {quote(str(guard))} --keep 0.99")
+
+
+def _say_where(network: "Guard", fitted: str) -> None:
+    from caveat import devices
+
+    used = network.decision.dtype
+    echo(f"The network ran on {devices.title(devices.of(network))}, in {used}.")
+    if used != fitted:
+        echo(
+            f"The guard was fitted in {fitted}: inputs near its threshold may be decided otherwise in {used}, and its "
+            f"guarantee holds for {fitted} alone."
+        )
 
 
 def _names(source: "Bound", positions: "Tensor") -> list[str | None]:
