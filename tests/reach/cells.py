@@ -242,6 +242,11 @@ def ensemble(case: Case) -> None:
         theirs = case.kind.logits(asked(other, case.test[0])).double()
     right = (case.by_hand(case.test[0]).softmax(1) + theirs.softmax(1)) / 2
     case.near(seen.logits.double().softmax(1), right, "mean probability")
+    record = caveat.audit(
+        joined, case.batches(), scores=["mutual_information"], calibrations=["temperature"], replicas=2
+    )
+    hits = (right.argmax(1) == case.test[1])[split(MANY, 0.2, 0)[1]]
+    case.near(record.calibrations[0].summary.accuracy.value, hits.double().mean(), "accuracy")
 
 
 def laplace(case: Case) -> None:
