@@ -278,7 +278,8 @@ class View:
     def __init__(
         self, batches: Iterable[Any], name: str, unpack: Callable[[Any], Any] | None = None, *, target: Target = "class"
     ) -> None:
-        self._batches, self._name, self._unpack, self._target = batches, name, unpack, target
+        self._batches, self._name, self._unpack = batches, name, unpack
+        self._target: Target = target
 
     @property
     def used_up(self) -> str:

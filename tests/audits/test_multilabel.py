@@ -14,6 +14,8 @@ from caveat.observations import observe_outputs
 from caveat.records.multilabel import MultilabelRecord
 from caveat.records.record import Record
 from caveat.report import multilabel as page
+from caveat.report import sections
+from caveat.report.figures import INK
 
 NAMES = ["red", "round", "old", "loud"]
 
@@ -127,8 +129,9 @@ def test_labels_in_any_form_are_the_same(form, record):
     }
     net = Net().eval()
     if form == "dictionaries":
+        own = Net().eval()
         net = nn.Sequential()
-        net.forward = lambda inputs, own=Net().eval(): own(inputs)  # called by keyword
+        net.forward = lambda inputs: own(inputs)  # called by keyword
     found = audit_multilabel(net.eval(), sets[form])
     assert found.hamming_loss == record.hamming_loss
     assert found.sets[0].content == record.sets[0].content or form == "dictionaries"
@@ -138,7 +141,7 @@ def test_as_many_labels_as_inputs_are_no_second_batch():
     x, y = data()
     square = Net().eval()
     square.layer = nn.Linear(4, 4)
-    assert audit_multilabel(square, (x[:, :4], y)).sets[0].count == 800
+    assert audit_multilabel(square.eval(), (x[:, :4], y)).sets[0].count == 800
 
 
 def test_a_network_that_returns_a_dictionary():
@@ -203,7 +206,7 @@ class Probabilities(nn.Module):
         (lambda: (data(100)[0], data(100)[1][:, 0]), r"expected labels \(n, c\) of 0 and 1.*got \(100,\)"),
         (lambda: (data(100)[0], data(100)[1][:, :1]), "a network of one label for each input is a classifier"),
         (lambda: (data(100)[0], data(100)[1][:, :3]), r"expected labels \(n, 4\)"),
-        (lambda: data(100)[0], "one column for each of at least two labels"),
+        (lambda: data(100)[0], "its samples have no labels"),
         (lambda: (data(100)[0], data(99)[1]), "100 inputs and 99 labels"),
         (lambda: [(*data(100), data(100)[1])], "2 could be the labels"),
     ],
@@ -243,3 +246,20 @@ def test_it_keeps_outputs_for_a_guard_and_sees_train_in_test(tmp_path):
 
 def test_nothing_is_observed_twice():
     assert observe_outputs(Net().eval(), [data()], target="several").labels.shape == (800, 4)
+
+
+def test_labels_of_ood_sets_are_not_looked_at():
+    x, y = data(100, 5)
+    sets = [(x, y), (x, y[:, 0]), (x, y[:, 0] - 0.5), x, [(x, torch.eye(100))]]
+    found = audit_multilabel(Net().eval(), data(), ood={f"set{k}": one for k, one in enumerate(sets)})
+    assert len({item.auroc.value for item in found.detections if item.score == "joint_energy"}) == 1
+    assert [item.count for item in found.sets] == [800, *[100] * 5]
+    square = Net().eval()
+    square.layer = nn.Linear(4, 4)
+    same = audit_multilabel(square.eval(), (data()[0][:, :4], data()[1]), ood={"as many": (x[:, :4], y)})
+    assert same.sets[1].count == 100
+
+
+def test_legends_of_charts_have_a_colour_of_the_page(record):
+    spec = sections.kept(record.selective, "Hamming loss")
+    assert spec["layer"][0]["encoding"]["color"]["legend"]["labelColor"] == INK

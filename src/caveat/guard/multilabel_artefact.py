@@ -70,7 +70,7 @@ def save(
     values = (
         made.reference, made.calibrated.temperature, made.scores, made.true_probs, made.true_samples,
     )  # fmt: skip
-    tensors = dict(zip(TENSORS, values, strict=True))
+    tensors: dict[str, Tensor] = dict(zip(TENSORS, values, strict=True))
     stored.write(folder, {"guard": pack(tensors), "model": pack(weights)}, written)
 
 

@@ -66,7 +66,6 @@ def _overview(record: MultilabelRecord) -> Overview:
     tiles: list[tuple[str, Part, Sequence[Part]]] = [
         ("Macro F1", Value(record.f1_macro), ["mean of the labels"]),
         ("Every label right", Value(record.subset_accuracy.value), between(record.subset_accuracy)),
-        ("Hamming loss", Value(record.hamming_loss.value), between(record.hamming_loss)),
         ("ECE, all pairs", Value(record.probabilities[0].ece), ["0 is calibrated"]),
     ]
     if record.mean_average_precision is not None:
@@ -240,10 +239,12 @@ def _calibration(record: MultilabelRecord) -> Section:
     caption = (
         "On the dashed line a label is there as often as its probability says; the larger a point, the more pairs."
     )
+    anyone = "The same of whether a sample has a label at all, as independent labels would have it."
     charts = [
         Chart("Reliability of all pairs, as they are", _reliability(before.reliability), caption),
         Chart("With a temperature for each label", _reliability(after.reliability), caption),
-        Chart("Reliability of any label, as it is", _reliability(before.reliability_any), caption),
+        Chart("Reliability of any label, as it is", _reliability(before.reliability_any), anyone),
+        Chart("Of any label, with a temperature for each", _reliability(after.reliability_any), anyone),
     ]
     return Section("calibration", "Calibration", text, [pooled, each], charts)
 

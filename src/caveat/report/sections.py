@@ -132,7 +132,7 @@ def kept(found: Sequence[Kept], error: str, *, percent: bool = False) -> Spec:
         x=alt.X("x:Q", title="Share of samples accepted", scale=alt.Scale(domain=[0, 1]), axis=alt.Axis(format="%")),
         y=alt.Y("y:Q", title=error, scale=alt.Scale(zero=False), axis=axis),
         color=alt.Color(
-            "score:N", title=None, legend=alt.Legend(orient="bottom"),
+            "score:N", title=None, legend=alt.Legend(orient="bottom", labelColor=INK),
             scale=alt.Scale(domain=[item.score for item in found], range=[ACCENT, WARN, MUTED, INK]),
         ),
         tooltip=[
