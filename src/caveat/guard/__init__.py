@@ -5,7 +5,21 @@
 
 from caveat.guard import artefact, decision, threshold, verdict
 from caveat.guard.guard import Guard
+from caveat.guard.multilabel import MultilabelGuard, MultilabelVerdict
 from caveat.guard.pseudo_ood import pseudo_ood
+from caveat.guard.regression import RegressionGuard, RegressionVerdict
 from caveat.guard.verdict import Verdict
 
-__all__ = ["Guard", "Verdict", "artefact", "decision", "pseudo_ood", "threshold", "verdict"]
+__all__ = [
+    "Guard",
+    "MultilabelGuard",
+    "MultilabelVerdict",
+    "RegressionGuard",
+    "RegressionVerdict",
+    "Verdict",
+    "artefact",
+    "decision",
+    "pseudo_ood",
+    "threshold",
+    "verdict",
+]
