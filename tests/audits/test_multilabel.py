@@ -229,7 +229,7 @@ def test_networks_and_options_that_do_not_fit_are_refused():
 def test_the_record_is_read_back_and_its_page_escapes_names(record, tmp_path):
     record.save(tmp_path / "record.json")
     assert MultilabelRecord.load(tmp_path) == record
-    with pytest.raises(DataError):
+    with pytest.raises(DataError, match="of the task multilabel, where one of a classifier is meant"):
         Record.load(tmp_path)
     hostile = record.model_copy(update={"labels": [r.model_copy(update={"name": "<b>x"}) for r in record.labels]})
     text = page.render(hostile)
@@ -244,8 +244,17 @@ def test_it_keeps_outputs_for_a_guard_and_sees_train_in_test(tmp_path):
     assert any("also in the training set" in line for line in found.warnings)
 
 
-def test_nothing_is_observed_twice():
+def test_a_network_that_misses_less_than_is_allowed_is_told_to_ask_for_less():
+    x, _ = data()
+    with torch.no_grad():
+        y = Net()(x) > 0
+    assert any("ask for a smaller error" in note for note in audit_multilabel(Net().eval(), (x, y)).notes)
+    assert not any("ask for a smaller error" in note for note in audit_multilabel(Net().eval(), data()).notes)
+
+
+def test_labels_are_observed_as_zeros_and_ones_or_as_none():
     assert observe_outputs(Net().eval(), [data()], target="several").labels.shape == (800, 4)
+    assert observe_outputs(Net().eval(), [data()[0]], target="several").labels.shape == (800, 0)
 
 
 def test_labels_of_ood_sets_are_not_looked_at():

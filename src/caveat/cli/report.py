@@ -20,11 +20,11 @@ def run(
     """Write the page of an audit from its record.json, or of a study from its findings.json."""
     from caveat.errors import OptionError
     from caveat.files import read_json
+    from caveat.records.base import task_of
     from caveat.records.findings import Findings
     from caveat.records.multilabel import MultilabelRecord
     from caveat.records.record import Record
     from caveat.records.regression import RegressionRecord
-    from caveat.records.task import task_of
     from caveat.report import study
 
     output_file("-o", output, (".html", ".htm"))

@@ -2,13 +2,13 @@
 
 import math
 from datetime import UTC, datetime
-from typing import Annotated, TypedDict
+from typing import Annotated, Any, TypedDict
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict
 
 from caveat import __version__
 
-__all__ = ["Estimate", "Number", "Part", "Stamp", "stamp"]
+__all__ = ["Estimate", "Number", "Part", "Stamp", "stamp", "task_of"]
 
 
 def _six_digits(value: object) -> float:
@@ -57,3 +57,10 @@ class Estimate(Part):
     def highest(self) -> float:
         """The high end, infinity where none is given."""
         return math.inf if self.high is None else self.high
+
+
+def task_of(found: Any) -> str:
+    """The task of a record as JSON holds it; classification where none is named, empty where it is no record."""
+    if not isinstance(found, dict) or "study" in found:
+        return ""
+    return str(found.get("task", "classification"))  # pyright: ignore[reportUnknownArgumentType, reportUnknownMemberType]

@@ -14,7 +14,7 @@ from caveat.errors import DataError
 from caveat.files import read_json, write_atomically
 from caveat.records import views
 from caveat.records.attack import Attacked
-from caveat.records.base import Estimate, Number, Part
+from caveat.records.base import Estimate, Number, Part, task_of
 from caveat.records.classes import Confusion, PerClass
 from caveat.records.gradients import GradientStatistic, MetaClassifier
 from caveat.records.scenes import Scenes
@@ -372,11 +372,13 @@ class Record(Part):
         Raises
         ------
         DataError
-            If the file is missing, is not JSON, or is not a record of this schema.
+            If the file is missing, is not JSON, or is not a classifier's record of this schema.
         """
         place = Path(path)
         place = place / "record.json" if place.is_dir() else place
         found: Any = read_json(place, name="record")
+        if (task := task_of(found)) not in ("", "classification"):
+            raise DataError(f"record: {place} is of the task {task}, where one of a classifier is meant")
         version = found.get("schema_version", SCHEMA) if isinstance(found, dict) and "study" not in found else SCHEMA
         if version != SCHEMA:
             raise DataError(

@@ -7,10 +7,10 @@ from pydantic import Field, ValidationError
 
 from caveat.errors import DataError
 from caveat.files import read_json, write_atomically
-from caveat.records.base import Estimate, Number, Part
+from caveat.records.base import Estimate, Number, Part, task_of
 from caveat.records.record import Curve, Detection, SetSummary
 
-__all__ = ["Kept", "Preview", "TaskRecord", "task_of"]
+__all__ = ["Kept", "Preview", "TaskRecord"]
 
 SCHEMA = 1
 Kind = TypeVar("Kind", bound="TaskRecord")
@@ -97,10 +97,3 @@ class TaskRecord(Part):
             first = error.errors()[0]
             where = ".".join(str(part) for part in first["loc"])
             raise DataError(f"record: {place} is no record of {cls.TASK}: {where}: {first['msg']}") from None
-
-
-def task_of(found: Any) -> str:
-    """The task of a record as JSON holds it; classification where none is named, empty where it is no record."""
-    if not isinstance(found, dict) or "study" in found:
-        return ""
-    return str(found.get("task", "classification"))  # pyright: ignore[reportUnknownArgumentType, reportUnknownMemberType]

@@ -306,6 +306,12 @@ def _notes(record: MultilabelRecord, calibrating: Tensor) -> list[str]:
             f"Label sets: {record.label_sets.fitted_on} calibration samples with labels are too few to promise "
             "anything but all labels; raise calibration_share or the error."
         )
+    elif record.label_sets.threshold > record.threshold:
+        notes.append(
+            f"Label sets: a share of {record.label_sets.error:.0%} may be missed, which allows a threshold of "
+            f"{record.label_sets.threshold:.4g}: the network misses less at {record.threshold:g}; ask for a "
+            "smaller error."
+        )
     if not any(item.role == "ood" for item in record.sets):
         notes.append("No OOD set was given: nothing is known of how the network answers what it has never seen.")
     return notes

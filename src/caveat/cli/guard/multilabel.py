@@ -53,7 +53,7 @@ def tune(folder: Path, *, keep: float | None, max_error: float | None) -> None:
     from caveat.cli.guard.regression import refuse
     from caveat.guard import multilabel_artefact
 
-    refuse({"--max-error": max_error}, task="multi-label")
+    refuse({"--max-error": max_error}, task="multilabel")
     if keep is None:
         raise OptionError("--keep: expected a share in (0, 1)")
     show(multilabel_artefact.tune(folder, keep=keep))
