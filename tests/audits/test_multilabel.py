@@ -252,6 +252,10 @@ def test_a_network_that_misses_less_than_is_allowed_is_told_to_ask_for_less():
     assert not any("ask for a smaller error" in note for note in audit_multilabel(Net().eval(), data()).notes)
 
 
+def test_the_time_of_all_is_that_of_all(record):
+    assert record.seconds["all"] > 3 * record.seconds["observe"]  # judging takes longer here than the network
+
+
 def test_labels_are_observed_as_zeros_and_ones_or_as_none():
     assert observe_outputs(Net().eval(), [data()], target="several").labels.shape == (800, 4)
     assert observe_outputs(Net().eval(), [data()[0]], target="several").labels.shape == (800, 0)

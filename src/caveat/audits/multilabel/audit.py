@@ -141,8 +141,9 @@ def audit_multilabel(  # noqa: PLR0913  # the signature is the configuration
     previews, left_out = _previews(judged, names, error=error, keep=keep, seed=seed, threshold=threshold)
     record = _record(
         model, sets, seen, judged, names=names, settings=settings, previews=previews, left_out=left_out,
-        seconds={"observe": observed, "all": time.perf_counter() - started},
+        seconds={"observe": observed},
     )  # fmt: skip
+    record.seconds["all"] = round(time.perf_counter() - started, 3)
     if folder is None:
         return record
     about = shares | {

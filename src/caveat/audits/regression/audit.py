@@ -136,8 +136,9 @@ def audit_regression(  # noqa: PLR0913  # the signature is the configuration
     }  # fmt: skip
     record = _record(
         model, sets, seen, judged, settings=settings, form=form, error=error, previews=previews, left_out=left_out,
-        seconds={"observe": observed, "all": time.perf_counter() - started},
+        seconds={"observe": observed},
     )  # fmt: skip
+    record.seconds["all"] = round(time.perf_counter() - started, 3)
     if folder is None:
         return record
     about = {
