@@ -90,6 +90,9 @@ def find(model: nn.Module, inputs: Inputs, *, name: str | None = None) -> HeadLa
         if not _could_be_head(layer):
             continue
         head, features = _weights(layer), seen[layer_name]
+        columns: tuple[int, ...] | None = getattr(model, "columns", None)
+        if columns is not None and max(columns) < len(head[0]):  # of a network used for some of its classes
+            head = head[0][list(columns)], head[1][list(columns)]
         for pooled in (False, True):
             if agrees(head, features.mean(dim=(2, 3)) if pooled and features.ndim == 4 else features, logits):
                 return HeadLayer(layer_name, pooled, head)

@@ -114,7 +114,7 @@ def test_mistakes_are_told_in_one_line(folder, more, word):
         ("quantile", [], "expected outputs (8, 3)"),
         ("beta_nll(beta=2.0)", [], "beta: expected a number in [0, 1]"),
         ("beta_nll(gamma=2.0)", [], "no 'gamma'"),
-        ("squared_error(power=1)", [], "has no options"),
+        ("mean_squared_error(power=1)", [], "has no options"),
         ("heteroscedastic", ["--augment", "flip"], "changes pictures"),
         ("heteroscedastic", ["--outliers", "letters"], "made of pictures"),
     ],

@@ -9,7 +9,7 @@ from caveat.objectives import FOR_PIXELS, FOR_RECONSTRUCTION, FOR_REGRESSION, OB
 
 ALL = OBJECTIVES | FOR_RECONSTRUCTION | FOR_REGRESSION | FOR_PIXELS
 OUTPUTS = {
-    "heteroscedastic": 2, "beta_nll": 2, "mixture_density": 6, "evidential": 4, "quantile": 3, "squared_error": 1
+    "heteroscedastic": 2, "beta_nll": 2, "mixture_density": 6, "evidential": 4, "quantile": 3, "mean_squared_error": 1
 }  # fmt: skip
 """Numbers a sample that objectives of regression need from the network."""
 

@@ -26,7 +26,7 @@ from caveat.scores.evidential import aleatoric, epistemic, evidence
 from caveat.scores.regression import log_variance
 
 OUTPUTS = {
-    "heteroscedastic": 2, "beta_nll": 2, "mixture_density": 6, "evidential": 4, "quantile": 3, "squared_error": 1
+    "heteroscedastic": 2, "beta_nll": 2, "mixture_density": 6, "evidential": 4, "quantile": 3, "mean_squared_error": 1
 }  # fmt: skip
 
 

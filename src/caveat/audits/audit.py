@@ -55,6 +55,7 @@ def audit(  # noqa: PLR0913  # the signature is the configuration
     outliers: Data | None = None,
     scores: Sequence[str] | None = None,
     calibrations: Sequence[str] | None = None,
+    classes: Sequence[str | int] | None = None,
     head: str | None = None,
     features: str | None = None,
     attack_radii: Sequence[float] = (),
@@ -92,6 +93,8 @@ def audit(  # noqa: PLR0913  # the signature is the configuration
     scores, calibrations
         Names from the tables. By default all calibrations, and all scores that share one plain pass; the score `all`
         adds those that look at several layers or at gradients, ask the network again, or learn from its mistakes.
+    classes
+        Names or numbers of the outputs that are the classes of the sets; all by default.
     head
         Name of the layer that produces the logits; found by itself if None.
     features
@@ -143,6 +146,7 @@ def audit(  # noqa: PLR0913  # the signature is the configuration
     sets = {name: opened(batches, name, unpack) for name, batches in given.items()}
     with devices.running(model, device, dtype) as place:
         model = models.adapted(model, sets["test"].first[0], name="test")
+        model, told = _subset(model, classes, sets["test"])
         planned = plan(
             options.scores, model, sets["test"].first[0], head=head, features=features, explicit=options.explicit,
             options=lambda: _samples(sets, options, seed),
@@ -150,18 +154,16 @@ def audit(  # noqa: PLR0913  # the signature is the configuration
         if planned.learns_mistakes:
             drawn = generated.like(sets["test"].first[0], torch.Generator().manual_seed(seed))
             sets["outliers"] = opened(drawn if outliers is None else outliers, "outliers", unpack)
-        check_same_shapes(sets)
-        check_same_classes(sets["test"], sets.get("train"))
-        check_same_units(sets["test"], sets.get("train"))
+        _check_alike(sets)
         keep, named = None if folder is None else folder / "observations", ""
         if keep is not None:
             cache.begin(keep)
         seen, seconds = _observed(model, sets, planned, keep, say, place.dtype)
-        classes = class_names(sets["test"], seen["test"].logits.shape[1])
+        titles = class_names(sets["test"], seen["test"].logits.shape[1])
         if keep is not None:
             about = {
-                "columns": getattr(sets["test"].batches, "columns", None), "classes": classes,
-            "shape": sets["test"].shape, "model": made_by, "train": train is not None,
+                "columns": getattr(sets["test"].batches, "columns", None), "classes": titles,
+                "shape": sets["test"].shape, "model": made_by, "train": train is not None,
                 "outliers": "outliers" in seen, "calibration_share": calibration_share, "seed": seed,
                 "scores": list(planned.names),
                 "largest": largest(*(sets[name] for name in ("test", "train") if name in sets)),
@@ -171,16 +173,17 @@ def audit(  # noqa: PLR0913  # the signature is the configuration
                 "autocast": place.autocast,
             }  # fmt: skip
             named = cache.finish(model, planned.head, keep, sets, about)
-        observed = _together(model, sets, seen, planned, classes, {"ood": list(ood), "unlabelled": list(unlabelled)})
+        observed = _together(model, sets, seen, planned, titles, {"ood": list(ood), "unlabelled": list(unlabelled)})
         judged = assess(observed, replace(options, scores=planned.names), seconds=seconds, say=say)
         judged = judged.model_copy(update={"observations": named})
         judged.settings.update(place.settings)
         judged.warnings.extend(remarks(sets))
+        judged.notes.extend(told)
         if isinstance(model, Predictive):
             judged.warnings.extend(_of_posterior(model, sets["test"].batches, seen["test"]))
         if attack_radii:
             judged = _attacked(
-                judged, model, sets["test"].batches, seen["test"], classes, say, radii=attack_radii, norm=attack_norm,
+                judged, model, sets["test"].batches, seen["test"], titles, say, radii=attack_radii, norm=attack_norm,
                 samples=attack_samples,
             )  # fmt: skip
         judged.seconds["all"] = _short(time.perf_counter() - started)
@@ -210,6 +213,23 @@ def _attacked(  # noqa: PLR0913  # what an attack is made of
     notes = [*judged.notes, *([note] if (note := gradient_note(found)) else [])]
     judged.seconds["attack"] = _short(time.perf_counter() - before)
     return judged.model_copy(update={"attacked": [found], "notes": notes})
+
+
+def _check_alike(sets: Mapping[str, Opened]) -> None:
+    """Refuse sets that no one network is for."""
+    check_same_shapes(sets)
+    check_same_classes(sets["test"], sets.get("train"))
+    check_same_units(sets["test"], sets.get("train"))
+
+
+def _subset(model: nn.Module, classes: Sequence[str | int] | None, test: Opened) -> tuple[nn.Module, list[str]]:
+    """The network with these outputs alone, and a note of it; the network itself without any."""
+    if classes is None:
+        return model, []
+    chosen, numbers = models.chosen(model, classes, test.classes)
+    listed = ", ".join(map(str, numbers))
+    named = "" if test.classes is None else f", which are taken for {', '.join(test.classes)}"
+    return chosen, [f"Of the network's outputs only {listed} are used{named}: its probabilities are of these alone."]
 
 
 def _of_posterior(model: Predictive, test: Batches, seen: Observations) -> list[str]:

@@ -1,5 +1,7 @@
 """What fits ask of its arguments: one place, so that the messages agree."""
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
@@ -38,8 +40,8 @@ def labelled_rows(logits: Tensor, labels: Tensor, *, void: int | None) -> tuple[
     return rows, kept
 
 
-def real(labels: Tensor, **values: Tensor) -> None:
-    """Refuse what is not one finite number `(n,)` for each of at least one label."""
+def real(labels: Tensor, values: Mapping[str, Tensor]) -> None:
+    """Refuse what is not one finite number `(n,)` for each of at least one label; `values` are named for messages."""
     for name, found in (*values.items(), ("labels", labels)):
         if found.ndim != 1 or found.shape != labels.shape or not len(found):
             raise DataError(f"{name}: expected (n,), one for each of {len(labels)} labels, got {tuple(found.shape)}")
@@ -47,8 +49,7 @@ def real(labels: Tensor, **values: Tensor) -> None:
             raise DataError(f"{name}: expected finite numbers, got NaN or infinity")
 
 
-def positive(**values: Tensor) -> None:
+def positive(name: str, found: Tensor) -> None:
     """Refuse deviations of which one is not positive."""
-    for name, found in values.items():
-        if bool((found <= 0).any()):
-            raise DataError(f"{name}: expected positive values, got {float(found.min()):g}")
+    if bool((found <= 0).any()):
+        raise DataError(f"{name}: expected positive values, got {float(found.min()):g}")

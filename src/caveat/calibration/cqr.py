@@ -74,7 +74,7 @@ def nonconformity(lower: Ends, upper: Ends, labels: Ends) -> Ends:
     DataError
         As `fit`.
     """
-    _check.real(labels, lower=lower, upper=upper)
+    _check.real(labels, {"lower": lower, "upper": upper})
     y = labels.double()
     return torch.maximum(_above(lower.double(), y), _above(y, upper.double()))
 

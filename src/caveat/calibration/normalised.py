@@ -64,7 +64,7 @@ def nonconformity(mean: Values, scale: Values, labels: Values) -> Values:
     DataError
         As `fit`.
     """
-    _check.real(labels, mean=mean, scale=scale)
-    _check.positive(scale=scale)
+    _check.real(labels, {"mean": mean, "scale": scale})
+    _check.positive("scale", scale)
     steps = (labels.double() - mean.double()).abs() / scale.double()
     return torch.nextafter(steps, steps.new_tensor(math.inf))

@@ -43,7 +43,7 @@ def fit(mean: Values, scale: Values, labels: Values) -> VarianceScaling:
     >>> round(fit(torch.zeros(2), torch.ones(2), torch.tensor([3.0, 4.0])).factor.item(), 6)  # sqrt(25 / 2)
     3.535534
     """
-    _check.real(labels, mean=mean, scale=scale)
-    _check.positive(scale=scale)
+    _check.real(labels, {"mean": mean, "scale": scale})
+    _check.positive("scale", scale)
     steps = (labels.double() - mean.double()) / scale.double()
     return VarianceScaling(steps.square().mean().sqrt())

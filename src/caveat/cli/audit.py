@@ -93,6 +93,12 @@ def run(
     calibration: list[str] = typer.Option(
         [], help="Only this calibration method (caveat list calibrations); repeatable. By default all."
     ),
+    classes: str | None = typer.Option(
+        None,
+        metavar="A,B,..",
+        help="Names or numbers of the model's outputs that are the classes of the data, where it has more; all by "
+        "default.",
+    ),
     head: str | None = typer.Option(
         None, help="Name of the last linear layer, which gives the logits; detected by default."
     ),
@@ -182,7 +188,8 @@ def run(
         record = audit(
             network, known, train=training, ood=others["ood"], unlabelled=others["unlabelled"],
             outliers=others["outliers"].get("outliers"), scores=score or None, calibrations=calibration or None,
-            head=head, features=features, attack_radii=attack_radius, attack_norm=float(attack_norm),
+            classes=None if classes is None else [one.strip() for one in classes.split(",")], head=head,
+            features=features, attack_radii=attack_radius, attack_norm=float(attack_norm),
             attack_samples=attack_samples, calibration_share=calibration_share, replicas=replicas, seed=seed,
             folder=output, made_by=model, say=say, device=device, dtype=dtype,
         )  # fmt: skip

@@ -9,14 +9,10 @@ from caveat.cli.terminal import echo
 from caveat.errors import DataError, OptionError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from torch import nn
-
-    from caveat.data import Bound, Numbers, Set, Source
+    from caveat.data import Numbers, Set, Source
     from caveat.records.regression import RegressionRecord
 
-__all__ = ["audited", "levels_of", "real", "run", "show"]
+__all__ = ["levels_of", "real", "run", "show", "write"]
 
 
 def run(options: dict[str, Any], given: set[str]) -> None:
@@ -24,40 +20,25 @@ def run(options: dict[str, Any], given: set[str]) -> None:
     levels = levels_of(options["levels"])
     found = prepared(options, given, task="regression", unused={"threshold"}, labelled=real, numeric=numeric)
     from caveat.audits import cache
+    from caveat.audits.regression import audit_regression
     from caveat.cli.progress import steps
     from caveat.files import alone
 
     with alone(options["output"]), steps() as say, cache.undone_if_refused(options["output"]):
-        record = audited(
-            found.network, found.test, found.train, found.ood, options["output"], outputs=options["outputs"],
-            levels=levels, error=options["error"], seed=options["seed"], share=found.share, made_by=options["model"],
-            device=options["device"], dtype=options["dtype"], name=options["name"], told=found.told, say=say,
+        record = audit_regression(
+            found.network, found.test, outputs=options["outputs"], levels=levels, train=found.train, ood=found.ood,
+            error=options["error"], calibration_share=found.share, seed=options["seed"], device=options["device"],
+            dtype=options["dtype"], folder=options["output"], made_by=options["model"], say=say,
         )  # fmt: skip
+        record = record.model_copy(update={"name": options["name"], "notes": [*found.told, *record.notes]})
+        write(record, options["output"])
     show(record, options["output"])
 
 
-def audited(
-    network: "nn.Module",
-    test: "Bound",
-    train: "Bound | None",
-    ood: "Mapping[str, Bound]",
-    output: Path,
-    *,
-    name: str = "",
-    told: list[str] | None = None,
-    share: float = 0.5,
-    **options: Any,
-) -> "RegressionRecord":
-    """Audit, and write record and report."""
-    from caveat.audits.regression import audit_regression
-
-    record = audit_regression(
-        network, test, train=train, ood=dict(ood), calibration_share=share, folder=output, **options
-    )
-    record = record.model_copy(update={"name": name, "notes": [*(told or []), *record.notes]})
-    record.save(output / "record.json")
-    record.report(output / "report.html")
-    return record
+def write(record: "RegressionRecord", folder: Path) -> None:
+    """Write record and report."""
+    record.save(folder / "record.json")
+    record.report(folder / "report.html")
 
 
 def real(found: "Set", option: str) -> "Source | Numbers":
@@ -71,8 +52,8 @@ def real(found: "Set", option: str) -> "Source | Numbers":
     rows = numeric(found, option)
     if rows.classes is not None:
         raise DataError(
-            f"{option}: the labels of {rows.name} are classes, not numbers; a "
-            "classifier is audited without --task regression"
+            f"{option}: the labels of {rows.name} are classes, not numbers; a classifier is "
+            "audited without --task regression"
         )
     if bool((rows.labels == -1).all()):
         raise DataError(

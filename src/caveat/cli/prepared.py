@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 __all__ = ["UNUSED", "Prepared", "prepared"]
 
 UNUSED = {
-    "logits", "unlabelled", "outliers", "score", "calibration", "head", "features", "attack_radius", "attack_norm",
+    "logits", "unlabelled", "outliers", "score", "calibration", "classes", "head", "features", "attack_radius",
+    "attack_norm",
     "attack_samples", "replicas", "fail_if", "junit",
 }  # fmt: skip
 """Options of `caveat audit` that are for classifiers."""

@@ -114,10 +114,7 @@ def run(
         network = build(seed=seed)
         judged = None if found is None else _bound(found, network)
         recipe.check_network(network, training, judged[0] if judged else None, goal=goal)
-        if isinstance(training, sources.Encoded):
-            recipe.check_text(network, training, goal, augment=augment)
-        if isinstance(training, sources.Numbers) and augment:
-            raise OptionError(f"--augment: {augment[0]} changes pictures, {training.name} holds numbers; leave it out")
+        recipe.check_kind(network, training, goal, augment=augment)
         begun = {name: options[name] for name in SETTINGS} | {
             "weights": _file_hash(weights), "contents": run_folder.digest(training), "track": sorted(track),
             "device": place.type,
@@ -151,12 +148,8 @@ def run(
             audited = models.posterior(
                 network.eval(), posterior, dropout=False, draws=None, seed=seed, training=training
             )
-            if (form := recipe.form(goal)) is not None:
-                return _audited_regression(
-                    audited, training, judged, output / "audit", outputs=form[0], levels=form[1], made_by=model,
-                    seed=seed, device=place, dtype=dtype,
-                )  # fmt: skip
-            return _audited(audited, training, judged, output / "audit", model, seed, device=place, dtype=dtype)
+            judge = partial(_audited, form=recipe.form(goal), device=place, dtype=dtype)
+            return judge(audited, training, judged, output / "audit", model, seed)
 
 
 def _claimed(stack: ExitStack, output: Path, begun: dict[str, Any]) -> bool:
@@ -281,39 +274,33 @@ def _audited(
     model: str,
     seed: int,
     *,
+    form: tuple[str, tuple[float, ...]] | None,
     device: "torch.device",
     dtype: str,
 ) -> None:
-    from caveat.audits import cache
-    from caveat.audits.audit import audit
-    from caveat.cli.audit import show, write
+    """Audit what was trained; of regression `form` is what its outputs mean."""
+    from caveat.audits import audit, audit_regression, cache
+    from caveat.cli import audit as classes
+    from caveat.cli import audit_regression as numbers
     from caveat.cli.progress import steps
 
     known, others = judged
     with steps() as say, cache.undone_if_refused(folder):
-        record = audit(
-            network, known, train=training, ood=others, folder=folder, made_by=model, seed=seed, say=say, device=device,
-            dtype=dtype,
-        )  # fmt: skip
-        write(record, folder)
-    show(record, folder)
-
-
-def _audited_regression(
-    network: "nn.Module",
-    training: "Bound",
-    judged: "tuple[Bound, dict[str, Bound]]",
-    folder: Path,
-    **options: Any,
-) -> None:
-    from caveat.audits import cache
-    from caveat.cli.audit_regression import audited, show
-    from caveat.cli.progress import steps
-
-    known, others = judged
-    with steps() as say, cache.undone_if_refused(folder):
-        record = audited(network, known, training, others, folder, say=say, **options)
-    show(record, folder)
+        if form is not None:
+            record = audit_regression(
+                network, known, train=training, ood=others, outputs=form[0], levels=form[1], folder=folder,
+                made_by=model, seed=seed, device=device, dtype=dtype, say=say,
+            )  # fmt: skip
+            numbers.write(record, folder)
+            shown = partial(numbers.show, record, folder)
+        else:
+            found = audit(
+                network, known, train=training, ood=others, folder=folder, made_by=model, seed=seed, say=say,
+                device=device, dtype=dtype,
+            )  # fmt: skip
+            classes.write(found, folder)
+            shown = partial(classes.show, found, folder)
+    return shown()
 
 
 def _ensemble(

@@ -1,6 +1,6 @@
 """A network that answers, or abstains: calibration, score and threshold in one module."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from caveat.inputs import (
     sampled,
 )
 from caveat.models.adapter import Adapted, adapted
+from caveat.models.subset import chosen
 from caveat.observations import glance, observe
 from caveat.posteriors.network import Predictive
 from caveat.scoring import catalog
@@ -77,6 +78,7 @@ class Guard(nn.Module):
         calibration: str = "temperature",
         keep: float | None = None,
         max_error: float | None = None,
+        classes: Sequence[str | int] | None = None,
         head: str | None = None,
         features: str | None = None,
         seed: int = 0,
@@ -87,6 +89,8 @@ class Guard(nn.Module):
         dtype: str | None = None,
     ) -> "Guard":
         """Fit a guard on held-out in-distribution data; `train` may hold training data for the score.
+
+        `classes`: names or numbers of the outputs that are the classes of the sets; all by default.
 
         `outliers`: auxiliary OOD inputs, for a meta classifier; by default 200 of uniform noise.
 
@@ -104,6 +108,8 @@ class Guard(nn.Module):
         first = sets["held_out"].first[0]
         with devices.running(model, device, dtype) as place:
             model = adapted(model, first, name="held_out")
+            if classes is not None:
+                model, _ = chosen(model, classes, sets["held_out"].classes)
             check_same_classes(sets["held_out"], sets.get("train"))
             check_same_units(sets["held_out"], sets.get("train"))
             planned = plan(

@@ -19,6 +19,7 @@ from caveat.models.resnet18 import resnet18
 from caveat.models.resnet20 import resnet20
 from caveat.models.small_cnn import small_cnn
 from caveat.models.standardized import Standardized
+from caveat.models.subset import chosen, class_names_of
 from caveat.models.text_classifier import text_classifier
 from caveat.models.tradi_mlp import tradi_mlp
 from caveat.models.with_autoencoder import WithAutoencoder
@@ -35,6 +36,8 @@ __all__ = [
     "WithAutoencoder",
     "adapted",
     "as_columns",
+    "chosen",
+    "class_names_of",
     "denoising_classifier",
     "enet",
     "gradient_cnn",

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from caveat import evaluation
 from caveat.batches import Inputs, Several
-from caveat.errors import DataError, ModelError
+from caveat.errors import DataError, ModelError, OptionError
 from caveat.inputs import moved
 from caveat.types import Drawing
 
@@ -33,24 +33,38 @@ class Adapted(nn.Module):
         Key or place of the logits in what the network returns; None if it returns a tensor.
     single
         Whether there is one logit for two classes.
+    columns
+        Numbers of the logits that are kept, in this order; all by default.
     """
 
-    def __init__(self, model: nn.Module, *, output: str | int | None = None, single: bool = False) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        output: str | int | None = None,
+        single: bool = False,
+        columns: tuple[int, ...] | None = None,
+    ) -> None:
         super().__init__()
         self.model = model
         self.output = output
         self.single = single
+        self.columns = columns
         evaluation.without_mode(self)
 
     @property
     def description(self) -> dict[str, Any]:
         """What makes it again from the network."""
-        return {"output": self.output, "single": self.single}
+        return {"output": self.output, "single": self.single, "columns": self.columns}
 
     def forward(self, inputs: Inputs) -> Tensor:
         """Logits."""
         made = inputs.call(self.model) if isinstance(inputs, Several) else self.model(inputs)
         logits: Tensor = made if self.output is None else made[self.output]
+        if self.columns is not None:
+            if max(self.columns) >= logits.shape[1]:
+                raise OptionError(f"classes: expected outputs from 0 to {logits.shape[1] - 1}, got {max(self.columns)}")
+            return logits[:, list(self.columns)]
         if not self.single:
             return logits
         if logits.ndim == 1:
@@ -103,8 +117,11 @@ def restored(model: nn.Module, description: Mapping[str, Any] | None) -> nn.Modu
     """The `Adapted` that a description tells of, around a network; the network itself without one."""
     if description is None or isinstance(model, Adapted):
         return model
-    output = description.get("output")
-    return Adapted(model, output=output if isinstance(output, str | int) else None, single=bool(description["single"]))
+    output, columns = description.get("output"), description.get("columns")
+    return Adapted(
+        model, output=output if isinstance(output, str | int) else None, single=bool(description["single"]),
+        columns=None if columns is None else tuple(map(int, columns)),
+    )  # fmt: skip
 
 
 def _place(made: Any, count: int) -> str | int | None:

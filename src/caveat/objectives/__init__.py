@@ -14,13 +14,13 @@ from caveat.objectives.cross_entropy import cross_entropy
 from caveat.objectives.denoising import Denoising
 from caveat.objectives.evidential import evidential
 from caveat.objectives.heteroscedastic import heteroscedastic
+from caveat.objectives.mean_squared_error import mean_squared_error
 from caveat.objectives.mixture_density import mixture_density
 from caveat.objectives.outlier_exposure import OutlierExposure
 from caveat.objectives.pixel_cross_entropy import pixel_cross_entropy
 from caveat.objectives.quantile import quantile
 from caveat.objectives.reversed_focal import ReversedFocal
 from caveat.objectives.softened import EntropyRegularisation, Focal, LabelSmoothing, LogitNorm, Mixup
-from caveat.objectives.squared_error import squared_error
 from caveat.objectives.trades import Trades
 
 __all__ = [
@@ -46,10 +46,10 @@ __all__ = [
     "cross_entropy",
     "evidential",
     "heteroscedastic",
+    "mean_squared_error",
     "mixture_density",
     "pixel_cross_entropy",
     "quantile",
-    "squared_error",
 ]
 
 Objective: TypeAlias = Callable[[nn.Module, Tensor, Tensor, torch.Generator], Tensor]
@@ -77,7 +77,7 @@ FOR_RECONSTRUCTION: dict[str, Objective] = {"denoising": Denoising()}
 """As `OBJECTIVES`, for models that reconstruct their inputs too."""
 
 FOR_REGRESSION: dict[str, Objective] = {
-    "squared_error": squared_error,
+    "mean_squared_error": mean_squared_error,
     "heteroscedastic": heteroscedastic,
     "beta_nll": beta_nll,
     "mixture_density": mixture_density,
@@ -87,7 +87,7 @@ FOR_REGRESSION: dict[str, Objective] = {
 """Labels are real numbers `(n,)`, outputs the parameters of a distribution `(n, k)`."""
 
 FORMS: dict[str, str] = {
-    "squared_error": "point",
+    "mean_squared_error": "point",
     "heteroscedastic": "gaussian",
     "beta_nll": "gaussian",
     "mixture_density": "mixture",

@@ -24,7 +24,17 @@ if TYPE_CHECKING:
     from caveat.objectives import Objective
     from caveat.training import History
 
-__all__ = ["check", "check_network", "form", "logged", "made_outliers", "objective", "save_weights", "train"]
+__all__ = [
+    "check",
+    "check_kind",
+    "check_network",
+    "form",
+    "logged",
+    "made_outliers",
+    "objective",
+    "save_weights",
+    "train",
+]
 
 FORGETS = 316
 """Steps over which TRADI's mean forgets by a factor e: sqrt(10 / 1e-4), from its noises."""
@@ -274,21 +284,36 @@ def _check_target(training: "Bound", target: str) -> None:
         )
 
 
-def check_text(network: "nn.Module", training: "Encoded", goal: "Objective", *, augment: "Sequence[str]") -> None:
+def check_kind(network: "nn.Module", training: "Bound", goal: "Objective", *, augment: "Sequence[str]") -> None:
+    """Refuse for texts what changes its inputs, and for texts and tables what changes pictures.
+
+    Raises
+    ------
+    OptionError
+        If the inputs are augmented, or the objective fails on two texts.
+    """
+    from caveat.data import Encoded, Numbers
+
+    if augment and isinstance(training, Encoded | Numbers):
+        what = "texts" if isinstance(training, Encoded) else "numbers"
+        raise OptionError(f"--augment: {augment[0]} changes pictures, {training.name} holds {what}; leave it out")
+    if isinstance(training, Encoded):
+        _check_text(network, training, goal)
+
+
+def _check_text(network: "nn.Module", training: "Encoded", goal: "Objective") -> None:
     """Refuse what changes its inputs, as pictures can be changed, for texts: tokens are whole numbers.
 
     Raises
     ------
     OptionError
-        If the inputs are augmented, or the objective fails on two of them.
+        If the objective fails on two of them.
     """
     import torch
 
     from caveat import evaluation, objectives
     from caveat.inputs import moved
 
-    if augment:
-        raise OptionError(f"--augment: {augment[0]} changes pictures, {training.name} holds texts; leave it out")
     inputs, labels = training.take(range(min(2, len(training))))
     try:
         with evaluation.in_eval_mode(network):

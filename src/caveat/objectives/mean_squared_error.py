@@ -6,10 +6,10 @@ from torch import Tensor, nn
 
 from caveat.objectives._outputs import outputs_for
 
-__all__ = ["squared_error"]
+__all__ = ["mean_squared_error"]
 
 
-def squared_error(
+def mean_squared_error(
     model: nn.Module,
     inputs: Shaped[Tensor, "n *input"],
     labels: Float[Tensor, " n"],
@@ -33,7 +33,8 @@ def squared_error(
 
     Example
     -------
-    >>> squared_error(nn.Identity(), torch.tensor([[1.0], [2.0]]), torch.tensor([1.0, 4.0]), torch.Generator()).item()
+    >>> outputs, labels = torch.tensor([[1.0], [2.0]]), torch.tensor([1.0, 4.0])
+    >>> mean_squared_error(nn.Identity(), outputs, labels, torch.Generator()).item()
     2.0
     """
     del generator
