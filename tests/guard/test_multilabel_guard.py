@@ -5,7 +5,7 @@ import torch
 from tests.audits.test_multilabel import NAMES, Net, Probabilities, data
 from torch import nn
 
-from caveat import posteriors
+from caveat import models, posteriors
 from caveat.errors import DataError, ModelError, OptionError
 from caveat.guard import artefact, multilabel_artefact, regression_artefact
 from caveat.guard.multilabel import MultilabelGuard, decide, score_of
@@ -130,6 +130,16 @@ def test_a_guard_of_an_ensemble_and_of_a_dictionary(tmp_path):
     named = MultilabelGuard.fit(Named().eval(), data())
     named.save(tmp_path / "named")
     assert torch.equal(MultilabelGuard.load(tmp_path / "named", Named())(x).labels, named(x).labels)
+
+
+def test_a_guard_of_a_normalised_network_is_read_around_the_bare_one(tmp_path):
+    net = nn.Sequential(nn.Flatten(), nn.Linear(12, 3))
+    images = torch.rand(400, 3, 2, 2, generator=torch.Generator().manual_seed(0))
+    wrapped = models.Normalized(net, 0.5, 0.25).eval()
+    guard = MultilabelGuard.fit(wrapped, (images, (wrapped(images) > 0.1).long()))
+    guard.save(tmp_path / "g")
+    again = MultilabelGuard.load(tmp_path / "g", nn.Sequential(nn.Flatten(), nn.Linear(12, 3)))
+    assert torch.equal(again(images).probs, guard(images).probs)
 
 
 def test_names_of_labels_come_from_the_set():

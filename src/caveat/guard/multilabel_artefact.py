@@ -6,12 +6,12 @@ from typing import Any, Literal
 from torch import Tensor, nn
 
 from caveat.calibration.per_label import PerLabel
-from caveat.errors import DataError
+from caveat.errors import DataError, OptionError
 from caveat.guard import stored
 from caveat.guard.multilabel import MultilabelDecision, MultilabelGuard, controlled
 from caveat.guard.threshold import Promise
 from caveat.models import adapter as forms
-from caveat.models import normalized, standardized
+from caveat.models.restore import restored as rewrapped
 from caveat.posteriors.network import Predictive, restored
 from caveat.records.base import stamp
 from caveat.scores import FROM_SIGMOIDS
@@ -100,10 +100,9 @@ def load(folder: str | Path, model: nn.Module) -> MultilabelGuard:
     weights, tensors = stored.tensors(folder, "model", made), stored.tensors(folder, "guard", made)
     if made.posterior is None:
         inner = weights if made.adapted is None else stored.below(weights, "model.")
-        model = forms.restored(standardized.restored(normalized.restored(model, inner), inner), made.adapted)
+        model = forms.restored(rewrapped(model, inner), made.adapted)
     elif not isinstance(model, Predictive):
-        inner = stored.below(weights, "model.")
-        model = restored(standardized.restored(normalized.restored(model, inner), inner), weights, made.posterior)
+        model = restored(rewrapped(model, stored.below(weights, "model.")), weights, made.posterior)
     return MultilabelGuard(stored.fill(model, weights, made), _decision(made, tensors))
 
 
@@ -133,9 +132,13 @@ def _decision(made: MultilabelManifest, tensors: dict[str, Tensor]) -> Multilabe
     if temperature.shape != (len(made.names),) or true[0].shape != true[1].shape:
         raise DataError("guard: its temperatures are not one for each label, or its true labels are of no sample")
     held = Promise(**made.operating.model_dump())
+    try:
+        control = controlled(scores, *true, held.threshold, made.error)
+    except OptionError as error:
+        raise DataError(f"guard: its threshold leaves nothing to fit its label sets on ({error})") from None
     return MultilabelDecision(
         made.score, held, tensors["reference"], PerLabel(temperature),
-        controlled(scores, *true, held.threshold, made.error), made.error, scores, *true,
+        control, made.error, scores, *true,
         tuple(made.names), tuple(made.shape), made.largest, made.why, made.dtype,
         None if made.columns is None else tuple(made.columns),
     )  # fmt: skip
