@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from caveat.attacks.ascent import ascend, from_inputs
 from caveat.attacks.ball import Ball
 from caveat.attacks.losses import Loss, log_odds
-from caveat.attacks.network import checked, harm
+from caveat.attacks.network import checked, Harm
 from caveat.types import Labels
 
 __all__ = ["leap"]
@@ -44,5 +44,5 @@ def leap(
     True
     """
     checked(model, inputs, labels)
-    function = harm(model, labels, loss)
+    function = Harm(model, labels, loss)
     return ascend(function, inputs, ball, generator=generator, steps=2, step=math.inf, start=from_inputs).inputs

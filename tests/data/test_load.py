@@ -131,6 +131,32 @@ def test_the_hub_is_the_last_resort(monkeypatch: pytest.MonkeyPatch, arrays: np.
         data.load("hf:ylecun/mnist:train")
 
 
+def test_texts_of_the_hub_come_with_their_classes(monkeypatch: pytest.MonkeyPatch):
+    class Table(dict):
+        features: dict
+
+        def __len__(self) -> int:
+            return len(self["text"])
+
+    table = Table(text=["on", "off", "hm"], label=[1, 0, -1])
+    table.features = {"text": None, "label": types.SimpleNamespace(names=["no", "yes"])}
+    module = types.ModuleType("datasets")
+    module.load_dataset, module.Image, module.__version__ = lambda *_, **__: table, type("Image", (), {}), "4.1.0"
+    monkeypatch.setitem(sys.modules, "datasets", module)
+    monkeypatch.setattr("caveat.data.hub.find_spec", lambda name: object())
+    found = data.read("hf:org/set:train+first=2")
+    assert (found.texts, found.labels.tolist(), found.classes) == (("on", "off"), [1, 0], ("no", "yes"))
+    table["label"] = ["b", "a", "b"]
+    table.features["label"] = None
+    assert data.read("hf:org/set").classes == ("a", "b")
+    table["label"] = [0.5, 1.0, 2.0]
+    with pytest.raises(DataError, match="whole numbers or names"):
+        data.read("hf:org/set")
+    del table.features["text"]
+    with pytest.raises(DataError, match="no pictures in 'org/set', and no column 'text'"):
+        data.read("hf:org/set")
+
+
 def test_a_row_of_the_hub_names_no_file_outside_of_its_set(tmp_path: Path):
     own, private = tmp_path / "set" / "a.png", tmp_path / "private.png"
     own.parent.mkdir()

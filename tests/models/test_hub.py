@@ -42,3 +42,29 @@ def test_pixels_are_those_of_the_processor(says, right):
 def test_an_order_that_is_not_known_is_refused():
     with pytest.raises(ModelError, match="normalises and turns the order"):
         prepared(Seen(), SimpleNamespace(**USUAL, do_flip_channel_order=True))
+
+
+def test_networks_of_timm_come_by_name_with_their_normalisation(monkeypatch):
+    import sys
+
+    from caveat.cli.model import load
+
+    made = []
+
+    def create_model(name, *, pretrained):
+        if name != "tiny":
+            raise RuntimeError(f"Unknown model ({name})\nmore")
+        made.append(pretrained)
+        network = nn.Flatten()
+        network.pretrained_cfg = {"mean": (0.5, 0.4, 0.3), "std": (0.5, 0.25, 0.5)}
+        return network
+
+    monkeypatch.setitem(sys.modules, "timm", SimpleNamespace(create_model=create_model))
+    network = load("timm:tiny")
+    torch.testing.assert_close(network(INPUTS), torch.tensor([[-0.6, 0.0, 1.4]]))
+    assert made == [True]
+    with pytest.raises(ModelError, match=r"cannot make timm:huge \(Unknown model \(huge\)\)"):
+        load("timm:huge")
+    monkeypatch.setitem(sys.modules, "timm", None)
+    with pytest.raises(ModelError, match="needs the package timm"):
+        load("timm:tiny")

@@ -21,6 +21,7 @@ __all__ = [
     "ascend",
     "constant",
     "cosine",
+    "evaluated",
     "from_inputs",
     "shrunk",
     "uniform",
@@ -151,7 +152,7 @@ def ascend(  # noqa: PLR0913 -- each is one independent choice
             if best and found is None and not torch.equal(points, centres):
                 found = _at(function, centres)
             for index in range(steps):
-                values, gradient = _evaluated(function, points)
+                values, gradient = evaluated(function, points)
                 if best:
                     found = found.better(points, values) if found else _first(points, values)
                 velocity = _velocity(velocity, gradient, momentum)
@@ -186,8 +187,14 @@ def _length(ball: Ball, steps: int) -> float:
     return max(2.5 * length, ball.radius / 10) if ball.norm == 1 else 2.5 * length
 
 
-def _evaluated(function: Function, points: Tensor) -> tuple[Tensor, Tensor]:
-    """Values and gradients at once."""
+def evaluated(function: Function, points: Tensor) -> tuple[Tensor, Tensor]:
+    """Values and gradients at once.
+
+    Raises
+    ------
+    ModelError
+        If the function gives no value per sample, or one that does not depend on the inputs.
+    """
     points = points.detach().requires_grad_()
     values = _checked(function(points), points)
     connected = values.requires_grad

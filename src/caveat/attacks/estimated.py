@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from caveat.attacks.ascent import ascend, uniform
 from caveat.attacks.ball import Ball
 from caveat.attacks.losses import Loss, log_odds
-from caveat.attacks.network import checked, harm
+from caveat.attacks.network import checked, Harm
 from caveat.attacks.noise import drawn
 from caveat.errors import OptionError
 from caveat.types import Labels
@@ -58,7 +58,7 @@ def estimated(  # noqa: PLR0913 -- each is one independent choice
         raise OptionError(f"directions, width: expected at least 1 and a number > 0, got {directions} and {width}")
     size = inputs[0].numel() if len(inputs) else 1
     reach = width or max(ball.radius, TINY) / 2 / size ** (1 / ball.norm)
-    value, noise, looked = harm(model, labels, loss), drawn(len(inputs), generator, inputs.device), 0
+    value, noise, looked = Harm(model, labels, loss), drawn(len(inputs), generator, inputs.device), 0
 
     def function(points: Tensor) -> Tensor:
         nonlocal looked

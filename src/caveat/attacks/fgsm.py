@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from caveat.attacks.ascent import Start, ascend, from_inputs
 from caveat.attacks.ball import Ball
 from caveat.attacks.losses import Loss, log_odds, towards
-from caveat.attacks.network import checked, harm
+from caveat.attacks.network import checked, Harm
 from caveat.types import Labels
 
 __all__ = ["fgsm"]
@@ -55,5 +55,5 @@ def fgsm(  # noqa: PLR0913 -- each is one independent choice
     Source: Goodfellow, Shlens and Szegedy, ICLR 2015 (arXiv 1412.6572).
     """
     checked(model, inputs, labels)
-    function = harm(model, labels, towards(loss) if targeted else loss)
+    function = Harm(model, labels, towards(loss) if targeted else loss)
     return ascend(function, inputs, ball, generator=generator, steps=1, step=step, start=start).inputs

@@ -5,7 +5,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from caveat.attacks.losses import Loss, cross_entropy
-from caveat.attacks.network import broken, checked, harm
+from caveat.attacks.network import broken, checked, Harm
 from caveat.attacks.proximal import sparsest
 from caveat.attacks.result import Attacked, measured
 from caveat.errors import OptionError
@@ -52,7 +52,7 @@ def penalised(
     et al., AAAI 2018) as commonly coded threshold by the penalty instead of step length times penalty.
     """
     checked(model, inputs, targets)
-    lowest = sparsest(harm(model, targets, loss), inputs, penalty=penalty, low=low, high=high, steps=steps)
+    lowest = sparsest(Harm(model, targets, loss), inputs, penalty=penalty, low=low, high=high, steps=steps)
     found = _clipped(inputs.detach() + lowest.change.reshape(inputs.shape), inputs.detach(), low, high)
     return measured(inputs.detach(), found, broken(model, found, targets, targeted=True), lowest.steps)
 

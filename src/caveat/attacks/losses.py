@@ -8,10 +8,9 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
-from caveat.errors import DataError
 from caveat.types import Labels, Logits
 
-__all__ = ["Loss", "confidence", "cross_entropy", "dlr", "log_odds", "margin", "towards"]
+__all__ = ["Loss", "confidence", "cross_entropy", "dlr", "dlr_towards", "log_odds", "margin", "towards"]
 
 Loss: TypeAlias = Callable[[Logits, Labels], Tensor]
 
@@ -48,18 +47,33 @@ def margin(logits: Logits, labels: Labels) -> Float[Tensor, " n"]:
 def dlr(logits: Logits, labels: Labels) -> Float[Tensor, " n"]:
     """The margin over the distance of the largest to the third largest logit; scale and shift change nothing.
 
+    Of two classes there is no third, and the distance of the two is the margin itself, up to its sign: there it is the
+    margin, which points the same way.
     Formula: (max_{k != y} z_k - z_y) / (z_(1) - z_(3)), in [-1, ...). Source: Croce and Hein, ICML 2020 (arXiv
     2003.01690), equation 6.
-
-    Raises
-    ------
-    DataError
-        If there are fewer than three classes.
     """
     if logits.shape[1] < 3:
-        raise DataError(f"logits: expected at least three classes for dlr, got {logits.shape[1]}; use margin")
+        return margin(logits, labels)
     top = logits.topk(3, dim=1).values
     return margin(logits, labels) / (top[:, 0] - top[:, 2]).clamp_min(torch.finfo(logits.dtype).tiny)
+
+
+def dlr_towards(targets: Labels) -> Loss:
+    """The loss that draws each sample's answer from its label to one target class; scale and shift change nothing.
+
+    Of three classes z_(4) is taken for z_(3), and of two it is the margin.
+    Formula: (z_t - z_y) / (z_(1) - (z_(3) + z_(4)) / 2). Source: Croce and Hein, ICML 2020 (arXiv 2003.01690),
+    equation 7.
+    """
+
+    def drawn(logits: Logits, labels: Labels) -> Float[Tensor, " n"]:
+        gain = logits.gather(1, targets[:, None]).squeeze(1) - logits.gather(1, labels[:, None]).squeeze(1)
+        if logits.shape[1] < 3:
+            return gain
+        top = logits.topk(min(4, logits.shape[1]), dim=1).values
+        return gain / (top[:, 0] - top[:, 2:].mean(1)).clamp_min(torch.finfo(logits.dtype).tiny)
+
+    return drawn
 
 
 def confidence(logits: Logits, labels: Labels) -> Float[Tensor, " n"]:

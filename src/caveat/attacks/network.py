@@ -1,7 +1,5 @@
 """The model as an attack uses it: in eval mode, untouched, one function of the input."""
 
-from collections.abc import Callable
-
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
@@ -12,7 +10,7 @@ from caveat.errors import DataError, ModelError
 from caveat.evaluation import check
 from caveat.types import Labels
 
-__all__ = ["answered", "broken", "checked", "harm", "masked"]
+__all__ = ["Harm", "answered", "broken", "checked", "masked"]
 
 PART = 64
 """Inputs whose gradients are taken at once."""
@@ -48,23 +46,42 @@ def answered(model: nn.Module, inputs: Tensor) -> Tensor:
     return logits
 
 
-def harm(model: nn.Module, labels: Tensor, loss: Loss) -> Callable[[Tensor], Tensor]:
-    """What an attack climbs: the loss of the model's logits, by sample."""
-    with torch.inference_mode(False):  # labels made under inference_mode cannot be part of a graph; a copy can
-        labels = labels.clone()
-    fits = False
+class Harm:
+    """What an attack climbs: the loss of the model's logits, by sample; it remembers the logits of its last call.
 
-    def function(inputs: Tensor) -> Tensor:
-        nonlocal fits
-        logits = answered(model, inputs)
-        if not fits:  # once: on a device every look at a value waits
-            if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < logits.shape[1]:
-                found = f"{int(labels.min())} to {int(labels.max())}"
-                raise DataError(f"labels: expected classes in [0, {logits.shape[1]}), got {found}")
-            fits = True
-        return loss(logits, labels)
+    So an attack knows at no cost which of the points it looked at have another answer.
+    """
 
-    return function
+    def __init__(self, model: nn.Module, labels: Tensor, loss: Loss) -> None:
+        with torch.inference_mode(False):  # labels made under inference_mode cannot be part of a graph; a copy can
+            self.labels = labels.clone()
+        self.model, self.loss = model, loss
+        self.logits: Tensor | None = None
+
+    def __call__(self, inputs: Tensor) -> Tensor:
+        """The loss of each input.
+
+        Raises
+        ------
+        DataError
+            If a label is no class of the network.
+        """
+        logits = answered(self.model, inputs)
+        if self.logits is None and len(self.labels):  # once: on a device every look at a value waits
+            least, most = int(self.labels.min()), int(self.labels.max())
+            if not 0 <= least <= most < logits.shape[1]:
+                raise DataError(
+                    f"labels: expected classes in [0, {logits.shape[1]}), got {least} to {most}"
+                )
+        self.logits = logits.detach()
+        return self.loss(logits, self.labels)
+
+    def ended(self, *, targeted: bool = False) -> Bool[Tensor, " n"]:
+        """Where the inputs of the last call have another answer than the label, or when targeted the label."""
+        if self.logits is None:
+            return self.labels.bool() & False
+        same = self.logits.argmax(1) == self.labels
+        return same if targeted else ~same
 
 
 def broken(model: nn.Module, inputs: Tensor, labels: Tensor, *, targeted: bool) -> Tensor:
@@ -89,7 +106,7 @@ def masked(model: nn.Module, inputs: Float[Tensor, "n ..."], labels: Labels) -> 
     with torch.inference_mode(False), torch.enable_grad():
         for part, truth in zip(inputs.detach().split(PART), labels.split(PART), strict=True):
             points = part.clone().requires_grad_()
-            values = harm(model, truth, log_odds)(points)
+            values = Harm(model, truth, log_odds)(points)
             connected = values.requires_grad
             gradient = torch.autograd.grad(values.sum(), points, allow_unused=True)[0] if connected else None
             if gradient is None:  # the network detaches its input

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from caveat.attacks.ascent import Function, Schedule, Start, Summit, ascend, constant, uniform
 from caveat.attacks.ball import Ball
 from caveat.attacks.losses import Loss, log_odds, towards
-from caveat.attacks.network import broken, checked, harm
+from caveat.attacks.network import broken, checked, Harm
 from caveat.attacks.noise import Noise, drawn
 from caveat.errors import CaveatWarning, OptionError
 from caveat.types import Labels
@@ -81,7 +81,7 @@ def pgd(  # noqa: PLR0913 -- each is one independent choice
         def begin(ball: Ball, centres: Tensor, own: Noise, restart: int) -> Tensor:
             return start(ball, centres, own, first + restart)
 
-        function = _noting(harm(model, labels[rows], climbed), first_slopes)
+        function = _noting(Harm(model, labels[rows], climbed), first_slopes)
         return ascend(
             function, inputs[rows], ball, generator=noise.of(rows), steps=steps, step=step,
             restarts=times, momentum=momentum, schedule=schedule, start=begin, best=best,

@@ -41,7 +41,7 @@ def run(
     model: str | None = typer.Option(
         None,
         help="The classifier: package.module:callable (returns an nn.Module), or "
-        "hf:name for a classifier of images or texts of transformers.",
+        "hf:name for a classifier of images or texts of transformers, or timm:name.",
     ),
     test: str | None = typer.Option(
         None, metavar="DATA", help=f"Labelled in-distribution (ID) data the model was not trained on: {DATA}"

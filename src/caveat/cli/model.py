@@ -7,7 +7,7 @@ from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from caveat.errors import DataError, MissingExtraError, ModelError, OptionError
 
@@ -33,7 +33,8 @@ def load(
     `package.module:callable` runs that code of yours, of the working directory if no library has that name;
     `package.module:callable(classes=9)` passes literal arguments; torch's global state is seeded with `seed` while it
     runs, and a parameter `generator` is given one seeded with it. `hf:org/name` or `hf:folder` is a
-    classifier of images or texts of transformers (extra `hf`), its normalisation or tokenizer included. `normalize`
+    classifier of images or texts of transformers (extra `hf`), its normalisation or tokenizer included; `timm:name` one
+    of timm, where that is installed, with its normalisation, and its own weights unless others are given. `normalize`
     (`models.normalized.statistics`) is put in front of a network that has none; weights that were saved with it bring
     their own. `say` is told what was done to make the weights fit (`weights.load`).
 
@@ -58,7 +59,12 @@ def load(
     numbers = None if normalize is None else normalized.statistics(normalize, name="--normalize")
     if weights is None and key is not None:
         raise OptionError("--weights-key: expected --weights beside it")
-    model = _from_hub(spec[3:]) if spec.startswith("hf:") else _from_code(spec, seed)
+    if spec.startswith("hf:"):
+        model = _from_hub(spec[3:])
+    elif spec.startswith("timm:"):
+        model = _from_timm(spec[5:], pretrained=weights is None)
+    else:
+        model = _from_code(spec, seed)
     if weights is not None:
         from caveat import weights as files
 
@@ -123,7 +129,7 @@ def _from_code(spec: str, seed: int) -> "nn.Module":
 
     module_name, _, call = spec.partition(":")
     if not call:
-        raise ModelError(f"--model: expected package.module:callable or hf:name, got {spec!r}")
+        raise ModelError(f"--model: expected package.module:callable, hf:name or timm:name, got {spec!r}")
     _let_find(module_name)
     try:
         module = importlib.import_module(module_name)
@@ -179,6 +185,27 @@ def _callables(module: ModuleType) -> list[str]:
         and callable(value)
         and (getattr(value, "__module__", None) or "").partition(".")[0] == package
     ]
+
+
+def _from_timm(name: str, *, pretrained: bool) -> "nn.Module":
+    """A network of timm with the normalisation that its weights were trained with."""
+    try:
+        import timm  # pyright: ignore[reportMissingImports]  # of the user's own
+    except ImportError:
+        raise ModelError(
+            f"--model: timm:{name} needs the package timm, which Caveat does not bring: pip install timm"
+        ) from None
+    from caveat.models.normalized import Normalized
+
+    try:
+        network = timm.create_model(name, pretrained=pretrained)
+    except Exception as error:  # whatever the network, the hub and timm may raise
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise ModelError(f"--model: cannot make timm:{name} ({reason})") from error
+    settings: dict[str, Any] = dict(getattr(network, "pretrained_cfg", None) or {})
+    if "mean" not in settings or "std" not in settings:
+        return network
+    return Normalized(network, settings["mean"], settings["std"])
 
 
 def _from_hub(name: str) -> "nn.Module":

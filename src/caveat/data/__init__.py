@@ -259,10 +259,13 @@ def _uci(where: str, name: str, batch: int, form: Form) -> Numbers:
     return number_files.open_uci_part(where, name=name, batch=batch)
 
 
-def _hub(where: str, name: str, batch: int, form: Form) -> Source:
-    """A set of the Hugging Face hub, ORG/NAME[:SPLIT] (extra `hf`)."""
+def _hub(where: str, name: str, batch: int, form: Form) -> Source | Texts:
+    """A set of the Hugging Face hub, ORG/NAME[:SPLIT], of pictures or with a column `text` (extra `hf`)."""
     repository, _, split = where.partition(":")
-    return hub.open_hub(repository, split or "test", name=name, batch=batch, form=form)
+    table = hub.fetched(repository, split or "test", name=name)
+    if hub.picture_column(table) is None and text_files.TEXT in table.features:
+        return text_files.from_hub(table, name=name, batch=batch)
+    return hub.of_pictures(table, repository, name=name, batch=batch, form=form)
 
 
 _Kind = Callable[[str, str, int, Form], Set]

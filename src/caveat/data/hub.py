@@ -13,7 +13,7 @@ from caveat.data.pictures import Form
 from caveat.data.source import Indices, Source
 from caveat.errors import DataError, MissingExtraError
 
-__all__ = ["available", "open_hub"]
+__all__ = ["available", "fetched", "of_pictures", "open_hub", "picture_column"]
 
 
 def available() -> bool:
@@ -21,19 +21,17 @@ def available() -> bool:
     return find_spec("datasets") is not None
 
 
-def open_hub(repository: str, split: str = "test", *, name: str, batch: int = 256, form: Form | None = None) -> Source:
-    """The set `repository` ("org/name") of the hub, downloaded once and cached by `datasets`, read batch by batch.
+def fetched(repository: str, split: str = "test", *, name: str) -> Any:
+    """The table `repository` ("org/name") of the hub, downloaded once and cached by `datasets`.
 
-    Code of the repository is never run: `datasets` below version 4 could do so, and is refused. A row without the bytes
-    of its picture may name a file of the set's own folder, and no other file of this machine.
+    Code of the repository is never run: `datasets` below version 4 could do so, and is refused.
 
     Raises
     ------
     MissingExtraError
         If `datasets` is not installed.
     DataError
-        If there is no such set or split, it holds no pictures, or a picture lies outside of the set (then: when it is
-        read).
+        If there is no such set or split, or it is empty.
     """
     if not available():
         raise MissingExtraError("datasets", "hf", f"the set {name!r}")
@@ -49,9 +47,40 @@ def open_hub(repository: str, split: str = "test", *, name: str, batch: int = 25
     except Exception as error:  # whatever the network, the hub and the files may raise
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise DataError(f"{name}: cannot load {repository!r}, split {split!r}, from the hub ({reason})") from None
-    column = next((key for key, kind in table.features.items() if isinstance(kind, datasets.Image)), None)
-    if column is None or not len(table):
-        raise DataError(f"{name}: no pictures in {repository!r}, only the columns {list(table.features)}")
+    if not len(table):
+        raise DataError(f"{name}: split {split!r} of {repository!r} is empty")
+    return table
+
+
+def picture_column(table: Any) -> str | None:
+    """The column of pictures of a table of the hub, if it has one."""
+    import datasets  # pyright: ignore[reportMissingImports] # an extra
+
+    return next((key for key, kind in table.features.items() if isinstance(kind, datasets.Image)), None)
+
+
+def open_hub(repository: str, split: str = "test", *, name: str, batch: int = 256, form: Form | None = None) -> Source:
+    """The set of pictures `repository` of the hub, as `fetched` gives it, read batch by batch.
+
+    A row without the bytes of its picture may name a file of the set's own folder, and no other file of this machine.
+
+    Raises
+    ------
+    MissingExtraError, DataError
+        As `fetched`; or if it holds no pictures, or one lies outside of the set (then: when it is read).
+    """
+    return of_pictures(fetched(repository, split, name=name), repository, name=name, batch=batch, form=form)
+
+
+def of_pictures(table: Any, repository: str, *, name: str, batch: int = 256, form: Form | None = None) -> Source:
+    """The same of a table that was fetched."""
+    import datasets  # pyright: ignore[reportMissingImports] # an extra
+
+    column = picture_column(table)
+    if column is None:
+        raise DataError(
+            f"{name}: no pictures in {repository!r}, and no column 'text', only the columns {list(table.features)}"
+        )
     label = next((wanted for wanted in LABEL_COLUMNS if wanted in table.features), None)
     encoded: Any = table.select_columns([column]).cast_column(column, datasets.Image(decode=False))
     labels = torch.as_tensor(table[label][:], dtype=torch.int64) if label else torch.full((len(table),), -1)

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.csv
@@ -16,7 +17,7 @@ from caveat.data.texts import Texts
 from caveat.errors import DataError
 from caveat.files import read_json
 
-__all__ = ["LABEL_COLUMNS", "TEXT", "header", "open_clinc150", "open_csv", "open_parquet"]
+__all__ = ["LABEL_COLUMNS", "TEXT", "from_hub", "header", "open_clinc150", "open_csv", "open_parquet"]
 
 TEXT = "text"
 """The column of texts."""
@@ -123,6 +124,25 @@ def open_parquet(files: list[Path], *, name: str, batch: int = 256) -> Texts:
         kind = table.column(column).type
         raise DataError(f"{name}: column {column!r} must hold whole numbers or names, it holds {kind}")
     return _made(texts, labels, None, name=name, batch=batch)
+
+
+def from_hub(table: Any, *, name: str, batch: int = 256) -> Texts:
+    """A table of the Hugging Face hub with a column `text`, and perhaps labels: whole numbers with names, or names.
+
+    Raises
+    ------
+    DataError
+        If a text is missing, or labels are neither numbers nor names.
+    """
+    column = _label_column(list(table.features))
+    texts: list[object] = list(table[TEXT])
+    labels: list[Any] | None = None if column is None else list(table[column])
+    if labels is not None and any(isinstance(label, str) for label in labels):
+        return _made(texts, labels, None, name=name, batch=batch)
+    if labels is not None and any(label is not None and not isinstance(label, int) for label in labels):
+        raise DataError(f"{name}: column {column!r} must hold whole numbers or names")
+    names: Any = None if column is None else getattr(table.features[column], "names", None)
+    return _numbered(texts, labels, name, batch, classes=tuple(map(str, names)) if names else None)
 
 
 def _check_columns(names: Sequence[str], name: str) -> None:

@@ -19,6 +19,8 @@ LOGITS = ("logits", "output", "outputs", "out", "scores")
 """Under which of these names a dictionary holds the logits."""
 FEW = 8
 """Inputs that the form of the outputs is looked at on."""
+MORE = 256
+"""Inputs at most on which one output may lie in [0, 1] before it is taken for a probability."""
 TWO = 2
 
 
@@ -103,7 +105,12 @@ def adapted(model: nn.Module, inputs: Inputs, *, name: str = "inputs", several: 
     output = _place(made, len(few))
     logits = made if output is None else made[output]
     single = not several and (logits.ndim == 1 or (logits.ndim in (2, 4) and logits.shape[1] == 1))
-    if single and len(logits) == FEW and bool(((logits >= 0) & (logits <= 1)).all()):
+    if single and len(logits) == FEW and _in_unit(logits):
+        rest = moved(inputs[:MORE].clone(), model)  # eight logits of an untrained network may lie there by chance
+        with torch.inference_mode(mode=False), torch.no_grad():
+            again = rest.call(model) if isinstance(rest, Several) else model(rest)
+        logits = again if output is None else again[output]
+    if single and len(logits) >= FEW and _in_unit(logits):
         raise ModelError(
             "model: its one output lies in [0, 1] for every input: a probability, after a sigmoid, where a logit is "
             "meant; give the network without its last sigmoid"
@@ -122,6 +129,10 @@ def restored(model: nn.Module, description: Mapping[str, Any] | None) -> nn.Modu
         model, output=output if isinstance(output, str | int) else None, single=bool(description["single"]),
         columns=None if columns is None else tuple(map(int, columns)),
     )  # fmt: skip
+
+
+def _in_unit(values: Tensor) -> bool:
+    return bool(((values >= 0) & (values <= 1)).all())
 
 
 def _place(made: Any, count: int) -> str | int | None:
