@@ -31,11 +31,13 @@ def _first_line(thing: object) -> str:
 
 
 def _scores() -> tuple[list[str], list[tuple[str, ...]]]:
-    from caveat.scoring.catalog import describe, families
+    from caveat import scores
+    from caveat.scoring.catalog import describe, described, families
 
-    return ["name", "needs", "what it is", "source"], [
-        (name, family, *describe(name)) for name, family in families().items()
-    ]
+    rows = [(name, family, *describe(name)) for name, family in families().items()]
+    others = {"regression": scores.FROM_GAUSSIANS, "several labels": scores.FROM_SIGMOIDS}
+    rows += [(name, task, *described(f)) for task, table in others.items() for name, f in table.items()]
+    return ["name", "needs", "what it is", "source"], rows
 
 
 def _metrics() -> tuple[list[str], list[tuple[str, ...]]]:

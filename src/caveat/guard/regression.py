@@ -27,6 +27,7 @@ from caveat.posteriors.network import Predictive
 from caveat.sampling import evenly, spread
 from caveat.scores import distribution
 from caveat.scores.distribution import LEVELS, UNCERTAINTIES, Distribution
+from caveat.weights import state
 
 __all__ = [
     "RegressionDecision",
@@ -374,7 +375,7 @@ class RegressionGuard(nn.Module):
 
         inner = self.model.model if isinstance(self.model, Columns) else self.model
         regression_artefact.save(
-            self.decision, inner.state_dict(), folder, model=model, wrapped=inner is not self.model,
+            self.decision, state(inner), folder, model=model, wrapped=inner is not self.model,
             posterior=inner.description if isinstance(inner, Predictive) else None,
         )  # fmt: skip
 

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
-from typing import get_type_hints
+from typing import Any, get_type_hints
 
 import torch
 from torch import Tensor
@@ -115,9 +115,14 @@ def describe(name: str) -> tuple[str, str]:
     kind = kind_of(name)
     row = kind.table[name]
     function = kind.fitter(row) or (kind.prober(row) if not kind.own_text else None) or row
+    return described(function, row, own_text=kind.own_text)
+
+
+def described(function: Callable[..., Any], row: Any = None, *, own_text: bool = True) -> tuple[str, str]:
+    """The same of a function of a table; `own_text` says that its module does not speak for it."""
     module = import_module(function.__module__)
     # a variant that is a function of its own says itself what it is; else the module's first line does
-    own = kind.own_text or function.__name__ not in ("fit", "from_moments", "choose")
+    own = own_text or function.__name__ not in ("fit", "from_moments", "choose")
     summary = ((function.__doc__ if own else module.__doc__) or "").strip().partition("\n\n")[0]
     summary = re.sub(r"\s+See `\w+`\.", "", summary).replace("`", "")
     text = function.__doc__ or ""
