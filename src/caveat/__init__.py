@@ -26,7 +26,7 @@ _HOME = {
 
 
 _PACKAGES = (
-    "attacks", "audits", "calibration", "data", "guard", "metrics", "models", "objectives", "posteriors", "rays",
+    "attacks", "audits", "calibration", "data", "guard", "metrics", "models", "neurons", "objectives", "posteriors", "rays",
     "records", "report", "scores", "scoring", "training",
 )  # fmt: skip
 

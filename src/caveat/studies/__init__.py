@@ -33,6 +33,10 @@ STUDIES: dict[str, tuple[str, str]] = {
         "gradient_uncertainty",
         "Gradient uncertainty and meta classification: detecting misclassified digits and OOD inputs.",
     ),
+    "neuron-coverage": (
+        "neuron_coverage",
+        "Neuron coverage: does it say anything of a set's error or OOD inputs that size and confidence do not?",
+    ),
     "relu-overconfidence": (
         "relu_overconfidence",
         "CEDA and ACET: how confident ReLU networks are on noise, and far away from the training data.",

@@ -1,0 +1,1 @@
+"""The study `neuron-coverage`: see `run.py`."""
