@@ -12,6 +12,8 @@ from caveat.studies.kit import common
 
 __all__ = ["CHANGES", "Drawn", "Pool", "drawn", "pool_of"]
 
+GREY = "cifar10:test+grey+28x28"
+
 
 @dataclass(frozen=True)
 class Pool:
@@ -70,7 +72,7 @@ def pool_of(name: str, *, limit: int | None = None) -> Pool:
     """The test pictures of a set and OOD pictures of its shape."""
     few = "" if limit is None else f"+first={limit}"
     test = data.load(f"{name}:test{few}")
-    outside = {"mnist": ("fashion-mnist:test", "kmnist:test", "notmnist_small"), "digits": ("letters", "blobs")}[name]
+    outside = {"mnist": ("kmnist:test", "notmnist_small", GREY), "digits": ("letters", "blobs")}[name]
     ood = {spec: common.pictures(data.load(spec, like=test))[0] for spec in (*outside, "noise:uniform")}
     inputs, labels = common.pictures(test)
     return Pool(inputs, labels, ood)
