@@ -3,7 +3,6 @@ import torch
 from torch.nn.functional import cross_entropy as reference
 
 from caveat.attacks import losses
-from caveat.errors import DataError
 
 LOGITS = torch.tensor([[2.0, 1.0, -1.0, 0.5], [0.0, 3.0, 1.0, 2.0]], dtype=torch.float64)
 LABELS = torch.tensor([0, 2])
@@ -40,5 +39,14 @@ def test_gradients_of_log_odds_and_cross_entropy_point_the_same_way():
 
 def test_dlr_is_blind_to_scale_and_shift():
     torch.testing.assert_close(losses.dlr(3 * LOGITS + 7, LABELS), losses.dlr(LOGITS, LABELS))
-    with pytest.raises(DataError, match="three classes"):
-        losses.dlr(LOGITS[:, :2], torch.tensor([0, 1]))
+
+
+def test_below_four_classes_dlr_keeps_a_meaning():
+    """Of three classes over z1 - z3, of two the margin; AutoAttack's fails there."""
+    three, two = LOGITS[:, :3], LOGITS[:, :2]
+    labels, targets = torch.tensor([0, 1]), torch.tensor([1, 0])
+    assert losses.dlr(three, labels).tolist() == pytest.approx([-1 / 3, -2 / 3])
+    assert losses.dlr_towards(targets)(LOGITS, labels).tolist() == pytest.approx([-1 / 2.25, -3 / 2.5])
+    assert losses.dlr_towards(targets)(three, labels).tolist() == pytest.approx([-1 / 3, -1.0])
+    for loss in (losses.dlr, losses.dlr_towards(targets)):
+        assert loss(two, labels).tolist() == losses.margin(two, labels).tolist() == [-1.0, -3.0]

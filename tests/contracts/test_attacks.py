@@ -1,5 +1,6 @@
 """What every attack promises, over the whole tables."""
 
+import inspect
 import math
 from itertools import pairwise
 
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from caveat.attacks import IN_BALL, LOSSES, PENALISED, QUERY, Ball, losses
+from caveat.attacks.network import others_by_logit
 from caveat.errors import DataError, ModelError
 from caveat.evaluation import in_eval_mode
 from tests.conftest import shapes_unchecked
@@ -17,7 +19,10 @@ from tests.conftest import shapes_unchecked
 NORMS = (1, 2, math.inf)
 LONG = {"pgd": {"steps": 100, "step": 0.3}}
 """Options with which an attack comes to its end; from a random start norm 2 turns towards the optimum by halves."""
-SHORT = {"estimated": {"steps": 4, "directions": 2}}
+SHORT = {
+    "apgd": {"steps": 8}, "apgd_dlr": {"steps": 8}, "apgd_targeted": {"steps": 6, "targets": 2},
+    "estimated": {"steps": 4, "directions": 2},
+}  # fmt: skip
 """Options with which an attack that asks often is tried on many cases."""
 SHAPES = ((6,), (2, 5), (1, 6, 6), (2, 3, 4, 2))
 
@@ -55,6 +60,17 @@ def run(name, model, inputs, labels, *, ball=None, seed=1):
     return PENALISED[name](model, inputs, labels, steps=30).inputs
 
 
+def own_loss(name, model, inputs, labels):
+    """What an attack climbs without being told; a point with another answer may be worth less of it."""
+    if name == "apgd_targeted":
+        return losses.dlr_towards(others_by_logit(model, inputs, labels)[:, 0])
+    return {"apgd_dlr": losses.dlr}.get(name, losses.log_odds)
+
+
+def with_loss(name, loss):
+    return {"loss": LOSSES[loss]} if "loss" in inspect.signature(WITHIN[name]).parameters else {}
+
+
 WITHIN = IN_BALL | QUERY
 ALL = [*WITHIN, *PENALISED]
 
@@ -75,8 +91,9 @@ class TestInBall:
             assert float(found.min()) >= 0
             assert float(found.max()) <= 1
             assert (ball.distance(found, inputs) <= radius + 40 * torch.finfo(dtype).eps).all()
-            before, after = (losses.log_odds(model(x), labels) for x in (inputs, found))
-            assert (after >= before - 1e-5).all()
+            climbed = own_loss(name, model, inputs, labels)
+            before, after = (climbed(model(x), labels) for x in (inputs, found))
+            assert ((after >= before - 1e-5) | (losses.margin(model(found), labels) > 0)).all()
 
     @pytest.mark.parametrize("norm", NORMS)
     def test_radius_0_gives_the_inputs(self, name, norm):
@@ -98,7 +115,7 @@ class TestInBall:
     @pytest.mark.parametrize("loss", LOSSES)
     def test_a_batch_of_n_equals_n_batches_of_1(self, name, norm, loss):
         model, inputs, labels = case((1, 6, 6), n=7)
-        options = {"ball": Ball(norm, 0.3), "loss": LOSSES[loss]}
+        options = {"ball": Ball(norm, 0.3), **SHORT.get(name, {}), **with_loss(name, loss)}
         together = WITHIN[name](model, inputs, labels, generator=seeded(), **options)
         generator = seeded()
         alone = [
@@ -144,8 +161,9 @@ class TestWithGradient:
         )
         gain = best - losses.margin(model(inputs), labels)
         assert (found <= best + 1e-12).all()
-        # one step is exact; many of fixed length come as near as weights of nearly the same size allow
-        assert (best - found <= (1e-3 if name == "pgd" else 1e-9) * gain).all()
+        # one step is exact; many come as near as weights of nearly the same size, or the least step, allow
+        near = 1e-9 if name == "fgsm" else 0.05 if norm == 1 and name != "pgd" else 1e-3
+        assert (best - found <= near * gain).all()
 
 
 def test_more_steps_are_never_less_harm():

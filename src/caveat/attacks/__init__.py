@@ -9,6 +9,7 @@ from collections.abc import Callable
 from torch import Tensor
 
 from caveat.attacks import losses
+from caveat.attacks.apgd import apgd, apgd_dlr, apgd_targeted
 from caveat.attacks.ascent import Summit, ascend, constant, cosine, from_inputs, shrunk, uniform
 from caveat.attacks.ball import Ball
 from caveat.attacks.estimated import estimated
@@ -31,6 +32,9 @@ __all__ = [
     "StraightThrough",
     "Summit",
     "Transfer",
+    "apgd",
+    "apgd_dlr",
+    "apgd_targeted",
     "ascend",
     "constant",
     "cosine",
@@ -49,7 +53,13 @@ __all__ = [
     "without_gradient",
 ]
 
-IN_BALL: dict[str, Callable[..., Tensor]] = {"fgsm": fgsm, "pgd": pgd}
+IN_BALL: dict[str, Callable[..., Tensor]] = {
+    "apgd": apgd,
+    "apgd_dlr": apgd_dlr,
+    "apgd_targeted": apgd_targeted,
+    "fgsm": fgsm,
+    "pgd": pgd,
+}
 QUERY: dict[str, Callable[..., Tensor]] = {"estimated": estimated}
 """Attacks in a ball that ask the network for values alone, and follow no gradient."""
 PENALISED: dict[str, Callable[..., Attacked]] = {"penalised": penalised, "sparse": sparse}

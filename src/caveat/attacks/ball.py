@@ -124,6 +124,15 @@ class Ball:
             unit = unit / torch.linalg.vector_norm(unit, dim=1, keepdim=True).clamp_min(1)
         return points + (length * unit).reshape(points.shape)
 
+    def slopes(self, points: Float[Tensor, "n ..."], gradient: Float[Tensor, "n ..."]) -> Float[Tensor, "n ..."]:
+        """The sizes of a gradient's values, 0 where the box leaves a point no room to go uphill."""
+        shut = torch.zeros_like(points, dtype=torch.bool)
+        if self.high is not None:
+            shut |= (gradient > 0) & (points >= self.high)
+        if self.low is not None:
+            shut |= (gradient < 0) & (points <= self.low)
+        return gradient.abs().masked_fill(shut, 0)
+
     def sample(self, centres: Float[Tensor, "n ..."], generator: torch.Generator) -> Float[Tensor, "n ..."]:
         """A point of the ball for each centre, uniform; what leaves the box is projected back."""
         return self.sample_from(centres, drawn(len(centres), generator, centres.device), stream=0)
@@ -199,23 +208,30 @@ def _scaled(size: Tensor, room: Tensor, radius: int | float) -> Tensor:
 
 
 def _thresholded(size: Tensor, room: Tensor, radius: int | float) -> Tensor:
-    """The values min(max(size - t, 0), room) with the least t >= 0 at which their sum is at most the radius."""
+    """The values min(max(size - t, 0), room) with the least t >= 0 at which their sum is at most the radius.
 
-    def share(t: Tensor) -> Tensor:
-        return torch.minimum((size - t).clamp_min(0), room)
-
-    small = torch.zeros_like(size[:, :1])
-    if bool((share(small).sum(1) <= radius).all()):
-        return share(small)
-    large = size.amax(1, keepdim=True)
+    The sum falls along straight pieces, one slope for each number of values between their ends: Newton's step is exact
+    from the right piece, and where it would leave what is known to enclose t, halving takes its place. A row that has
+    arrived stays, so that it does not depend on the others.
+    """
+    least, t = torch.zeros_like(size[:, :1]), torch.zeros_like(size[:, :1])
+    most = size.amax(1, keepdim=True)
+    close = 4 * torch.finfo(size.dtype).eps * radius
+    arrived = torch.zeros_like(t, dtype=torch.bool)
     for _ in range(ROUNDS):
-        middle = (small + large) / 2
-        if not bool(((middle > small) & (middle < large)).any()):
+        left = size - t
+        excess = torch.minimum(left.clamp_min(0), room).sum(1, keepdim=True) - radius
+        arrived |= (excess <= close) & ((excess >= -close) | (t == 0))
+        if bool(arrived.all()):
             break
-        over = share(middle).sum(1, keepdim=True) > radius
-        small, large = torch.where(over, middle, small), torch.where(over, large, middle)
-    inside = share(torch.zeros_like(small)).sum(1, keepdim=True) <= radius
-    return share(torch.where(inside, 0, large))
+        least, most = torch.where(excess > 0, t, least), torch.where(excess > 0, most, t)
+        newton = t + excess / ((left > 0) & (left < room)).sum(1, keepdim=True).clamp_min(1)
+        middle = (least + most) / 2
+        step = torch.where((newton > least) & (newton < most), newton, middle)
+        last = (step <= least) | (step >= most)  # nothing lies between: t is known to the last digit
+        t = torch.where(arrived, t, torch.where(last, most, step))
+        arrived |= last
+    return torch.minimum((size - t).clamp_min(0), room)
 
 
 def _greedy(size: Tensor, room: Tensor, radius: int | float) -> Tensor:

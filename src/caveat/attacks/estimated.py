@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from caveat.attacks.ascent import ascend, uniform
 from caveat.attacks.ball import Ball
 from caveat.attacks.losses import Loss, log_odds
-from caveat.attacks.network import checked, Harm
+from caveat.attacks.network import Harm, checked
 from caveat.attacks.noise import drawn
 from caveat.errors import OptionError
 from caveat.types import Labels

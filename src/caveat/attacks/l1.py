@@ -5,7 +5,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from caveat.attacks.losses import Loss, cross_entropy
-from caveat.attacks.network import broken, checked, Harm
+from caveat.attacks.network import Harm, broken, checked
 from caveat.attacks.proximal import sparsest
 from caveat.attacks.result import Attacked, measured
 from caveat.errors import OptionError

@@ -1,7 +1,7 @@
 """The model as an attack uses it: in eval mode, untouched, one function of the input."""
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from caveat.attacks.losses import Loss, log_odds
@@ -10,7 +10,7 @@ from caveat.errors import DataError, ModelError
 from caveat.evaluation import check
 from caveat.types import Labels
 
-__all__ = ["Harm", "answered", "broken", "checked", "masked"]
+__all__ = ["Harm", "answered", "broken", "checked", "masked", "others_by_logit"]
 
 PART = 64
 """Inputs whose gradients are taken at once."""
@@ -56,7 +56,8 @@ class Harm:
         with torch.inference_mode(False):  # labels made under inference_mode cannot be part of a graph; a copy can
             self.labels = labels.clone()
         self.model, self.loss = model, loss
-        self.logits: Tensor | None = None
+        self.logits = torch.zeros(len(labels), 0)
+        self._fits = False
 
     def __call__(self, inputs: Tensor) -> Tensor:
         """The loss of each input.
@@ -67,21 +68,29 @@ class Harm:
             If a label is no class of the network.
         """
         logits = answered(self.model, inputs)
-        if self.logits is None and len(self.labels):  # once: on a device every look at a value waits
+        if not self._fits and len(self.labels):  # once: on a device every look at a value waits
             least, most = int(self.labels.min()), int(self.labels.max())
             if not 0 <= least <= most < logits.shape[1]:
-                raise DataError(
-                    f"labels: expected classes in [0, {logits.shape[1]}), got {least} to {most}"
-                )
-        self.logits = logits.detach()
+                raise DataError(f"labels: expected classes in [0, {logits.shape[1]}), got {least} to {most}")
+        self._fits, self.logits = True, logits.detach()
         return self.loss(logits, self.labels)
 
     def ended(self, *, targeted: bool = False) -> Bool[Tensor, " n"]:
         """Where the inputs of the last call have another answer than the label, or when targeted the label."""
-        if self.logits is None:
-            return self.labels.bool() & False
         same = self.logits.argmax(1) == self.labels
         return same if targeted else ~same
+
+
+def others_by_logit(model: nn.Module, inputs: Tensor, labels: Tensor) -> Int[Tensor, "n k"]:
+    """The classes other than the label in the order of their logits at the input, the likeliest first."""
+    if not len(inputs):
+        return torch.zeros(0, 1, dtype=torch.int64, device=labels.device)
+    function = Harm(model, labels, log_odds)
+    with torch.no_grad():
+        function(inputs)
+        return function.logits.scatter(1, labels[:, None], -torch.inf).argsort(dim=1, descending=True, stable=True)[
+            :, :-1
+        ]
 
 
 def broken(model: nn.Module, inputs: Tensor, labels: Tensor, *, targeted: bool) -> Tensor:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from caveat.attacks.ascent import Function, Schedule, Start, Summit, ascend, constant, uniform
 from caveat.attacks.ball import Ball
 from caveat.attacks.losses import Loss, log_odds, towards
-from caveat.attacks.network import broken, checked, Harm
+from caveat.attacks.network import Harm, broken, checked
 from caveat.attacks.noise import Noise, drawn
 from caveat.errors import CaveatWarning, OptionError
 from caveat.types import Labels
