@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from caveat.attacks import Ball, fgsm, from_inputs, losses, pgd, uniform
+from caveat.attacks import Ball, apgd, constant, cosine, fgsm, from_inputs, losses, pgd, uniform
 from caveat.errors import OptionError
 
 
@@ -99,17 +99,22 @@ def test_momentum_schedule_and_start_are_used():
 
 
 @pytest.mark.parametrize(
-    ("norm", "steps", "length"), [(1, 5, 0.2), (1, 50, 0.04), (2, 5, 0.2), (2, 50, 0.02), (math.inf, 50, 0.02)]
-)
-def test_without_a_step_it_is_a_share_of_the_radius(norm, steps, length):
-    """Of radius 0.4: 2.5 radius / steps, for norm 1 at least radius / 10."""
+    ("norm", "steps", "schedule", "length"),
+    [
+        (1, 5, constant, 0.2), (1, 50, constant, 0.04), (2, 5, constant, 0.2), (2, 50, constant, 0.02),
+        (math.inf, 50, constant, 0.02), (1, 50, cosine, 0.1), (2, 5, cosine, 0.4), (math.inf, 50, cosine, 0.4),
+    ],
+)  # fmt: skip
+def test_without_a_step_it_is_a_share_of_the_radius(norm, steps, schedule, length):
+    """Of radius 0.4: all of it, a quarter for norm 1; constant 2.5 radius / steps, for norm 1 at least radius / 10."""
     model, shown = nn.Linear(2, 2, bias=False).double().eval(), []
     with torch.no_grad():
         model.weight.copy_(torch.tensor([[-1.0, 0.0], [1.0, 0.0]]))  # away from class 0 is along the first value
     model.register_forward_pre_hook(lambda _, arguments: shown.append(arguments[0].detach()))
     centre, ball = torch.zeros(1, 2).double(), Ball(norm, 0.4, None, None)
-    pgd(model, centre, torch.tensor([0]), ball, generator=torch.Generator(), steps=steps, start=from_inputs)
-    nearest = min(float(x[0, 0]) for x in shown if x.any())
+    options = {"steps": steps, "start": from_inputs, "schedule": schedule}
+    pgd(model, centre, torch.tensor([0]), ball, generator=torch.Generator(), **options)
+    nearest = min(float(x[0, 0]) for x in shown[1:2])
     assert nearest == pytest.approx(length)
 
 
@@ -139,3 +144,17 @@ def test_fgsm_with_random_start():
     moved = fgsm(model, inputs, labels, ball, generator=torch.Generator().manual_seed(0), start=uniform, step=0.125)
     assert not torch.equal(moved, fgsm(model, inputs, labels, ball, generator=torch.Generator()))
     assert float((moved - inputs).abs().max()) == pytest.approx(0.1)
+
+
+def test_steps_that_become_shorter_are_stronger_at_the_same_price():
+    """As strong as APGD: the audit's attack must be the strongest at its price."""
+    model, inputs, labels = network()
+    for norm, radius in ((math.inf, 0.1), (2, 0.3)):
+        ball = Ball(norm, radius)
+        harm = [
+            losses.margin(model(attack(model, inputs, labels, ball, generator=torch.Generator(), loss=losses.margin,
+                                       steps=20, **options)), labels).mean()
+            for attack, options in ((pgd, {"schedule": constant}), (pgd, {}), (apgd, {}))
+        ]  # fmt: skip
+        assert harm[1] >= harm[0] - 1e-9
+        assert harm[1] >= harm[2] - 1e-2

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from caveat.attacks import IN_BALL, LOSSES, PENALISED, QUERY, Ball, losses
+from caveat.attacks import IN_BALL, LOSSES, MINIMAL, PENALISED, QUERY, Ball, losses
 from caveat.attacks.network import others_by_logit
-from caveat.errors import DataError, ModelError
+from caveat.errors import DataError, ModelError, OptionError
 from caveat.evaluation import in_eval_mode
 from tests.conftest import shapes_unchecked
 
@@ -57,7 +57,7 @@ def run(name, model, inputs, labels, *, ball=None, seed=1):
     """Any attack of either table: what it gives back as inputs."""
     if name in WITHIN:
         return WITHIN[name](model, inputs, labels, ball or Ball(math.inf, 0.1), generator=seeded(seed))
-    return PENALISED[name](model, inputs, labels, steps=30).inputs
+    return WITHOUT[name](model, inputs, labels, steps=30).inputs
 
 
 def own_loss(name, model, inputs, labels):
@@ -72,7 +72,10 @@ def with_loss(name, loss):
 
 
 WITHIN = IN_BALL | QUERY
-ALL = [*WITHIN, *PENALISED]
+WITHOUT = PENALISED | MINIMAL
+ALL = [*WITHIN, *WITHOUT]
+OF_NORM = {"carlini": (2,), "deepfool": (2, math.inf), "fmn": NORMS}
+DUAL = {1: math.inf, 2: 2, math.inf: 1}
 
 
 @pytest.mark.parametrize("name", WITHIN)
@@ -121,7 +124,8 @@ class TestInBall:
         alone = [
             WITHIN[name](model, inputs[i : i + 1], labels[i : i + 1], generator=generator, **options) for i in range(7)
         ]
-        torch.testing.assert_close(together, torch.cat(alone), rtol=0, atol=1e-9)
+        # a maximum's place is known to the square root of rounding
+        torch.testing.assert_close(together, torch.cat(alone), rtol=0, atol=1e-8)
 
     def test_needs_inputs_in_the_box(self, name):
         model, inputs, labels = case((6,))
@@ -227,6 +231,69 @@ class TestPenalised:
         torch.testing.assert_close(found.inputs[rows], expected[rows], rtol=0, atol=1e-6)
 
 
+def in_norm(name, norm):
+    return {"norm": norm} if "norm" in inspect.signature(MINIMAL[name]).parameters else {}
+
+
+def far(found, norm):
+    return {1: found.l1, 2: found.l2, math.inf: found.linf}[norm]
+
+
+@pytest.mark.parametrize("name", MINIMAL)
+class TestMinimal:
+    @given(shape=st.sampled_from(SHAPES), seed=st.integers(0, 2**31))
+    def test_in_the_box_and_success_is_what_the_model_says(self, name, shape, seed):
+        for dtype, norm in zip((torch.float64, torch.float32), (OF_NORM[name][0], OF_NORM[name][-1]), strict=True):
+            model, inputs, labels = case(shape, dtype=dtype, seed=seed)
+            found = MINIMAL[name](model, inputs, labels, steps=12, **in_norm(name, norm))
+            assert found.inputs.dtype == dtype
+            assert float(found.inputs.min()) >= 0
+            assert float(found.inputs.max()) <= 1
+            assert torch.equal(model(found.inputs).argmax(1) != labels, found.success)
+            assert found.success.any()
+            assert torch.equal(found.inputs[~found.success], inputs[~found.success])
+            wrong = model(inputs).argmax(1) != labels
+            assert (far(found, norm)[wrong] == 0).all()
+            assert found.success[wrong].all()
+
+    @pytest.mark.parametrize("classes", [2, 3, 6])
+    def test_the_distance_to_the_border_of_a_linear_network_is_exact(self, name, classes):
+        """The least gap of two logits over the dual norm of the difference of their weights, within 1 %."""
+        generator, model = seeded(3), nn.Linear(20, classes).double().eval()
+        with torch.no_grad():
+            model.weight.copy_(torch.randn(classes, 20, generator=generator, dtype=torch.float64))
+            inputs = torch.randn(30, 20, generator=generator, dtype=torch.float64)
+            logits = model(inputs)
+            labels = logits.argmax(1)
+            gaps = logits.gather(1, labels[:, None]) - logits
+            between = model.weight[None] - model.weight[labels][:, None]
+        for norm in OF_NORM[name]:
+            size = torch.linalg.vector_norm(between, DUAL[norm], dim=2)
+            exact = (gaps / size).masked_fill(size == 0, torch.inf).amin(1)
+            found = MINIMAL[name](model, inputs, labels, low=None, high=None, **in_norm(name, norm))
+            assert found.success.all()
+            ratio = far(found, norm) / exact
+            assert float(ratio.min()) >= 1 - 1e-9
+            assert float(ratio.max()) <= 1.01
+
+    def test_a_batch_of_n_equals_n_batches_of_1(self, name):
+        model, inputs, labels = case((1, 6, 6), n=7)
+        for norm in OF_NORM[name]:
+            together = MINIMAL[name](model, inputs, labels, steps=15, **in_norm(name, norm))
+            for i in range(7):
+                alone = MINIMAL[name](model, inputs[i : i + 1], labels[i : i + 1], steps=15, **in_norm(name, norm))
+                torch.testing.assert_close(together.inputs[i : i + 1], alone.inputs, rtol=0, atol=1e-9)
+                assert torch.equal(together.success[i : i + 1], alone.success)
+                assert torch.equal(together.steps[i : i + 1], alone.steps)
+
+    def test_needs_inputs_in_the_box_and_at_least_one_step(self, name):
+        model, inputs, labels = case((6,))
+        with pytest.raises(DataError, match="the ball's box"):
+            MINIMAL[name](model, 2 * inputs + 1, labels)
+        with pytest.raises(OptionError, match=r"steps.*expected"):
+            MINIMAL[name](model, inputs, labels, steps=0)
+
+
 @pytest.mark.parametrize("name", ALL)
 class TestEvery:
     def test_the_model_is_left_untouched(self, name):
@@ -320,7 +387,9 @@ def test_every_attack_module_is_in_a_table():
 
     import caveat.attacks
 
-    helpers = {"__init__", "ball", "noise", "ascent", "losses", "network", "proximal", "result", "transfer", "masking"}
+    helpers = {
+        "__init__", "ball", "noise", "ascent", "losses", "network", "proximal", "result", "transfer", "masking",
+    }  # fmt: skip
     files = {path.stem for path in Path(caveat.attacks.__file__).parent.glob("*.py")} - helpers
-    tabled = {function.__module__.rsplit(".", 1)[1] for function in (IN_BALL | QUERY | PENALISED).values()}
+    tabled = {function.__module__.rsplit(".", 1)[1] for function in (WITHIN | WITHOUT).values()}
     assert files == tabled

@@ -18,7 +18,7 @@ from torch._subclasses.fake_tensor import (  # where torch keeps it
 )
 
 from caveat import calibration, fitted, posteriors, rays
-from caveat.attacks import IN_BALL, PENALISED, QUERY
+from caveat.attacks import IN_BALL, MINIMAL, PENALISED, QUERY
 from caveat.guard import decision
 from caveat.guard.answer import answer
 from caveat.metrics import OF_LOGITS, OF_PROBABILITIES, OF_RANKING, OF_SELECTIVE
@@ -102,7 +102,7 @@ def test_every_probe_and_posterior_is_computed_where_the_inputs_are(many: bool) 
         assert torch.equal(found.probed[name], signal), name
 
 
-@pytest.mark.parametrize("name", ATTACKS | PENALISED)
+@pytest.mark.parametrize("name", ATTACKS | PENALISED | MINIMAL)
 def test_an_attack_is_computed_where_the_inputs_are(name: str) -> None:
     model, inputs, labels = case((1, 4, 4))
     with elsewhere():

@@ -7,7 +7,7 @@ import pytest
 import torch
 from tests.references.peers import FOLDER, load_peer
 
-from caveat.attacks import Ball, fgsm, from_inputs, losses, pgd
+from caveat.attacks import Ball, constant, fgsm, from_inputs, losses, pgd
 from caveat.models import small_cnn
 
 
@@ -72,6 +72,7 @@ def test_pgd_equals_foolbox(foolbox, case, norm, radius):
         inputs,
         labels,
         Ball(norm, radius),
+        schedule=constant,
         generator=torch.Generator(),
         steps=5,
         step=radius / 5,
@@ -87,7 +88,8 @@ def test_pgd_equals_foolbox(foolbox, case, norm, radius):
 def test_pgd_is_as_strong_as_both(foolbox, torchattacks, case):
     model, inputs, labels = case
     radius, steps = 0.02, 20
-    ours = pgd(model, inputs, labels, Ball(math.inf, radius), generator=torch.Generator().manual_seed(0), steps=steps)
+    generator = torch.Generator().manual_seed(0)
+    ours = pgd(model, inputs, labels, Ball(math.inf, radius), generator=generator, steps=steps, schedule=constant)
     wrapped = foolbox.PyTorchModel(model, bounds=(0, 1))
     _, first, _ = foolbox.attacks.LinfPGD(steps=steps, rel_stepsize=2.5 / steps)(
         wrapped, inputs, labels, epsilons=radius

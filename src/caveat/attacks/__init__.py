@@ -1,7 +1,8 @@
 """Attacks: the most harmful input that can be found near a given one. What no attack finds is not proved absent.
 
 An attack in a ball is a function `(model, inputs, labels, ball, *, generator, ...) -> inputs`; one with a price on the
-change is `(model, inputs, targets, *, low, high, ...) -> Attacked`.
+change is `(model, inputs, targets, *, low, high, ...) -> Attacked`; one that looks for the nearest input with another
+answer is `(model, inputs, labels, *, low, high, ...) -> Attacked`.
 """
 
 from collections.abc import Callable
@@ -12,8 +13,11 @@ from caveat.attacks import losses
 from caveat.attacks.apgd import apgd, apgd_dlr, apgd_targeted
 from caveat.attacks.ascent import Summit, ascend, constant, cosine, from_inputs, shrunk, uniform
 from caveat.attacks.ball import Ball
+from caveat.attacks.carlini import carlini
+from caveat.attacks.deepfool import deepfool
 from caveat.attacks.estimated import estimated
 from caveat.attacks.fgsm import fgsm
+from caveat.attacks.fmn import fmn
 from caveat.attacks.l1 import penalised, sparse
 from caveat.attacks.losses import LOSSES
 from caveat.attacks.masking import StraightThrough, without_gradient
@@ -25,6 +29,7 @@ from caveat.attacks.transfer import Transfer, over_sets, transfer
 __all__ = [
     "IN_BALL",
     "LOSSES",
+    "MINIMAL",
     "PENALISED",
     "QUERY",
     "Attacked",
@@ -36,10 +41,13 @@ __all__ = [
     "apgd_dlr",
     "apgd_targeted",
     "ascend",
+    "carlini",
     "constant",
     "cosine",
+    "deepfool",
     "estimated",
     "fgsm",
+    "fmn",
     "from_inputs",
     "losses",
     "masked",
@@ -63,3 +71,5 @@ IN_BALL: dict[str, Callable[..., Tensor]] = {
 QUERY: dict[str, Callable[..., Tensor]] = {"estimated": estimated}
 """Attacks in a ball that ask the network for values alone, and follow no gradient."""
 PENALISED: dict[str, Callable[..., Attacked]] = {"penalised": penalised, "sparse": sparse}
+MINIMAL: dict[str, Callable[..., Attacked]] = {"carlini": carlini, "deepfool": deepfool, "fmn": fmn}
+"""Attacks without a radius: how near is the nearest input with another answer?"""

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from caveat.attacks.ascent import Start, evaluated, uniform
+from caveat.attacks.ascent import Start, above, evaluated, uniform
 from caveat.attacks.ball import Ball
 from caveat.attacks.losses import Loss, dlr, dlr_towards, log_odds, towards
 from caveat.attacks.network import Harm, checked, others_by_logit
@@ -151,7 +151,7 @@ class _Point:
 
     def kept(self, other: "_Point") -> "_Point":
         """Of each two the one to give back: that with another answer, and of those the one of larger loss."""
-        wins = (other.ended & ~self.ended) | ((other.ended == self.ended) & _over(other.values, self.values))
+        wins = (other.ended & ~self.ended) | ((other.ended == self.ended) & above(other.values, self.values))
         return other.where(wins, self)
 
 
@@ -241,8 +241,8 @@ def _course(
             moved = project(now.at + (1 - INERTIA) * (moved - now.at) + INERTIA * (now.at - before))
         before, last = now.at, now.values
         now = _at(function, moved, targeted=targeted, slope=index < steps)
-        rises += _over(now.values, last)
-        peak, kept, until = now.where(_over(now.values, peak.values), peak), kept.kept(now), until - 1
+        rises += above(now.values, last)
+        peak, kept, until = now.where(above(now.values, peak.values), peak), kept.kept(now), until - 1
         if not until and index < steps:
             again, pace = (_sparser if ball.norm == 1 else _halved)(ball, pace, peak, centres, rises / gap)
             now = peak.where(again, now)
@@ -277,7 +277,7 @@ def _worth(ball: Ball, peak: _Point, centres: Tensor) -> Tensor:
 def _halved(ball: Ball, pace: _Pace, peak: _Point, centres: Tensor, risen: Tensor) -> tuple[Tensor, _Pace]:
     """Half the step where too few steps rose, or nothing better was found with a step that is as long as before."""
     del ball, centres
-    stalls = (risen <= RISING) | (~pace.stalled & ~_over(peak.values, pace.best))
+    stalls = (risen <= RISING) | (~pace.stalled & ~above(peak.values, pace.best))
     return stalls, replace(
         pace, length=torch.where(stalls, pace.length / 2, pace.length), best=peak.values, stalled=stalls
     )  # fmt: skip
@@ -307,11 +307,6 @@ def _move(ball: Ball, points: Tensor, gradient: Tensor, pace: _Pace) -> Tensor:
     least = size.sort(1, descending=True).values.gather(1, count[:, None] - 1)
     signs = torch.where((size >= least) & (size > 0), gradient.flatten(1).sign(), 0)
     return (signs * pace.length[:, None] / signs.abs().sum(1, keepdim=True).clamp_min(1)).reshape(gradient.shape)
-
-
-def _over(values: Tensor, others: Tensor) -> Tensor:
-    """Larger by more than rounding, on which no decision may rest: a sample's course would depend on its batch."""
-    return values > others + 16 * torch.finfo(values.dtype).eps * others.abs()
 
 
 def _rows(values: Tensor, like: Tensor) -> Tensor:

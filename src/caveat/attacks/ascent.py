@@ -18,6 +18,7 @@ __all__ = [
     "Schedule",
     "Start",
     "Summit",
+    "above",
     "ascend",
     "constant",
     "cosine",
@@ -44,7 +45,7 @@ class Summit:
 
     def better(self, inputs: Tensor, values: Tensor) -> "Summit":
         """Sample by sample the better of two; NaN is never better."""
-        wins = values > self.values
+        wins = above(values, self.values)
         rows = wins.reshape(-1, *[1] * (inputs.ndim - 1))
         return Summit(torch.where(rows, inputs.detach(), self.inputs), torch.where(wins, values, self.values))
 
@@ -52,6 +53,12 @@ class Summit:
         """The same where `other` holds only some of the samples."""
         part = Summit(self.inputs[rows], self.values[rows]).better(other.inputs, other.values)
         return Summit(self.inputs.index_copy(0, rows, part.inputs), self.values.index_copy(0, rows, part.values))
+
+
+def above(values: Tensor, others: Tensor) -> Tensor:
+    """Larger by more than rounding, on which no choice may rest: a sample's course would depend on its batch."""
+    slack = 16 * torch.finfo(values.dtype).eps * others.abs()
+    return values > others + torch.where(others.isfinite(), slack, 0)
 
 
 def from_inputs(ball: Ball, centres: Tensor, noise: Noise, restart: int) -> Tensor:
@@ -97,9 +104,9 @@ def ascend(  # noqa: PLR0913 -- each is one independent choice
     """Maximise `function` in the ball around each input, by steps of steepest ascent and projection.
 
     The best point met is what comes back, whatever came after it; inputs and starts count too, so the value is never
-    below that of the inputs, and more steps (of the same length) or restarts never lower it. Nothing is shared between
-    samples: no stopping by a sum, and random numbers that belong to the sample (`attacks.noise`). So with a model in
-    eval mode a sample's result does not depend on its batch, but for the rounding of its arithmetic.
+    below that of the inputs, rounding apart, and more steps (of the same length) or restarts never lower it. Nothing is
+    shared between samples: no stopping by a sum, and random numbers that belong to the sample (`attacks.noise`). So
+    with a model in eval mode a sample's result does not depend on its batch, but for the rounding of its arithmetic.
 
     A step costs one forward and one backward pass of `function` to the inputs (gradients of parameters are neither made
     nor touched); besides, a restart costs one forward pass for its last point, and the inputs

@@ -11,7 +11,7 @@ from torch import Tensor
 from caveat.attacks.noise import Noise, drawn
 from caveat.errors import DataError, OptionError
 
-__all__ = ["Ball"]
+__all__ = ["Ball", "shortened"]
 
 NORMS = (1, 2, math.inf)
 ROUNDS = 200  # of solving for the multiplier; a handful is usual
@@ -78,8 +78,8 @@ class Ball:
     def projector(self, centres: Float[Tensor, "n ..."]) -> Callable[[Tensor], Tensor]:
         """The same as a function of the points alone, for many projections: for inf they are one operation each."""
         if self.norm == math.inf:
-            low = self._boxed(centres - self.radius, centres)
-            high = self._boxed(centres + self.radius, centres)
+            low = self.boxed(centres - self.radius, centres)
+            high = self.boxed(centres + self.radius, centres)
             return lambda points: points.clamp(low, high)
         return lambda points: self._nearest(points, centres)
 
@@ -101,7 +101,7 @@ class Ball:
         Values of gradient 0 stay.
         """
         if self.norm == math.inf:
-            return self._boxed(centres + self.radius * gradient.sign(), centres)
+            return self.boxed(centres + self.radius * gradient.sign(), centres)
         if self.radius == 0:
             return centres.clone()
         size, sign, room = self._seen(gradient, centres)
@@ -176,15 +176,29 @@ class Ball:
     def _moved(self, centres: Tensor, sign: Tensor, share: Tensor) -> Tensor:
         excess = torch.linalg.vector_norm(share, self.norm, dim=1, keepdim=True) / self.radius
         share = share / excess.clamp_min(1)  # towards the centre: cannot leave the box
-        return self._boxed(centres + (sign * share).reshape(centres.shape), centres)
+        return self.boxed(centres + (sign * share).reshape(centres.shape), centres)
 
-    def _boxed(self, points: Tensor, centres: Tensor) -> Tensor:
+    def boxed(self, points: Tensor, centres: Tensor) -> Tensor:
         """In the box, or where a centre is outside of it by rounding, no further out."""
         if self.low is not None:
             points = torch.maximum(points, centres.clamp_max(self.low))
         if self.high is not None:
             points = torch.minimum(points, centres.clamp_min(self.high))
         return points
+
+
+def shortened(change: Float[Tensor, "n ..."], norm: int | float, radii: Float[Tensor, " n"]) -> Float[Tensor, "n ..."]:
+    """The nearest change whose norm is at most the sample's own radius, box aside; a radius may be inf."""
+    flat, limit = change.flatten(1), radii[:, None]
+    if norm == math.inf:
+        short = flat.clamp(-limit, limit)
+    elif norm == 2:
+        size = torch.linalg.vector_norm(flat, dim=1, keepdim=True).clamp_min(torch.finfo(flat.dtype).tiny)
+        short = flat * (limit / size).clamp_max(1)
+    else:
+        size = flat.abs()
+        short = flat.sign() * _thresholded(size, torch.full_like(size, math.inf), limit)
+    return short.reshape(change.shape)
 
 
 def _scaled(size: Tensor, room: Tensor, radius: int | float) -> Tensor:
@@ -207,7 +221,7 @@ def _scaled(size: Tensor, room: Tensor, radius: int | float) -> Tensor:
     return torch.where(full, room, torch.minimum(step, room))
 
 
-def _thresholded(size: Tensor, room: Tensor, radius: int | float) -> Tensor:
+def _thresholded(size: Tensor, room: Tensor, radius: int | float | Tensor) -> Tensor:
     """The values min(max(size - t, 0), room) with the least t >= 0 at which their sum is at most the radius.
 
     The sum falls along straight pieces, one slope for each number of values between their ends: Newton's step is exact

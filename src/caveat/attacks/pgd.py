@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from caveat.attacks.ascent import Function, Schedule, Start, Summit, ascend, constant, uniform
+from caveat.attacks.ascent import Function, Schedule, Start, Summit, ascend, constant, cosine, uniform
 from caveat.attacks.ball import Ball
 from caveat.attacks.losses import Loss, log_odds, towards
 from caveat.attacks.network import Harm, broken, checked
@@ -30,7 +30,7 @@ def pgd(  # noqa: PLR0913 -- each is one independent choice
     step: int | float | None = None,
     restarts: int = 1,
     momentum: int | float = 0.0,
-    schedule: Schedule = constant,
+    schedule: Schedule = cosine,
     start: Start = uniform,
     best: bool = True,
     skip_broken: bool = False,
@@ -51,8 +51,12 @@ def pgd(  # noqa: PLR0913 -- each is one independent choice
         Of `attacks.losses`, or any function `(logits, labels) -> (n,)` that grows with the harm. The default climbs
         like cross-entropy and is not stopped by a network that is confident.
     step
-        Length of a step. Without one 2.5 radius / steps (for norm 1 at least radius / 10).
-    momentum, schedule, start, restarts, best
+        Length of the first step. Without one the radius, or for norm 1 a quarter of it, if the schedule brings it down;
+        with the schedule `constant` 2.5 radius / steps (for norm 1 at least radius / 10), as usual before.
+    schedule
+        By default steps become shorter like a cosine: at the same price stronger than steps of one length, and as
+        strong as APGD (`benchmarks/attacks.py`).
+    momentum, start, restarts, best
         As in `attacks.ascent.ascend`.
     skip_broken
         Leave samples alone once a restart has changed their answer (or they were wrong before): cheaper, and the same
@@ -74,7 +78,7 @@ def pgd(  # noqa: PLR0913 -- each is one independent choice
     if skip_broken and not best:
         raise OptionError("skip_broken: expected best=True with it: what is broken must be known")
     if step is None and ball.radius and steps:
-        step = max(2.5 * ball.radius / steps, ball.radius / 10 if ball.norm == 1 else 0.0)
+        step = _length(ball, steps, schedule)
     noise, first_slopes = drawn(len(inputs), generator, inputs.device), list[Tensor]()
 
     def climb(rows: Tensor, *, first: int, times: int) -> Summit:
@@ -97,6 +101,12 @@ def pgd(  # noqa: PLR0913 -- each is one independent choice
         hint = "nothing was attacked; see attacks.without_gradient"
         warn(f"pgd: the gradient is zero at all {len(inputs)} inputs: {hint}", CaveatWarning, stacklevel=2)
     return found.inputs
+
+
+def _length(ball: Ball, steps: int, schedule: Schedule) -> float:
+    if schedule is not constant:
+        return ball.radius / 4 if ball.norm == 1 else ball.radius
+    return max(2.5 * ball.radius / steps, ball.radius / 10 if ball.norm == 1 else 0.0)
 
 
 def _noting(function: Function, first: list[Tensor]) -> Function:
