@@ -72,6 +72,25 @@ def spatial(self, x):
     return self.layers[0](x).flatten(1).narrow(1, 0, 6)
 
 
+def joined(self, x):
+    token = self.layers[0].weight[:1].expand(len(x), 3, 1, -1)
+    x = torch.cat([token, x, 2 * token, x.flip(2, 3)], dim=2)
+    return x.flatten(1)
+
+
+def clipped(self, x):
+    x = functional.relu6(3 * self.layers[0](x)) + functional.hardtanh(x[:, :1, 1:-1, 1:-1], -0.3, 0.4)
+    x = x.clamp(min=0.1) - x.clamp(max=2.0)
+    return x.amax((1, 3)) + x.max(dim=3).values.sum(1) + x.flip(-1).flatten(1).amax(1, keepdim=True)
+
+
+def curves(self, x):
+    x = self.layers[0](x)
+    return (
+        x.sigmoid() + x.tanh() + functional.gelu(x) - functional.gelu(x, approximate="tanh") / 2 + functional.silu(x)
+    ).flatten(1)
+
+
 NETWORKS = {
     "pooling": (Written(pooled), (3, 13, 12)),
     "shortcuts": (Written(shortcuts, nn.Conv2d(3, 4, 3, 2, 1), nn.Conv2d(3, 4, 1, 2)), (3, 8, 8)),
@@ -87,6 +106,10 @@ NETWORKS = {
                              nn.BatchNorm1d(12, affine=False), nn.Identity(), nn.Dropout(0.2)), (3, 5)),
     "normalized": (models.Normalized(models.mlp(size=4, channels=3, hidden=(7,)), [0.1, 0.2, 0.3],
                                      [0.5, 0.4, 0.3]), (3, 4, 4)),
+    "class tokens": (Written(joined, nn.Linear(4, 4)), (3, 4, 4)),
+    "clipped": (Written(clipped, nn.Conv2d(3, 4, 3)), (3, 6, 5)),
+    "cast": (Written(lambda self, x: (x - self.shift).double().flatten(1)), (3, 4, 4)),
+    "curves": (Written(curves, nn.Linear(4, 4)), (3, 4, 4)),
     "small_cnn": (models.small_cnn(size=8), (1, 8, 8)),
     "resnet20": (models.resnet20(size=8), (3, 8, 8)),
 }  # fmt: skip
@@ -168,7 +191,9 @@ def test_residual_sums_and_norms_are_elementary():
 
 EYE = torch.eye(4, dtype=torch.float64)
 REFUSED = {
-    "sigmoid": (nn.Sequential(nn.Linear(4, 4), nn.Sigmoid()), r"aten\.sigmoid\.default \(in 1\) is none of"),
+    "softplus": (nn.Sequential(nn.Linear(4, 4), nn.Softplus()), r"aten\.softplus\.default \(in 1\) is none of"),
+    "a rounded cast": (Written(lambda self, x: x.to(torch.int64).to(x.dtype)), r"rounds to torch\.int64"),
+    "limits that are tensors": (Written(lambda self, x: torch.clamp(x, EYE[0], EYE[0] + 1)), "clamp"),
     "square": (Written(lambda self, x: x * x), r"aten\.mul\.Tensor \(in the model's forward\): the product of two"),
     "reciprocal": (Written(lambda self, x: 1 / x), "piecewise affine"),
     "batch mean": (Written(lambda self, x: x - x.mean(0)), "ties samples together|over the batch"),
@@ -204,3 +229,12 @@ def test_errors_teach():
         trace(model, torch.rand(1, 1, 3, 3))
     with pytest.raises(DataError, match="at least one floating sample"):
         trace(model.eval(), torch.rand(0, 1, 3, 3))
+
+
+def test_a_network_that_casts_on_its_way_has_a_list_of_one_type():
+    model = Written(
+        lambda self, x: self.layers[0]((x.double() - self.shift.double()).float().flatten(1)), nn.Linear(48, 3)
+    )
+    graph = trace(model.eval(), inputs := torch.rand(4, 3, 4, 4))
+    assert graph(inputs).dtype == torch.float32
+    torch.testing.assert_close(graph(inputs), model(inputs))

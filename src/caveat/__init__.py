@@ -26,8 +26,8 @@ _HOME = {
 
 
 _PACKAGES = (
-    "attacks", "audits", "calibration", "data", "guard", "metrics", "models", "neurons", "objectives", "posteriors",
-    "rays", "records", "report", "scores", "scoring", "training",
+    "attacks", "audits", "bounds", "calibration", "data", "guard", "metrics", "models", "neurons", "objectives",
+    "posteriors", "rays", "records", "report", "scores", "scoring", "training",
 )  # fmt: skip
 
 

@@ -1,10 +1,12 @@
-"""A piecewise affine network as a list of elementary operations: what bounds and rays walk."""
+"""A network as a list of elementary operations: what bounds and rays walk."""
 
-from caveat.graph.graph import EVALUATE, Graph, Node, Rules
+from caveat.graph.graph import CURVES, EVALUATE, Graph, Node, Rules, windows
 from caveat.graph.operations import (
     AvgPool,
     Concat,
     Conv,
+    Curve,
+    Flip,
     Linear,
     MaxPool,
     Mean,
@@ -20,10 +22,13 @@ from caveat.graph.operations import (
 from caveat.graph.trace import trace
 
 __all__ = [
+    "CURVES",
     "EVALUATE",
     "AvgPool",
     "Concat",
     "Conv",
+    "Curve",
+    "Flip",
     "Graph",
     "Linear",
     "MaxPool",
@@ -39,4 +44,5 @@ __all__ = [
     "Slice",
     "Sum",
     "trace",
+    "windows",
 ]

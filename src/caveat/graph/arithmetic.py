@@ -7,12 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from caveat.graph.operations import Concat, Mean, Pad, Permute, Reshape, Scale, Slice, Sum
+from caveat.graph.operations import Concat, Flip, MaxPool, Mean, Pad, Permute, Reshape, Scale, Slice, Sum
 from caveat.graph.value import Adds, Given, Lower, Shapes, Unsuited, Value, fitted, sample_axes
 
 __all__ = [
-    "concat", "cut", "like", "mean", "negative", "over", "pad", "permute", "pieces", "plus", "reshape", "select",
-    "times", "total",
+    "cast", "concat", "cut", "flip", "largest", "like", "mean", "negative", "over", "pad", "permute", "pieces", "plus",
+    "reshape", "select", "times", "total",
 ]  # fmt: skip
 
 
@@ -110,12 +110,54 @@ def pad(adds: Adds, given: Given, shapes: Shapes, where: str) -> Value:
 
 
 def concat(adds: Adds, given: Given, shapes: Shapes, where: str) -> Value:
-    """Values beside each other."""
-    values: Sequence[Any] = given["tensors"]
+    """Values beside each other, also constants that are the same for every sample: class tokens."""
+    parts: Sequence[Any] = given["tensors"]
     axis = given["dim"] % (len(shapes[0]) + 1)
-    if axis == 0 or not all(isinstance(value, Value) for value in values):
-        raise Unsuited("expected values that depend on the input, beside each other within a sample")
-    return adds.add(Concat(axis), tuple(values), shapes[0], where)
+    if axis == 0:
+        raise Unsuited("expected values beside each other within a sample")
+    values = tuple(part for part in parts if isinstance(part, Value))
+    if len(values) == len(parts):
+        return adds.add(Concat(axis), values, shapes[0], where)
+    shift, padded, start = torch.zeros(1, *shapes[0], dtype=torch.float64), list[Value](), 0
+    for part in parts:
+        length = part.shape[axis - 1] if isinstance(part, Value) else part.shape[axis]
+        if isinstance(part, Value):
+            widths = (0, 0) * (len(shapes[0]) - axis) + (start, shapes[0][axis - 1] - start - length)
+            padded.append(adds.add(Pad(widths, 0.0), (part,), shapes[0], where))
+        else:
+            place = shift.narrow(axis, start, length)
+            place.copy_(fitted(part, Value(0, tuple(place.shape[1:])), tuple(place.shape[1:]), adds.batch))
+        start += length
+    one = padded[0] if len(padded) == 1 else adds.add(Sum((1.0,) * len(padded)), tuple(padded), shapes[0], where)
+    return adds.add(Scale(1.0, shift), (one,), shapes[0], where)
+
+
+def flip(adds: Adds, given: Given, shapes: Shapes, where: str) -> Value:
+    """Axes in reverse."""
+    return adds.add(Flip(sample_axes(given["self"], given["dims"])), (given["self"],), shapes[0], where)
+
+
+def largest(adds: Adds, given: Given, shapes: Shapes, where: str) -> Value:
+    """Maxima over axes of a sample: a pooling of one window."""
+    x = given["self"]
+    axes = sample_axes(x, given.get("dim"))
+    kept = [axis for axis in range(len(x.shape) + 1) if axis not in axes]
+    rest = tuple(x.shape[axis - 1] for axis in kept[1:])
+    count = math.prod(x.shape[axis - 1] for axis in axes)
+    if (order := (*kept, *axes)) != tuple(range(len(order))):
+        x = adds.add(Permute(order), (x,), tuple(x.shape[axis - 1] for axis in order[1:]), where)
+    x = adds.add(Reshape((math.prod(rest), count)), (x,), (math.prod(rest), count), where)
+    x = adds.add(MaxPool((count,), (count,), (0,), (1,), ceil=False), (x,), (math.prod(rest), 1), where)
+    return adds.add(Reshape(shapes[0]), (x,), shapes[0], where)
+
+
+def cast(adds: Adds, given: Given, shapes: Shapes, where: str) -> Value:
+    """Another floating type of single precision at least: the list has one type throughout."""
+    del adds, shapes, where
+    to = given.get("dtype")
+    if to is not None and (not to.is_floating_point or torch.finfo(to).eps > torch.finfo(torch.float32).eps):
+        raise Unsuited(f"it rounds to {to}")
+    return given["self"]
 
 
 def cut(adds: Adds, given: Given, shapes: Shapes, where: str) -> Value:

@@ -1,5 +1,6 @@
 """A network as a list of elementary operations, and how to walk it."""
 
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
@@ -13,6 +14,8 @@ from caveat.graph.operations import (
     AvgPool,
     Concat,
     Conv,
+    Curve,
+    Flip,
     Linear,
     MaxPool,
     Mean,
@@ -27,7 +30,7 @@ from caveat.graph.operations import (
     moved,
 )
 
-__all__ = ["EVALUATE", "Graph", "Node", "Rules"]
+__all__ = ["CURVES", "EVALUATE", "Graph", "Node", "Rules", "windows"]
 
 T = TypeVar("T")
 Rules = Mapping[type, Callable[..., Any]]
@@ -71,7 +74,13 @@ class Graph:
         for k, node in enumerate(self.nodes):
             rule = rules.get(type(node.operation))
             if rule is None:
-                raise ModelError(f"model: no rule for {type(node.operation).__name__} (in {node.where})")
+                kind = type(node.operation).__name__
+                name = getattr(node.operation, "name", kind)
+                raise ModelError(
+                    f"model: {name} (in {node.where}) is none of the operations a piecewise affine network is made of"
+                    if isinstance(node.operation, Curve)
+                    else f"model: no rule for {kind} (in {node.where})"
+                )
             values[k + 1] = rule(node.operation, *(values[place] for place in node.arguments))
             for place in set(node.arguments):
                 if last[place] == k:
@@ -116,6 +125,29 @@ def max_pool(op: MaxPool, x: Tensor) -> Tensor:
     return apply(x, op.kernel, op.stride, op.padding, op.dilation, op.ceil)
 
 
+def windows(x: Tensor, op: MaxPool, filling: float) -> Tensor:
+    """All windows of a pooling layer, as a last axis."""
+    widths: list[int] = []
+    starts: list[int] = []
+    for size, kernel, stride, padding, dilation in zip(
+        x.shape[2:], op.kernel, op.stride, op.padding, op.dilation, strict=True
+    ):
+        reach = dilation * (kernel - 1) + 1
+        room = size + 2 * padding - reach
+        count = (-(-room // stride) if op.ceil else room // stride) + 1
+        if op.ceil and (count - 1) * stride >= size + padding:
+            count -= 1  # the last window must begin inside
+        starts.append(count)
+        widths = [padding, max(0, (count - 1) * stride + reach - size - padding), *widths]
+    x = functional.pad(x, widths, value=filling)
+    for axis, (kernel, stride, dilation, count) in enumerate(
+        zip(op.kernel, op.stride, op.dilation, starts, strict=True), start=2
+    ):
+        x = x.unfold(axis, dilation * (kernel - 1) + 1, stride)[..., ::dilation]
+        x = x.narrow(axis, 0, count)
+    return x.flatten(2 + len(op.kernel))
+
+
 def avg_pool(op: AvgPool, x: Tensor) -> Tensor:
     """Means of windows."""
     apply: Callable[..., Tensor] = AVG_POOLS[len(op.kernel) - 1]
@@ -137,10 +169,20 @@ def part(op: Slice, x: Tensor) -> Tensor:
     return x[(slice(None),) * op.axis + (slice(op.start, op.stop, op.step),)]
 
 
+CURVES: dict[str, Callable[[Tensor], Tensor]] = {
+    "gelu": functional.gelu,
+    "gelu_tanh": functools.partial(functional.gelu, approximate="tanh"),
+    "sigmoid": torch.sigmoid,
+    "silu": functional.silu,
+    "tanh": torch.tanh,
+}
+
 EVALUATE: Rules = {
     AvgPool: avg_pool,
     Concat: lambda op, *terms: torch.cat(terms, op.axis),
     Conv: conv,
+    Curve: lambda op, x: CURVES[op.name](x),
+    Flip: lambda op, x: x.flip(op.axes),
     Linear: linear,
     MaxPool: max_pool,
     Mean: lambda op, x: x.mean(op.axes, keepdim=op.keep),

@@ -4,19 +4,22 @@ from typing import Any
 
 from torch import Tensor
 
-from caveat.graph.operations import AvgPool, Conv, Linear, MaxPool, Pad, Relu, Scale
+from caveat.graph.operations import AvgPool, Conv, Curve, Linear, MaxPool, Pad, Relu, Scale
 from caveat.graph.value import Adds, Given, Lower, Shapes, Unsuited, Value, need_constant, numbers
 
 __all__ = [
     "adaptive",
     "avg_pool",
     "batch_norm",
+    "clip",
     "convolution",
+    "curve",
     "first",
     "linear",
     "max_pool",
     "product",
     "relu",
+    "relu6",
     "same",
 ]
 
@@ -99,6 +102,43 @@ def relu(adds: Adds, given: Given, shapes: Shapes, where: str) -> Value:
     if isinstance(slope, Tensor):
         slope = slope.reshape((1, -1) + (1,) * (len(shapes[0]) - 1))
     return adds.add(Relu(slope), (given["self"],), shapes[0], where)
+
+
+def clip(adds: Adds, given: Given, shapes: Shapes, where: str) -> Value:
+    """Between two numbers: ReLU6, hardtanh, clamp. Formula: high - relu(high - low - relu(x - low))."""
+    found = given.get("min_val", given.get("min")), given.get("max_val", given.get("max"))
+    need_constant(*found)
+    if any(isinstance(end, Tensor) for end in found):
+        raise Unsuited("expected numbers to clip at")
+    low, high = (None if end is None else float(end) for end in found)
+    if low is not None and high is not None and low > high:
+        raise Unsuited(f"it clips between {low} and {high}")
+    x, shape = given["self"], shapes[0]
+    if low is not None:
+        x = adds.add(Scale(1.0, -low), (x,), shape, where) if low else x
+        x = adds.add(Relu(0.0), (x,), shape, where)
+        if high is None:
+            return adds.add(Scale(1.0, low), (x,), shape, where) if low else x
+    if high is not None:
+        x = adds.add(Scale(-1.0, high - (low or 0.0)), (x,), shape, where)
+        x = adds.add(Relu(0.0), (x,), shape, where)
+        x = adds.add(Scale(-1.0, high), (x,), shape, where)
+    return x
+
+
+def relu6(adds: Adds, given: Given, shapes: Shapes, where: str) -> Value:
+    """Between 0 and 6."""
+    return clip(adds, {**given, "min": 0.0, "max": 6.0}, shapes, where)
+
+
+def curve(name: str) -> Lower:
+    """A smooth function of every value."""
+
+    def lowered(adds: Adds, given: Given, shapes: Shapes, where: str) -> Value:
+        kind = f"{name}_tanh" if given.get("approximate") == "tanh" else name
+        return adds.add(Curve(kind), (given["self"],), shapes[0], where)
+
+    return lowered
 
 
 def max_pool(adds: Adds, given: Given, shapes: Shapes, where: str) -> Value:

@@ -5,8 +5,11 @@ from typing import Any
 import torch
 
 from caveat.graph.arithmetic import (
+    cast,
     concat,
     cut,
+    flip,
+    largest,
     like,
     mean,
     negative,
@@ -24,12 +27,15 @@ from caveat.graph.layers import (
     adaptive,
     avg_pool,
     batch_norm,
+    clip,
     convolution,
+    curve,
     first,
     linear,
     max_pool,
     product,
     relu,
+    relu6,
     same,
 )
 from caveat.graph.value import Lower
@@ -91,6 +97,18 @@ LOWER: dict[Any, Lower] = {
     **dict.fromkeys((aten.permute.default, aten.transpose.int), permute),
     **dict.fromkeys((aten.pad.default, aten.constant_pad_nd.default), pad),
     aten.cat.default: concat,
+    aten.flip.default: flip,
+    **dict.fromkeys((aten.amax.default, aten.max.default), largest),
+    aten.max.dim: first(largest),
+    **dict.fromkeys((aten._to_copy.default, aten.to.dtype, aten.to.dtype_layout), cast),
+    **dict.fromkeys(
+        (aten.hardtanh.default, aten.clamp.default, aten.clamp_min.default, aten.clamp_max.default), clip
+    ),
+    aten.relu6.default: relu6,
+    aten.gelu.default: curve("gelu"),
+    aten.sigmoid.default: curve("sigmoid"),
+    aten.silu.default: curve("silu"),
+    aten.tanh.default: curve("tanh"),
     aten.slice.Tensor: cut,
     aten.select.int: select,
     **dict.fromkeys((aten.chunk.default, aten.split.Tensor, aten.split_with_sizes.default), pieces),

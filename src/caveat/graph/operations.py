@@ -1,4 +1,5 @@
-"""The elementary operations a piecewise affine network is made of, each a frozen dataclass of its constants.
+"""The elementary operations a network is made of, each a frozen dataclass of its constants: piecewise affine ones, and
+curves, which bounds relax and rays refuse.
 
 Values are `(n, ...)`; axes are counted with the batch as axis 0, which no operation touches.
 """
@@ -13,6 +14,8 @@ __all__ = [
     "AvgPool",
     "Concat",
     "Conv",
+    "Curve",
+    "Flip",
     "Linear",
     "MaxPool",
     "Mean",
@@ -54,6 +57,14 @@ class Relu:
 
     slope: float | Tensor
     """0 for ReLU; a tensor that broadcasts for PReLU."""
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A smooth function of every value by itself; not piecewise affine."""
+
+    name: str
+    """A key of `graph.CURVES`."""
 
 
 @dataclass(frozen=True)
@@ -145,7 +156,30 @@ class Slice:
     step: int
 
 
-Operation = Linear | Conv | Relu | MaxPool | AvgPool | Scale | Sum | Mean | Reshape | Permute | Pad | Concat | Slice
+@dataclass(frozen=True)
+class Flip:
+    """The values along axes in reverse."""
+
+    axes: tuple[int, ...]
+
+
+Operation = (
+    AvgPool
+    | Concat
+    | Conv
+    | Curve
+    | Flip
+    | Linear
+    | MaxPool
+    | Mean
+    | Pad
+    | Permute
+    | Relu
+    | Reshape
+    | Scale
+    | Slice
+    | Sum
+)
 O = TypeVar("O", bound=Operation)  # noqa: E741
 
 

@@ -16,6 +16,8 @@ from caveat.graph.value import Adds, Unsuited, Value
 
 __all__ = ["trace"]
 
+SAYS_NOTHING = {torch.ops.aten._assert_tensor_metadata.default}
+"""Operations without a result, which `.float()` brings along."""
 PARTS = {"PARAMETER", "BUFFER", "CONSTANT_TENSOR"}
 
 
@@ -23,8 +25,9 @@ def trace(model: nn.Module, inputs: Float[Tensor, "n ..."]) -> Graph:
     """The model as a list of elementary operations, from one run on an example.
 
     Any module whose path does not depend on the values of its input, made of linear maps, convolutions, ReLU and its
-    leaky kin, max and average pooling, batch normalisation in eval mode, arithmetic with constants, sums,
-    concatenation, padding, slices and reshapes, however it is written (modules, functions, methods). It takes seconds.
+    leaky and clipped kin, max and average pooling, batch normalisation in eval mode, arithmetic with constants, sums,
+    concatenation (with constants too), padding, slices, flips and reshapes, and of the curves in `CURVES`, however it
+    is written (modules, functions, methods). It takes seconds.
     The list is run on the example, in another order and number than traced, and must give what the model gives.
 
     Parameters
@@ -75,14 +78,15 @@ def _lowered(program: Any, pair: Tensor) -> Graph:
             known[spec.arg.name] = held.detach().clone()
     lowering = Adds(len(pair))
     for node in program.graph.nodes:
-        if node.op == "call_function":
+        if node.op == "call_function" and node.target not in SAYS_NOTHING:
             known[node.name] = _call(lowering, node, known)
     (output,) = next(node for node in program.graph.nodes if node.op == "output").args
     if len(output) != 1 or not isinstance(output[0], fx.Node) or not isinstance(known[output[0].name], Value):
         raise ModelError(
             "model: expected one tensor that depends on the input, got something else; return logits alone"
         )
-    return Graph(tuple(lowering.nodes), known[output[0].name].place, tuple(pair.shape[1:]))
+    graph = Graph(tuple(lowering.nodes), known[output[0].name].place, tuple(pair.shape[1:]))
+    return graph.to(pair.dtype, pair.device)  # one type throughout, whatever the model casts to on its way
 
 
 def _call(lowering: Adds, node: fx.Node, known: dict[str, Any]) -> Any:
@@ -133,7 +137,7 @@ def _assert_same(graph: Graph, model: nn.Module, inputs: Tensor) -> None:
         expected, found = model(inputs), graph(inputs)
     eps = torch.finfo(inputs.dtype).eps
     scale = float(expected.abs().max()) + torch.finfo(inputs.dtype).tiny
-    if expected.shape != found.shape or not float((expected - found).abs().max()) <= 1e4 * eps * scale:
+    if expected.shape != found.shape or not float((expected.to(found.dtype) - found).abs().max()) <= 1e4 * eps * scale:
         raise ModelError(
             "model: its list of operations does not give its own output; it draws random numbers, changes itself, ties "
             "samples together, or does something the list cannot say"

@@ -19,6 +19,7 @@ from caveat.graph import (
     AvgPool,
     Concat,
     Conv,
+    Flip,
     Graph,
     Linear,
     MaxPool,
@@ -31,6 +32,7 @@ from caveat.graph import (
     Scale,
     Slice,
     Sum,
+    windows,
 )
 
 __all__ = ["Piece", "piece"]
@@ -154,7 +156,7 @@ def _relu(walk: _Walk, op: Relu, x: Tensor) -> Tensor:
 def _max_pool(walk: _Walk, op: MaxPool, x: Tensor) -> Tensor:
     """The winner of each window, and where another one overtakes it."""
     slopes, offsets = _tidied(x)
-    p, q = _windows(slopes, op, 0.0), _windows(offsets, op, -math.inf)
+    p, q = windows(slopes, op, 0.0), windows(offsets, op, -math.inf)
     outside = q == -math.inf
     winner = _winner(walk, p.detach(), q.detach(), outside)
     best_p, best_q = p.gather(-1, winner), q.gather(-1, winner)
@@ -177,33 +179,11 @@ def _winner(walk: _Walk, p: Tensor, q: Tensor, outside: Tensor) -> Tensor:
     return second.masked_fill(~tied | outside, -math.inf).argmax(-1, keepdim=True)
 
 
-def _windows(x: Tensor, op: MaxPool, filling: float) -> Tensor:
-    """All windows of a pooling layer, as a last axis."""
-    widths: list[int] = []
-    starts: list[int] = []
-    for size, kernel, stride, padding, dilation in zip(
-        x.shape[2:], op.kernel, op.stride, op.padding, op.dilation, strict=True
-    ):
-        reach = dilation * (kernel - 1) + 1
-        room = size + 2 * padding - reach
-        count = (-(-room // stride) if op.ceil else room // stride) + 1
-        if op.ceil and (count - 1) * stride >= size + padding:
-            count -= 1  # the last window must begin inside
-        starts.append(count)
-        widths = [padding, max(0, (count - 1) * stride + reach - size - padding), *widths]
-    x = functional.pad(x, widths, value=filling)
-    for axis, (kernel, stride, dilation, count) in enumerate(
-        zip(op.kernel, op.stride, op.dilation, starts, strict=True), start=2
-    ):
-        x = x.unfold(axis, dilation * (kernel - 1) + 1, stride)[..., ::dilation]
-        x = x.narrow(axis, 0, count)
-    return x.flatten(2 + len(op.kernel))
-
-
 RULES: Rules = {
     AvgPool: _plain,
     Concat: _plain,
     Conv: _weights,
+    Flip: _plain,
     Linear: _weights,
     MaxPool: _max_pool,
     Mean: _plain,

@@ -1,0 +1,174 @@
+"""Alpha-CROWN: the lower lines of ReLUs whose sign is open are chosen by gradient ascent on the bound itself."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from caveat.bounds.deeppoly import MEMORY, Known, Slopes, Split, known, least, lower
+from caveat.bounds.region import Rows
+from caveat.graph import Relu
+
+__all__ = ["Tightened", "opened", "raised", "tightened"]
+
+STEPS = 20
+RATE = 0.25
+DECAY = 0.95
+
+
+@dataclass(frozen=True)
+class Tightened:
+    """The best that was found for each linear form."""
+
+    values: Float[Tensor, "n m"]
+    known: Known
+
+
+@dataclass(frozen=True)
+class Raised:
+    """The best lower bound of one form a sample, with the slopes, multipliers and coefficients it comes from."""
+
+    values: Float[Tensor, " n"]
+    inputs: Tensor
+    at: dict[int, Tensor]
+    slopes: dict[int, Tensor]
+    multipliers: dict[int, Tensor]
+
+
+def opened(found: Known) -> dict[int, Tensor]:
+    """For each ReLU, by the place of its result, where its sign is open."""
+    nodes = {k: found.graph.nodes[k - 1] for k in found.relaxed}
+    ends = {k: found.bounds[node.arguments[0]] for k, node in nodes.items() if isinstance(node.operation, Relu)}
+    return {k: (low < 0) & (high > 0) for k, (low, high) in ends.items()}
+
+
+def first(found: Known) -> dict[int, Tensor]:
+    """DeepPoly's choice of slopes."""
+    places = {k: found.graph.nodes[k - 1].arguments[0] for k in opened(found)}
+    return {k: (found.bounds[p][1] >= -found.bounds[p][0]).double() for k, p in places.items()}
+
+
+def tightened(
+    found: Known, matrix: Float[Tensor, "n m c"], *, unit: float, steps: int = STEPS, memory: int = MEMORY
+) -> Tightened:
+    """Lower bounds of linear forms of the logits, never below those of `found`.
+
+    Slopes are chosen both for the forms and for the bounds of every ReLU's arguments on the way: there all values of a
+    layer share theirs. It costs about four times DeepPoly for each of `steps`, and keeps all coefficients for the
+    gradient: give it few samples at once.
+
+    Formula: max over lambda in [0, 1] of the lower bound of DeepPoly with lower lines lambda x, by Adam.
+
+    Source: Xu et al., Fast and complete: enabling complete verification with massively parallel incomplete verifiers,
+    ICLR 2021 (arXiv 2011.13824).
+    """
+    values = lower(found, matrix, memory=memory)
+    n, m, c = matrix.shape
+    rows = Rows.each(n, m, device=matrix.device)
+    final = found.graph.output
+    starts = [found.graph.nodes[k - 1].arguments[0] for k in sorted(found.relaxed)]
+    with torch.enable_grad():
+        slopes = {place: _leaves(first(found), below=place) for place in starts}
+        slopes[final] = {k: _leaf(rows.pick(share)) for k, share in first(found).items()}
+        leaves = [leaf for each in slopes.values() for leaf in each.values()]
+        for _ in _adam(leaves, steps):
+            now = known(found.graph, found.region, unit=unit, slopes=slopes, start=found, memory=1 << 62)
+            wide = now.of(rows.sample)
+            each = Rows.each(n * m, device=matrix.device)
+            bound = least(wide, final, matrix.reshape(-1, c), each, slopes=slopes[final], early=True).values
+            found = detached(now)
+            values = torch.maximum(values, bound.detach().reshape(n, m))
+            if bool((values > 0).all()):
+                break
+            (-bound.reshape(n, m)[values <= 0].sum()).backward(inputs=leaves)
+    return Tightened(values, found)
+
+
+def raised(
+    found: Known,
+    matrix: Float[Tensor, "n c"],
+    *,
+    slopes: Slopes,
+    multipliers: Slopes,
+    split: Split,
+    steps: int,
+) -> Raised:
+    """Lower bounds of one form a sample, with slopes and, where signs are given, Lagrange multipliers by ascent.
+
+    Formula: max over lambda in [0, 1], beta >= 0 of the lower bound of the form minus sum beta sign z, z the argument
+    whose sign is given. Source: Wang et al., Beta-CROWN, NeurIPS 2021 (arXiv 2103.06624), equation 8.
+    """
+    rows = Rows.each(len(matrix), device=matrix.device)
+    best: Raised | None = None
+    with torch.enable_grad():
+        lines = {k: _leaf(share) for k, share in slopes.items()}
+        weights = {place: _leaf(weight) for place, weight in multipliers.items()}
+        for _ in _adam([*lines.values(), *weights.values()], steps, positive=list(weights.values())):
+            pull = {place: -weight * split[place] for place, weight in weights.items()}
+            bound = least(found, found.graph.output, matrix, rows, slopes=lines, multipliers=pull)
+            best = _better(best, bound.values, bound.inputs, bound.at, lines, weights)
+            if bool((best.values > 0).all()):
+                break
+            (-bound.values.sum()).backward(inputs=[*lines.values(), *weights.values()])
+    if best is None:
+        raise AssertionError("steps: expected at least 1")
+    return best
+
+
+def _better(
+    best: Raised | None,
+    values: Tensor,
+    inputs: Tensor,
+    at: dict[int, Tensor],
+    slopes: dict[int, Tensor],
+    multipliers: dict[int, Tensor],
+) -> Raised:
+    now = Raised(values, inputs, at, slopes, multipliers)
+    parts = [{k: v.detach() for k, v in table.items()} for table in (at, slopes, multipliers)]
+    if best is None:
+        return Raised(
+            values.detach(), inputs.detach(), parts[0], *({k: v.clone() for k, v in t.items()} for t in parts[1:])
+        )
+    more = now.values.detach() > best.values
+
+    def chosen(new: Tensor, old: Tensor) -> Tensor:
+        return torch.where(more.reshape(-1, *[1] * (new.ndim - 1)), new, old)
+
+    tables = zip(parts, (best.at, best.slopes, best.multipliers), strict=True)
+    return Raised(
+        chosen(values.detach(), best.values),
+        chosen(inputs.detach(), best.inputs),
+        *({k: chosen(new[k], old[k]) for k in new} for new, old in tables),
+    )
+
+
+def _adam(leaves: list[Tensor], steps: int, *, positive: Iterable[Tensor] = ()) -> Iterable[int]:
+    """Ascend: the loop's body has put gradients; shares stay in [0, 1], multipliers at 0 or above."""
+    if not leaves:
+        yield 0
+        return
+    optimizer = torch.optim.Adam(leaves, lr=RATE)
+    above = {id(leaf) for leaf in positive}
+    for step in range(steps):
+        optimizer.zero_grad(set_to_none=True)
+        yield step
+        optimizer.step()
+        optimizer.param_groups[0]["lr"] *= DECAY
+        with torch.no_grad():
+            for leaf in leaves:
+                leaf.clamp_(0, None if id(leaf) in above else 1)
+
+
+def _leaf(value: Tensor) -> Tensor:
+    return value.detach().clone().requires_grad_()
+
+
+def _leaves(shares: dict[int, Tensor], *, below: int) -> dict[int, Tensor]:
+    return {k: _leaf(share) for k, share in shares.items() if k <= below}
+
+
+def detached(found: Known) -> Known:
+    """The same without its gradients."""
+    return found.mapped(lambda value: value.detach())

@@ -1,0 +1,271 @@
+"""DeepPoly, also called CROWN: linear bounds of every value in terms of the inputs, by back-substitution.
+
+The interval of every value is found in order; before an operation that is not linear its arguments are bounded again,
+by carrying their own coefficients back to the inputs through what is known of everything before.
+
+Floating point: all in float64, and every value stands for the one that the network computes in its own type. Where an
+operation rounds, `interval.roundoff` says by how much, and back-substitution pays that for every coefficient that it
+carries through. So the outputs of a float32 network do not leave their bounds, in whatever order its sums are taken.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from caveat.bounds.adjoint import ADJOINT
+from caveat.bounds.interval import Interval, propagated, roundoff
+from caveat.bounds.region import Region, Rows
+from caveat.bounds.relaxations import RELAXATIONS, Lines, Relaxed, bent
+from caveat.errors import ModelError
+from caveat.graph import AvgPool, Conv, Graph, Linear, Mean, Relu, Sum
+
+__all__ = ["MEMORY", "Known", "Least", "Slopes", "Split", "known", "least", "lower", "unit_of"]
+
+MEMORY = 1 << 25
+"""Bytes that coefficients may take at once, unless told otherwise: 32 MiB, which caches help with."""
+COPIES = 6
+"""Tensors of the size of the coefficients that are alive at once."""
+Slopes = Mapping[int, Tensor]
+"""For ReLUs, by their place in the list, the share in [0, 1] of the lower line between the ReLU's slope and 1."""
+Split = Mapping[int, Tensor]
+"""For arguments of ReLUs, by their place in the list, 1 or -1 where only that sign is looked at, else 0."""
+
+
+@dataclass(frozen=True)
+class Known:
+    """What is known of a network's values over a region."""
+
+    graph: Graph
+    region: Region
+    bounds: dict[int, Interval] = field(default_factory=dict)
+    """By place in the list of values."""
+    rounding: dict[int, Tensor] = field(default_factory=dict)
+    relaxed: dict[int, Relaxed] = field(default_factory=dict)
+    """By place of the result."""
+
+    def shape(self, place: int) -> tuple[int, ...]:
+        """Of a sample's value."""
+        return self.graph.nodes[place - 1].shape if place else self.graph.input_shape
+
+    def of(self, samples: Tensor) -> "Known":
+        """That of some of the samples, also several times."""
+        count = len(self.region.low)
+        found = self.mapped(lambda value: value[samples] if len(value) == count else value)
+        return replace(found, region=self.region.of(samples))
+
+    def mapped(self, change: Callable[..., Tensor]) -> "Known":
+        """The same with every tensor changed."""
+        bounds = {k: (change(low), change(high)) for k, (low, high) in self.bounds.items()}
+        rounding = {k: change(value) for k, value in self.rounding.items()}
+        relaxed = {k: value.mapped(change) for k, value in self.relaxed.items()}
+        return replace(self, bounds=bounds, rounding=rounding, relaxed=relaxed)
+
+
+@dataclass(frozen=True)
+class Least:
+    """Lower bounds of linear forms, and how they come about."""
+
+    values: Float[Tensor, " r"]
+    inputs: Float[Tensor, "r ..."]
+    """Coefficients of the inputs."""
+    at: dict[int, Tensor]
+    """By place of the result of an operation that is not linear, the coefficients there."""
+
+
+def unit_of(model: nn.Module, inputs: Tensor) -> float:
+    """Half of the largest epsilon of the types in which a model computes."""
+    types = {inputs.dtype, *(value.dtype for value in (*model.parameters(), *model.buffers()))}
+    return max(torch.finfo(kind).eps for kind in types if kind.is_floating_point) / 2
+
+
+def known(
+    graph: Graph,
+    region: Region,
+    *,
+    unit: float,
+    refine: bool = True,
+    memory: int = MEMORY,
+    slopes: Mapping[int, Slopes] | None = None,
+    split: Split | None = None,
+    start: Known | None = None,
+) -> Known:
+    """Bounds of every value of the network over the region.
+
+    Parameters
+    ----------
+    refine
+        Bound the arguments of what is not linear by back-substitution; else by intervals alone.
+    slopes
+        Of the lower lines used to bound each argument, by its place.
+    split
+        Signs that are taken as given.
+    start
+        Bounds that are known already, and are only tightened.
+
+    Raises
+    ------
+    ModelError
+        If an operation has no relaxation.
+    """
+    found = Known(graph, region, {0: (region.low, region.high)})
+    for k, node in enumerate(graph.nodes):
+        values = [found.bounds[place] for place in node.arguments]
+        relax, _ = RELAXATIONS.get(type(node.operation), (None, ""))
+        if relax is not None:
+            (place,) = node.arguments
+            mask = bent(node.operation, values[0])
+            if refine and not _exact(found, k):
+                found.bounds[place] = _refined(found, place, mask, memory, (slopes or {}).get(place))
+            if start is not None:
+                found.bounds[place] = _both(found.bounds[place], start.bounds[place])
+            if split and place in split:
+                found.bounds[place] = _signed(found.bounds[place], split[place])
+            values = [found.bounds[place]]
+            found.relaxed[k + 1] = relax(node.operation, values[0])
+        elif type(node.operation) not in ADJOINT:
+            raise ModelError(f"model: no bounds for {type(node.operation).__name__} (in {node.where})")
+        rounding = roundoff(node.operation, unit, *values)
+        if rounding is not None:
+            found.rounding[k + 1] = rounding
+        found.bounds[k + 1] = propagated(node.operation, rounding, *values)
+    return found
+
+
+def least(
+    found: Known,
+    place: int,
+    coefficients: Float[Tensor, "r ..."],
+    rows: Rows,
+    *,
+    slopes: Slopes | None = None,
+    multipliers: Mapping[int, Tensor] | None = None,
+    early: bool = False,
+    full: bool = True,
+) -> Least:
+    """Lower bounds of `coefficients . value` at a place, by back-substitution to the inputs.
+
+    Parameters
+    ----------
+    slopes
+        Other lower lines of ReLUs.
+    multipliers
+        What is added to the coefficients of a ReLU's arguments: Lagrange multipliers of their signs.
+    early
+        Also try the intervals of what comes before the last operation that is not linear, and take the better.
+    full
+        Go on to the inputs; else `early` alone.
+    """
+    waiting, constant = {place: coefficients}, coefficients.new_zeros(len(coefficients))
+    at: dict[int, Tensor] = {}
+    early_values: Tensor | None = None
+    for k in range(place, 0, -1):
+        if k not in waiting:
+            continue
+        node = found.graph.nodes[k - 1]
+        if early and early_values is None and k in found.relaxed:
+            early_values = constant + _of_intervals(found, waiting, rows)
+            if not full:
+                return Least(early_values, coefficients, at)
+        mine = waiting.pop(k)
+        if k in found.rounding:
+            constant = constant - rows.dot(mine.abs(), found.rounding[k])
+        shapes = [found.shape(argument) for argument in node.arguments]
+        if k in found.relaxed:
+            at[k] = mine
+            relaxed = _with_slope(found, k, slopes)
+            back, more = relaxed.back(mine, rows, shapes[0])
+            if multipliers and node.arguments[0] in multipliers:
+                back = back + multipliers[node.arguments[0]]
+            parts: tuple[Tensor, ...] = (back,)
+        else:
+            parts, more = ADJOINT[type(node.operation)](node.operation, mine, shapes)
+        constant = constant + more
+        for argument, part in zip(node.arguments, parts, strict=True):
+            waiting[argument] = waiting[argument] + part if argument in waiting else part
+    inputs = waiting.get(0)
+    if inputs is None:
+        inputs = coefficients.new_zeros(len(coefficients), *found.graph.input_shape)
+    values = constant + found.region.least(inputs, rows)
+    return Least(values if early_values is None else torch.maximum(values, early_values), inputs, at)
+
+
+def _exact(found: Known, k: int) -> bool:
+    """Whether intervals are as good: one sum at most lies between a box and the k-th operation."""
+    mixing = [
+        node for node in found.graph.nodes[:k] if isinstance(node.operation, AvgPool | Conv | Linear | Mean | Sum)
+    ]
+    return found.region.norm == math.inf and not found.relaxed and len(mixing) <= 1
+
+
+def _of_intervals(found: Known, waiting: Mapping[int, Tensor], rows: Rows) -> Tensor:
+    total = next(iter(waiting.values())).new_zeros(len(rows.sample))
+    for place, coefficients in waiting.items():
+        low, high = found.bounds[place]
+        total = total + rows.dot(coefficients, (low + high) / 2) - rows.dot(coefficients.abs(), (high - low) / 2)
+    return total
+
+
+def lower(
+    found: Known, matrix: Float[Tensor, "n m c"], *, full: bool = True, memory: int = MEMORY
+) -> Float[Tensor, "n m"]:
+    """Lower bounds of linear forms of the logits; by back-substitution to the inputs if `full`, else by intervals.
+
+    With intervals too the last linear layers are one with the form.
+    """
+    n, m, _ = matrix.shape
+    rows = Rows.each(n, m, device=matrix.device)
+    largest = max(torch.Size(found.shape(k)).numel() for k in range(len(found.graph.nodes) + 1))
+    chunk = max(1, memory // (COPIES * largest * 8))
+    parts: list[Tensor] = []
+    for part, sample in zip(matrix.flatten(0, 1).split(chunk), rows.sample.split(chunk), strict=True):
+        bound = least(found, found.graph.output, part, Rows(sample), early=True, full=full)
+        parts.append(bound.values)
+    return torch.cat(parts).reshape(n, m)
+
+
+def _with_slope(found: Known, place: int, slopes: Slopes | None) -> Relaxed:
+    """The relaxation with another lower line where the sign is open."""
+    relaxed = found.relaxed[place]
+    if slopes is None or place not in slopes or not isinstance(relaxed, Lines):
+        return relaxed
+    node = found.graph.nodes[place - 1]
+    below = node.operation.slope if isinstance(node.operation, Relu) else 0.0
+    low, high = found.bounds[node.arguments[0]]
+    other = below + slopes[place] * (1 - below)
+    return replace(relaxed, low_slope=torch.where((low < 0) & (high > 0), other, relaxed.low_slope))
+
+
+def _refined(found: Known, place: int, mask: Tensor, memory: int, slopes: Slopes | None) -> Interval:
+    """Bounds by back-substitution where the mask says so, never looser than before."""
+    low, high = (end.flatten(1) for end in found.bounds[place])
+    shape = found.shape(place)
+    sample, value = mask.flatten(1).nonzero(as_tuple=True)
+    largest = max(torch.Size(found.shape(k)).numel() for k in range(place + 1))
+    chunk = max(1, memory // (2 * COPIES * largest * low.element_size()))
+    ends: list[tuple[Tensor, Tensor]] = []
+    for samples, values in zip(sample.split(chunk), value.split(chunk), strict=True):
+        both = samples.repeat_interleave(2)
+        unit = low.new_zeros(len(both), low.shape[1])
+        signs = torch.tensor([1.0, -1.0], dtype=low.dtype, device=low.device).repeat(len(samples))
+        unit[torch.arange(len(both), device=low.device), values.repeat_interleave(2)] = signs
+        bound = least(found, place, unit.reshape(-1, *shape), Rows(both), slopes=slopes).values
+        ends.append((bound[::2], -bound[1::2]))
+    if not ends:
+        return found.bounds[place]
+    new_low, new_high = (torch.cat(part) for part in zip(*ends, strict=True))
+    where = (sample, value)
+    low = low.index_put(where, torch.maximum(low[where], new_low))
+    high = high.index_put(where, torch.minimum(high[where], new_high))
+    return low.reshape(-1, *shape), high.reshape(-1, *shape)
+
+
+def _both(a: Interval, b: Interval) -> Interval:
+    return torch.maximum(a[0], b[0]), torch.minimum(a[1], b[1])
+
+
+def _signed(x: Interval, sign: Tensor) -> Interval:
+    return torch.where(sign > 0, x[0].clamp_min(0), x[0]), torch.where(sign < 0, x[1].clamp_max(0), x[1])

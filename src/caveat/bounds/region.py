@@ -1,0 +1,111 @@
+"""The set of inputs that bounds speak of: for each sample a ball, a box, or both."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from caveat.attacks import Ball
+from caveat.errors import DataError
+
+__all__ = ["Box", "Region", "Rows"]
+
+Box = tuple[Tensor, Tensor]
+"""Lower and upper ends `(n, ...)` of every value of every sample."""
+MANY = 16
+"""Rows a sample from which on they are multiplied by themselves, not gathered."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """To which sample each row of coefficients belongs; the samples in their order."""
+
+    sample: Tensor
+    """(r,), ascending."""
+
+    @classmethod
+    def each(cls, samples: int, times: int = 1, *, device: torch.device | str = "cpu") -> "Rows":
+        """The same number of rows for every sample."""
+        return cls(torch.arange(samples, device=device).repeat_interleave(times))
+
+    def pick(self, values: Tensor) -> Tensor:
+        """Of values `(n, ...)` those of every row."""
+        if len(values) == len(self.sample) and bool((self.sample[1:] > self.sample[:-1]).all()):
+            return values
+        return values[self.sample]
+
+    def dot(self, rows: Float[Tensor, "r ..."], values: Float[Tensor, "n ..."]) -> Float[Tensor, " r"]:
+        """Every row times the values of its sample, summed."""
+        rows, values = rows.flatten(1), values.flatten(1)
+        found, counts = self.sample.unique_consecutive(return_counts=True)
+        if len(rows) <= MANY * len(found):  # also none at all
+            return (rows * self.pick(values)).sum(1)
+        parts = rows.split(counts.tolist())
+        return torch.cat([part @ values[k] for k, part in zip(found.tolist(), parts, strict=True)])
+
+
+@dataclass(frozen=True)
+class Region:
+    """In float64. A norm of inf means the box alone; otherwise box and ball, of which it holds what both hold."""
+
+    centres: Float[Tensor, "n ..."]
+    low: Float[Tensor, "n ..."]
+    high: Float[Tensor, "n ..."]
+    norm: int | float
+    radius: float
+
+    @classmethod
+    def around(cls, inputs: Float[Tensor, "n ..."], where: Ball | Box) -> "Region":
+        """A ball around every input (within its own box of valid values), or a box.
+
+        The ball is widened by one rounding of the inputs' type, in which a point at its edge is written.
+
+        Raises
+        ------
+        DataError
+            If inputs are outside of the ball's box, or a box has not the inputs' shape or is empty.
+        """
+        if isinstance(where, Ball):
+            where.check(inputs)
+            centres = inputs.detach().double()
+            unit = 0.0 if inputs.dtype == torch.float64 else torch.finfo(inputs.dtype).eps
+            size = centres.abs() + where.radius
+            wider = unit * size
+            low, high = centres - where.radius - wider, centres + where.radius + wider
+            if where.low is not None:
+                low = torch.maximum(low, centres.clamp_max(where.low))
+            if where.high is not None:
+                high = torch.minimum(high, centres.clamp_min(where.high))
+            more = torch.linalg.vector_norm(wider.flatten(1), where.norm, dim=1)
+            return cls(centres, low, high, where.norm, where.radius + float(more.max()) if len(inputs) else 0.0)
+        low, high = (end.detach().double() for end in where)
+        if low.shape != inputs.shape or high.shape != inputs.shape or not bool((low <= high).all()):
+            raise DataError(
+                f"box: expected low <= high of the inputs' shape {tuple(inputs.shape)}, got shapes "
+                f"{tuple(low.shape)} and {tuple(high.shape)}" + (" with low > high" if low.shape == high.shape else "")
+            )
+        return cls((low + high) / 2, low, high, math.inf, 0.0)
+
+    def of(self, samples: Tensor) -> "Region":
+        """That of some of the samples."""
+        return Region(self.centres[samples], self.low[samples], self.high[samples], self.norm, self.radius)
+
+    def least(self, coefficients: Float[Tensor, "r ..."], rows: Rows) -> Float[Tensor, " r"]:
+        """A lower bound of `coefficients . x` over the region: exact over the box alone, and over the ball alone.
+
+        Formula: a.m - |a|.r over the box of middle m and half width r; a.c - radius |a|_q over a ball, q the dual norm.
+        Of both the larger is taken.
+        """
+        middle, half = (self.low + self.high) / 2, (self.high - self.low) / 2
+        found = rows.dot(coefficients, middle) - rows.dot(coefficients.abs(), half)
+        if self.norm == math.inf:
+            return found
+        dual = math.inf if self.norm == 1 else 2
+        size = torch.linalg.vector_norm(coefficients.flatten(1), dual, dim=1)
+        return torch.maximum(found, rows.dot(coefficients, self.centres) - self.radius * size)
+
+    def minimiser(self, coefficients: Float[Tensor, "n ..."]) -> Float[Tensor, "n ..."]:
+        """A point of each sample's region where `coefficients . x` is small, one row a sample: a guess for attacks."""
+        return torch.where(coefficients > 0, self.low, self.high)

@@ -1,0 +1,178 @@
+"""Certificates against an exact oracle: mixed-integer programmes of tiny networks, solved by HiGHS."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from scipy.optimize import LinearConstraint, milp
+from torch import nn
+
+from caveat.attacks import Ball
+from caveat.bounds import METHODS, VERDICTS, bounds, certify
+from caveat.bounds.alpha import tightened
+from caveat.bounds.deeppoly import known, lower, unit_of
+from caveat.bounds.outputs import forms, traced
+from caveat.bounds.region import Region
+from caveat.errors import DataError, ModelError, OptionError
+
+WIDTH = 5
+
+
+def tiny(seed: int) -> nn.Sequential:
+    """Two hidden layers of five units, in float64."""
+    model = nn.Sequential(nn.Linear(3, WIDTH), nn.ReLU(), nn.Linear(WIDTH, WIDTH), nn.ReLU(), nn.Linear(WIDTH, 3))
+    generator = torch.Generator().manual_seed(seed)
+    for value in model.state_dict().values():
+        value.copy_(torch.randn(value.shape, generator=generator) * 0.8)
+    return model.double().eval()
+
+
+def exact(model: nn.Sequential, low: torch.Tensor, high: torch.Tensor, form: torch.Tensor) -> float:
+    """The least value of a linear form of the logits over a box: one binary a unit, big M from intervals.
+
+    Variables: x (3), then z, y, d of each hidden layer: y >= 0, y >= z, y <= z - l (1 - d), y <= u d.
+    """
+    weights = [
+        (layer.weight.detach().numpy(), layer.bias.detach().numpy()) for layer in model if hasattr(layer, "weight")
+    ]
+    count = 3 + 6 * WIDTH
+    rows, least, most = list[np.ndarray](), list[float](), list[float]()
+
+    def need(entries: dict[int, float], lower: float, upper: float) -> None:
+        row = np.zeros(count)
+        for place, value in entries.items():
+            row[place] = value
+        rows.append(row), least.append(lower), most.append(upper)
+
+    before, ends = range(3), (low.numpy(), high.numpy())
+    limits = [list(ends[0]), list(ends[1])]
+    for layer in range(2):
+        weight, bias = weights[layer]
+        middle, half = weight @ (ends[0] + ends[1]) / 2 + bias, np.abs(weight) @ (ends[1] - ends[0]) / 2
+        below, above = middle - half, middle + half
+        start = 3 + 3 * WIDTH * layer
+        for k in range(WIDTH):
+            z, y, d = start + k, start + WIDTH + k, start + 2 * WIDTH + k
+            need({z: -1, **dict(zip(before, weight[k], strict=True))}, -bias[k], -bias[k])
+            need({y: 1, z: -1}, 0, np.inf)
+            l, u = min(below[k], 0), max(above[k], 0)  # noqa: E741
+            need({y: 1, z: -1, d: -l}, -np.inf, -l)
+            need({y: 1, d: -u}, -np.inf, 0)
+        limits[0] += [*below, *np.zeros(2 * WIDTH)]
+        limits[1] += [*above, *np.maximum(above, 0), *np.ones(WIDTH)]
+        before, ends = range(start + WIDTH, start + 2 * WIDTH), (np.maximum(below, 0), np.maximum(above, 0))
+    weight, bias = weights[2]
+    goal = np.zeros(count)
+    goal[list(before)] = form.numpy() @ weight
+    whole = np.zeros(count)
+    for layer in range(2):
+        whole[3 + 3 * WIDTH * layer + 2 * WIDTH : 3 + 3 * WIDTH * (layer + 1)] = 1
+    found = milp(
+        goal, constraints=LinearConstraint(np.array(rows), least, most), integrality=whole, bounds=_box(limits)
+    )
+    assert found.status == 0, found.message
+    return found.fun + float(form.numpy() @ bias)
+
+
+def _box(limits):
+    from scipy.optimize import Bounds
+
+    return Bounds(np.array(limits[0]), np.array(limits[1]))
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_mixed_integer_programmes_agree(seed):
+    """No method verifies what the oracle refutes; branch and bound decides all, and as the oracle does."""
+    model, ball = tiny(seed), Ball(math.inf, 0.25)
+    inputs = torch.rand(6, 3, generator=torch.Generator().manual_seed(seed + 100), dtype=torch.float64)
+    labels = model(inputs).argmax(1)
+    graph = traced(model, inputs)
+    matrix, region = forms(labels, graph), Region.around(inputs, ball)
+    truth = torch.tensor([
+        min(exact(model, region.low[k], region.high[k], form) for form in matrix[k]) for k in range(6)
+    ])  # fmt: skip
+    margins = []
+    for method in METHODS:
+        found = certify(model, inputs, labels, ball, method=method, graph=graph)
+        assert not bool((found.verified & (truth < -1e-6)).any())
+        assert not bool((found.falsified & (truth > 1e-6)).any())
+        margins.append(found.margin)
+        if method == "branch":
+            assert not bool(found.open.any())
+            assert torch.equal(found.verified, truth > 0)
+        assert bool((found.margin <= truth.clamp_min(0) + 1e-6).all())
+    assert bool((margins[1] >= margins[0] - 1e-9).all() & (margins[2] >= margins[1] - 1e-9).all())
+
+
+@pytest.mark.parametrize(("seed", "radius"), [(4, 0.5), (6, 0.35)])
+def test_branch_and_bound_decides_what_deeppoly_leaves_open(seed, radius):
+    """What the test above compares is not trivial."""
+    model, ball = tiny(seed), Ball(math.inf, radius)
+    inputs = torch.rand(6, 3, generator=torch.Generator().manual_seed(seed + 100), dtype=torch.float64)
+    labels = model(inputs).argmax(1)
+    plain, full = (certify(model, inputs, labels, ball, method=method) for method in ("deeppoly", "branch"))
+    assert int((plain.open & full.verified).sum()) >= 1
+    assert bool((full.verified | ~plain.verified).all())
+
+
+@pytest.mark.parametrize("norm", [math.inf, 2, 1])
+def test_counterexamples_are_of_the_ball_and_break_the_model(norm):
+    model = tiny(1).float()
+    inputs = torch.rand(20, 3, generator=torch.Generator().manual_seed(3))
+    labels, ball = model(inputs).argmax(1), Ball(norm, 0.3)
+    found = certify(model, inputs, labels, ball)
+    assert int(found.falsified.sum()) >= 3
+    assert int(found.verified.sum()) >= 3
+    hit = found.falsified
+    assert bool((model(found.counterexamples[hit]).argmax(1) != labels[hit]).all())
+    assert float(ball.distance(found.counterexamples, inputs).max()) <= 0.3 + 1e-6
+    assert torch.equal(found.counterexamples[~hit], inputs[~hit])
+    wrong = certify(model, inputs, (labels + 1) % 3, ball)
+    assert bool(wrong.falsified.all())
+    assert torch.equal(wrong.counterexamples, inputs)
+
+
+def test_optimised_slopes_only_raise_bounds():
+    model = tiny(2)
+    inputs = torch.rand(5, 3, generator=torch.Generator().manual_seed(4), dtype=torch.float64)
+    graph, labels = traced(model, inputs), model(inputs).argmax(1)
+    region, unit = Region.around(inputs, Ball(math.inf, 0.4)), unit_of(model, inputs)
+    with torch.no_grad():
+        found, matrix = known(graph, region, unit=unit), forms(labels, graph)
+        before = lower(found, matrix)
+    better = tightened(found, matrix, unit=unit)
+    assert bool((better.values >= before).all())
+    assert float((better.values - before).max()) > 0.05
+    points = region.low + torch.rand(400, 5, 3, dtype=torch.float64) * (region.high - region.low)
+    logits = model(points)
+    reached = (matrix[None] @ logits[..., None]).squeeze(-1).amin(0)
+    assert bool((better.values <= reached).all())
+
+
+def test_what_is_verified_no_seed_breaks_and_the_world_is_left_alone():
+    model = tiny(4).float()
+    inputs = torch.rand(8, 3, generator=torch.Generator().manual_seed(5))
+    labels = model(inputs).argmax(1)
+    state = torch.random.get_rng_state()
+    first, again = (certify(model, inputs, labels, Ball(2, 0.2), seed=3) for _ in range(2))
+    assert torch.equal(first.verdict, again.verdict)
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert all(p.requires_grad and p.grad is None for p in model.parameters())
+    assert VERDICTS == ("open", "verified", "falsified")
+    margins, _ = bounds(model, inputs, Ball(2, 0.2), outputs="margins", labels=labels)
+    torch.testing.assert_close(first.margin, margins.amin(1))
+
+
+def test_errors_teach():
+    model, inputs = tiny(0), torch.rand(2, 3, dtype=torch.float64)
+    ball = Ball(math.inf, 0.1)
+    with pytest.raises(OptionError, match=r"seconds: .*method='branch'"):
+        certify(model, inputs, torch.tensor([0, 1]), ball, seconds=5.0)
+    with pytest.raises(OptionError, match="seconds: "):
+        certify(model, inputs, torch.tensor([0, 1]), ball, method="branch", seconds=0.0)
+    with pytest.raises(DataError, match="labels: "):
+        certify(model, inputs, torch.tensor([0, 3]), ball)
+    with pytest.raises(ModelError, match="evaluation mode"):
+        certify(tiny(0).train(), inputs, torch.tensor([0, 1]), ball)
+    assert not len(certify(model, inputs[:0], torch.tensor([], dtype=torch.long), ball).verdict)
