@@ -21,7 +21,7 @@ LONG = {"pgd": {"steps": 100, "step": 0.3}}
 """Options with which an attack comes to its end; from a random start norm 2 turns towards the optimum by halves."""
 SHORT = {
     "apgd": {"steps": 8}, "apgd_dlr": {"steps": 8}, "apgd_targeted": {"steps": 6, "targets": 2},
-    "estimated": {"steps": 4, "directions": 2},
+    "estimated": {"steps": 4, "directions": 2}, "square": {"queries": 20},
 }  # fmt: skip
 """Options with which an attack that asks often is tried on many cases."""
 SHAPES = ((6,), (2, 5), (1, 6, 6), (2, 3, 4, 2))
@@ -64,7 +64,7 @@ def own_loss(name, model, inputs, labels):
     """What an attack climbs without being told; a point with another answer may be worth less of it."""
     if name == "apgd_targeted":
         return losses.dlr_towards(others_by_logit(model, inputs, labels)[:, 0])
-    return {"apgd_dlr": losses.dlr}.get(name, losses.log_odds)
+    return {"apgd_dlr": losses.dlr, "square": losses.margin}.get(name, losses.log_odds)
 
 
 def with_loss(name, loss):
@@ -389,6 +389,7 @@ def test_every_attack_module_is_in_a_table():
 
     helpers = {
         "__init__", "ball", "noise", "ascent", "losses", "network", "proximal", "result", "transfer", "masking",
+        "radius", "spatial", "strongest",
     }  # fmt: skip
     files = {path.stem for path in Path(caveat.attacks.__file__).parent.glob("*.py")} - helpers
     tabled = {function.__module__.rsplit(".", 1)[1] for function in (WITHIN | WITHOUT).values()}

@@ -23,7 +23,11 @@ from caveat.attacks.losses import LOSSES
 from caveat.attacks.masking import StraightThrough, without_gradient
 from caveat.attacks.network import masked
 from caveat.attacks.pgd import pgd
+from caveat.attacks.radius import smallest_radius
 from caveat.attacks.result import Attacked
+from caveat.attacks.spatial import Turned, spatial
+from caveat.attacks.square import square
+from caveat.attacks.strongest import Struck, strongest
 from caveat.attacks.transfer import Transfer, over_sets, transfer
 
 __all__ = [
@@ -35,8 +39,10 @@ __all__ = [
     "Attacked",
     "Ball",
     "StraightThrough",
+    "Struck",
     "Summit",
     "Transfer",
+    "Turned",
     "apgd",
     "apgd_dlr",
     "apgd_targeted",
@@ -55,7 +61,11 @@ __all__ = [
     "penalised",
     "pgd",
     "shrunk",
+    "smallest_radius",
     "sparse",
+    "spatial",
+    "square",
+    "strongest",
     "transfer",
     "uniform",
     "without_gradient",
@@ -68,7 +78,7 @@ IN_BALL: dict[str, Callable[..., Tensor]] = {
     "fgsm": fgsm,
     "pgd": pgd,
 }
-QUERY: dict[str, Callable[..., Tensor]] = {"estimated": estimated}
+QUERY: dict[str, Callable[..., Tensor]] = {"estimated": estimated, "square": square}
 """Attacks in a ball that ask the network for values alone, and follow no gradient."""
 PENALISED: dict[str, Callable[..., Attacked]] = {"penalised": penalised, "sparse": sparse}
 MINIMAL: dict[str, Callable[..., Attacked]] = {"carlini": carlini, "deepfool": deepfool, "fmn": fmn}

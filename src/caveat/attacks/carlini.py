@@ -32,8 +32,8 @@ def carlini(  # noqa: PLR0913 -- each is one independent choice
     high: int | float | None = 1.0,
     steps: int = 100,
     searches: int = 6,
-    price: float = 1.0,
-    rate: float = 0.05,
+    price: int | float = 1.0,
+    rate: int | float = 0.05,
     classes: int = 9,
 ) -> Attacked:
     """The nearest input with another answer in the Euclidean norm, by Adam on a distance and a price.

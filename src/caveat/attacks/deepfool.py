@@ -27,7 +27,7 @@ def deepfool(  # noqa: PLR0913 -- each is one independent choice
     high: int | float | None = 1.0,
     steps: int = 50,
     classes: int = 9,
-    overshoot: float = 0.02,
+    overshoot: int | float = 0.02,
 ) -> Attacked:
     """A near input with another answer, by steps to the nearest border of the linearised network.
 
