@@ -81,12 +81,13 @@ class Ball:
             low = self.boxed(centres - self.radius, centres)
             high = self.boxed(centres + self.radius, centres)
             return lambda points: points.clamp(low, high)
-        return lambda points: self._nearest(points, centres)
+        rooms = self._rooms(centres)
+        return lambda points: self._nearest(points, centres, rooms)
 
-    def _nearest(self, points: Tensor, centres: Tensor) -> Tensor:
+    def _nearest(self, points: Tensor, centres: Tensor, rooms: tuple[Tensor, Tensor]) -> Tensor:
         if self.radius == 0:
             return centres.clone()
-        size, sign, room = self._seen(points - centres, centres)
+        size, sign, room = _seen(points - centres, rooms)
         if self.norm == 2:
             share = torch.minimum(_scaled(size, room, self.radius), size)
         else:
@@ -104,7 +105,7 @@ class Ball:
             return self.boxed(centres + self.radius * gradient.sign(), centres)
         if self.radius == 0:
             return centres.clone()
-        size, sign, room = self._seen(gradient, centres)
+        size, sign, room = _seen(gradient, self._rooms(centres))
         share = _scaled(size, room, self.radius) if self.norm == 2 else _greedy(size, room, self.radius)
         return self._moved(centres, sign, share)
 
@@ -166,12 +167,12 @@ class Ball:
         """How far each point is from its centre, in the ball's norm."""
         return torch.linalg.vector_norm((points - centres).flatten(1), self.norm, dim=1)
 
-    def _seen(self, direction: Tensor, centres: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Size and sign of a direction, and how far each value may go that way, as (n, d)."""
-        direction, centres = direction.flatten(1), centres.flatten(1)
-        up = torch.full_like(centres, math.inf) if self.high is None else (self.high - centres).clamp_min(0)
-        down = torch.full_like(centres, math.inf) if self.low is None else (centres - self.low).clamp_min(0)
-        return direction.abs(), direction.sign(), torch.where(direction > 0, up, down)
+    def _rooms(self, centres: Tensor) -> tuple[Tensor, Tensor]:
+        """How far each value may go up and down within the box, as (n, d)."""
+        flat = centres.flatten(1)
+        up = torch.full_like(flat, math.inf) if self.high is None else (self.high - flat).clamp_min(0)
+        down = torch.full_like(flat, math.inf) if self.low is None else (flat - self.low).clamp_min(0)
+        return up, down
 
     def _moved(self, centres: Tensor, sign: Tensor, share: Tensor) -> Tensor:
         excess = torch.linalg.vector_norm(share, self.norm, dim=1, keepdim=True) / self.radius
@@ -185,6 +186,12 @@ class Ball:
         if self.high is not None:
             points = torch.minimum(points, centres.clamp_min(self.high))
         return points
+
+
+def _seen(direction: Tensor, rooms: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+    """Size and sign of a direction, and how far each value may go that way, as (n, d)."""
+    flat = direction.flatten(1)
+    return flat.abs(), flat.sign(), torch.where(flat > 0, *rooms)
 
 
 def shortened(change: Float[Tensor, "n ..."], norm: int | float, radii: Float[Tensor, " n"]) -> Float[Tensor, "n ..."]:
@@ -208,17 +215,18 @@ def _scaled(size: Tensor, room: Tensor, radius: int | float) -> Tensor:
     to the answer and ends with it.
     """
     size = size / size.amax(1, keepdim=True).clamp_min(torch.finfo(size.dtype).tiny)
-    room = torch.where(size > 0, room, 0)
-    full, step = torch.zeros_like(size, dtype=torch.bool), size
+    room = room.clamp_max(2 * radius)  # none is needed beyond: it keeps inf out of the sums
+    squares, rooms = size.square(), room.square()
+    t = radius / squares.sum(1, keepdim=True).sqrt().clamp_min(1)  # the largest is 1, or all are 0
     for _ in range(ROUNDS):
-        left = (radius**2 - torch.where(full, room, 0).square().sum(1, keepdim=True)).clamp_min(0)
-        free = torch.where(full, 0, size).square().sum(1, keepdim=True)
-        step = torch.where(free > 0, left / free, 0).sqrt() * size
-        now = full | ((step >= room) & (size > 0))
-        if torch.equal(now, full):
+        full = t * size >= room
+        left = (radius**2 - rooms.mul(full).sum(1, keepdim=True)).clamp_min(0)
+        free = squares.mul(~full).sum(1, keepdim=True)
+        further = torch.where(free > 0, torch.maximum((left / free).sqrt(), t), t)
+        if torch.equal(further, t):
             break
-        full = now
-    return torch.where(full, room, torch.minimum(step, room))
+        t = further
+    return torch.minimum(t * size, room)
 
 
 def _thresholded(size: Tensor, room: Tensor, radius: int | float | Tensor) -> Tensor:
@@ -234,12 +242,13 @@ def _thresholded(size: Tensor, room: Tensor, radius: int | float | Tensor) -> Te
     arrived = torch.zeros_like(t, dtype=torch.bool)
     for _ in range(ROUNDS):
         left = size - t
-        excess = torch.minimum(left.clamp_min(0), room).sum(1, keepdim=True) - radius
+        share = torch.minimum(left.clamp_min(0), room)
+        excess = share.sum(1, keepdim=True) - radius
         arrived |= (excess <= close) & ((excess >= -close) | (t == 0))
         if bool(arrived.all()):
             break
         least, most = torch.where(excess > 0, t, least), torch.where(excess > 0, most, t)
-        newton = t + excess / ((left > 0) & (left < room)).sum(1, keepdim=True).clamp_min(1)
+        newton = t + excess / (share == left).sum(1, keepdim=True).clamp_min(1)
         middle = (least + most) / 2
         step = torch.where((newton > least) & (newton < most), newton, middle)
         last = (step <= least) | (step >= most)  # nothing lies between: t is known to the last digit
