@@ -27,7 +27,7 @@ from caveat.attacks.radius import smallest_radius
 from caveat.attacks.result import Attacked
 from caveat.attacks.spatial import Turned, spatial
 from caveat.attacks.square import square
-from caveat.attacks.strongest import Struck, strongest
+from caveat.attacks.strongest import Struck, strongest, warnings_of
 from caveat.attacks.transfer import Transfer, over_sets, transfer
 
 __all__ = [
@@ -68,6 +68,7 @@ __all__ = [
     "strongest",
     "transfer",
     "uniform",
+    "warnings_of",
     "without_gradient",
 ]
 

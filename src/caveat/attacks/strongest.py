@@ -17,7 +17,7 @@ from caveat.attacks.square import square
 from caveat.errors import OptionError, known_name
 from caveat.types import Labels, Mask
 
-__all__ = ["MEMBERS", "Struck", "strongest"]
+__all__ = ["MEMBERS", "Struck", "strongest", "warnings_of"]
 
 MEMBERS = ("apgd", "apgd_targeted", "fmn", "square")
 """AutoAttack's standard recipe, with FMN where it has FAB."""

@@ -38,9 +38,9 @@ def version(show: bool = typer.Option(False, "--version", help="Print the versio
 
 
 def _add_commands() -> None:
-    from caveat.cli import audit, audit_pixels, certify, compare, demo, guard, list_tables, report, study, train
+    from caveat.cli import attack, audit, audit_pixels, certify, compare, demo, guard, list_tables, report, study, train
 
-    for module in (demo, audit, audit_pixels, certify, report, compare, train, study, list_tables):
+    for module in (demo, audit, audit_pixels, attack, certify, report, compare, train, study, list_tables):
         app.command(name=module.NAME, cls=Strict)(module.run)
     app.add_typer(guard.app, name="guard")
 

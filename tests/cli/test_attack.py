@@ -1,0 +1,81 @@
+"""caveat attack: verdicts as Parquet, gone on with after a stop, of one run alone."""
+
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from typer.testing import CliRunner
+
+from caveat.cli import attack
+from caveat.cli.main import app
+from caveat.errors import OptionError
+
+MODEL = "caveat.models:mlp(size=8, hidden=(6,))"
+
+
+def arguments(output: Path, *more: object) -> list[str]:
+    given = {"--model": MODEL, "--test": "digits:test+first=12", "--radius": 0.05, "-o": output, "--attack": "apgd"}
+    given |= dict(zip(more[::2], more[1::2], strict=True))
+    return ["attack", *(str(word) for pair in given.items() for word in pair)]
+
+
+def test_every_sample_has_a_verdict_and_a_second_run_goes_on(tmp_path: Path, monkeypatch) -> None:
+    output = tmp_path / "attacked.parquet"
+    result = CliRunner().invoke(app, arguments(output, "--batch", 4), catch_exceptions=False)
+    assert result.exit_code == 0
+    whole = pq.read_table(output).to_pylist()
+    assert [row["index"] for row in whole] == list(range(12))
+    for row in whole:
+        assert (row["label"] != row["predicted"]) == (row["verdict"] == "misclassified")
+        assert (row["label"] == row["attacked"]) == (row["verdict"] == "standing")
+        if row["verdict"] == "broken":
+            assert row["by"] == "apgd"
+            assert 0 < row["distance"] <= 0.05 + 1e-6
+    standing = sum(row["verdict"] == "standing" for row in whole)
+    assert f"{standing} standing. Accuracy under attack {standing / 12:.1%}" in result.output
+
+    other = tmp_path / "stopped.parquet"
+    monkeypatch.setattr(attack, "OFTEN", 0.0)
+    write, calls = attack.write, []
+
+    def stopping(*given: object) -> None:
+        write(*given)
+        calls.append(1)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(attack, "write", stopping)
+    CliRunner().invoke(app, arguments(other, "--batch", 4))
+    assert len(pq.read_table(other)) == 8
+    result = CliRunner().invoke(app, arguments(other, "--batch", 4), catch_exceptions=False)
+    assert "holds 8 of 12 verdicts" in result.output
+    again = pq.read_table(other).to_pylist()
+    assert [{**row, "seconds": 0} for row in again] == [{**row, "seconds": 0} for row in whole]
+
+
+def test_the_strongest_breaks_no_less(tmp_path: Path) -> None:
+    found = {}
+    for name in ("fgsm", "strongest"):
+        output = tmp_path / f"{name}.parquet"
+        few = ("--attack", name, "--test", "digits:test+first=4")
+        CliRunner().invoke(app, arguments(output, *few), catch_exceptions=False)
+        found[name] = sum(row["verdict"] != "standing" for row in pq.read_table(output).to_pylist())
+    assert found["strongest"] >= found["fgsm"]
+
+
+def test_mistakes_are_told_and_nothing_is_replaced(tmp_path: Path) -> None:
+    output = tmp_path / "attacked.parquet"
+    CliRunner().invoke(app, arguments(output), catch_exceptions=False)
+    before = output.read_bytes()
+    with pytest.raises(OptionError, match=r"holds verdicts of a run with norm = 'inf', this run has '2'"):
+        CliRunner().invoke(app, arguments(output, "--norm", 2), catch_exceptions=False)
+    with pytest.raises(OptionError, match="did you mean 'strongest'"):
+        CliRunner().invoke(app, arguments(output, "--attack", "strogest"), catch_exceptions=False)
+    with pytest.raises(OptionError, match="--radius"):
+        CliRunner().invoke(app, arguments(output, "--radius", 0), catch_exceptions=False)
+    assert output.read_bytes() == before
+    other = tmp_path / "mine.parquet"
+    other.write_bytes(b"mine")
+    with pytest.raises(OptionError, match="was not written by caveat attack"):
+        CliRunner().invoke(app, arguments(other), catch_exceptions=False)
+    assert other.read_bytes() == b"mine"
