@@ -13,9 +13,11 @@ from torch.nn.parameter import is_lazy
 from caveat.errors import ModelError
 
 __all__ = [
+    "by_batch",
     "check",
     "check_initialised",
     "check_module",
+    "drops",
     "in_eval_mode",
     "modes_restored",
     "to_eval",
@@ -86,7 +88,12 @@ def check_module(model: nn.Module) -> None:
     """
     if not isinstance(model, nn.Module):  # pyright: ignore[reportUnnecessaryIsInstance]  # whatever a caller gives
         raise ModelError(
-            f"model: expected an nn.Module, got {type(model).__name__}: put what it does into a module's forward"
+            f"model: expected an nn.Module, got {type(model).__name__}: "
+            + (
+                "several networks are put together by posteriors.Predictive(nets[0], posteriors.ensemble.of(nets))"
+                if isinstance(model, list | tuple)
+                else "put what it does into a module's forward"
+            )
         )
 
 
@@ -114,6 +121,16 @@ def _exported(layer: nn.Module) -> bool:
 def _modeless(layer: nn.Module) -> bool:
     """Whether it is quantised: such layers do the same in any mode, and leave the conversion in training mode."""
     return type(layer).__module__.startswith("torch.ao.nn.quantized") and not getattr(layer, "dropout", 0)
+
+
+def by_batch(layer: nn.Module) -> bool:
+    """Whether a batch normalisation takes mean and variance of the batch, as in training."""
+    return layer.training or getattr(layer, "running_mean", None) is None
+
+
+def drops(layer: nn.Dropout) -> bool:
+    """Whether dropout is on."""
+    return layer.training and layer.p > 0
 
 
 def _normalises_by_batch(layer: nn.Module) -> bool:

@@ -121,7 +121,10 @@ def check(batch: Any, name: str, *, target: Target = "class") -> tuple[Inputs, T
             "audit --task multilabel)"
         )
     elif labels.is_floating_point() or labels.dtype == torch.bool:
-        raise DataError(f"{name}: expected integer labels, got {labels.dtype}: labels.long() if they are whole numbers")
+        raise DataError(
+            f"{name}: expected integer labels, got {labels.dtype}: labels.long() if they are whole numbers; real ones "
+            "are for audit_regression (--task regression)"
+        )
     for part in [inputs] if single else inputs.tensors:
         if part.is_floating_point() and not torch.isfinite(part).all():
             bad = int((~torch.isfinite(part.reshape(len(part), -1))).any(dim=1).nonzero()[0])

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from caveat import devices, evaluation, heads, storage
 from caveat.batches import Inputs, Target, pair, versions
-from caveat.calls import check_graph, recorded
+from caveat.calls import check_graph, recorded, tensor
 from caveat.errors import DataError, ModelError
 from caveat.inputs import check, fingerprints, moved
 from caveat.mixture import log_mean
@@ -286,7 +286,8 @@ def outputs_of(model: nn.Module, inputs: Inputs, where: str) -> Tensor:
     """The outputs `(s, n, k)` of a network of any task or of the draws of a posterior, on the CPU."""
     several = isinstance(model, Drawing)
     with evaluation.without_gradients():
-        made = _answered(model.draws if several else model, inputs, where)
+        made = tensor(_called(model.draws if several else model, inputs, where))
+    _check_finite(made, where)
     made = wide(made if several else made[None]).cpu()
     if made.ndim != 3 or made.shape[1] != len(inputs):
         raise ModelError(
@@ -424,7 +425,7 @@ def _called(function: Callable[[Any], Tensor], inputs: Inputs, where: str) -> Te
     """The same without a look at the numbers."""
     try:
         return function(inputs)
-    except RuntimeError as error:
+    except (RuntimeError, TypeError) as error:
         reason = str(error).splitlines()[0]
         raise DataError(f"{where}: the model fails on inputs of shape {tuple(inputs.shape)}: {reason}") from error
 

@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from tests.conftest import shapes_unchecked
 from torch import nn
 
 from caveat import posteriors
@@ -137,12 +138,45 @@ class Gives(nn.Module):
         (lambda x: 2 * x, None),
         (lambda x: (2 * x, torch.ones_like(x)), "gaussian_variance"),
         (lambda x: {"mean": 2 * x[:, None], "std": torch.ones_like(x)[:, None]}, "gaussian_std"),
-        (lambda x: torch.distributions.Normal(2 * x, torch.ones_like(x)), "gaussian_variance"),
+        (lambda x: {"std": torch.ones_like(x), "mean": 2 * x}, None),
+        (lambda x: {"loc": 2 * x, "log_var": torch.zeros_like(x)}, None),
+        (lambda x: torch.distributions.Normal(2 * x, torch.ones_like(x)), None),
     ],
 )
 def test_networks_may_answer_in_every_form(function, outputs):
     record = audit_regression(Gives(function).eval(), data(), outputs=outputs)
     assert record.r2 > 0.8
+    if record.distributions:
+        assert record.distributions[0].sharpness == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize(
+    ("function", "outputs", "error", "word"),
+    [
+        (
+            lambda x: torch.distributions.Normal(x, torch.ones_like(x)),
+            "gaussian_variance",
+            OptionError,
+            "says that they",
+        ),
+        (lambda x: torch.distributions.Laplace(x, torch.ones_like(x)), None, ModelError, "expected Normal"),
+        (lambda x: {"a": x, "b": x}, None, ModelError, "a dictionary of a, b"),
+        (lambda x: x.long(), None, ModelError, "expected numbers"),
+    ],
+)
+def test_forms_that_contradict_or_are_unknown_are_refused(function, outputs, error, word):
+    with pytest.raises(error, match=word):
+        audit_regression(Gives(function).eval(), data(), outputs=outputs)
+
+
+def test_deviations_of_another_form_are_noticed():
+    record = audit_regression(Gives(lambda x: (2 * x, 6 + 0 * x)).eval(), data(), outputs="gaussian")
+    assert any("do the outputs have the form" in line for line in record.warnings)
+
+
+def test_several_networks_are_no_list():
+    with shapes_unchecked(), pytest.raises(ModelError, match=r"posteriors\.Predictive"):
+        audit_regression([Line().eval()], data(), outputs="gaussian_std")
 
 
 def test_the_record_is_read_back_and_is_no_record_of_classification(record, tmp_path):

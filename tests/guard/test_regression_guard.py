@@ -77,7 +77,7 @@ def test_a_guard_is_read_back_and_belongs_to_its_network(guard, tmp_path):
         assert torch.equal(getattr(one, name), getattr(other, name))
     with pytest.raises(ModelError, match="do not fit"):
         RegressionGuard.load(tmp_path / "g", nn.Linear(3, 2))
-    with pytest.raises(DataError, match="not the manifest"):
+    with pytest.raises(DataError, match="RegressionGuard loads it"):
         artefact.manifest(tmp_path / "g")
 
 

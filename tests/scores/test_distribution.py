@@ -1,5 +1,7 @@
 """What the outputs of regression networks mean: against scipy's distributions, and by what must not change."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -20,7 +22,7 @@ def outputs(form, *, n=9, draws=1, seed=0):
     made = torch.randn(draws, n, COLUMNS[form], generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     if form in ("gaussian_variance", "gaussian_std"):
         made[..., 1] = made[..., 1].exp()
-    return made
+    return made.sort(dim=-1).values if form == "quantiles" else made
 
 
 def frozen(form, row):
@@ -111,7 +113,7 @@ def test_one_network_in_several_copies_has_no_epistemic_variance(form):
 
 
 def test_quantiles_that_cross_are_sorted_and_the_middle_is_the_prediction():
-    found = of(torch.tensor([[3.0, 1.0, 2.0]]), "quantiles", levels=(0.1, 0.5, 0.9))
+    found = of(torch.tensor([[1.0, 3.0, 2.0]]), "quantiles", levels=(0.1, 0.5, 0.9))
     assert found.mean.tolist() == [2.0]
     assert [end.tolist() for end in found.interval(0.2)] == [[1.0], [3.0]]
     assert found.interval(0.1) is None
@@ -120,6 +122,30 @@ def test_quantiles_that_cross_are_sorted_and_the_middle_is_the_prediction():
 
 def test_quantiles_without_a_median_predict_the_middle_of_the_two_around_it():
     assert of(torch.tensor([[0.0, 1.0, 3.0, 9.0]]), "quantiles", levels=(0.1, 0.3, 0.7, 0.9)).mean.tolist() == [2.0]
+
+
+@pytest.mark.parametrize("form", ["gaussian", "mixture"])
+@pytest.mark.parametrize("unit", [1e-6, 1.0, 1e6])
+def test_log_variances_of_any_unit_are_taken_as_they_are(form, unit):
+    given = outputs(form)
+    moved = given.clone()
+    thirds = given.shape[-1] // 3 if form == "mixture" else 0
+    means, logs = (slice(thirds, 2 * thirds), slice(2 * thirds, None)) if thirds else (slice(0, 1), slice(1, 2))
+    moved[..., means] *= unit
+    moved[..., logs] += 2 * math.log(unit)
+    torch.testing.assert_close(of(moved, form).total, of(given, form).total * unit**2, rtol=1e-9, atol=0)
+
+
+def test_limited_log_variances_are_those_of_the_objective():
+    raw = torch.tensor([[0.0, -30.0], [0.0, 0.5]])
+    assert of(raw, "gaussian", limited=True).total.tolist() == pytest.approx([math.exp(-14), math.exp(0.5)], rel=1e-3)
+    with pytest.raises(DataError, match="are they variances"):
+        of(torch.tensor([[0.0, 900.0]]), "gaussian")
+
+
+def test_quantiles_in_another_order_are_refused():
+    with pytest.raises(DataError, match="columns in another order"):
+        of(torch.tensor([[3.0, 2.0, 1.0], [3.0, 2.0, 1.0], [1.0, 2.0, 3.0]]), "quantiles")
 
 
 def test_samples_are_the_distribution():

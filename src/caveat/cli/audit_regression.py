@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from caveat.cli.prepared import prepared
 from caveat.cli.terminal import echo
-from caveat.errors import DataError, OptionError
+from caveat.errors import DataError, OptionError, known_name
 
 if TYPE_CHECKING:
     from caveat.data import Numbers, Set, Source
@@ -18,6 +18,10 @@ __all__ = ["levels_of", "real", "run", "show", "write"]
 def run(options: dict[str, Any], given: set[str]) -> None:
     """Audit from the values of `caveat audit`'s options, of which `given` are not their defaults."""
     levels = levels_of(options["levels"])
+    if options["outputs"] is not None:
+        from caveat.scores.distribution import FORMS
+
+        known_name("--outputs", options["outputs"], FORMS)
     found = prepared(options, given, task="regression", unused={"threshold"}, labelled=real, numeric=numeric)
     from caveat.audits import cache
     from caveat.audits.regression import audit_regression
@@ -111,6 +115,6 @@ def show(record: "RegressionRecord", folder: Path) -> None:
     for note in record.notes:
         echo(f"Note: {note}")
     echo(f"Open {folder / 'report.html'} in a browser; all numbers are in {folder / 'record.json'}.")
-    if record.operating:
+    if record.operating and record.r2 > 0:
         words = ["caveat", "guard", "fit", str(folder), "-o", str(folder / "guard")]
         echo(f"Next: a guard that answers with an interval or abstains:  {join(words)}")

@@ -4,7 +4,7 @@ Pictures are always floats in [0, 1]; normalising, and making tokens of texts, i
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -16,7 +16,8 @@ from caveat.data.folder import open_folder
 from caveat.data.named import Builtin, Hosted, open_fashion_mnist, open_hosted
 from caveat.data.npz import open_npz
 from caveat.data.numbers import Numbers
-from caveat.data.parquet import IMAGE_COLUMNS, columns, find, open_parquet
+from caveat.data.parquet import IMAGE_COLUMNS, find, open_parquet
+from caveat.data.parquet import columns as columns_of
 from caveat.data.pictures import Form
 from caveat.data.shuffled import Reordered, Shuffled, reordered, shuffled
 from caveat.data.source import Images, Source, mapped, subset
@@ -86,6 +87,7 @@ def read(
     seed: int = 0,
     workers: int = 0,
     several: bool = False,
+    columns: Sequence[str] | None = None,
 ) -> Set:
     """The set of pictures, texts or rows of numbers that `spec` describes.
 
@@ -118,7 +120,8 @@ def read(
 
     Modifiers apply from left to right; texts and tables take none that are for pictures. A table has the columns of
     `like`, in their order. Pictures are decoded batch by batch;
-    `seed` decides what is generated and drawn; as many `workers` (threads) read ahead in every pass. A set that has
+    `seed` decides what is generated and drawn; as many `workers` (threads) read ahead in every pass;
+    `columns` are those of a table's inputs, unless `spec` names them. A set that has
     `several` labels for each sample is refused unless that is said to be meant.
 
     Raises
@@ -145,7 +148,7 @@ def read(
     changes = [_modifier(text, spec, seed) for text in parts.modifiers if not text.startswith(TOLD)]
     form = Form(
         label=told.get("label"),
-        columns=tuple(told["columns"].split(",")) if "columns" in told else None,
+        columns=_columns(told.get("columns"), like, columns),
         size=next((size for text in parts.modifiers if (size := _size(text))), None),
         channels=next((CHANNELS[text] for text in parts.modifiers if text in CHANNELS), None),
     )
@@ -162,6 +165,15 @@ def read(
     for change in changes:
         found = change(found)
     return replace(found, workers=workers) if isinstance(found, Source) else found
+
+
+def _columns(text: str | None, like: object, named: Sequence[str] | None) -> tuple[str, ...] | None:
+    """The columns of a table's inputs: as they are written, else those asked for: no others are looked at."""
+    if text is not None:
+        return tuple(text.split(","))
+    if named is not None:
+        return tuple(named)
+    return like.columns if isinstance(like, Numbers) else None
 
 
 def _open(
@@ -230,7 +242,7 @@ def _folder(where: str, name: str, batch: int, form: Form) -> Source:
 def _parquet(where: str, name: str, batch: int, form: Form) -> Set:
     """A Parquet file, folder or pattern with a column `image` of encoded pictures, `text`, or columns of numbers."""
     files = find(str(Path(where).expanduser()), name=name)
-    there = set(columns(files[0], name=name))
+    there = set(columns_of(files[0], name=name))
     table = form.label is not None or form.columns is not None
     if text_files.TEXT in there and not there & set(IMAGE_COLUMNS) and not table:
         return text_files.open_parquet(files, name=name, batch=batch)

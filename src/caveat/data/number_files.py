@@ -187,7 +187,8 @@ def _numbers(column: pa.ChunkedArray, title: str, name: str) -> Tensor:
     if not (pa.types.is_integer(column.type) or pa.types.is_floating(column.type) or pa.types.is_boolean(column.type)):
         raise DataError(
             f"{name}: the column {title!r} holds {column.type}, not numbers; encode it, or name the columns that are "
-            "inputs: +columns=a,b,c (and the label: +label=d)"
+            "inputs with +columns= and the label with +label="
+            + ("; is the separator a semicolon? expected commas" if ";" in title else "")
         )
     if column.null_count:
         row = column.to_pylist().index(None)

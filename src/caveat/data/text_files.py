@@ -190,9 +190,11 @@ def _numbered(
     bad = next((row for row, text in enumerate(texts) if not isinstance(text, str)), None)
     if bad is not None:
         raise DataError(f"{name}: column {TEXT!r} must hold a text in every row, row {bad} holds {texts[bad]!r}")
+    empty = sum(not str(text).strip() for text in texts)
+    notes = (f"{empty} of the {len(texts)} texts of {name} are empty.",) if empty else ()
     numbers = [NO_LABEL] * len(texts) if labels is None else [NO_LABEL if i is None else i for i in labels]
     try:
         tensor = torch.tensor(numbers, dtype=torch.int64)
     except (RuntimeError, OverflowError, ValueError):
         raise DataError(f"{name}: a label is {max(numbers)}, which is no class number") from None
-    return Texts(name, tuple(map(str, texts)), tensor, classes, batch)
+    return Texts(name, tuple(map(str, texts)), tensor, classes, batch, notes)

@@ -128,7 +128,8 @@ class RegressionDecision:
 
 def predicted(model: nn.Module, values: Tensor, form: str, levels: tuple[float, ...]) -> Distribution:
     """The distributions `(n,)` that outputs `(s, n, k)` of a network mean, in the labels' own units."""
-    return distribution.of(values, form, levels=levels).moved(*standardized.label_units(model))
+    limited = standardized.standardizes(model)
+    return distribution.of(values, form, levels=levels, limited=limited).moved(*standardized.label_units(model))
 
 
 def score_of(name: str, found: Distribution) -> Tensor:
@@ -302,13 +303,14 @@ class RegressionGuard(nn.Module):
         OptionError
             As `decide`; and if `outputs` is needed, or does not fit.
         """
+        evaluation.check(model)
         one = opened(held_out, "held_out", unpack, target="number")
         known = None if train is None else opened(train, "train", unpack, target="number")
         check_same_units(one, known)
         with devices.running(model, device, dtype) as place:
             model = as_columns(model, one.first[0], name="held_out")
             seen = observe_outputs(model, one.batches, name="held_out")
-            form = form_of(outputs, seen, levels)
+            form = form_of(outputs, seen, levels, model)
             if known is not None:
                 check_apart(seen, observe_outputs(model, known.batches, name="train"))
         if bool(seen.labels.isnan().any()):
@@ -395,7 +397,7 @@ class RegressionGuard(nn.Module):
         return regression_artefact.load(folder, model)
 
 
-def form_of(outputs: str | None, seen: Outputs, levels: tuple[float, ...]) -> str:
+def form_of(outputs: str | None, seen: Outputs, levels: tuple[float, ...], model: nn.Module) -> str:
     """What outputs mean: as the user says, or the prediction if there is one column.
 
     Raises
@@ -403,12 +405,14 @@ def form_of(outputs: str | None, seen: Outputs, levels: tuple[float, ...]) -> st
     OptionError
         If there are more and nobody says, or it does not fit.
     """
-    columns = seen.values.shape[-1]
-    if outputs is None and columns != 1:
+    columns, told = seen.values.shape[-1], getattr(model, "form", None)
+    if told is not None and outputs not in (None, told):
+        raise OptionError(f"outputs: the network itself says that they are {told}, got {outputs}; leave the option out")
+    if outputs is None and columns != 1 and told is None:
         fitting = [f"{name} ({one.columns})" for name, one in distribution.FORMS.items() if one.fits(columns, levels)]
         raise OptionError(
             f"outputs: the network gives {columns} numbers for each input; say what they mean: {', '.join(fitting)}"
         )
-    form = outputs or "point"
+    form = outputs or told or "point"
     distribution.of(seen.values[:, :1], form, levels=levels)
     return form

@@ -36,6 +36,8 @@ __all__ = [
 ]
 
 MANIFEST = "manifest.json"
+CLASSES = {"classification": "Guard", "regression": "RegressionGuard", "multilabel": "MultilabelGuard"}
+"""What loads a guard, by its task."""
 TASKS = ("classification", "regression", "multilabel")
 _OWN_FILE = re.compile(r"(?:guard|model)-([0-9a-f]{16})\.safetensors")
 _OWN_TEMPORARY = re.compile(TEMPORARY.format(name=r"(?:manifest\.json|(?:guard|model)-[0-9a-f]{16}\.safetensors)"))
@@ -132,6 +134,13 @@ def read(folder: str | Path, kind: type[Kind]) -> Kind:
     """
     path = Path(folder) / MANIFEST
     data = read_json(path, name="guard", constants=True)
+    task, own = task_of(folder), kind.model_fields.get("task")
+    expected = "classification" if own is None else str(own.default)
+    if isinstance(data, dict) and "files" in data and task != expected:
+        raise DataError(
+            f"guard: {folder} is a guard of {task}, where one of {expected} is meant; {CLASSES.get(task, 'another')} "
+            "loads it"
+        )
     try:
         made = kind.model_validate(data)
     except ValidationError as error:

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.distributions import Distribution
+from torch.distributions import Distribution, Normal
 
 from caveat import evaluation
 from caveat.batches import Inputs, Several
@@ -19,16 +19,21 @@ FEW = 8
 
 
 class Columns(nn.Module):
-    """Gives `(n, k)` of a network that returns `(n,)`, several tensors, or a distribution (its mean and variance)."""
+    """Gives `(n, k)` of a network that returns `(n,)`, several tensors, a dictionary of them, or a `Normal`.
 
-    def __init__(self, model: nn.Module) -> None:
+    `form` is what their names or kind say that the columns mean; None where they say nothing.
+    """
+
+    def __init__(self, model: nn.Module, form: str | None = None) -> None:
         super().__init__()
         self.model = model
+        self.form = form
         evaluation.without_mode(self)
 
     def forward(self, inputs: Inputs) -> Tensor:
         """The columns, in the order in which the network returns them."""
-        return _columns(inputs.call(self.model) if isinstance(inputs, Several) else self.model(inputs), len(inputs))
+        made = inputs.call(self.model) if isinstance(inputs, Several) else self.model(inputs)
+        return _columns(made, len(inputs))[0]
 
 
 def as_columns(model: nn.Module, inputs: Inputs, *, name: str = "inputs") -> nn.Module:
@@ -51,16 +56,47 @@ def as_columns(model: nn.Module, inputs: Inputs, *, name: str = "inputs") -> nn.
         raise DataError(
             f"{name}: the model fails on inputs of shape {tuple(few.shape)}: {str(error).splitlines()[0]}"
         ) from error
-    _columns(made, len(few))
+    _, form = _columns(made, len(few))
     plain = isinstance(made, Tensor) and made.ndim > 1 and isinstance(inputs, Tensor)
-    return model if plain else Columns(model)
+    return model if plain else Columns(model, form)
 
 
-def _columns(made: Any, count: int) -> Tensor:
-    if isinstance(made, Distribution):
-        made = (made.mean, made.variance)
-    parts: list[Any] = list(made.values()) if isinstance(made, Mapping) else [made]
-    if isinstance(made, tuple | list):
+MEANS = ("mean", "loc", "mu", "prediction")
+SPREADS = {
+    "log_variance": "gaussian", "log_var": "gaussian", "logvar": "gaussian", "variance": "gaussian_variance",
+    "var": "gaussian_variance", "std": "gaussian_std", "scale": "gaussian_std", "sigma": "gaussian_std",
+    "stddev": "gaussian_std",
+}  # fmt: skip
+"""Names in a dictionary, and the form of the outputs that they tell."""
+
+
+def _ordered(made: Mapping[Any, Any]) -> tuple[list[Any], str | None]:
+    """What a dictionary holds, the mean first, and the form that its names tell."""
+    if len(made) == 1:
+        return list(made.values()), None
+    mean = [name for name in MEANS if name in made]
+    spread = [name for name in SPREADS if name in made]
+    if len(made) != 2 or len(mean) != 1 or len(spread) != 1:
+        raise ModelError(
+            f"model: it gives a dictionary of {', '.join(map(str, made))}; expected one of {', '.join(MEANS)} and one "
+            f"of {', '.join(SPREADS)}, or a tensor (n, k)"
+        )
+    return [made[mean[0]], made[spread[0]]], SPREADS[spread[0]]
+
+
+def _columns(made: Any, count: int) -> tuple[Tensor, str | None]:
+    form: str | None = None
+    parts: list[Any] = [made]
+    if isinstance(made, Normal):
+        parts, form = [made.loc, made.scale], "gaussian_std"
+    elif isinstance(made, Distribution):
+        raise ModelError(
+            f"model: it gives a distribution {type(made).__name__}; expected Normal, or numbers (n, k) of a form that "
+            "--outputs knows"
+        )
+    elif isinstance(made, Mapping):
+        parts, form = _ordered(made)
+    elif isinstance(made, tuple | list):
         parts = list(made)
     tensors: list[Tensor] = []
     for part in parts:
@@ -75,4 +111,4 @@ def _columns(made: Any, count: int) -> Tensor:
                 f"model: expected numbers (n,) or (n, k) for each of {count} inputs of a regression network, got {what}"
             )
         tensors.append(part[:, None] if part.ndim == 1 else part)
-    return torch.cat(tensors, dim=1) if len(tensors) > 1 else tensors[0]
+    return torch.cat(tensors, dim=1) if len(tensors) > 1 else tensors[0], form

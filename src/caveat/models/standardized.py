@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from caveat import evaluation
 from caveat.errors import DataError
 
-__all__ = ["Standardized", "label_units", "restored", "standardized"]
+__all__ = ["Standardized", "label_units", "restored", "standardized", "standardizes"]
 
 OWN = ("input_mean", "input_std", "label_mean", "label_std")
 CONSTANT = 1e-9
@@ -77,6 +77,11 @@ def label_units(model: nn.Module) -> tuple[float, float]:
     """Centre and scale of the labels, as far as a network standardises them: label = centre + scale * output."""
     found = next((layer for layer in model.modules() if isinstance(layer, Standardized)), None)
     return (0.0, 1.0) if found is None else (float(found.label_mean), float(found.label_std))
+
+
+def standardizes(model: nn.Module) -> bool:
+    """Whether a network, or a part of it, stands between its own units and standardised ones."""
+    return any(isinstance(layer, Standardized) for layer in model.modules())
 
 
 def restored(model: nn.Module, state: Mapping[str, Tensor]) -> nn.Module:

@@ -14,6 +14,7 @@ from caveat.objectives.cross_entropy import cross_entropy
 from caveat.objectives.denoising import Denoising
 from caveat.objectives.evidential import evidential
 from caveat.objectives.heteroscedastic import heteroscedastic
+from caveat.objectives.ibp import Ibp
 from caveat.objectives.mean_squared_error import mean_squared_error
 from caveat.objectives.mixture_density import mixture_density
 from caveat.objectives.outlier_exposure import OutlierExposure
@@ -35,6 +36,7 @@ __all__ = [
     "Denoising",
     "EntropyRegularisation",
     "Focal",
+    "Ibp",
     "LabelSmoothing",
     "LogitNorm",
     "Mixup",
@@ -69,6 +71,7 @@ OBJECTIVES: dict[str, Objective] = {
     "adversarial": Adversarial(),
     "fast_adversarial": Adversarial(steps=1, step=0.375),
     "trades": Trades(),
+    "ibp": Ibp(),
 }
 """Labels are classes `(n,)`, outputs logits `(n, c)`. Those with options are frozen dataclasses: other values by
 `dataclasses.replace(OBJECTIVES["acet"], radius=0.1)` or `Acet(radius=0.1)`."""

@@ -72,7 +72,10 @@ def _overview(record: RegressionRecord) -> Overview:
     if chosen is not None:
         tiles.append((f"Coverage, {chosen.name}", Value(chosen.coverage.value), between(chosen.coverage)))
         tiles.append(("Width of these intervals", Value(chosen.width, "score"), ["in the labels' units"]))
-    step: list[Part] = ["put a guard in front of it: ", Name("RegressionGuard.fit"), " (Python)."]
+    step: list[Part] = [
+        "put a guard in front of it: ", Name("caveat guard fit"), " with the folder of this audit, or ",
+        Name("RegressionGuard.fit"), " in Python.",
+    ]  # fmt: skip
     if record.r2 < 0:
         step = ["mend what the warnings name, then audit again."]
     elif not record.operating and not record.distributions:

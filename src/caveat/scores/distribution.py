@@ -168,8 +168,14 @@ class Form:
     """Whether those of several networks can be put together."""
 
 
-def of(outputs: Float[Tensor, "*s n k"], form: str, *, levels: Sequence[float] = LEVELS) -> Distribution:
+def of(
+    outputs: Float[Tensor, "*s n k"], form: str, *, levels: Sequence[float] = LEVELS, limited: bool = False
+) -> Distribution:
     """The distributions that outputs mean, a name of `FORMS`; with draws in front, their mixture.
+
+    `limited` log variances are kept softly in [-14, 14], as the objectives take them
+    (`scores.regression.log_variance`): right for networks that were trained so on standardised labels. Others
+    are taken as they are, in any unit.
 
     Raises
     ------
@@ -196,7 +202,8 @@ def of(outputs: Float[Tensor, "*s n k"], form: str, *, levels: Sequence[float] =
             f"outputs: those of several networks can't be put together in the form {form}; take one network, or train "
             "the members with heteroscedastic"
         )
-    return chosen.make(outputs.double() if outputs.ndim == 3 else outputs.double()[None], marks)
+    wide = outputs.double() if outputs.ndim == 3 else outputs.double()[None]
+    return (LIMITED.get(form, chosen.make) if limited else chosen.make)(wide, marks)
 
 
 def _point(outputs: Tensor, levels: tuple[float, ...]) -> Distribution:
@@ -217,7 +224,23 @@ def _gaussians(found: Gaussians) -> Distribution:
 
 def _gaussian(outputs: Tensor, levels: tuple[float, ...]) -> Distribution:
     del levels
+    return _gaussians(Gaussians(outputs[..., 0], _exponential(outputs[..., 1])))
+
+
+def _limited_gaussian(outputs: Tensor, levels: tuple[float, ...]) -> Distribution:
+    del levels
     return _gaussians(from_gaussians(outputs))
+
+
+def _exponential(raw: Tensor) -> Tensor:
+    """Variances of log variances, as they are."""
+    found = raw.exp()
+    if not bool((torch.isfinite(found) & (found > 0)).all()):
+        raise DataError(
+            f"outputs: expected log variances, got {float(raw.abs().max()):g}, whose exponential is no number: are "
+            "they variances or standard deviations (forms gaussian_variance, gaussian_std)?"
+        )
+    return found
 
 
 def _with_variance(outputs: Tensor, levels: tuple[float, ...]) -> Distribution:
@@ -232,6 +255,16 @@ def _with_deviation(outputs: Tensor, levels: tuple[float, ...]) -> Distribution:
 
 def _mixture(outputs: Tensor, levels: tuple[float, ...]) -> Distribution:
     del levels
+    logits, mean, raw = (part.movedim(-1, 1) for part in outputs.chunk(3, dim=-1))  # (s, k, n)
+    weight, variance = logits.softmax(dim=1), _exponential(raw)
+    centre = (weight * mean).sum(1)
+    own = Gaussians(centre, (weight * (variance + (mean - centre[:, None]) ** 2)).sum(1))
+    law = Mixture((weight / len(outputs)).flatten(0, 1), mean.flatten(0, 1), variance.flatten(0, 1))
+    return Distribution(own.mean.mean(0), own.variance.mean(0), _between(own.mean), law)
+
+
+def _limited_mixture(outputs: Tensor, levels: tuple[float, ...]) -> Distribution:
+    del levels
     law, own = from_densities(outputs)
     return Distribution(own.mean.mean(0), own.variance.mean(0), _between(own.mean), law)
 
@@ -245,6 +278,11 @@ def _evidential(outputs: Tensor, levels: tuple[float, ...]) -> Distribution:
 
 
 def _quantiles(outputs: Tensor, levels: tuple[float, ...]) -> Distribution:
+    if len(levels) > 1 and bool((outputs[..., 0] > outputs[..., -1]).double().mean() > 0.5):
+        raise DataError(
+            f"outputs: expected quantiles at the levels {', '.join(map(str, levels))} in this order, but for most "
+            "inputs the first lies above the last: are the columns in another order?"
+        )
     ordered = outputs.sort(dim=-1).values
     low = max((k for k, level in enumerate(levels) if level <= HALF), default=0)
     high = min((k for k, level in enumerate(levels) if level >= HALF), default=len(levels) - 1)
@@ -289,6 +327,10 @@ FORMS: dict[str, Form] = {
 }  # fmt: skip
 """What the outputs of a regression network may mean; those of `objectives.FOR_REGRESSION` are gaussian
 (heteroscedastic, beta_nll), mixture, evidential and quantiles."""
+
+
+LIMITED = {"gaussian": _limited_gaussian, "mixture": _limited_mixture}
+"""Forms with log variances, of networks whose training limited them."""
 
 
 def _width(found: Distribution) -> Values | None:

@@ -165,10 +165,7 @@ def train(  # what varies independently is a separate argument
         "snapshots": lambda: posteriors.snapshots.start(network, burn_in=last, every=every),
     }
     trackers = {name: makers[name]() for name in track}
-    phases = [(goal, epochs, checkpoint)]
-    if warm:
-        early = checkpoint and checkpoint.with_name(f"warm-{checkpoint.name}")
-        phases = [(replace(goal, weight=WARM), warm, early), (goal, epochs - warm, checkpoint)]  # pyright: ignore[reportArgumentType]  # has a weight
+    phases = _phases(goal, epochs, warm, checkpoint)
     history = History()
     for aim, count, place in phases:
 
@@ -184,6 +181,21 @@ def train(  # what varies independently is a separate argument
         history = history.followed_by(made)
     _check_end(history, 2 if form(goal) else int(training.labels.max()) + 1, rate)
     return history, {name: tracker.posterior() for name, tracker in trackers.items()}
+
+
+def _phases(
+    goal: "Objective", epochs: int, warm: int, checkpoint: Path | None
+) -> "list[tuple[Objective, int, Path | None]]":
+    """Objectives one after the other, their epochs, and where each keeps its checkpoint: the last in the run's own."""
+    if warm:
+        early = checkpoint and checkpoint.with_name(f"warm-{checkpoint.name}")
+        return [(replace(goal, weight=WARM), warm, early), (goal, epochs - warm, checkpoint)]  # pyright: ignore[reportArgumentType]  # has a weight
+    steps: Any = getattr(goal, "phases", None)
+    if steps is None:
+        return [(goal, epochs, checkpoint)]
+    *rising, (last, count) = steps(epochs)
+    places = [checkpoint and checkpoint.with_name(f"phase{k}-{checkpoint.name}") for k in range(1, len(rising) + 1)]
+    return [*((aim, part, place) for (aim, part), place in zip(rising, places, strict=True)), (last, count, checkpoint)]
 
 
 def _check_end(history: "History", classes: int, rate: float) -> None:

@@ -73,7 +73,7 @@ def claim(folder: Path, settings: Mapping[str, Any]) -> bool:
             "another folder (-o), or give these weights to --weights there to train them further"
         )
     if differing:
-        for pattern in ("checkpoint.safetensors", "warm-checkpoint.safetensors", "members/member-*.safetensors"):
+        for pattern in ("checkpoint.safetensors", "*-checkpoint.safetensors", "members/*member-*.safetensors"):
             for path in folder.glob(pattern):
                 path.unlink()
         write_atomically(place, json.dumps(own, indent=1) + "\n")

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from caveat import devices, models
+from caveat import devices, evaluation, models
 from caveat.audits import cache
 from caveat.audits.assess import split
 from caveat.audits.audit import named_sets
@@ -21,7 +21,7 @@ from caveat.batches import Data
 from caveat.errors import DataError, OptionError
 from caveat.guard import regression as guards
 from caveat.inputs import Opened, check_same_shapes, check_same_units, largest, opened, remarks
-from caveat.models.standardized import label_units
+from caveat.models.standardized import label_units, standardizes
 from caveat.observations import Outputs, observe_outputs
 from caveat.posteriors.network import Predictive
 from caveat.records.base import stamp
@@ -35,6 +35,8 @@ __all__ = ["audit_regression"]
 
 SHOWN = 400
 """Test samples in the pictures."""
+FAR = 10
+"""So many times too large or too small, a deviation is of another form."""
 FOLLOWS = 0.5
 """Squared correlation from which on predictions follow the labels, whatever their units."""
 
@@ -112,6 +114,7 @@ def audit_regression(  # noqa: PLR0913  # the signature is the configuration
     for option, value in (("error", error), ("keep", keep), ("calibration_share", calibration_share)):
         if not 0 < value < 1:
             raise OptionError(f"{option}: expected a share in (0, 1), got {value}")
+    evaluation.check(model)
     given = {"test": test} | ({"train": train} if train is not None else {}) | named_sets("ood", ood)
     sets = {name: opened(batches, name, unpack, target="number") for name, batches in given.items()}
     check_same_shapes(sets)
@@ -127,7 +130,7 @@ def audit_regression(  # noqa: PLR0913  # the signature is the configuration
         raise DataError("test: its samples have no labels: give a column label, or batches (inputs, labels)")
     say("judging")
     marks = tuple(map(float, levels))
-    form = guards.form_of(outputs, seen["test"], marks)
+    form = guards.form_of(outputs, seen["test"], marks, model)
     judged = _judged(model, seen, form, marks, calibration_share, seed)
     previews, left_out = _previews(judged, error=error, keep=keep, form=form, levels=marks, seed=seed)
     settings = {
@@ -153,7 +156,8 @@ def _kept(place: Path, model: nn.Module, seen: Outputs, about: dict[str, Any]) -
     """Keep the test set's outputs and the network's weights; the name by which the record knows them."""
     inner = model.model if isinstance(model, models.Columns) else model
     own = {
-        "task": "regression", "units": list(label_units(model)), "wrapped": inner is not model,
+        "task": "regression", "units": list(label_units(model)), "limited": standardizes(model),
+        "wrapped": inner is not model,
         "posterior": inner.description if isinstance(inner, Predictive) else None,
     }  # fmt: skip
     cache.begin(place)
@@ -282,9 +286,21 @@ def _answered(judged: _Judged, error: float) -> Answered:
 
 
 def _warnings(test: Distribution, labels: Tensor, r2: float) -> list[str]:
-    """Signs that predictions and labels are in other units, or that the network learnt nothing."""
-    if r2 >= 0:
-        return []
+    """Signs that predictions and labels are in other units, outputs of another form, or that nothing was learnt."""
+    found: list[str] = []
+    if test.total is not None:
+        told, seen = float(test.total.sqrt().mean()), float((labels - test.mean).square().mean().sqrt())
+        if seen > 0 and not 1 / FAR < told / seen < FAR:
+            found.append(
+                f"The predicted standard deviation is {told:.3g} in the mean, the error {seen:.3g}: do the outputs "
+                "have the form that --outputs says (log variance, variance, standard deviation)?"
+            )
+    return found + _worse(test, labels) if r2 < 0 else found
+
+
+def _worse(test: Distribution, labels: Tensor) -> list[str]:
+    """Why predictions are worse than the mean of the labels."""
+    r2 = 1 - float((labels - test.mean).square().mean() / (labels - labels.mean()).square().mean())
     pairs = torch.stack([test.mean, labels])
     spread_out = bool((pairs.std(dim=1) > 0).all())
     correlation = float(torch.corrcoef(pairs)[0, 1]) if spread_out else 0.0

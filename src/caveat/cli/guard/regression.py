@@ -33,7 +33,9 @@ def fit(folder: Path, output: Path, *, score: str, keep: float | None, seed: int
     held_out, about = cache.outputs(folder)
     weights = cache.weights(folder)
     levels = tuple(about["levels"])
-    found = regression.distribution.of(held_out.values, about["form"], levels=levels).moved(*about["units"])
+    found = regression.distribution.of(held_out.values, about["form"], levels=levels, limited=about["limited"]).moved(
+        *about["units"]
+    )
     made = regression.decide(
         found, held_out.labels, form=about["form"], levels=levels, score=score, keep=0.95 if keep is None else keep,
         error=about["error"], seed=about["seed"] if seed is None else seed, shape=tuple(about["shape"]),

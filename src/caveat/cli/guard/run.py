@@ -48,7 +48,6 @@ def run(
     from caveat import data as sources
     from caveat import devices
     from caveat.cli import model as models
-    from caveat.data import numbers
     from caveat.errors import ModelError
     from caveat.files import replacing
     from caveat.guard import artefact, stored
@@ -72,9 +71,8 @@ def run(
     network.decision = replace(network.decision, dtype=dtype or made.dtype)
     shape = network.decision.shape
     like = sources.generated.blank((shape[0], shape[1], shape[2]), name=data) if len(shape) == 3 else None
-    source = sources.bound(sources.read(data, batch=batch, like=like, seed=seed, workers=workers), bare)
-    if isinstance(source, sources.Numbers):
-        source = numbers.named(source, made.columns)
+    read = sources.read(data, batch=batch, like=like, seed=seed, workers=workers, columns=made.columns)
+    source = sources.bound(read, bare)
     column = "text" if isinstance(source, sources.Encoded) else "file"
     writer: pq.ParquetWriter | None = None
     counts, start, example = [0, 0, 0], 0, ""

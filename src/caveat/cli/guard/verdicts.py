@@ -63,7 +63,7 @@ def opened(
     like = None
     if len(shape) == PICTURE:
         like = sources.generated.blank((shape[0], shape[1], shape[2]), name=data)
-    found = sources.read(data, batch=batch, like=like, seed=seed, workers=workers, several=several)
+    found = sources.read(data, batch=batch, like=like, seed=seed, workers=workers, several=several, columns=columns)
     if isinstance(found, sources.Texts):
         raise DataError(f"{data}: holds texts, the guard was fitted on numbers")
     return named(found, columns) if isinstance(found, sources.Numbers) else found

@@ -1,0 +1,101 @@
+"""A batch, and what a box around it becomes, layer by layer with gradients: for certified training."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from caveat.errors import ModelError
+from caveat.evaluation import by_batch, drops
+
+__all__ = ["Boxed", "boxed", "worst_logits"]
+
+MONOTONE = (
+    nn.ReLU, nn.Sigmoid, nn.Tanh, nn.ELU, nn.Hardtanh, nn.ReLU6, nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d,
+    nn.AdaptiveMaxPool2d, nn.Flatten, nn.Identity, nn.ZeroPad2d,
+)  # fmt: skip
+"""Layers that never fall in any of their inputs: the ends of a box go through them as they are."""
+
+
+@dataclass(frozen=True)
+class Boxed:
+    """Values of a batch, and the centres and half widths of the boxes around them."""
+
+    clean: Tensor
+    centre: Tensor
+    half: Tensor
+
+    @classmethod
+    def around(cls, inputs: Tensor, radius: int | float, *, low: float = 0.0, high: float = 1.0) -> "Boxed":
+        """The ball of the maximum norm within [low, high]."""
+        lower, upper = (inputs - radius).clamp_min(low), (inputs + radius).clamp_max(high)
+        return cls(inputs, (lower + upper) / 2, (upper - lower) / 2)
+
+    @property
+    def ends(self) -> tuple[Tensor, Tensor]:
+        """Lower and upper end."""
+        return self.centre - self.half, self.centre + self.half
+
+
+def boxed(model: nn.Module, value: Boxed) -> Boxed:
+    """Go through a network made of layers one after the other.
+
+    Batch normalisation normalises the boxes as it does the clean batch, which alone moves its statistics.
+
+    Raises
+    ------
+    ModelError
+        If a layer has no rule; the message names it.
+    """
+    if isinstance(model, nn.Sequential):
+        for layer in model:
+            value = boxed(layer, value)
+        return value
+    if isinstance(model, nn.Linear | nn.Conv2d):
+        return Boxed(model(value.clean), model(value.centre), _absolute(model, value.half))
+    if isinstance(model, MONOTONE) or (isinstance(model, nn.LeakyReLU) and model.negative_slope >= 0):
+        low, high = (model(end) for end in value.ends)
+        return Boxed(model(value.clean), (low + high) / 2, (high - low) / 2)
+    if isinstance(model, nn.BatchNorm1d | nn.BatchNorm2d):
+        return _normalised(model, value)
+    if isinstance(model, nn.Dropout) and not drops(model):
+        return value
+    raise ModelError(
+        f"model: certified training takes layers one after the other (nn.Sequential) of linear maps, convolutions, "
+        f"pooling, batch normalisation and activations that do not fall; there is no rule for {type(model).__name__}"
+    )
+
+
+def worst_logits(head: nn.Linear, value: Boxed, labels: Tensor) -> Tensor:
+    """Logits relative to the label's that are as bad as the box before the last layer allows: `(n, c)`, 0 at the label.
+
+    Formula: z_j = (w_j - w_y) c + b_j - b_y + |w_j - w_y| r, c and r the centre and half width before the layer.
+    """
+    weight = head.weight - head.weight[labels].unsqueeze(1)  # (n, c, d)
+    bias: Any = head.bias  # None without one
+    shift = 0.0 if bias is None else bias - bias[labels].unsqueeze(1)
+    middle = torch.einsum("ncd,nd->nc", weight, value.centre)
+    return middle + shift + torch.einsum("ncd,nd->nc", weight.abs(), value.half)
+
+
+def _absolute(layer: nn.Linear | nn.Conv2d, half: Tensor) -> Tensor:
+    if isinstance(layer, nn.Linear):
+        return functional.linear(half, layer.weight.abs())
+    if layer.padding_mode != "zeros":
+        raise ModelError(f"model: certified training takes convolutions padded with zeros, got {layer.padding_mode!r}")
+    return functional.conv2d(half, layer.weight.abs(), None, layer.stride, layer.padding, layer.dilation, layer.groups)
+
+
+def _normalised(layer: nn.BatchNorm1d | nn.BatchNorm2d, value: Boxed) -> Boxed:
+    dims = [0, *range(2, value.clean.ndim)]
+    mean, variance = value.clean.mean(dim=dims), value.clean.var(dim=dims, correction=0)
+    if not by_batch(layer) and layer.running_mean is not None and layer.running_var is not None:
+        mean, variance = layer.running_mean, layer.running_var
+    weight: Tensor | None = layer.weight if layer.affine else None
+    factor = (variance + layer.eps).rsqrt() * (1.0 if weight is None else weight)
+    shift = -mean * factor + (layer.bias if layer.affine else 0.0)
+    shape = (1, -1, *[1] * (value.clean.ndim - 2))
+    factor, shift = factor.view(shape), shift.view(shape)
+    return Boxed(layer(value.clean), value.centre * factor + shift, value.half * factor.abs())
