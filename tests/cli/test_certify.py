@@ -66,7 +66,6 @@ def test_a_file_belongs_to_one_run(tmp_path: Path) -> None:
     ("more", "message"),
     [
         (["--radius", "-1"], "--radius: expected a number of at least 0"),
-        (["--radius", "inf"], "--radius: expected a finite number"),
         (["--norm", "3"], "--norm: .*inf"),
         (["--method", "deepoly"], "--method: .*deeppoly"),
         (["--seconds", "3"], "--seconds: it is the time of --method branch"),

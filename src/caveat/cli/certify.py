@@ -1,28 +1,21 @@
 """`caveat certify`: for every sample of a set whether an input near it changes the answer, as Parquet."""
 
-import json
 import math
 import time
 from pathlib import Path
 from shlex import quote
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import typer
 
 from caveat.cli.checks import existing, output_file, positive
 from caveat.cli.options import NORMALIZE, WEIGHTS_KEY
 from caveat.cli.terminal import echo
+from caveat.cli.verdicts import OFTEN, begun, hash_of, write
 from caveat.errors import DataError, OptionError, known_name
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 NAME = "certify"
 NORMS = {"1": 1, "2": 2, "inf": math.inf}
-SETTINGS = b"caveat"
-"""Under this name the file keeps what it was made with."""
-OFTEN = 10.0
-"""Seconds after which what is done is written."""
 
 
 def run(
@@ -55,8 +48,6 @@ def run(
     """
     known_name("--norm", norm, NORMS)
     positive("--radius", [radius], zero=True)
-    if not radius < math.inf:
-        raise OptionError(f"--radius: expected a finite number, got {radius}")
     output_file("-o", output, (".parquet",))
     existing("--weights", weights)
     from caveat import bounds
@@ -76,10 +67,10 @@ def run(
         raise DataError("--test: some samples have no label; a certificate is of a label")
     network = models.load(model, weights, key=weights_key, normalize=normalize, say=echo)
     settings = {
-        "model": model, "weights": _hash(network), "normalize": normalize, "test": digest(found), "norm": norm,
+        "model": model, "weights": hash_of(network), "normalize": normalize, "test": digest(found), "norm": norm,
         "radius": radius, "method": method, "seconds": seconds, "seed": seed,
     }  # fmt: skip
-    rows = _begun(output, settings)
+    rows = begun(output, settings, command=NAME)
     if rows:
         echo(f"{output} holds {len(rows)} of {len(found)} verdicts of the same run: it goes on from there.")
     ball = Ball(NORMS[norm], radius)
@@ -131,66 +122,13 @@ def _certified(
 
 
 def _write(rows: list[dict[str, Any]], output: Path, settings: dict[str, Any]) -> None:
-    import pyarrow.parquet as pq
-
-    from caveat.files import replacing
-
-    with replacing(output) as temporary:
-        pq.write_table(_table(rows, settings), temporary)
-
-
-def _table(rows: list[dict[str, Any]], settings: dict[str, Any]) -> "pa.Table":
     import pyarrow as pa
 
     kinds = {
         "index": pa.int64(), "file": pa.string(), "label": pa.int64(), "predicted": pa.int64(),
         "verdict": pa.string(), "margin": pa.float64(), "seconds": pa.float64(),
     }  # fmt: skip
-    return pa.Table.from_pylist(rows, schema=pa.schema(kinds, metadata={SETTINGS: json.dumps(settings)}))
-
-
-def _begun(output: Path, settings: dict[str, Any]) -> list[dict[str, Any]]:
-    """What a run of the same settings left there.
-
-    Raises
-    ------
-    OptionError
-        If the file is of another run, or was not written by this command.
-    """
-    if not output.exists():
-        return []
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    from caveat.files import parse_json
-
-    try:
-        table = pq.read_table(output)
-    except (OSError, pa.ArrowException):
-        table = None
-    about = None if table is None else (table.schema.metadata or {}).get(SETTINGS)
-    if table is None or about is None:
-        raise OptionError(f"-o: {output} was not written by caveat certify and would be replaced; choose another file")
-    there = parse_json(about.decode(), name="-o", where=str(output))
-    there = there if isinstance(there, dict) else {}
-    differing = next((key for key in settings if there.get(key) != settings[key]), None)
-    if differing is not None:
-        raise OptionError(
-            f"-o: {output} holds verdicts of a run with {differing} = {there.get(differing)!r}, this run has "
-            f"{settings[differing]!r}; choose another file"
-        )
-    return table.to_pylist()
-
-
-def _hash(network: Any) -> str:
-    """SHA-256 of a network's weights."""
-    import hashlib
-
-    found = hashlib.sha256()
-    for name, value in network.state_dict().items():
-        found.update(name.encode())
-        found.update(value.contiguous().numpy().tobytes())
-    return found.hexdigest()
+    write(rows, output, settings, kinds)
 
 
 def _told(rows: list[dict[str, Any]], output: Path, method: str) -> None:

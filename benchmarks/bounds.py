@@ -1,0 +1,152 @@
+"""How many of the first MNIST test digits DeepPoly verifies on ERAN's networks, and its cost beside CROWN's.
+
+The networks and digits are read from the folder CAVEAT_DATA (`eran/`, `mnist`). Published for 1,000 digits, measured
+with two other implementations: 166, 186, 303, 158. Where the package auto_LiRPA can be imported (it is no dependency),
+its CROWN bounds the same digits of one network in the same run, each in a process of its own, for time and memory; else
+the ratios are null. The last line is JSON.
+
+    python benchmarks/bounds.py [--smoke] [--digits 1000] [--compared 50] [--threads 1]
+"""
+
+import argparse
+import itertools
+import json
+import math
+import multiprocessing
+import os
+import resource
+import time
+from concurrent.futures import ProcessPoolExecutor
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from caveat import bounds, data, models
+from caveat.attacks import Ball
+from caveat.graph import trace
+
+BATCH = 50
+NETS: dict[str, tuple[str, float]] = {
+    "6x100": ("mnist_6_100_nat", 0.026),
+    "9x100": ("mnist_9_100_nat", 0.026),
+    "6x200": ("mnist_6_200_nat", 0.015),
+    "conv_small": ("mnist_conv_small_nat", 0.12),
+}
+
+
+def dense(layers: int, width: int) -> nn.Sequential:
+    sizes = [784, *[width] * (layers - 1), 10]
+    parts: list[nn.Module] = [nn.Flatten()]
+    for a, b in itertools.pairwise(sizes):
+        parts += [nn.Linear(a, b), nn.ReLU()]
+    return nn.Sequential(*parts[:-1])
+
+
+def network(name: str) -> nn.Module:
+    state = load_file(Path(os.environ["CAVEAT_DATA"]) / "eran" / f"{NETS[name][0]}.safetensors")
+    if name != "conv_small":
+        layers, width = name.split("x")
+        model: nn.Module = dense(int(layers), int(width))
+        model.load_state_dict(state)
+        return model.eval()
+    model = nn.Sequential(
+        nn.Conv2d(1, 16, 4, 2), nn.ReLU(), nn.Conv2d(16, 32, 4, 2), nn.ReLU(), nn.Flatten(), nn.Linear(800, 100),
+        nn.ReLU(), nn.Linear(100, 10),
+    )  # fmt: skip
+    model.load_state_dict(state)
+    return models.Normalized(model, [0.1307], [0.3081]).eval()
+
+
+def digits(model: nn.Module, count: int) -> tuple[Tensor, Tensor]:
+    """Those that the network classifies as they are."""
+    source = data.read("mnist:test")
+    assert isinstance(source, data.Source)
+    inputs, labels = source.take(torch.arange(count))
+    with torch.no_grad():
+        right = model(inputs).argmax(1) == labels
+    return inputs[right], labels[right]
+
+
+def ours(name: str, count: int) -> tuple[int, float]:
+    """Verified samples, and seconds of the processor for each without the second or two of the trace."""
+    model = network(name)
+    inputs, labels = digits(model, count)
+    graph, ball, verified = trace(model, inputs), Ball(math.inf, NETS[name][1]), 0
+    started = time.process_time()
+    for x, y in zip(inputs.split(BATCH), labels.split(BATCH), strict=True):
+        low, _ = bounds.bounds(model, x, ball, outputs="margins", labels=y, graph=graph)
+        verified += int((low > 0).all(1).sum())
+    return verified, (time.process_time() - started) / len(inputs)
+
+
+def theirs(name: str, count: int) -> tuple[int, float]:
+    """The same by auto_LiRPA's CROWN."""
+    from auto_LiRPA import BoundedModule, BoundedTensor, PerturbationLpNorm
+
+    model, radius = network(name), NETS[name][1]
+    inputs, labels = digits(model, count)
+    bounded, verified = BoundedModule(model, inputs[:1], bound_opts={"conv_mode": "patches"}), 0
+    eye = torch.eye(10)
+    started = time.process_time()
+    for x, y in zip(inputs.split(BATCH), labels.split(BATCH), strict=True):
+        others = torch.stack([torch.tensor([k for k in range(10) if k != label]) for label in y.tolist()])
+        around = PerturbationLpNorm(x_L=(x - radius).clamp(0, 1), x_U=(x + radius).clamp(0, 1), norm=math.inf)
+        matrix = eye[y][:, None] - eye[others]
+        low, _ = bounded.compute_bounds(x=(BoundedTensor(x, around),), C=matrix, method="CROWN", bound_upper=False)
+        verified += int((low > 0).all(1).sum())
+    return verified, (time.process_time() - started) / len(inputs)
+
+
+def alone(function: Any, name: str, count: int, threads: int) -> dict[str, float]:
+    """In a process of its own: what it found, seconds a sample, and by how much its memory grew, in MB."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(_measured, function, name, count, threads).result()
+
+
+def _measured(function: Any, name: str, count: int, threads: int) -> dict[str, float]:
+    torch.set_num_threads(threads)
+    function(name, 2)  # what is imported and set up once
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    verified, seconds = function(name, count)
+    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    return {"verified": verified, "seconds": seconds, "memory": max(1.0, grown / 1024)}
+
+
+def main(arguments: list[str] | None = None) -> None:
+    options = argparse.ArgumentParser(description=__doc__)
+    options.add_argument("--smoke", action="store_true", help="a few digits: does the script run?")
+    options.add_argument("--digits", type=int, default=1000)
+    options.add_argument("--compared", type=int, default=50, help="digits for time and memory, on every network")
+    options.add_argument("--threads", type=int, default=1)
+    chosen = options.parse_args(arguments)
+    torch.set_num_threads(chosen.threads)
+    count, compared = (8, 4) if chosen.smoke else (chosen.digits, chosen.compared)
+    table = Table(title=f"first {count} digits; time and memory on {compared}")
+    for column in ("", "verified", "ms a digit", "CROWN ms", "MB", "CROWN MB"):
+        table.add_column(column, justify="right")
+    verified, times, memories = {}, {}, {}
+    for name in NETS:
+        verified[name] = ours(name, count)[0]
+        mine = alone(ours, name, compared, chosen.threads)
+        other = alone(theirs, name, compared, chosen.threads) if find_spec("auto_LiRPA") else None
+        if other:
+            times[name], memories[name] = mine["seconds"] / other["seconds"], mine["memory"] / other["memory"]
+        cells = [f"{1000 * mine['seconds']:.1f}", f"{1000 * other['seconds']:.1f}" if other else "-",
+                 f"{mine['memory']:.0f}", f"{other['memory']:.0f}" if other else "-"]  # fmt: skip
+        table.add_row(name, str(verified[name]), *cells)
+    Console().print(table)
+    print(json.dumps({
+        "verified": verified,
+        "deeppoly_over_crown_time": times or None,
+        "deeppoly_over_crown_memory": memories or None,
+    }))  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
