@@ -5,7 +5,22 @@ from collections.abc import Callable
 
 import pytest
 
-from caveat.attacks import ascent, estimated, l1, masking, pgd, proximal
+from caveat.attacks import (
+    apgd,
+    apgd_targeted,
+    ascent,
+    carlini,
+    cosine,
+    deepfool,
+    estimated,
+    fmn,
+    l1,
+    masking,
+    pgd,
+    proximal,
+    square,
+    strongest,
+)
 from caveat.calibration import _regularised, conformal, cqr, histogram, isotonic
 from caveat.guard import pseudo_ood
 from caveat.metrics import calibration, interval, interval_of_tally, prediction_intervals, ranking, selective
@@ -89,7 +104,23 @@ DEFAULTS: dict[Callable[..., object], dict[str, object]] = {
     l1.penalised: {"penalty": 0.1, "low": 0.0, "high": 1.0, "steps": 200},
     l1.sparse: {"low": 0.0, "high": 1.0, "steps": 100, "searches": 8},
     masking.without_gradient: {"steps": 20},
-    pgd: {"targeted": False, "steps": 40, "restarts": 1, "momentum": 0.0, "best": True, "skip_broken": False},
+    pgd: {
+        "targeted": False,
+        "steps": 40,
+        "restarts": 1,
+        "momentum": 0.0,
+        "best": True,
+        "skip_broken": False,
+        "step": None,
+        "schedule": cosine,
+    },
+    apgd: {"targeted": False, "steps": 100, "restarts": 1},
+    apgd_targeted: {"steps": 100, "targets": 9},
+    carlini: {"steps": 100, "searches": 6, "price": 1.0, "rate": 0.05, "classes": 9},
+    deepfool: {"norm": 2, "steps": 50, "classes": 9, "overshoot": 0.02},
+    fmn: {"norm": 2, "steps": 100, "step": 1.0, "classes": 9, "rate": (0.05, 0.001)},
+    square: {"queries": 1000, "area": 0.8},
+    strongest: {"members": ("apgd", "apgd_targeted", "fmn", "square"), "steps": 100, "queries": 5000},
     proximal.sparsest: {"low": 0.0, "high": 1.0, "steps": 200, "tolerance": 1e-6},
     along: {"threshold": 0.999, "start": 1.0, "pieces": 64, "factor": 1.1, "rows": True},
     grid.overconfident: {"threshold": 0.95, "factor": 1.1, "low": 0.0, "high": 1.0},
