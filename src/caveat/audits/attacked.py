@@ -43,7 +43,8 @@ def attacked(  # noqa: PLR0913  # the signature is the configuration
 ) -> Attacked:
     """Attack a random part of `rows` of a set by PGD at each radius: on the margin, with steps that become shorter.
 
-    In norms inf and 2 no attack of ours breaks more at the same price; in norm 1 they are alike (`benchmarks/attacks.py`).
+    In norms inf and 2 no attack of ours breaks more at the same price; in norm 1 they are alike
+    (`benchmarks/attacks.py`).
 
     An answer that a smaller radius has broken counts as broken at a larger one, so accuracy never rises with the radius
     and only what still stands is attacked further. What is found is an upper bound: another attack may break more.
