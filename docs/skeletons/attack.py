@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from caveat.attacks.ascent import ascend, from_inputs
 from caveat.attacks.ball import Ball
 from caveat.attacks.losses import Loss, log_odds
-from caveat.attacks.network import checked, Harm
+from caveat.attacks.network import Harm, checked
 from caveat.types import Labels
 
 __all__ = ["leap"]
