@@ -18,6 +18,7 @@ from caveat.objectives import (
     Ceda,
     EntropyRegularisation,
     Focal,
+    Ibp,
     LabelSmoothing,
     LogitNorm,
     Mixup,
@@ -48,7 +49,7 @@ OFF = {
     "label_smoothing": LabelSmoothing(weight=0), "focal": Focal(gamma=0), "mixup": Mixup(alpha=0),
     "reversed_focal": ReversedFocal(k=0, spread=0), "entropy_regularisation": EntropyRegularisation(weight=0),
     "adversarial": Adversarial(radius=0), "fast_adversarial": Adversarial(radius=0, steps=1),
-    "trades": Trades(weight=0),
+    "trades": Trades(weight=0), "ibp": Ibp(weight=0),
 }  # fmt: skip
 
 

@@ -70,8 +70,8 @@ OBJECTIVES: dict[str, Objective] = {
     "mixup": Mixup(),
     "adversarial": Adversarial(),
     "fast_adversarial": Adversarial(steps=1, step=0.375),
-    "trades": Trades(),
     "ibp": Ibp(),
+    "trades": Trades(),
 }
 """Labels are classes `(n,)`, outputs logits `(n, c)`. Those with options are frozen dataclasses: other values by
 `dataclasses.replace(OBJECTIVES["acet"], radius=0.1)` or `Acet(radius=0.1)`."""
