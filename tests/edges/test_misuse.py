@@ -76,6 +76,7 @@ TRAIN = {"--model": "caveat.models:mlp(classes=3, size=4)", "--data": "npz:known
 FIT = {"": "audit", "-o": "out"}
 TUNE = {"": "guard", "--keep": "0.9"}
 RUN = {"": "guard npz:known.npz", "--model": "nets:linear", "-o": "out.parquet"}
+ROBUST = {"--model": "nets:linear", "--test": "npz:known.npz", "--radius": "0.1", "-o": "out.parquet"}
 WAYS: list[tuple[str, dict[str, str], dict[str, list[str]]]] = [
     (
         "audit",
@@ -176,6 +177,24 @@ WAYS: list[tuple[str, dict[str, str], dict[str, list[str]]]] = [
                 "audit text.txt", "audit folder", "audit arrays bad.json",
             ],
             "-o": PAGE,
+        },
+    ),
+    (
+        "certify",
+        ROBUST,
+        {
+            "--model": NETWORK, "--test": ["nosuch", "npz:missing.npz", ""], "--radius": REAL,
+            "--norm": ["3", "x", ""], "--method": ["nosuch", ""], "--weights": READ, "--batch": POSITIVE,
+            "--seed": INTEGER, "-o": ["out.csv", "folder", "text.txt/out.parquet"],
+        },
+    ),
+    (
+        "attack",
+        ROBUST,
+        {
+            "--model": NETWORK, "--test": ["nosuch", "npz:missing.npz", ""], "--radius": [*REAL, "0"],
+            "--norm": ["3", "x", ""], "--attack": ["nosuch", ""], "--weights": READ, "--batch": POSITIVE,
+            "--seed": INTEGER, "-o": ["out.csv", "folder", "text.txt/out.parquet"],
         },
     ),
     ("list", {"": "scores"}, {"": ["score", "nosuch", "scores metrics"]}),

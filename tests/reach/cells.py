@@ -297,7 +297,7 @@ def attack(case: Case) -> None:
         # of numbers up to 1, which are rounded to the precision of the network
         assert float((found - clean).abs().max()) <= RADIUS + torch.finfo(clean.dtype).eps, "ball"
         assert 0 <= float(found.min()) <= float(found.max()) <= 1, "box"
-        losses = [nn.functional.cross_entropy(case.by_hand(part), labels, reduction="none") for part in (clean, found)]
+        losses = [attacks.losses.margin(case.by_hand(part), labels) for part in (clean, found)]  # what it climbs
         assert bool((losses[1] >= losses[0] - 10 * case.kind.slack).all()), "an attack lowered the loss"
         standing += int((case.by_hand(found).argmax(1) == labels).sum())
     case.near(shares[RADIUS], standing / len(rows), "accuracy under attack")

@@ -7,7 +7,7 @@ from scipy import stats
 from caveat.records.findings import Findings
 from caveat.studies import study
 from caveat.studies.neuron_coverage.findings import conclude, partial_correlation, with_interval
-from caveat.studies.neuron_coverage.sets import CHANGES, Pool, drawn
+from caveat.studies.neuron_coverage.training import CHANGES, Pool, drawn
 
 
 def test_from_data_to_findings_and_again(tmp_path, monkeypatch):

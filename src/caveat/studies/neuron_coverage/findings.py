@@ -9,6 +9,7 @@ from torch import Tensor
 
 from caveat.records.findings import Cell, Claim, Figure, Findings, Row, Scale, Table
 from caveat.studies.kit import common, plots
+from caveat.studies.kit.published import published
 
 __all__ = ["CONTROLS", "Measured", "conclude", "partial_correlation", "with_interval"]
 
@@ -29,8 +30,7 @@ def conclude(
     return common.findings(
         study="neuron-coverage",
         title="Neuron coverage and what it says of a test set",
-        source="Pei et al., DeepXplore, SOSP 2017 (NC); Ma et al., DeepGauge, ASE 2018 (the other criteria); doubts: "
-        "Harel-Canada et al., Is neuron coverage a meaningful measure for testing deep neural networks?, FSE 2020.",
+        source=published("neuron_coverage").source,
         scale=scale,
         seeds=[seed],
         settings={"sets": sets, "sizes": ", ".join(map(str, sizes)), "networks": ", ".join(found),

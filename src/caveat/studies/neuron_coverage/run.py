@@ -15,7 +15,7 @@ from caveat.objectives import OBJECTIVES, Objective, cross_entropy
 from caveat.records.findings import Findings, Scale
 from caveat.studies.kit import folder as folders
 from caveat.studies.neuron_coverage.findings import Measured, conclude
-from caveat.studies.neuron_coverage.sets import Drawn, drawn, pool_of
+from caveat.studies.neuron_coverage.training import Drawn, drawn, pool_of
 from caveat.training import recipe
 
 __all__ = ["run"]
