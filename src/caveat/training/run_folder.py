@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from caveat.sampling import evenly
 __all__ = ["FINISHED", "NAME", "claim", "digest"]
 
 NAME = "train.json"
+CHECKPOINT = re.compile(r"(?:(?:warm|phase\d+)-)?(?:checkpoint|member-\d+(?:\.checkpoint)?)\.safetensors")
+"""Of the run itself, of the phases before it, and of the members of an ensemble: no other file is removed."""
 FINISHED = "model.safetensors"
 """Written when training has come to its end."""
 SAMPLES = 512
@@ -73,8 +76,8 @@ def claim(folder: Path, settings: Mapping[str, Any]) -> bool:
             "another folder (-o), or give these weights to --weights there to train them further"
         )
     if differing:
-        for pattern in ("checkpoint.safetensors", "*-checkpoint.safetensors", "members/*member-*.safetensors"):
-            for path in folder.glob(pattern):
+        for path in (*folder.glob("*.safetensors"), *folder.glob("members/*.safetensors")):
+            if CHECKPOINT.fullmatch(path.name):
                 path.unlink()
         write_atomically(place, json.dumps(own, indent=1) + "\n")
     return bool(differing)
