@@ -10,7 +10,7 @@ from torch.nn import functional
 from caveat import data
 from caveat.attacks import Ball
 from caveat.bounds import bounds
-from caveat.errors import ModelError, OptionError
+from caveat.errors import DataError, ModelError, OptionError
 from caveat.models import lenet, small_cnn
 from caveat.objectives import Ibp
 from caveat.objectives._intervals import Boxed, boxed, worst_logits
@@ -124,6 +124,8 @@ def test_what_has_no_rule_is_named(generator):
     for net, word in cases:
         with pytest.raises(ModelError, match=word):
             Ibp()(net, inputs, labels, generator)
+    with pytest.raises(DataError, match=r"expected values in \[0, 1\]"):
+        Ibp()(nn.Sequential(nn.Flatten(), nn.Linear(64, 3)), 2 * inputs - 1, labels, generator)
     for options in ({"radius": 1.0}, {"weight": 1.5}):
         with pytest.raises(OptionError):
             Ibp(**options)

@@ -13,6 +13,8 @@ from caveat.inputs import moved
 __all__ = ["ABSTAINED", "Smoothed", "lower_share", "smooth"]
 
 ABSTAINED = -1
+BLOCK = 512
+"""Noisy copies that are drawn at once."""
 
 
 @dataclass(frozen=True)
@@ -101,11 +103,12 @@ def _votes(
     """How many noisy copies of an input get each class."""
     counts: Tensor | None = None
     with evaluation.without_gradients():
-        for start in range(0, copies, batch):
-            size = min(batch, copies - start)
+        for start in range(0, copies, BLOCK):
+            size = min(BLOCK, copies - start)  # what is drawn does not depend on the batch
             noise = torch.randn((size, *one.shape), generator=generator, dtype=one.dtype)
-            logits = model(moved(one.cpu() + std * noise, model))
-            votes = torch.bincount(logits.argmax(dim=1).cpu(), minlength=logits.shape[1])
-            counts = votes if counts is None else counts + votes
+            for part in noise.split(batch):
+                logits = model(moved(one.cpu() + std * part, model))
+                votes = torch.bincount(logits.argmax(dim=1).cpu(), minlength=logits.shape[1])
+                counts = votes if counts is None else counts + votes
     assert counts is not None
     return counts

@@ -12,7 +12,7 @@ import typer
 from caveat.cli.checks import existing, output_file, positive
 from caveat.cli.options import NORMALIZE, WEIGHTS_KEY
 from caveat.cli.terminal import echo
-from caveat.cli.verdicts import OFTEN, begun, hash_of, write
+from caveat.cli.verdicts import OFTEN, begun, write
 from caveat.errors import DataError, OptionError, known_name
 
 NAME = "attack"
@@ -52,10 +52,12 @@ def run(
     output_file("-o", output, (".parquet",))
     existing("--weights", weights)
     found, network = _loaded(model, test, weights, weights_key, normalize, attack, batch, seed)
+    from caveat.tensors import digest as digest_of
     from caveat.training.run_folder import digest
 
     settings = {
-        "command": NAME, "model": model, "weights": hash_of(network), "normalize": normalize, "test": digest(found),
+        "command": NAME, "model": model, "weights": digest_of(network.state_dict(), {}),
+        "normalize": normalize, "test": digest(found),
         "norm": norm, "radius": radius, "attack": attack, "batch": batch, "seed": seed,
     }  # fmt: skip
     done = _Done(output, settings, begun(output, settings, command=NAME))

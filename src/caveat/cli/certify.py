@@ -11,7 +11,7 @@ import typer
 from caveat.cli.checks import existing, output_file, positive
 from caveat.cli.options import NORMALIZE, WEIGHTS_KEY
 from caveat.cli.terminal import echo
-from caveat.cli.verdicts import OFTEN, begun, hash_of, write
+from caveat.cli.verdicts import OFTEN, begun, write
 from caveat.errors import DataError, OptionError, known_name
 
 NAME = "certify"
@@ -54,6 +54,7 @@ def run(
     from caveat import data as sources
     from caveat.attacks import Ball
     from caveat.cli import model as models
+    from caveat.tensors import digest as digest_of
     from caveat.training.run_folder import digest
 
     known_name("--method", method, bounds.METHODS)
@@ -67,7 +68,8 @@ def run(
         raise DataError("--test: some samples have no label; a certificate is of a label")
     network = models.load(model, weights, key=weights_key, normalize=normalize, say=echo)
     settings = {
-        "model": model, "weights": hash_of(network), "normalize": normalize, "test": digest(found), "norm": norm,
+        "model": model, "weights": digest_of(network.state_dict(), {}),
+        "normalize": normalize, "test": digest(found), "norm": norm,
         "radius": radius, "method": method, "seconds": seconds, "seed": seed,
     }  # fmt: skip
     rows = begun(output, settings, command=NAME)

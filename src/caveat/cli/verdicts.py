@@ -1,6 +1,5 @@
 """A Parquet file of verdicts, one a sample, of one run: what `certify` and `attack` write, and go on with."""
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -64,12 +63,3 @@ def write(
     schema = pa.schema(dict(kinds), metadata={SETTINGS: json.dumps(settings)})
     with replacing(output) as temporary:
         pq.write_table(pa.Table.from_pylist(list(rows), schema=schema), temporary)
-
-
-def hash_of(network: Any) -> str:
-    """SHA-256 of a network's weights."""
-    found = hashlib.sha256()
-    for name, value in network.state_dict().items():
-        found.update(name.encode())
-        found.update(value.contiguous().numpy().tobytes())
-    return found.hexdigest()

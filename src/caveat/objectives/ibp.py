@@ -1,5 +1,6 @@
 """Interval bound propagation: right over whole balls, by a bound that training can lower."""
 
+import math
 from dataclasses import dataclass, replace
 
 import torch
@@ -7,6 +8,7 @@ from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 from torch.nn import functional
 
+from caveat.attacks import Ball
 from caveat.errors import ModelError, OptionError
 from caveat.objectives._intervals import Boxed, boxed, worst_logits
 from caveat.types import Labels
@@ -51,6 +53,8 @@ class Ibp:
         ------
         ModelError
             If the model is no `nn.Sequential` with a linear layer last, or a layer has no rule.
+        DataError
+            If inputs are outside of [0, 1].
         """
         del generator
         layers = list(model) if isinstance(model, nn.Sequential) else []
@@ -60,6 +64,7 @@ class Ibp:
                 f"model: certified training takes an nn.Sequential that ends in a linear layer, got "
                 f"{type(model).__name__}"
             )
+        Ball(math.inf, self.radius, 0, 1).check(inputs)  # beyond the box the half widths would be negative
         value = Boxed.around(inputs, self.radius)
         for layer in layers[:-1]:
             value = boxed(layer, value)

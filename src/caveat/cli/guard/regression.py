@@ -37,7 +37,8 @@ def fit(folder: Path, output: Path, *, score: str, keep: float | None, seed: int
         *about["units"]
     )
     made = regression.decide(
-        found, held_out.labels, form=about["form"], levels=levels, score=score, keep=0.95 if keep is None else keep,
+        found, held_out.labels, form=about["form"], levels=levels, score=score,
+        keep=about["keep"] if keep is None else keep,
         error=about["error"], seed=about["seed"] if seed is None else seed, shape=tuple(about["shape"]),
         limit=about["largest"], dtype=about["autocast"],
         columns=None if about["columns"] is None else tuple(about["columns"]),
