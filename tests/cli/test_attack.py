@@ -79,3 +79,21 @@ def test_mistakes_are_told_and_nothing_is_replaced(tmp_path: Path) -> None:
     with pytest.raises(OptionError, match="was not written by caveat attack"):
         CliRunner().invoke(app, arguments(other), catch_exceptions=False)
     assert other.read_bytes() == b"mine"
+
+
+def test_a_warning_outlives_a_stop(tmp_path: Path, monkeypatch) -> None:
+    """What makes a network look robust must be said by the run that goes on, too."""
+    from caveat import attacks
+
+    told: list[bool] = []
+
+    def warnings_of(*_: object) -> list[str]:
+        told.append(True)
+        return ["its gradient is masked"] if len(told) == 1 else []
+
+    monkeypatch.setattr(attacks, "warnings_of", warnings_of)
+    output = tmp_path / "attacked.parquet"
+    for _ in range(2):  # the second finds every verdict there
+        result = CliRunner().invoke(app, arguments(output, "--batch", 12), catch_exceptions=False)
+        assert "Warning: its gradient is masked" in result.output
+    assert told == [True]

@@ -12,7 +12,7 @@ import typer
 from caveat.cli.checks import existing, output_file, positive
 from caveat.cli.options import NORMALIZE, WEIGHTS_KEY
 from caveat.cli.terminal import echo
-from caveat.cli.verdicts import OFTEN, begun, write
+from caveat.cli.verdicts import OFTEN, begun, warned, write
 from caveat.errors import DataError, OptionError, known_name
 
 NAME = "attack"
@@ -60,7 +60,7 @@ def run(
         "normalize": normalize, "test": digest(found),
         "norm": norm, "radius": radius, "attack": attack, "batch": batch, "seed": seed,
     }  # fmt: skip
-    done = _Done(output, settings, begun(output, settings, command=NAME))
+    done = _Done(output, settings, begun(output, settings, command=NAME), warned(output))
     if done.rows:
         echo(f"{output} holds {len(done.rows)} of {len(found)} verdicts of the same run: it goes on from there.")
     _attacked(network, found, done)
@@ -84,7 +84,7 @@ class _Done:
             "attacked": pa.int64(), "verdict": pa.string(), "by": pa.string(), "distance": pa.float64(),
             "seconds": pa.float64(),
         }  # fmt: skip
-        write(self.rows, self.output, self.settings, kinds)
+        write(self.rows, self.output, self.settings | {"notes": self.notes}, kinds)
 
 
 def _loaded(  # as many as the command has options of them

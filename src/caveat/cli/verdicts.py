@@ -51,6 +51,16 @@ def begun(output: Path, settings: Mapping[str, Any], *, command: str) -> list[di
     return table.to_pylist()
 
 
+def warned(output: Path) -> list[str]:
+    """The warnings that a stopped run had come to, as `write` keeps them under `notes` beside the settings."""
+    if not output.exists():
+        return []
+    import pyarrow.parquet as pq
+
+    about = (pq.read_schema(output).metadata or {}).get(SETTINGS, b"{}")
+    return list(map(str, json.loads(about).get("notes", [])))
+
+
 def write(
     rows: Sequence[Mapping[str, Any]], output: Path, settings: Mapping[str, Any], kinds: Mapping[str, "pa.DataType"]
 ) -> None:
