@@ -57,8 +57,11 @@ def warned(output: Path) -> list[str]:
         return []
     import pyarrow.parquet as pq
 
+    from caveat.files import parse_json
+
     about = (pq.read_schema(output).metadata or {}).get(SETTINGS, b"{}")
-    return list(map(str, json.loads(about).get("notes", [])))
+    there = parse_json(about.decode(), name="-o", where=str(output))
+    return list(map(str, there.get("notes", []))) if isinstance(there, dict) else []
 
 
 def write(
