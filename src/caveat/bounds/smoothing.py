@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from caveat import evaluation
 from caveat.errors import OptionError
 from caveat.inputs import moved
+from caveat.metrics.interval import highest_share
 
 __all__ = ["ABSTAINED", "Smoothed", "lower_share", "smooth"]
 
@@ -92,9 +93,7 @@ def lower_share(hits: int, count: int, confidence: float) -> float:
     >>> round(lower_share(100, 100, 0.999), 4)  # 0.001^(1/100)
     0.9333
     """
-    from scipy.stats import beta
-
-    return 0.0 if hits == 0 else float(beta.ppf(1 - confidence, hits, count - hits + 1))
+    return 1 - highest_share(count - hits, count, 1 - confidence)
 
 
 def _votes(

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from caveat import scores
 from caveat.guard.decision import Decision
+from caveat.guard.threshold import p_values
 from caveat.guard.verdict import ACCEPTED, INVALID, UNTRUSTED, Verdict
 from caveat.observations import DRAWS
 from caveat.scoring import catalog
@@ -35,7 +36,6 @@ def answer(
     accepted = (score <= decision.promise.threshold) & ~invalid  # NaN is below nothing
     confidence, predicted = probs.max(dim=1)
     reference = decision.reference.to(score.device)
-    above = len(reference) - torch.searchsorted(reference, score.nan_to_num(torch.inf))
     finite_log = log_probs.clamp_min(torch.finfo(torch.float64).min)
     aleatoric, epistemic = -(probs * finite_log).sum(dim=1), None
     if DRAWS in probed:
@@ -49,7 +49,7 @@ def answer(
         probs=_blank(probs, invalid),
         confidence=_blank(confidence, invalid),
         score=_blank(score, invalid),
-        p_value=_blank((1 + above).double() / (1 + len(reference)), invalid),
+        p_value=_blank(p_values(reference, score), invalid),
         reason=torch.where(invalid, INVALID, torch.where(accepted, ACCEPTED, UNTRUSTED)),
         aleatoric=_blank(aleatoric, invalid),
         epistemic=epistemic,

@@ -17,7 +17,7 @@ from caveat.calibration.risk_control import RiskControl
 from caveat.errors import DataError, ModelError, OptionError, known_name
 from caveat.guard.decision import REFERENCE, halved
 from caveat.guard.entrance import blanked, check_apart, invalid_rows
-from caveat.guard.threshold import ROUNDING, Promise, promise
+from caveat.guard.threshold import ROUNDING, Promise, keeping, p_values
 from caveat.guard.verdict import ACCEPTED, INVALID, UNREADABLE, UNTRUSTED
 from caveat.inputs import check_same_classes, check_same_units, class_names, largest, moved, opened
 from caveat.models.adapter import Adapted, adapted
@@ -117,7 +117,7 @@ class MultilabelDecision:
         OptionError
             If `keep` is not in (0, 1), or there are too few held-out samples for it.
         """
-        held = _promise(self.reference, keep, self.promise.rounding)
+        held = keeping(self.reference, keep, self.promise.rounding)
         control = controlled(self.scores, self.true_probs, self.true_samples, held.threshold, self.error)
         return replace(self, promise=held, control=control)
 
@@ -146,10 +146,6 @@ def _leading(labels: Tensor) -> tuple[str, str]:
     if bare:
         return "binary_entropy", f"{bare} held-out samples have no label, which joint energy would take for OOD inputs"
     return "joint_energy", "every held-out sample has a label"
-
-
-def _promise(reference: Tensor, keep: float, rounding: float = 0.0) -> Promise:
-    return promise(reference, torch.zeros(len(reference), dtype=torch.bool), keep=keep, rounding=rounding)
 
 
 def controlled(scores: Tensor, probs: Tensor, samples: Tensor, threshold: float, error: float) -> RiskControl:
@@ -202,7 +198,7 @@ def decide(  # noqa: PLR0913  # the signature is the configuration
     first, second = halved(len(values), seed)
     ordered = values[first].sort().values
     thinned = ordered[evenly(len(ordered), REFERENCE)]
-    held = _promise(thinned, keep)
+    held = keeping(thinned, keep)
     merged = mean_logits(logits)
     calibrated = per_label.fit(merged[first], labels[first])
     rows = second[spread(len(second), REFERENCE)]
@@ -331,11 +327,10 @@ class MultilabelGuard(nn.Module):
         invalid = invalid | ~torch.isfinite(score)
         accepted = (score <= made.promise.threshold) & ~invalid
         predicted = made.control(probs) & ~invalid[:, None]
-        above = len(made.reference) - torch.searchsorted(made.reference, score.nan_to_num(torch.inf))
         return MultilabelVerdict(
             accepted, predicted & accepted[:, None], predicted, probs.masked_fill(invalid[:, None], torch.nan),
             score.masked_fill(invalid, torch.nan),
-            ((1 + above).double() / (1 + len(made.reference))).masked_fill(invalid, torch.nan),
+            p_values(made.reference, score).masked_fill(invalid, torch.nan),
             torch.where(invalid, INVALID, torch.where(accepted, ACCEPTED, UNTRUSTED)),
             made.error, made.promise.threshold, float(made.control.threshold), made.score, made.names,
         )  # fmt: skip

@@ -17,7 +17,7 @@ from caveat.calibration.normalised import NormalisedConformal
 from caveat.errors import DataError, OptionError, known_name
 from caveat.guard.decision import REFERENCE, halved
 from caveat.guard.entrance import blanked, check_apart, invalid_rows
-from caveat.guard.threshold import Promise, promise
+from caveat.guard.threshold import Promise, keeping, p_values
 from caveat.guard.verdict import ACCEPTED, INVALID, UNREADABLE, UNTRUSTED
 from caveat.inputs import check_same_units, largest, moved, opened
 from caveat.models import standardized
@@ -117,7 +117,7 @@ class RegressionDecision:
         OptionError
             If `keep` is not in (0, 1), or there are too few held-out samples for it.
         """
-        held = _promise(self.reference, keep, self.promise.rounding)
+        held = keeping(self.reference, keep, self.promise.rounding)
         interval = interval_among(type(self.interval), self.scores, self.nonconformity, held.threshold, self.error)
         return replace(self, promise=held, interval=interval)
 
@@ -209,10 +209,6 @@ def interval_among(
     return found
 
 
-def _promise(reference: Tensor, keep: float, rounding: float = 0.0) -> Promise:
-    return promise(reference, torch.zeros(len(reference), dtype=torch.bool), keep=keep, rounding=rounding)
-
-
 def decide(  # noqa: PLR0913  # the signature is the configuration
     found: Distribution,
     labels: Tensor,
@@ -244,7 +240,7 @@ def decide(  # noqa: PLR0913  # the signature is the configuration
     first, second = halved(len(values), seed)
     ordered = values[first].sort().values
     thinned = ordered[evenly(len(ordered), REFERENCE)]
-    held = _promise(thinned, keep)
+    held = keeping(thinned, keep)
     rows = second[spread(len(second), REFERENCE)]
     kind, off = nonconformity(found.part(rows), labels[rows], error)
     interval = interval_among(kind, values[rows], off, held.threshold, error)
@@ -345,14 +341,13 @@ class RegressionGuard(nn.Module):
         invalid = invalid | ~torch.isfinite(score)
         accepted = (score <= made.promise.threshold) & ~invalid
         lower, upper = made.ends(found)
-        above = len(made.reference) - torch.searchsorted(made.reference, score.nan_to_num(torch.inf))
 
         def shown(numbers: Tensor) -> Tensor:
             return numbers.double().masked_fill(invalid, torch.nan)
 
         return RegressionVerdict(
             accepted, shown(found.mean), shown(lower), shown(upper), shown(score),
-            shown((1 + above).double() / (1 + len(made.reference))),
+            shown(p_values(made.reference, score)),
             torch.where(invalid, INVALID, torch.where(accepted, ACCEPTED, UNTRUSTED)),
             None if found.aleatoric is None else shown(found.aleatoric.sqrt()),
             None if found.epistemic is None else shown(found.epistemic.sqrt()),

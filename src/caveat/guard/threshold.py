@@ -10,10 +10,11 @@ from torch import Tensor
 
 from caveat.calibration import exact_share, keeping_threshold
 from caveat.errors import OptionError
+from caveat.metrics.interval import highest_share as error_bound
 from caveat.metrics.ranking import youden_threshold
 from caveat.metrics.tally import tally_sets
 
-__all__ = ["Promise", "check", "error_bound", "promise", "refusing"]
+__all__ = ["Promise", "check", "error_bound", "keeping", "p_values", "promise", "refusing"]
 
 CONFIDENCE = 0.95
 CANDIDATES = 12
@@ -163,11 +164,27 @@ def refusing(scores: Float[Tensor, " u"], share: int | float) -> float:
     return float(torch.nextafter(last, last.new_tensor(-torch.inf)))
 
 
-def error_bound(errors: int, count: int, alpha: float) -> float:
-    """Exact (Clopper-Pearson) upper bound at confidence 1 - alpha on a rate of which `errors` of `count` were seen."""
-    from scipy.stats import beta
+def keeping(reference: Float[Tensor, " m"], keep: float, rounding: float = 0.0) -> Promise:
+    """The threshold that keeps a share of inputs, where no answer is simply wrong: of numbers, of several labels.
 
-    return 1.0 if errors >= count else float(beta.ppf(1 - alpha, errors + 1, count - errors))
+    Raises
+    ------
+    OptionError
+        As `promise`.
+    """
+    return promise(reference, torch.zeros(len(reference), dtype=torch.bool), keep=keep, rounding=rounding)
+
+
+def p_values(reference: Float[Tensor, " m"], scores: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
+    """Share of in-distribution inputs, with this one, that score as high or higher: in (0, 1], float64.
+
+    `reference` ascends. Formula: (1 + #{r >= s}) / (1 + m); scores that are NaN count as infinite.
+
+    >>> p_values(torch.tensor([1.0, 2.0, 3.0]), torch.tensor([0.0, 2.0, 9.0])).tolist()
+    [1.0, 0.75, 0.25]
+    """
+    above = len(reference) - torch.searchsorted(reference, scores.nan_to_num(torch.inf))
+    return (1 + above).double() / (1 + len(reference))
 
 
 def _made(

@@ -19,7 +19,16 @@ from caveat.metrics import _check
 from caveat.metrics._resampling import multinomial
 from caveat.metrics.calibration import Bins, ece
 
-__all__ = ["FEW", "Interval", "interval_of_ece", "interval_of_mean", "interval_of_share", "t_quantile", "wilson"]
+__all__ = [
+    "FEW",
+    "Interval",
+    "highest_share",
+    "interval_of_ece",
+    "interval_of_mean",
+    "interval_of_share",
+    "t_quantile",
+    "wilson",
+]
 
 FEW = 15
 """Samples on a side, or samples that a mean rests on, below which no interval holds: with 12 they held 89 %."""
@@ -58,6 +67,22 @@ def interval_of_share(hits: int, count: int, *, level: float = 0.95) -> Interval
     if not 0 <= hits <= count or count < 1:
         raise DataError(f"hits: expected 0 to {count} of at least one sample, got {hits}")
     return wilson(hits / count, count, NormalDist().inv_cdf((1 + level) / 2))
+
+
+def highest_share(hits: int, count: int, alpha: float) -> float:
+    """Exact upper bound, at confidence 1 - alpha, on a share of which `hits` of `count` were seen.
+
+    A lower bound is 1 less that of the misses. Formula: the 1 - alpha quantile of Beta(hits + 1, count - hits).
+
+    Source: C. Clopper, E. Pearson, The use of confidence or fiducial limits illustrated in the case of the binomial,
+    Biometrika 1934.
+
+    >>> round(highest_share(0, 100, 0.05), 4)  # 1 - 0.05^(1/100)
+    0.0295
+    """
+    from scipy.stats import beta
+
+    return 1.0 if hits >= count else float(beta.ppf(1 - alpha, hits + 1, count - hits))
 
 
 def wilson(share: float, size: int | float, quantile: float) -> Interval:
