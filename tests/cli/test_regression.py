@@ -85,9 +85,11 @@ def test_the_audit_of_other_weights_and_forms(folder):
     words = ["audit", "--task", "regression", "--model", MODEL, "--weights", folder / "run" / "model.safetensors"]
     test = ["--test", f"csv:{folder}/test.csv+label=wear", "-o", folder / "audit"]
     assert "outputs: the network gives 2 numbers" in refused(*words, *test)
-    assert "80.0 % intervals hold" in ran(*words, *test, "--outputs", "gaussian", "--error", 0.2)
+    more = ["--outputs", "gaussian", "--error", 0.2, "--calibration-share", 0.2]
+    assert "80.0 % intervals hold" in ran(*words, *test, *more)
     record = json.loads((folder / "audit" / "record.json").read_text())
     assert {item["error"] for item in record["intervals"]} == {0.2}
+    assert record["settings"]["calibration_share"] == 0.2  # the default of classifiers, asked for here
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,19 @@ from typing import TYPE_CHECKING
 import typer
 
 from caveat.cli.checks import clash, existing, given, output_file, output_folder, positive, share
-from caveat.cli.options import DEVICE, DTYPE, ERROR, LEVELS, NORMALIZE, OUTPUTS, TASKS, THRESHOLD, WEIGHTS_KEY, WORKERS
+from caveat.cli.options import (
+    DEVICE,
+    DTYPE,
+    ERROR,
+    LEVELS,
+    NORMALIZE,
+    OUTPUTS,
+    TASKS,
+    THRESHOLD,
+    WEIGHTS_KEY,
+    WORKERS,
+    asked,
+)
 from caveat.cli.terminal import echo, table
 from caveat.errors import OptionError, known_name
 
@@ -40,7 +52,7 @@ OWN = ("report.html", "record.json")
 def run(
     model: str | None = typer.Option(
         None,
-        help="The classifier: package.module:callable (returns an nn.Module), or "
+        help="The network: package.module:callable (returns an nn.Module), or "
         "hf:name for a classifier of images or texts of transformers, or timm:name.",
     ),
     test: str | None = typer.Option(
@@ -113,7 +125,10 @@ def run(
     attack_norm: str = typer.Option("inf", help="Norm of the radius: 1, 2 or inf."),
     attack_samples: int = typer.Option(200, min=1, help="Number of ID inputs that are attacked."),
     calibration_share: float = typer.Option(
-        0.2, help="Share of the test set that is the calibration split; everything is evaluated on the rest."
+        0.2,
+        callback=asked,
+        help="Share of the test set that is the calibration split; everything is evaluated on the rest. Without the "
+        "option 0.5 for regression and multilabel.",
     ),
     replicas: int = typer.Option(200, min=1, help="Simulated data sets behind the confidence interval of the ECE."),
     seed: int = typer.Option(0, min=0, max=2**63 - 1, help="Seed of every random choice."),

@@ -1,8 +1,35 @@
 """Options that several commands share, word for word."""
 
+from typing import no_type_check
+
 import typer
 
-__all__ = ["DEVICE", "DTYPE", "ERROR", "LEVELS", "NORMALIZE", "OUTPUTS", "TASKS", "THRESHOLD", "WEIGHTS_KEY", "WORKERS"]
+__all__ = [
+    "DEVICE",
+    "DTYPE",
+    "ERROR",
+    "LEVELS",
+    "NORMALIZE",
+    "OUTPUTS",
+    "TASKS",
+    "THRESHOLD",
+    "WEIGHTS_KEY",
+    "WORKERS",
+    "Asked",
+    "asked",
+]
+
+
+class Asked(float):
+    """A number that stands on the command line: it may equal a default, and is none."""
+
+
+@no_type_check  # typer tells by the annotation what to give, and gives an object of another class
+def asked(context: typer.Context, value: float) -> float:
+    """Mark the value of `--calibration-share`, whose default depends on the task."""
+    source = context.get_parameter_source("calibration_share")
+    return Asked(value) if source is not None and source.name == "COMMANDLINE" else value
+
 
 TASKS = ("classification", "regression", "multilabel")
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from caveat.cli.checks import clash, existing
+from caveat.cli.options import Asked
 from caveat.errors import OptionError
 
 if TYPE_CHECKING:
@@ -88,5 +89,5 @@ def prepared(
     network = models.posterior(
         bare, options["posterior"], dropout=options["dropout"], draws=options["draws"], seed=seed, training=training
     )
-    share = options["calibration_share"] if "calibration_share" in given else SHARE
+    share = options["calibration_share"] if isinstance(options["calibration_share"], Asked) else SHARE
     return Prepared(network, known, training, others, told, share)

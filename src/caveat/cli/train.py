@@ -85,7 +85,7 @@ def run(
     ),
     workers: int = WORKERS,
 ) -> None:
-    """Train a classifier, then audit it. Run it again after an interruption and it resumes where it was.
+    """Train a network, then audit it. Run it again after an interruption and it resumes where it was.
 
     Writes model.safetensors, checkpoint.safetensors, history.csv and, with an audit, audit/report.html. Started by
     torchrun, several processes train one network: torchrun --nproc-per-node 2 -m caveat train ...
