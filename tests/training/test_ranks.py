@@ -23,14 +23,14 @@ def normed(classes=10):
     return nn.Sequential(nn.Flatten(), nn.Linear(64, 24), nn.BatchNorm1d(24), nn.ReLU(), nn.Linear(24, classes))
 """
 OPTIONS = [
-    "--model", "nets:normed", "--data", "digits:train+first=203", "--epochs", "2", "--optimizer", "sgd",
+    "--model", "ranked_nets:normed", "--data", "digits:train+first=203", "--epochs", "2", "--optimizer", "sgd",
     "--rate", "0.05", "--batch", "40", "--members", "2", "--no-audit", "--device", "cpu",
 ]  # fmt: skip
 
 
 def started(folder: Path, *command: str) -> subprocess.CompletedProcess[str]:
     """Of 203 samples the last batch is three: one process has a single one, of which alone there is no norm."""
-    (folder / "nets.py").write_text(NETS)
+    (folder / "ranked_nets.py").write_text(NETS)
     here = os.environ | {"OMP_NUM_THREADS": "1"}
     return subprocess.run(
         [sys.executable, "-m", *command], cwd=folder, env=here, capture_output=True, text=True, timeout=120, check=False
