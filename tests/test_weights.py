@@ -42,6 +42,8 @@ FORMS: dict[str, tuple[Callable[[], Any], int]] = {
     "DataParallel within": (lambda: {key.replace("0.", "0.module."): value for key, value in named("").items()}, 1),
     "averaged by torch": (lambda: named("module.") | {"n_averaged": torch.tensor(3)}, 2),
     "with a copy averaged by timm": (lambda: {"state_dict": named(""), "state_dict_ema": named("", net(2))}, 2),
+    "three levels deep": (lambda: {"run": {"best": {"net": named("")}}, "epoch": 3}, 1),
+    "in a list": (lambda: [{"state_dict": named("")}, {"lr": 0.1}], 1),
     "only the average": (lambda: {"model_ema": named("module."), "optimizer": {"state": {0: torch.ones(2)}}}, 2),
     "beside options and accuracies": (
         lambda: {"model": named(""), "args": argparse.Namespace(lr=0.1, out=Path("x")), "best": np.float64(0.9)},

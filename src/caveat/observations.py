@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
+from math import exp
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -29,6 +30,7 @@ from caveat.types import Batches, Drawing, Features, Look, Probe
 
 __all__ = [
     "DRAWS",
+    "REFUSED",
     "Observations",
     "Outputs",
     "apart",
@@ -38,6 +40,7 @@ __all__ = [
     "observe",
     "observe_outputs",
     "outputs_of",
+    "squashed",
 ]
 
 DRAWS = "draws"
@@ -362,6 +365,14 @@ def _observations(signals: dict[str, Tensor], where: str) -> Observations:
     return Observations(**signals, probed=probed)
 
 
+REFUSED = {
+    "probabilities": "every row sums to 1",
+    "percentages": "every row sums to 100",
+    "negated log-probabilities": "the exponentials of the negated outputs of every row sum to 1",
+}
+"""Forms of outputs that are not scored as logits, and how they are known."""
+
+
 def check_function(model: nn.Module, inputs: Inputs, logits: Tensor, name: str) -> None:
     """Refuse a network that gives probabilities, and one whose answer is not a function of the input alone.
 
@@ -370,10 +381,11 @@ def check_function(model: nn.Module, inputs: Inputs, logits: Tensor, name: str) 
     ModelError
         If its `logits` for the `inputs`, those of the set `name`, show one of the two.
     """
-    if normalised(logits) == "probabilities":
+    form = normalised(logits)
+    if form in REFUSED:
         raise ModelError(
-            "model: its outputs are probabilities (every row sums to 1), where logits are meant: give the network "
-            "without its last softmax, or one that returns their logarithm"
+            f"model: its outputs are {form} ({REFUSED[form]}), where logits are meant: give the network without its "
+            "last softmax, or one that returns their logarithm"
         )
     _check_repeats(partial(run, model, where=name), inputs, logits)
 
@@ -398,16 +410,35 @@ def _close(one: Tensor, other: Tensor) -> bool:
 
 
 def normalised(logits: Tensor) -> str:
-    """`probabilities` or `log-probabilities` if every row of at least eight sums to 1, so or as exponentials; else ''.
+    """The form of outputs that are no logits, where every row of at least eight has it; else ''.
 
-    Scores that live on the level of the logits (energy, maximum logit) say nothing then.
+    `log-probabilities`, of which scores that live on the level of the logits (energy, maximum logit) say nothing; or
+    one of `REFUSED`.
     """
     if len(logits) < 8 or logits.ndim != 2 or logits.shape[1] < 2:
         return ""
     wide = logits.detach().double()
-    if bool((wide >= 0).all()) and bool(((wide.sum(dim=1) - 1).abs() < 1e-3).all()):
-        return "probabilities"
-    return "log-probabilities" if bool((wide.logsumexp(dim=1).abs() < 1e-3).all()) else ""
+    if bool((wide.logsumexp(dim=1).abs() < 1e-3).all()):
+        return "log-probabilities"
+    if not bool((wide >= 0).all()):
+        return ""
+    sums = wide.sum(dim=1)
+    for form, total in (("probabilities", 1), ("percentages", 100)):
+        if bool(((sums - total).abs() < 1e-3 * total).all()):
+            return form
+    return "negated log-probabilities" if bool(((-wide).logsumexp(dim=1).abs() < 1e-3).all()) else ""
+
+
+def squashed(logits: Tensor) -> str:
+    """A sentence if all outputs for at least eight inputs lie in [0, 1], as those of sigmoids do; else ''."""
+    if len(logits) < 8 or not bool(((logits >= 0) & (logits <= 1)).all()) or logits.shape[1] < 2:
+        return ""
+    most = 1 / (1 + (logits.shape[1] - 1) * exp(-1))
+    return (
+        "Every output of the network lies between 0 and 1, as those of sigmoids do. They were read as logits of one "
+        f"class among {logits.shape[1]}, whose softmax cannot exceed {most:.0%}: give the network without its last "
+        "layer, or audit it as one of several labels (task multilabel)."
+    )
 
 
 def run(model: nn.Module, inputs: Inputs, where: str) -> Tensor:

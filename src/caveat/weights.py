@@ -41,6 +41,8 @@ AVERAGED = "n_averaged"
 ELSEWHERE = "/"
 """Marks a name that is not below the prefix looked at; no module's name holds it."""
 LISTED = 5
+DEEPEST = 4
+"""Levels of a checkpoint that are looked through for weights."""
 
 
 def load(model: nn.Module, path: str | Path, *, key: str | None = None, name: str = "path") -> list[str]:
@@ -173,13 +175,15 @@ def _unpickled(path: Path, name: str) -> Any:
 
 
 def _states(value: Any, where: str = "") -> Iterator[tuple[str, State]]:
-    """Mappings of names to tensors within a checkpoint, up to two levels deep; an optimizer's are numbered."""
+    """Mappings of names to tensors within a checkpoint, also in its lists; an optimizer's are numbered."""
+    if isinstance(value, list | tuple):
+        value = {str(place): one for place, one in enumerate(value)}
     if not isinstance(value, Mapping):
         return
     tensors = {key: one for key, one in value.items() if isinstance(key, str) and isinstance(one, Tensor)}
     if tensors:
         yield where, tensors
-    if where.count(".") < 1:
+    if where.count(".") < DEEPEST - 1:
         for key, one in value.items():
             if isinstance(key, str) and not isinstance(one, Tensor):
                 yield from _states(one, f"{where}.{key}" if where else key)

@@ -15,7 +15,7 @@ from caveat import data, heads
 from caveat.cli.main import app
 from caveat.errors import DataError, ModelError, OptionError
 from caveat.inputs import check_labels, fingerprints, opened, take
-from caveat.observations import normalised, observe
+from caveat.observations import normalised, observe, squashed
 from caveat.training.run_folder import claim
 from tests.conftest import shapes_unchecked
 
@@ -136,6 +136,25 @@ def test_probabilities_are_not_logits():
     with pytest.raises(OptionError, match=r"energy can't be had\. The network gives log-probabilities"):
         caveat.audit(Softmax(True).eval(), SET, scores=["energy"], replicas=2)
     assert normalised(After(same)(X).detach()) == ""
+
+
+@pytest.mark.parametrize(
+    ("form", "change"),
+    [("percentages", lambda z: 100 * z.softmax(1)), ("negated log-probabilities", lambda z: -z.log_softmax(1))],
+)
+def test_probabilities_of_another_form_are_refused(form, change):
+    with pytest.raises(ModelError, match=f"outputs are {form}"):
+        caveat.audit(After(change).eval(), SET, scores=["msp"], replicas=2)
+    with pytest.raises(ModelError, match=f"outputs are {form}"):
+        caveat.Guard.fit(After(change).eval(), SET, score="msp", keep=0.9)
+
+
+def test_sigmoids_are_named_where_one_class_is_meant():
+    model = After(torch.sigmoid).eval()
+    record = caveat.audit(model, SET, scores=["msp"], replicas=2)
+    assert any("lies between 0 and 1" in text and "cannot exceed 48%" in text for text in record.warnings)
+    assert "lies between 0 and 1" in caveat.Guard.fit(model, SET, score="msp", keep=0.9).decision.why
+    assert not squashed(After(same)(X).detach())
 
 
 @pytest.mark.parametrize(

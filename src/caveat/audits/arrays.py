@@ -11,7 +11,7 @@ from caveat.audits.assess import Observed
 from caveat.errors import DataError, known_name
 from caveat.heads import HeadLayer
 from caveat.mixture import log_mean
-from caveat.observations import DRAWS, Observations, normalised
+from caveat.observations import DRAWS, REFUSED, Observations, normalised
 from caveat.tensors import read_npz
 
 __all__ = ["observed"]
@@ -52,10 +52,9 @@ def observed(path: str | Path) -> Observed:
     if "" not in groups:
         raise DataError(f"--logits: {path} holds no logits of in-distribution data, only {sorted(groups)}")
     own = groups.pop("")
-    if "logits" in own and own["logits"].ndim == 2 and normalised(torch.from_numpy(own["logits"])) == "probabilities":
-        raise DataError(
-            f"--logits: {path} holds probabilities (every row sums to 1); save the logits, or their logarithm"
-        )
+    form = normalised(torch.from_numpy(own["logits"])) if "logits" in own and own["logits"].ndim == 2 else ""
+    if form in REFUSED:
+        raise DataError(f"--logits: {path} holds {form} ({REFUSED[form]}); save the logits, or their logarithm")
     known = _observations(own, "")
     head = _head(own, known)
     fit = _observations(groups.pop("train"), "train") if "train" in groups else None

@@ -19,6 +19,7 @@ from caveat import __version__, heads, observations
 from caveat.audits.assess import split
 from caveat.errors import CaveatError, DataError, OptionError
 from caveat.files import parse_json, read_json, write_atomically
+from caveat.guard import likeness
 from caveat.inputs import check, fingerprints
 from caveat.observations import Observations, Outputs, apart
 from caveat.posteriors.network import Predictive
@@ -27,6 +28,7 @@ from caveat.types import Batches, Probe
 from caveat.weights import state
 
 __all__ = [
+    "answers",
     "begin",
     "file_name",
     "fingerprint",
@@ -143,6 +145,8 @@ def finish(
             weight, bias = (part.contiguous() for part in weights)
             write_tensors(place / "head.safetensors", {"weight": weight, "bias": bias})
             files.append("head")
+    if (known := likeness.answers(model, about["shape"], about["largest"])) is not None:
+        about = about | {"answers": known.model_dump()}
     hashes = {file: _hash(place / f"{file}.safetensors") for file in files}
     about = parse_json(json.dumps(about | {"files": hashes}), name="observations", where=MANIFEST, constants=True)
     write_atomically(place / MANIFEST, json.dumps(manifest(place) | {"about": about}, indent=1))
@@ -224,6 +228,12 @@ def outputs(place: Path) -> tuple[Outputs, dict[str, Any]]:
 def weights(place: Path) -> dict[str, Tensor]:
     """The network's weights."""
     return read_tensors(_checked(place, "model", _about(place)), name="audit")
+
+
+def answers(place: Path) -> likeness.Answers | None:
+    """What the network gave for generated inputs, by which a guard knows it again."""
+    kept = _about(place).get("answers")
+    return None if kept is None else likeness.Answers.model_validate(kept)
 
 
 def outliers(place: Path) -> Observations | None:

@@ -8,6 +8,7 @@ from torch import Tensor
 from caveat.metrics.interval import interval_of_share
 from caveat.metrics.ranking import auroc
 from caveat.metrics.tally import tally
+from caveat.observations import squashed
 from caveat.records.classes import Confused, Confusion, PerClass
 from caveat.types import Labels, Logits
 
@@ -129,7 +130,7 @@ def warnings(logits: Logits, labels: Labels, classes: Sequence[str]) -> list[str
     absent = [name for name, here in zip(classes, present, strict=True) if not here]
     if absent:
         found.append(f"Not in the evaluation split of the test set, so nothing is measured of: {_listed(absent)}.")
-    return found
+    return [*found, *([told] if (told := squashed(logits)) else [])]
 
 
 def _listed(names: Sequence[str]) -> str:

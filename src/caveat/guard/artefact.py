@@ -22,6 +22,7 @@ from caveat.files import alone
 from caveat.guard import stored
 from caveat.guard.decision import Decision, as_it_is
 from caveat.guard.guard import Guard
+from caveat.guard.likeness import Answers
 from caveat.guard.stored import Sealed, check_output
 from caveat.guard.threshold import Promise
 from caveat.models import adapter as forms
@@ -69,11 +70,12 @@ def save(
     model: str = "",
     posterior: dict[str, Any] | None = None,
     form: dict[str, Any] | None = None,
+    answers: Answers | None = None,
 ) -> None:
     """Write a guard to `folder`, which holds the old guard (or none) until the new one is whole.
 
     `posterior` is the `description` of a `posteriors.Predictive`, whose `state_dict` the weights then are; `form`
-    that of a `models.Adapted`.
+    that of a `models.Adapted`, `answers` what the network is known again by.
 
     Raises
     ------
@@ -90,6 +92,7 @@ def save(
         model=model,
         posterior=posterior,
         adapted=form,
+        answers=answers,
         head=decision.head,
         pooled=decision.pooled,
         classes=list(decision.classes),

@@ -14,7 +14,7 @@ from caveat import fitted
 from caveat.errors import OptionError, known_name
 from caveat.guard.threshold import Promise, promise
 from caveat.heads import HeadLayer
-from caveat.observations import DRAWS, Observations, apart
+from caveat.observations import DRAWS, Observations, apart, squashed
 from caveat.sampling import evenly
 from caveat.scoring import catalog
 from caveat.scoring.choose import choose
@@ -142,6 +142,7 @@ def fit(  # noqa: PLR0913  # the signature is the configuration
         name = choice.score if choice else BASELINE
         why = choice.why if choice else "too few classes to choose by: the baseline"
     why += f"; {told}" if told else ""
+    why += f"; {form}" if (form := squashed(held_out.logits)) else ""
     material = Material(train if train is not None else first, weights, first, outliers)
     scored = catalog.fit([name], material, probes)[name]
     probe = (probes or {}).get(catalog.signal(name))

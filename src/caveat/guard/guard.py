@@ -14,6 +14,7 @@ from caveat.guard import decision
 from caveat.guard.answer import answer
 from caveat.guard.decision import Decision, mapped
 from caveat.guard.entrance import blanked, invalid_rows
+from caveat.guard.likeness import answers
 from caveat.guard.verdict import Verdict
 from caveat.inputs import (
     check_labels,
@@ -152,7 +153,10 @@ class Guard(nn.Module):
 
         posterior = self.model.description if isinstance(self.model, Predictive) else None
         form = self.model.description if isinstance(self.model, Adapted) else None
-        artefact.save(self.decision, state(self.model), folder, model=model, posterior=posterior, form=form)
+        known = answers(self.model, self.decision.shape, self.decision.largest)
+        artefact.save(
+            self.decision, state(self.model), folder, model=model, posterior=posterior, form=form, answers=known
+        )
 
     @classmethod
     def load(cls, folder: str | Path, model: nn.Module) -> "Guard":

@@ -17,6 +17,7 @@ from caveat.calibration.risk_control import RiskControl
 from caveat.errors import DataError, ModelError, OptionError, known_name
 from caveat.guard.decision import REFERENCE, halved
 from caveat.guard.entrance import blanked, check_apart, invalid_rows
+from caveat.guard.likeness import answers
 from caveat.guard.threshold import ROUNDING, Promise, keeping, p_values
 from caveat.guard.verdict import ACCEPTED, INVALID, UNREADABLE, UNTRUSTED
 from caveat.inputs import check_same_classes, check_same_units, class_names, largest, moved, opened
@@ -357,6 +358,7 @@ class MultilabelGuard(nn.Module):
             self.decision, state(self.model), folder, model=model,
             posterior=self.model.description if isinstance(self.model, Predictive) else None,
             form=self.model.description if isinstance(self.model, Adapted) else None,
+            answers=answers(self.model, self.decision.shape, self.decision.largest),
         )  # fmt: skip
 
     @classmethod

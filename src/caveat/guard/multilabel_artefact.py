@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from caveat.calibration.per_label import PerLabel
 from caveat.errors import DataError, OptionError
 from caveat.guard import stored
+from caveat.guard.likeness import Answers
 from caveat.guard.multilabel import MultilabelDecision, MultilabelGuard, controlled
 from caveat.guard.threshold import Promise
 from caveat.models import adapter as forms
@@ -52,10 +53,12 @@ def save(
     model: str = "",
     posterior: dict[str, Any] | None = None,
     form: dict[str, Any] | None = None,
+    answers: Answers | None = None,
 ) -> None:
     """Write a decision and the weights that it was fitted for to `folder`.
 
-    `posterior` is the description of a `Predictive`, `form` that of an `Adapted`.
+    `posterior` is the description of a `Predictive`, `form` that of an `Adapted`, `answers` what the network is known
+    again by.
 
     Raises
     ------
@@ -63,9 +66,10 @@ def save(
         If the folder holds anything that is no guard.
     """
     written = MultilabelManifest(
-        **stamp(), model=model, score=made.score, error=made.error, names=list(made.names), shape=list(made.shape),
-        largest=made.largest, why=made.why, dtype=made.dtype, operating=stored.Operating(**vars(made.promise)),
-        posterior=posterior, adapted=form, columns=None if made.columns is None else list(made.columns),
+        **stamp(), model=model, answers=answers, score=made.score, error=made.error, names=list(made.names),
+        shape=list(made.shape), largest=made.largest, why=made.why, dtype=made.dtype,
+        operating=stored.Operating(**vars(made.promise)), posterior=posterior, adapted=form,
+        columns=None if made.columns is None else list(made.columns),
     )  # fmt: skip
     values = (
         made.reference, made.calibrated.temperature, made.scores, made.true_probs, made.true_samples,

@@ -17,6 +17,7 @@ from caveat.calibration.normalised import NormalisedConformal
 from caveat.errors import DataError, OptionError, known_name
 from caveat.guard.decision import REFERENCE, halved
 from caveat.guard.entrance import blanked, check_apart, invalid_rows
+from caveat.guard.likeness import answers
 from caveat.guard.threshold import Promise, keeping, p_values
 from caveat.guard.verdict import ACCEPTED, INVALID, UNREADABLE, UNTRUSTED
 from caveat.inputs import check_same_units, largest, moved, opened
@@ -374,6 +375,7 @@ class RegressionGuard(nn.Module):
         regression_artefact.save(
             self.decision, state(inner), folder, model=model, wrapped=inner is not self.model,
             posterior=inner.description if isinstance(inner, Predictive) else None,
+            answers=answers(inner, self.decision.shape, self.decision.largest),
         )  # fmt: skip
 
     @classmethod

@@ -9,6 +9,7 @@ from caveat.calibration.cqr import CQR
 from caveat.calibration.normalised import NormalisedConformal
 from caveat.errors import DataError, OptionError
 from caveat.guard import stored
+from caveat.guard.likeness import Answers
 from caveat.guard.regression import RegressionDecision, RegressionGuard, interval_among
 from caveat.guard.threshold import Promise
 from caveat.models.columns import Columns
@@ -49,10 +50,12 @@ def save(
     model: str = "",
     wrapped: bool = False,
     posterior: dict[str, Any] | None = None,
+    answers: Answers | None = None,
 ) -> None:
     """Write a decision and the weights that it was fitted for to `folder`.
 
-    `wrapped` says that a `models.Columns` is around the network, `posterior` is the description of a `Predictive`.
+    `wrapped` says that a `models.Columns` is around the network, `posterior` is the description of a `Predictive`,
+    `answers` what the network is known again by.
 
     Raises
     ------
@@ -61,7 +64,8 @@ def save(
     """
     interval = made.interval
     written = RegressionManifest(
-        **stamp(), model=model, form=made.form, levels=list(made.levels), score=made.score, error=made.error,
+        **stamp(), model=model, answers=answers, form=made.form, levels=list(made.levels), score=made.score,
+        error=made.error,
         interval="cqr" if isinstance(interval, CQR) else "normalised_conformal",
         shape=list(made.shape), largest=made.largest, why=made.why, dtype=made.dtype,
         operating=stored.Operating(**vars(made.promise)),

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from caveat.errors import DataError, ModelError
 from caveat.evaluation import to_eval
 from caveat.files import TEMPORARY, alone, read_bytes, read_json, write_atomically, write_bytes
+from caveat.guard.likeness import Answers, check
 from caveat.records.base import Part
 from caveat.tensors import unpack
 from caveat.weights import state as weights_of
@@ -70,6 +71,8 @@ class Sealed(Part):
     model: str
     """How the network was made, for people: never imported."""
     files: dict[str, File] = Field(default_factory=dict)
+    answers: Answers | None = None
+    """What the network gave for generated inputs, to know it again by."""
     digest: str = ""
     """SHA-256 of this manifest without this field."""
 
@@ -191,7 +194,7 @@ def fill(model: nn.Module, state: Mapping[str, Tensor], made: Sealed) -> nn.Modu
     Raises
     ------
     ModelError
-        If they do not fit it.
+        If they do not fit it, or it computes something else with them than the guard's network did.
     """
     own = weights_of(model)
     plain = {unwrapped(name): name for name in own}  # it may be compiled where the other was not, or the reverse
@@ -203,7 +206,8 @@ def fill(model: nn.Module, state: Mapping[str, Tensor], made: Sealed) -> nn.Modu
             f"{made.model or 'another'}"
         )
     model.load_state_dict(state)
-    return to_eval(model)
+    check(to_eval(model), made.answers, made.model)
+    return model
 
 
 def below(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

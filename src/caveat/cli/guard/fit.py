@@ -109,6 +109,7 @@ def run(
         model=str(about["model"]),
         posterior=about["posterior"],
         form=about.get("adapted"),
+        answers=cache.answers(folder),
     )
     show(artefact.manifest(output))
     named = about["model"] or "package.module:callable"

@@ -32,8 +32,9 @@ def fit(folder: Path, output: Path, *, score: str, keep: float | None, seed: int
         columns=None if about["columns"] is None else tuple(about["columns"]),
     )  # fmt: skip
     multilabel_artefact.save(
-        made, weights, output, model=str(about["model"]), posterior=about["posterior"], form=about["adapted"]
-    )
+        made, weights, output, model=str(about["model"]), posterior=about["posterior"], form=about["adapted"],
+        answers=cache.answers(folder),
+    )  # fmt: skip
     show(multilabel_artefact.manifest(output))
     named = about["model"] or "package.module:callable"
     echo(f"Next: caveat guard run {quote(str(output))} DATA --model {quote(named)} -o verdicts.parquet")

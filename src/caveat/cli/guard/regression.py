@@ -44,8 +44,9 @@ def fit(folder: Path, output: Path, *, score: str, keep: float | None, seed: int
         columns=None if about["columns"] is None else tuple(about["columns"]),
     )  # fmt: skip
     regression_artefact.save(
-        made, weights, output, model=str(about["model"]), wrapped=about["wrapped"], posterior=about["posterior"]
-    )
+        made, weights, output, model=str(about["model"]), wrapped=about["wrapped"], posterior=about["posterior"],
+        answers=cache.answers(folder),
+    )  # fmt: skip
     show(regression_artefact.manifest(output))
     named = about["model"] or "package.module:callable"
     echo(f"Next: caveat guard run {quote(str(output))} DATA --model {quote(named)} -o verdicts.parquet")
