@@ -16,8 +16,10 @@ from caveat.objectives import (
     Acet,
     Adversarial,
     Ceda,
+    CrownIbp,
     EntropyRegularisation,
     Focal,
+    Good,
     Ibp,
     LabelSmoothing,
     LogitNorm,
@@ -49,7 +51,7 @@ OFF = {
     "label_smoothing": LabelSmoothing(weight=0), "focal": Focal(gamma=0), "mixup": Mixup(alpha=0),
     "reversed_focal": ReversedFocal(k=0, spread=0), "entropy_regularisation": EntropyRegularisation(weight=0),
     "adversarial": Adversarial(radius=0), "fast_adversarial": Adversarial(radius=0, steps=1),
-    "trades": Trades(weight=0), "ibp": Ibp(weight=0),
+    "trades": Trades(weight=0), "ibp": Ibp(weight=0), "crown_ibp": CrownIbp(weight=0), "good": Good(weight=0),
 }  # fmt: skip
 
 
@@ -99,7 +101,7 @@ def test_it_is_a_mean_and_leaves_modes_and_gradients_alone(name: str) -> None:
     assert value.ndim == 0
     assert modes == [module.training for module in model.modules()]
     assert all(weight.grad is None for weight in model.parameters())
-    if name not in ("mixup", "ceda", "acet", "outlier_exposure", "adversarial", "fast_adversarial", "trades"):
+    if name not in ("mixup", "ceda", "acet", "outlier_exposure", "good", "adversarial", "fast_adversarial", "trades"):
         twice = OBJECTIVES[name](model, INPUTS.repeat(2, 1, 1, 1), LABELS.repeat(2), seeded())
         assert twice.item() == pytest.approx(value.item(), rel=1e-12)
 

@@ -11,6 +11,7 @@ from caveat.bounds.deeppoly import MEMORY
 from caveat.bounds.outputs import bounds
 from caveat.bounds.region import Box
 from caveat.errors import DataError
+from caveat.graph import Graph
 
 __all__ = ["guaranteed_auroc", "highest_confidence"]
 
@@ -22,12 +23,13 @@ def highest_confidence(
     *,
     method: Literal["deeppoly", "interval"] = "deeppoly",
     memory: int = MEMORY,
+    graph: Graph | None = None,
 ) -> Float[Tensor, " n"]:
     """An upper bound of the maximum softmax probability over a whole ball or box around each input, in [1/c, 1].
 
     Where it lies below a threshold, no input of the region is accepted by a guard with that threshold on `msp`: the
     opposite of what an attack tells. Sound, not exact. Costs c (c - 1) linear forms in `deeppoly`, two forward passes
-    in `interval`.
+    in `interval`. `memory` and `graph` are as in `bounds`.
 
     Formula: max_k 1 / (1 + Σ_{j≠k} exp(l_jk)), l_jk a lower bound of f_j - f_k over the region.
 
@@ -48,12 +50,12 @@ def highest_confidence(
     """
     with torch.no_grad():
         classes = model(inputs[:1]).shape[1]
-    pairs = [(j, k) for k in range(classes) for j in range(classes) if j != k]
-    forms = torch.zeros(len(pairs), classes)
-    for row, (j, k) in enumerate(pairs):
-        forms[row, j], forms[row, k] = 1.0, -1.0
-    low, _ = bounds(model, inputs, where, method=method, outputs=forms, memory=memory)
-    others = low.view(len(inputs), classes, classes - 1).logsumexp(dim=2)  # log Σ_j exp(l_jk), for every k
+    first, second = torch.triu_indices(classes, classes, 1)
+    forms = torch.eye(classes)[first] - torch.eye(classes)[second]
+    low, high = bounds(model, inputs, where, method=method, outputs=forms, memory=memory, graph=graph)
+    apart = low.new_full((len(inputs), classes, classes), -torch.inf)  # [j, k]: a lower bound of f_j - f_k
+    apart[:, first, second], apart[:, second, first] = low, -high
+    others = apart.logsumexp(dim=1)  # log Σ_j exp(l_jk), for every k
     return torch.sigmoid(-others).amax(dim=1)
 
 

@@ -16,7 +16,6 @@ from caveat.graph import CURVES, Curve, MaxPool, Operation, Relu, windows
 
 __all__ = ["RELAXATIONS", "Lines", "Relaxed", "Winners"]
 
-TINY = 1e-300
 POINTS = 64
 """Places of an interval at which a curve is compared with a line; between them its second derivative bounds it."""
 BENDS = {"gelu": 0.7979, "gelu_tanh": 0.81, "sigmoid": 0.0963, "silu": 0.5001, "tanh": 0.7699}
@@ -87,7 +86,8 @@ def relu(op: Relu, x: Interval) -> Lines:
     below = torch.as_tensor(op.slope, dtype=low.dtype, device=low.device)
     across = (low < 0) & (high > 0)
     chord = torch.where(low >= 0, 1.0, below)
-    slope = torch.where(across, (high - below * low) / (high - low).clamp_min(TINY), chord)
+    width = torch.where(across, high - low, 1.0)  # no division by 0 in what is not taken: its gradient would be NaN
+    slope = torch.where(across, (high - below * low) / width, chord)
     slack = 8 * DOUBLE * (low.abs() + high.abs()) * (1 + below.abs())
     offset = torch.where(across, (below - slope) * low, 0)
     line = torch.where(across, torch.where(high >= -low, 1.0, below), chord)

@@ -11,8 +11,10 @@ from caveat.objectives.adversarial import Adversarial
 from caveat.objectives.beta_nll import beta_nll
 from caveat.objectives.confidence import Ceda
 from caveat.objectives.cross_entropy import cross_entropy
+from caveat.objectives.crown_ibp import CrownIbp
 from caveat.objectives.denoising import Denoising
 from caveat.objectives.evidential import evidential
+from caveat.objectives.good import Good
 from caveat.objectives.heteroscedastic import heteroscedastic
 from caveat.objectives.ibp import Ibp
 from caveat.objectives.mean_squared_error import mean_squared_error
@@ -33,9 +35,11 @@ __all__ = [
     "Acet",
     "Adversarial",
     "Ceda",
+    "CrownIbp",
     "Denoising",
     "EntropyRegularisation",
     "Focal",
+    "Good",
     "Ibp",
     "LabelSmoothing",
     "LogitNorm",
@@ -62,6 +66,7 @@ OBJECTIVES: dict[str, Objective] = {
     "ceda": Ceda(),
     "acet": Acet(),
     "outlier_exposure": OutlierExposure(),
+    "good": Good(),
     "label_smoothing": LabelSmoothing(),
     "focal": Focal(),
     "reversed_focal": ReversedFocal(),
@@ -71,6 +76,7 @@ OBJECTIVES: dict[str, Objective] = {
     "adversarial": Adversarial(),
     "fast_adversarial": Adversarial(steps=1, step=0.375),
     "ibp": Ibp(),
+    "crown_ibp": CrownIbp(),
     "trades": Trades(),
 }
 """Labels are classes `(n,)`, outputs logits `(n, c)`. Those with options are frozen dataclasses: other values by

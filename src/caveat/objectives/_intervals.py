@@ -10,7 +10,7 @@ from torch.nn import functional
 from caveat.errors import ModelError
 from caveat.evaluation import by_batch, drops
 
-__all__ = ["Boxed", "boxed", "worst_logits"]
+__all__ = ["Boxed", "boxed", "differences", "layers_of", "normalising", "worst_logits"]
 
 MONOTONE = (
     nn.ReLU, nn.Sigmoid, nn.Tanh, nn.ELU, nn.Hardtanh, nn.ReLU6, nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d,
@@ -21,7 +21,7 @@ MONOTONE = (
 
 @dataclass(frozen=True)
 class Boxed:
-    """Values of a batch, and the centres and half widths of the boxes around them."""
+    """Values of a batch, and the centres and half widths of boxes: around all of them, or of other samples alone."""
 
     clean: Tensor
     centre: Tensor
@@ -37,6 +37,27 @@ class Boxed:
     def ends(self) -> tuple[Tensor, Tensor]:
         """Lower and upper end."""
         return self.centre - self.half, self.centre + self.half
+
+
+def layers_of(model: nn.Module) -> tuple[list[nn.Module], nn.Linear]:
+    """The layers before the last one in order, none within another, and the last: margins merge with it.
+
+    Raises
+    ------
+    ModelError
+        If the model is no `nn.Sequential` with a linear layer last.
+    """
+    layers = _flat(model) if isinstance(model, nn.Sequential) else []
+    head = layers.pop() if layers else None
+    if not isinstance(head, nn.Linear):
+        raise ModelError(
+            f"model: certified training takes an nn.Sequential that ends in a linear layer, got {type(model).__name__}"
+        )
+    return layers, head
+
+
+def _flat(model: nn.Sequential) -> list[nn.Module]:
+    return [leaf for layer in model for leaf in (_flat(layer) if isinstance(layer, nn.Sequential) else [layer])]
 
 
 def boxed(model: nn.Module, value: Boxed) -> Boxed:
@@ -80,6 +101,18 @@ def worst_logits(head: nn.Linear, value: Boxed, labels: Tensor) -> Tensor:
     return middle + shift + torch.einsum("ncd,nd->nc", weight.abs(), value.half)
 
 
+def differences(head: nn.Linear, value: Boxed) -> Tensor:
+    """Upper bounds of the differences of any two logits over the boxes before the last layer: `(n, c, c)`, [k, l] of
+    f_k - f_l.
+
+    Formula: as `worst_logits`, for every class in place of the label.
+    """
+    middle = head(value.centre)
+    apart = (head.weight.unsqueeze(1) - head.weight).abs().flatten(0, 1)  # (c c, d)
+    reach = functional.linear(value.half, apart).unflatten(1, (head.out_features, head.out_features))
+    return middle.unsqueeze(2) - middle.unsqueeze(1) + reach
+
+
 def _absolute(layer: nn.Linear | nn.Conv2d, half: Tensor) -> Tensor:
     if isinstance(layer, nn.Linear):
         return functional.linear(half, layer.weight.abs())
@@ -89,13 +122,18 @@ def _absolute(layer: nn.Linear | nn.Conv2d, half: Tensor) -> Tensor:
 
 
 def _normalised(layer: nn.BatchNorm1d | nn.BatchNorm2d, value: Boxed) -> Boxed:
-    dims = [0, *range(2, value.clean.ndim)]
-    mean, variance = value.clean.mean(dim=dims), value.clean.var(dim=dims, correction=0)
+    factor, shift = normalising(layer, value.clean)
+    return Boxed(layer(value.clean), value.centre * factor + shift, value.half * factor.abs())
+
+
+def normalising(layer: nn.BatchNorm1d | nn.BatchNorm2d, clean: Tensor) -> tuple[Tensor, Tensor]:
+    """What a batch normalisation multiplies a clean batch with and then adds to it: `(1, c, 1, ...)`."""
+    dims = [0, *range(2, clean.ndim)]
+    mean, variance = clean.mean(dim=dims), clean.var(dim=dims, correction=0)
     if not by_batch(layer) and layer.running_mean is not None and layer.running_var is not None:
         mean, variance = layer.running_mean, layer.running_var
     weight: Tensor | None = layer.weight if layer.affine else None
     factor = (variance + layer.eps).rsqrt() * (1.0 if weight is None else weight)
     shift = -mean * factor + (layer.bias if layer.affine else 0.0)
-    shape = (1, -1, *[1] * (value.clean.ndim - 2))
-    factor, shift = factor.view(shape), shift.view(shape)
-    return Boxed(layer(value.clean), value.centre * factor + shift, value.half * factor.abs())
+    shape = (1, -1, *[1] * (clean.ndim - 2))
+    return factor.view(shape), shift.view(shape)

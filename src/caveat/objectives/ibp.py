@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from caveat.attacks import Ball
-from caveat.errors import ModelError, OptionError
-from caveat.objectives._intervals import Boxed, boxed, worst_logits
+from caveat.errors import OptionError
+from caveat.objectives._intervals import Boxed, boxed, layers_of, worst_logits
 from caveat.types import Labels
 
 __all__ = ["Ibp"]
@@ -57,16 +57,10 @@ class Ibp:
             If inputs are outside of [0, 1].
         """
         del generator
-        layers = list(model) if isinstance(model, nn.Sequential) else []
-        head = layers[-1] if layers else None
-        if not isinstance(head, nn.Linear):
-            raise ModelError(
-                f"model: certified training takes an nn.Sequential that ends in a linear layer, got "
-                f"{type(model).__name__}"
-            )
+        layers, head = layers_of(model)
         Ball(math.inf, self.radius, 0, 1).check(inputs)  # beyond the box the half widths would be negative
         value = Boxed.around(inputs, self.radius)
-        for layer in layers[:-1]:
+        for layer in layers:
             value = boxed(layer, value)
         clean = functional.cross_entropy(head(value.clean), labels)
         if not self.weight:

@@ -25,6 +25,10 @@ STUDIES: dict[str, tuple[str, str]] = {
         "adversarial_mnist",
         "Adversarial examples on MNIST: four ways of training a small network and an MLP, under attack.",
     ),
+    "certified-ood-mnist": (
+        "certified_ood_mnist",
+        "Certified OOD detection on MNIST: plain training, outlier exposure, ACET and GOOD, attacked and guaranteed.",
+    ),
     "denoising-mnist": (
         "denoising_mnist",
         "Zeros as OOD inputs of a classifier of the digits 1 to 9 that is a denoising autoencoder, too.",

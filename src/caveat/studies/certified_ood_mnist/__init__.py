@@ -1,0 +1,1 @@
+"""The study `certified-ood-mnist`: see `run.py`."""
