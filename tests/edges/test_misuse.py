@@ -76,6 +76,7 @@ TRAIN = {"--model": "caveat.models:mlp(classes=3, size=4)", "--data": "npz:known
 FIT = {"": "audit", "-o": "out"}
 TUNE = {"": "guard", "--keep": "0.9"}
 RUN = {"": "guard npz:known.npz", "--model": "nets:linear", "-o": "out.parquet"}
+EXPORT = {"": "guard", "--model": "nets:linear", "-o": "out.onnx"}
 ROBUST = {"--model": "nets:linear", "--test": "npz:known.npz", "--radius": "0.1", "-o": "out.parquet"}
 WAYS: list[tuple[str, dict[str, str], dict[str, list[str]]]] = [
     (
@@ -149,6 +150,23 @@ WAYS: list[tuple[str, dict[str, str], dict[str, list[str]]]] = [
     ),
     ("guard tune", TUNE, {"": ["missing", "text.txt", "folder", "audit"], "--keep": SHARE}),
     ("guard tune", {"": "guard"}, {"--max-error": SHARE}),
+    (
+        "guard monitor", {"": "guard verdicts.parquet", "-o": "out"},
+        {
+            "": ["guard missing", "missing known.npz", "audit known.npz", "guard text.txt", "guard folder"],
+            "-o": FOLDER, "--labels": READ, "--level": SHARE, "--seed": INTEGER,
+        },
+    ),
+    (
+        "guard export",
+        EXPORT,
+        {
+            "": ["missing", "text.txt", "folder", "audit"], "--model": [*NETWORK, "nets:linear(classes=4)"],
+            "-o": [
+                "e.json", "e", "onnx", "held.onnx", "stranger.onnx", "text.txt/e.onnx", f"{LOCKED}/e.onnx",
+            ],
+        },
+    ),
     (
         "guard run",
         RUN,
@@ -289,7 +307,7 @@ def _write(generator: torch.Generator) -> None:
     logits = 2 * torch.randn(240, 3, generator=generator)
     logits[torch.arange(240), labels] += 3
     Path("nets.py").write_text(NETS)
-    for folder in ("home", "folder", "held.html", "held.xml", "held.parquet", "locked", "study"):
+    for folder in ("home", "folder", "held.html", "held.xml", "held.parquet", "held.onnx", "locked", "study"):
         Path(folder).mkdir()
     Path("locked").chmod(0o500)
     np.savez("known.npz", images=images.clamp(0, 1).view(-1, 4, 4).numpy(), labels=labels.numpy())
@@ -302,6 +320,7 @@ def _write(generator: torch.Generator) -> None:
     save_file({"1.weight": torch.ones(3, 16), "1.bias": torch.zeros(3)}, "net.safetensors")
     save_file({"other": torch.ones(2)}, "other.safetensors")
     Path("text.txt").write_text("a text\n")
+    Path("stranger.onnx").write_bytes(b"a graph of somebody")
     Path("empty").write_text("")
     Path("bad.json").write_text('{"schema_version": 2, "model": "\\u001b[2J[bold]"}')
     for folder, name, text in (

@@ -34,6 +34,7 @@ __all__ = [
     "fingerprint",
     "finish",
     "folder",
+    "forms",
     "keep_outputs",
     "load",
     "manifest",
@@ -234,6 +235,12 @@ def answers(place: Path) -> likeness.Answers | None:
     """What the network gave for generated inputs, by which a guard knows it again."""
     kept = _about(place).get("answers")
     return None if kept is None else likeness.Answers.model_validate(kept)
+
+
+def forms(place: Path) -> dict[str, Any]:
+    """What makes a posterior, and the form that the network has, again from the weights."""
+    about = _about(place)
+    return {"posterior": about["posterior"], "form": about.get("adapted")}
 
 
 def outliers(place: Path) -> Observations | None:

@@ -14,7 +14,19 @@ from caveat.report.figures import ACCENT, INK, MUTED, WARN, Spec, finish
 from caveat.report.payload import embed
 from caveat.report.shown import Name, Part, Value, between
 
-__all__ = ["Chart", "Overview", "Row", "Section", "Table", "detections", "kept", "number", "operating", "render"]
+__all__ = [
+    "Chart",
+    "Overview",
+    "Row",
+    "Section",
+    "Table",
+    "detections",
+    "kept",
+    "number",
+    "operating",
+    "parts",
+    "render",
+]
 
 VENDOR = ("vega.min.js", "vega-lite.min.js")
 OWN = ("shared.js", "study.js")
@@ -73,6 +85,11 @@ class Overview:
 
 def render(record: TaskRecord, overview: Overview, sections: Sequence[Section]) -> str:
     """Make the page: it needs no network and nothing beside itself; all texts are escaped."""
+    return assets.template("sections.html.j2", {}).render(parts(sections), record=record, overview=overview)
+
+
+def parts(sections: Sequence[Section]) -> dict[str, Any]:
+    """What a template with sections needs for them: style, scripts, charts and their data."""
     figures: list[Any] = [chart.spec for section in sections for chart in section.charts]
     scripts = [
         *((assets.vendor(name) for name in VENDOR) if figures else ()),
@@ -81,15 +98,12 @@ def render(record: TaskRecord, overview: Overview, sections: Sequence[Section]) 
     starts: dict[str, int] = {}
     for section in sections:
         starts[section.key] = sum(len(other.charts) for other in sections[: sections.index(section)])
-    return assets.template("sections.html.j2", {}).render(
-        assets.inline(assets.read("page.css"), scripts),
-        record=record,
-        overview=overview,
-        sections=sections,
-        starts=starts,
-        data=Markup(embed({"figures": figures})),
-        licence=assets.read("vendor/LICENSE-vega") if figures else "",
-    )
+    return assets.inline(assets.read("page.css"), scripts) | {
+        "sections": sections,
+        "starts": starts,
+        "data": Markup(embed({"figures": figures})),
+        "licence": assets.read("vendor/LICENSE-vega") if figures else "",
+    }
 
 
 def number(value: float | None, kind: Any = "score") -> Sequence[Part]:

@@ -107,9 +107,8 @@ def run(
         cache.weights(folder),
         output,
         model=str(about["model"]),
-        posterior=about["posterior"],
-        form=about.get("adapted"),
         answers=cache.answers(folder),
+        **cache.forms(folder),
     )
     show(artefact.manifest(output))
     named = about["model"] or "package.module:callable"

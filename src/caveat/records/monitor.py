@@ -1,0 +1,91 @@
+"""What a monitor of a guard knows, as JSON; no torch."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from caveat.records.base import Part
+
+__all__ = ["Alarm", "Bet", "Point", "Spoke", "State", "Watched", "Watching"]
+
+Watched = Literal["scores", "abstentions", "errors"]
+
+
+class Alarm(Part):
+    """A claim that was given up."""
+
+    watched: Watched
+    at: int
+    """How many inputs (of errors, labels) had been seen."""
+    since: int
+    """When the capital began to rise: an estimate of when the change began, counted alike."""
+
+
+class Bet(Part, frozen=False):
+    """One claim that is bet against."""
+
+    needed: float
+    """Logarithm of the capital that raises an alarm."""
+    bound: float | None
+    """The share that is claimed not to be exceeded; None of scores."""
+    seen: int = 0
+    capital: float = 0.0
+    """Its logarithm: the e-value of the evidence against the claim, 0 at first."""
+    lowest: float = 0.0
+    lowest_at: int = 0
+    weights: list[float]
+    hits: int = 0
+    """Abstentions or errors so far; 0 of scores."""
+
+
+class Point(Part):
+    """The state after some inputs, for a picture."""
+
+    seen: int
+    capital: dict[Watched, float]
+    accepted: float
+    """Share of all inputs so far."""
+
+
+class State(Part, frozen=False):
+    """All that a monitor knows beside the guard, as JSON: after a stop it goes on as if there had been none."""
+
+    schema_version: Literal[1] = 1
+    level: float
+    seed: int
+    counts: list[int]
+    bets: dict[Watched, Bet]
+    alarms: list[Alarm] = Field(default_factory=list[Alarm])
+    stride: int = 1
+    history: list[Point] = Field(default_factory=list[Point])
+
+    @property
+    def seen(self) -> int:
+        """Inputs so far."""
+        return self.bets["scores"].seen
+
+
+class Spoke(Part):
+    """An input that speaks for a change."""
+
+    index: int
+    place: str
+    """File or text of the input; empty where it has none."""
+    predicted: str
+    score: float | None
+    """None of an input that holds no numbers."""
+
+
+class Watching(Part):
+    """What was found, for a page and a terminal."""
+
+    state: State
+    sentences: list[str]
+    """What is known of each claim."""
+    fresh: int
+    """Verdicts that were not seen before."""
+    labelled: int
+    model: str
+    """How the guard's network was made."""
+    spoke: list[Spoke]
+    """Highest scores first."""

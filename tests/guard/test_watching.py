@@ -1,0 +1,159 @@
+"""Verdicts on disk to a monitor that goes on where it stopped, refuses what has changed, and shows a page."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from torch import nn
+from typer.testing import CliRunner
+
+from caveat.cli.main import app
+from caveat.errors import DataError
+from caveat.guard import Guard, artefact
+from caveat.guard.watching import watch
+from caveat.report import monitor as page
+
+CLASSES = 3
+
+
+def inputs(count: int, seed: int, away: float = 0.0) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.randint(CLASSES, (count,), generator=generator)
+    found = torch.randn(count, 4, generator=generator) * (0.7 if away else 1.0)
+    found[torch.arange(count), labels] += 0.0 if away else 3.0
+    return found, labels
+
+
+@pytest.fixture(scope="module")
+def guard(tmp_path_factory: pytest.TempPathFactory) -> tuple[Guard, Path]:
+    model = nn.Linear(4, CLASSES, bias=False)
+    model.weight = nn.Parameter(torch.eye(CLASSES, 4), requires_grad=False)
+    made = Guard.fit(model.eval(), inputs(800, 0), keep=0.95, score="msp")
+    folder = tmp_path_factory.mktemp("guard") / "guard"
+    made.save(folder)
+    return made, folder
+
+
+def write(made: Guard, path: Path, seed: int, count: int, away: float = 0.0, start: int = 0) -> list[int]:
+    """Verdicts as `caveat guard run` writes them; the labels."""
+    found, labels = inputs(count, seed, away)
+    verdict = made(found)
+    names = [made.decision.classes[label] for label in verdict.predicted.tolist()]
+    table = pa.table(
+        {
+            "index": list(range(start, start + count)), "score": verdict.score.tolist(),
+            "accepted": verdict.accepted.tolist(), "predicted_name": names,
+            "true_name": pa.array([None] * count, pa.string()),
+            "file": [f"<b>{seed}/{row}</b>.png" for row in range(count)],
+        }
+    )  # fmt: skip
+    path.parent.mkdir(exist_ok=True)
+    pq.write_table(table, path)
+    return labels.tolist()
+
+
+def test_it_goes_on_where_it_stopped_and_dates_the_change(guard: tuple[Guard, Path], tmp_path: Path) -> None:
+    made, folder = guard
+    verdicts, out = tmp_path / "verdicts", tmp_path / "out"
+    out.mkdir()
+    write(made, verdicts / "0.parquet", 1, 1200)
+    first = watch(folder, verdicts, out)
+    assert (first.fresh, first.state.alarms) == (1200, [])
+    assert watch(folder, verdicts, out).fresh == 0
+    write(made, verdicts / "1.parquet", 2, 600, away=1.0, start=1200)
+    second = watch(folder, verdicts, out)
+    assert second.fresh == 600
+    alarm = second.state.alarms[0]
+    assert alarm.watched == "scores"
+    assert abs(alarm.since - 1200) < 50 < alarm.at - 1100 < 400
+    assert all(item.index >= alarm.since for item in second.spoke)
+    assert (scores := [item.score or 0.0 for item in second.spoke]) == sorted(scores, reverse=True)
+    other = tmp_path / "whole"
+    other.mkdir()
+    assert watch(folder, verdicts, other).state == second.state  # as if it had not been stopped
+    html = page.render(second)
+    assert "<b>2/" not in html
+    assert "&lt;b&gt;2/" in html
+    assert f"Raised after {alarm.at} inputs" in html
+
+
+def test_what_was_read_before_must_still_be_there(guard: tuple[Guard, Path], tmp_path: Path) -> None:
+    made, folder = guard
+    verdicts = tmp_path / "verdicts"
+    write(made, verdicts / "0.parquet", 1, 300)
+    watch(folder, verdicts, tmp_path)
+    kept = (tmp_path / "monitor.json").read_text()
+    for seed, count in ((7, 300), (1, 200)):  # others, and fewer
+        write(made, verdicts / "0.parquet", seed, count)
+        with pytest.raises(DataError, match="the first 300 are not those that were read before"):
+            watch(folder, verdicts, tmp_path)
+    assert (tmp_path / "monitor.json").read_text() == kept
+    with pytest.raises(DataError, match="it is of another guard, threshold, level or seed"):
+        watch(folder, verdicts, tmp_path, level=0.05)
+    artefact_copy = tmp_path / "tuned"
+    made.tuned(keep=0.8).save(artefact_copy)
+    with pytest.raises(DataError, match="of another guard, or of another threshold"):
+        watch(artefact_copy, verdicts, tmp_path / "new")
+    with pytest.raises(DataError, match="watches another guard"):
+        watch(artefact_copy, verdicts, tmp_path)
+    damaged = json.loads(kept)
+    damaged["state"]["level"] = "high"
+    (tmp_path / "monitor.json").write_text(json.dumps(damaged))
+    with pytest.raises(DataError, match="is no state of a monitor"):
+        watch(folder, verdicts, tmp_path)
+    pq.write_table(pa.table({"score": [1.0]}), verdicts / "0.parquet")
+    with pytest.raises(DataError, match="no column 'index'"):
+        watch(folder, verdicts, tmp_path / "new")
+    assert artefact.manifest(folder).operating.threshold == made.decision.promise.threshold
+
+
+def test_labels_may_trickle_in(guard: tuple[Guard, Path], tmp_path: Path) -> None:
+    made, folder = guard
+    verdicts, labels = tmp_path / "verdicts.parquet", tmp_path / "labels.csv"
+    right = write(made, verdicts, 3, 500)
+    names = made.decision.classes
+    order = np.random.default_rng(0).permutation(500).tolist()
+    rows = [f"{index},{names[right[index]]}" for index in order]
+    labels.write_text("\n".join(["index,label", *rows[:100]]))
+    assert watch(folder, verdicts, tmp_path, labels=labels).labelled == 100
+    labels.write_text("\n".join(["index,label", *rows]))
+    found = watch(folder, verdicts, tmp_path, labels=labels)
+    accepted = int(made(inputs(500, 3)[0]).accepted.sum())
+    assert (found.labelled, found.state.bets["errors"].seen) == (500, accepted)
+    assert not found.state.alarms
+    wrong = [f"{index},{names[(right[index] + 1) % CLASSES]}" for index in order]
+    labels.write_text("\n".join(["index,label", *wrong]))
+    with pytest.raises(DataError, match="labels: the first 500 are not those"):
+        watch(folder, verdicts, tmp_path, labels=labels)
+    fresh = tmp_path / "fresh"
+    fresh.mkdir()
+    assert [alarm.watched for alarm in watch(folder, verdicts, fresh, labels=labels).state.alarms] == ["errors"]
+    for text, message in (
+        ("index,label\n1,dog", "'dog', which is no class"),
+        ("index,label\n1,0\n1,0", "labels input 1 again"),
+        ("index,label\n999,0", "labels input 999, of which there is no verdict"),
+        ("number,label\n1,0", "expected the columns index and label"),
+    ):
+        labels.write_text(text)
+        with pytest.raises(DataError, match=message):
+            watch(folder, verdicts, tmp_path / "none", labels=labels)
+
+
+def test_the_command_exits_with_1_at_an_alarm(guard: tuple[Guard, Path], tmp_path: Path) -> None:
+    made, folder = guard
+    verdicts = tmp_path / "verdicts.parquet"
+    write(made, verdicts, 4, 300)
+    command = ["guard", "monitor", str(folder), str(verdicts), "-o", str(tmp_path / "out")]
+    calm = CliRunner().invoke(app, command, catch_exceptions=False)
+    assert calm.exit_code == 0
+    assert "300 verdicts, 300 of them new" in calm.stdout
+    assert "No alarm for scores" in calm.stdout
+    write(made, verdicts, 4, 400, away=1.0)
+    alarmed = CliRunner().invoke(app, [*command[:-1], str(tmp_path / "other")], catch_exceptions=False)
+    assert alarmed.exit_code == 1
+    assert "Alarm: the scores are higher" in alarmed.stdout
+    assert (tmp_path / "other" / "report.html").stat().st_size > 100_000
