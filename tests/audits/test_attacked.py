@@ -11,11 +11,13 @@ from PIL import Image
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
+import caveat
 from caveat.audits.assess import split
 from caveat.audits.attacked import attacked
 from caveat.audits.audit import audit
-from caveat.errors import DataError, OptionError
+from caveat.errors import DataError, ModelError, OptionError
 from caveat.inputs import fingerprints
+from caveat.report.page import render
 
 
 def brightness():
@@ -142,3 +144,57 @@ def test_the_audit_attacks_what_it_judges_on():
     assert {picture.index for picture in found.pictures} <= judged
     assert record.seconds["attack"] > 0
     assert audit(brightness(), [(inputs, labels)], scores=["msp"], calibrations=[], replicas=2).attacked == []
+
+
+@pytest.mark.parametrize("method", ["interval", "deeppoly"])
+@pytest.mark.parametrize("norm", [1, 2, math.inf])
+def test_what_is_certified_lies_below_what_an_attack_leaves(method, norm):
+    """Of a linear network the bounds are exact: certified and attacked accuracy meet."""
+    found = run(norm=norm, certify=method)
+    assert found.certified_by == method
+    assert found.radii[0].verified is None
+    for item in found.radii[1:]:
+        assert item.verified <= item.accuracy
+        if norm == math.inf or method == "deeppoly":
+            assert item.verified == item.accuracy
+    assert all(item.verified is None for item in run().radii)
+
+
+def small_net() -> nn.Sequential:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return nn.Sequential(nn.Flatten(), nn.Linear(16, 24), nn.ReLU(), nn.Linear(24, 3)).eval()
+
+
+def test_an_audit_certifies_answers_and_detection():
+    generator = torch.Generator().manual_seed(0)
+    model, inputs = small_net(), torch.rand(240, 1, 4, 4, generator=generator)
+    labels = model(inputs).argmax(1)
+    ood = {"far": torch.rand(60, 1, 4, 4, generator=generator)}
+    options = {"scores": ["msp"], "replicas": 2, "attack_radii": [0.02, 0.1], "attack_samples": 40}
+    record = caveat.audit(model, (inputs, labels), ood=ood, attack_certify="deeppoly", **options)
+    [found] = record.attacked
+    assert 1 >= found.radii[1].accuracy >= found.radii[1].verified >= found.radii[2].verified
+    assert found.radii[1].verified > 0
+    near, wide = found.guaranteed
+    assert (near.ood, near.samples, near.radius, wide.radius) == ("far", 40, 0.02, 0.1)
+    assert near.auroc == wide.auroc >= near.guaranteed >= wide.guaranteed
+    assert "Guaranteed AUROC" in render(record)
+    with pytest.raises(OptionError, match="expected attack_radii beside it"):
+        caveat.audit(model, (inputs, labels), scores=["msp"], attack_certify="deeppoly")
+    with pytest.raises(OptionError, match="attack_certify: there is no 'crown'"):
+        caveat.audit(model, (inputs, labels), attack_certify="crown", **options)
+
+
+def test_a_network_without_known_bounds_is_refused_before_any_work():
+    class Sine(nn.Module):
+        def forward(self, inputs):
+            return torch.sin(inputs.flatten(1))[:, :3]
+
+    seen = []
+    with pytest.raises(ModelError, match="sin"):
+        caveat.audit(
+            Sine().eval(), (torch.rand(60, 1, 4, 4), torch.arange(60) % 3), attack_radii=[0.1],
+            attack_certify="interval", say=seen.append,
+        )  # fmt: skip
+    assert not seen

@@ -9,6 +9,8 @@ from torch import Tensor, nn
 
 from caveat.attacks import Ball, losses, masked, pgd, without_gradient
 from caveat.attacks.network import answered
+from caveat.attacks.strongest import warnings_of
+from caveat.audits.certified import Method, proved
 from caveat.audits.pictures import encoded
 from caveat.batches import Several
 from caveat.errors import OptionError
@@ -39,7 +41,8 @@ def attacked(  # noqa: PLR0913  # the signature is the configuration
     classes: Sequence[str] | None = None,
     pictures: int = 12,
     batch_size: int = 128,
-    say: Callable[[str], None] | None = None,
+    certify: Method | None = None,
+    say: Callable[[str], None] = lambda _: None,
 ) -> Attacked:
     """Attack a random part of `rows` of a set by PGD at each radius: on the margin, with steps that become shorter.
 
@@ -60,6 +63,8 @@ def attacked(  # noqa: PLR0913  # the signature is the configuration
         In units of the inputs, each > 0; norm 1, 2 or inf over all values of an input.
     low, high
         The box of valid inputs.
+    certify
+        Bounds by which answers are proved to stay: with the accuracy under attack, the true one lies between the two.
 
     Raises
     ------
@@ -87,8 +92,7 @@ def attacked(  # noqa: PLR0913  # the signature is the configuration
     broken_at[~_right(model, clean, truth, batch_size)] = 0.0
     blind = masked(model, clean, truth)
     for radius in radii:
-        if say is not None:
-            say(f"attacking within {radius:g}")
+        say(f"attacking within {radius:g}")
         ball = Ball(norm, radius, low, high)
         standing = torch.isinf(broken_at).nonzero().squeeze(1)
         for part in _parts(standing[~blind[standing]], batch_size):
@@ -96,10 +100,13 @@ def attacked(  # noqa: PLR0913  # the signature is the configuration
                 model, clean[part], truth[part], ball, generator=generator, steps=steps, loss=losses.margin
             )  # fmt: skip
         for part in _parts(standing[blind[standing]], batch_size):
-            if say is not None:
-                say(f"attacking within {radius:g} without the gradient, which is zero")
+            say(f"attacking within {radius:g} without the gradient, which is zero")
             found[part] = without_gradient(model, clean[part], truth[part], ball, generator=generator)
         broken_at[standing[~_right(model, found[standing], truth[standing], batch_size)]] = radius
+    shares: list[float | None] = [None] * len(radii)
+    if certify is not None:
+        balls = [Ball(norm, radius, low, high) for radius in radii]
+        shares[:] = proved(model, clean, truth, broken_at, balls, method=certify, say=say)
     order = _worst(model, found, broken_at)[:pictures]
     names = classes if classes is not None else [str(k) for k in range(int(truth.max()) + 1)]
     return Attacked(
@@ -107,7 +114,9 @@ def attacked(  # noqa: PLR0913  # the signature is the configuration
         norm=NORMS[norm],
         samples=len(clean),
         masked=int((blind & (broken_at > 0)).sum()),
-        radii=[_share(radius, broken_at) for radius in (0.0, *radii)],
+        radii=[_share(0.0, None, broken_at), *(_share(*pair, broken_at) for pair in zip(radii, shares, strict=True))],
+        notes=list(warnings_of(model, clean[:batch_size], torch.zeros(0, dtype=torch.bool))),
+        certified_by=certify or "",
         pictures=_shown(model, clean, found, broken_at, order, chosen, truth, names),
     )
 
@@ -134,9 +143,9 @@ def _right(model: nn.Module, inputs: Tensor, labels: Tensor, batch_size: int) ->
         return torch.cat([answered(model, x).argmax(1) == y for x, y in parts]) if len(labels) else labels.bool()
 
 
-def _share(radius: float, broken_at: Tensor) -> AttackedRadius:
+def _share(radius: float, verified: float | None, broken_at: Tensor) -> AttackedRadius:
     found = interval_of_share(int((broken_at > radius).sum()), len(broken_at))
-    return AttackedRadius(radius=radius, accuracy=found.value, low=found.low, high=found.high)
+    return AttackedRadius(radius=radius, accuracy=found.value, low=found.low, high=found.high, verified=verified)
 
 
 def _worst(model: nn.Module, found: Tensor, broken_at: Tensor) -> list[int]:

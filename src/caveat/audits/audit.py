@@ -11,9 +11,11 @@ import torch
 from torch import nn
 
 from caveat import calibration, devices, evaluation, fitted, models
-from caveat.audits import arrays, cache, many
+from caveat.attacks import Ball
+from caveat.audits import arrays, cache, certified, many
 from caveat.audits.assess import Observed, Options, assess, split
 from caveat.audits.attacked import attacked, gradient_note
+from caveat.audits.certified import Method
 from caveat.batches import Data, Inputs
 from caveat.errors import OptionError, known_name
 from caveat.guard.decision import halved
@@ -61,6 +63,7 @@ def audit(  # noqa: PLR0913  # the signature is the configuration
     attack_radii: Sequence[float] = (),
     attack_norm: int | float = math.inf,
     attack_samples: int = 200,
+    attack_certify: str | None = None,
     calibration_share: float = 0.2,
     replicas: int = 200,
     seed: int = 0,
@@ -102,6 +105,9 @@ def audit(  # noqa: PLR0913  # the signature is the configuration
         anything; scores that need the head's weights are left out.
     attack_radii, attack_norm, attack_samples
         Attack as many in-distribution inputs (in [0, 1]) within each radius of norm 1, 2 or inf; none by default.
+    attack_certify
+        `interval` or `deeppoly`: bounds that prove which of their answers no change within the radius alters, and
+        how well OOD inputs stay detected.
     calibration_share
         Share of `test` that is set aside to fit calibrations (and scores, without `train`); never judged on.
     replicas
@@ -147,6 +153,9 @@ def audit(  # noqa: PLR0913  # the signature is the configuration
     with devices.running(model, device, dtype) as place:
         model = models.adapted(model, sets["test"].first[0], name="test")
         model, told = _subset(model, classes, sets["test"])
+        method = None
+        if attack_certify is not None:
+            method = certified.check(model, sets["test"].first[0], attack_radii, attack_certify)
         planned = plan(
             options.scores, model, sets["test"].first[0], head=head, features=features, explicit=options.explicit,
             options=lambda: _samples(sets, options, seed),
@@ -183,8 +192,8 @@ def audit(  # noqa: PLR0913  # the signature is the configuration
             judged.warnings.extend(_of_posterior(model, sets["test"].batches, seen["test"]))
         if attack_radii:
             judged = _attacked(
-                judged, model, sets["test"].batches, seen["test"], titles, say, radii=attack_radii, norm=attack_norm,
-                samples=attack_samples,
+                judged, model, {name: (sets[name].batches, seen[name]) for name in ("test", *ood)}, titles, say,
+                radii=attack_radii, norm=attack_norm, samples=attack_samples, certify=method,
             )  # fmt: skip
         judged.seconds["all"] = _short(time.perf_counter() - started)
         return judged
@@ -193,24 +202,36 @@ def audit(  # noqa: PLR0913  # the signature is the configuration
 def _attacked(  # noqa: PLR0913  # what an attack is made of
     judged: Record,
     model: nn.Module,
-    test: Batches,
-    known: Observations,
+    sets: Mapping[str, tuple[Batches, Observations]],
     classes: tuple[str, ...],
     say: Callable[[str], None],
     *,
     radii: Sequence[float],
     norm: int | float,
     samples: int,
+    certify: Method | None,
 ) -> Record:
-    """The record with the accuracy under attack, of inputs that it was judged on."""
+    """The record with the accuracy under attack, of inputs that it was judged on; with what is certified of them and
+    of OOD inputs, where that is asked for.
+    """
     before = time.perf_counter()
+    test, known = sets["test"]
     assert known.fingerprints is not None
     share, seed = float(str(judged.settings["calibration_share"])), int(str(judged.settings["seed"]))
+    rows = split(len(known), share, seed)[1]
     found = attacked(
-        model, test, split(len(known), share, seed)[1], known.labels, known.fingerprints, radii=radii, norm=norm,
-        samples=samples, classes=classes, say=say, generator=torch.Generator().manual_seed(seed),
+        model, test, rows, known.labels, known.fingerprints, radii=radii, norm=norm, samples=samples, classes=classes,
+        certify=certify, say=say, generator=torch.Generator().manual_seed(seed),
     )  # fmt: skip
-    notes = [*judged.notes, *([note] if (note := gradient_note(found)) else [])]
+    if certify is not None:
+        others = {name: pair for name, pair in sets.items() if name != "test"}
+        balls = [Ball(norm, item.radius, 0, 1) for item in found.radii[1:]]
+        kept = certified.guaranteed(
+            model, known.part(rows), others, balls, samples=samples, method=certify, say=say,
+            generator=torch.Generator().manual_seed(seed),
+        )  # fmt: skip
+        found = found.model_copy(update={"guaranteed": kept})
+    notes = [*judged.notes, *found.notes, *([note] if (note := gradient_note(found)) else [])]
     judged.seconds["attack"] = _short(time.perf_counter() - before)
     return judged.model_copy(update={"attacked": [found], "notes": notes})
 

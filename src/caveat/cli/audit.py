@@ -124,6 +124,11 @@ def run(
     ),
     attack_norm: str = typer.Option("inf", help="Norm of the radius: 1, 2 or inf."),
     attack_samples: int = typer.Option(200, min=1, help="Number of ID inputs that are attacked."),
+    attack_certify: str | None = typer.Option(
+        None,
+        help="interval or deeppoly: also certify within each radius which answers no change alters, and how well OOD "
+        "inputs stay detected.",
+    ),
     calibration_share: float = typer.Option(
         0.2,
         callback=asked,
@@ -179,7 +184,7 @@ def run(
         return _of_arrays(logits, output, score, calibration, calibration_share, replicas, seed, name, fail_if, junit)
     if model is None or test is None:
         raise OptionError("--model, --test: both are needed (or --logits, an npz file of its outputs)")
-    _check_attack(own, attack_radius, attack_norm, several=posterior is not None or dropout)
+    _check_attack(own, attack_radius, attack_norm, attack_certify, several=posterior is not None or dropout)
     _check_names(fail_if, ood, unlabelled, score, calibration, several=posterior is not None or dropout)
     existing("--weights", weights)
     existing("--posterior", posterior)
@@ -205,7 +210,8 @@ def run(
             outliers=others["outliers"].get("outliers"), scores=score or None, calibrations=calibration or None,
             classes=None if classes is None else [one.strip() for one in classes.split(",")], head=head,
             features=features, attack_radii=attack_radius, attack_norm=float(attack_norm),
-            attack_samples=attack_samples, calibration_share=calibration_share, replicas=replicas, seed=seed,
+            attack_samples=attack_samples, attack_certify=attack_certify, calibration_share=calibration_share,
+            replicas=replicas, seed=seed,
             folder=output, made_by=model, say=say, device=device, dtype=dtype,
         )  # fmt: skip
         notes = [*told, *record.notes, *([UNUSED_HEAD] if head is not None and not record.head else [])]
@@ -263,8 +269,10 @@ def _check_gate(fail_if: list[str], junit: Path | None) -> None:
             raise OptionError("--junit: expected --fail-if beside it; without a condition there is no outcome to write")
 
 
-def _check_attack(own: set[str], radii: list[float], norm: str, *, several: bool) -> None:
+def _check_attack(own: set[str], radii: list[float], norm: str, certify: str | None, *, several: bool) -> None:
     positive("--attack-radius", radii)
+    if certify is not None:
+        known_name("--attack-certify", certify, ("interval", "deeppoly"))
     if norm not in ("1", "2", "inf"):
         raise OptionError(f"--attack-norm: expected 1, 2 or inf, got {norm!r}")
     if norm == "inf" and radii and max(radii) >= 1:
@@ -272,7 +280,7 @@ def _check_attack(own: set[str], radii: list[float], norm: str, *, several: bool
             f"--attack-radius: expected less than 1 in norm inf, got {max(radii):g}: inputs are in [0, 1], so that any "
             "input could be made any other"
         )
-    if not radii and (alone := sorted(own & {"attack_norm", "attack_samples"})):
+    if not radii and (alone := sorted(own & {"attack_norm", "attack_samples", "attack_certify"})):
         raise OptionError(f"--{alone[0].replace('_', '-')}: expected --attack-radius beside it; nothing is attacked")
     if radii and several:
         raise OptionError(
@@ -423,6 +431,14 @@ def show(record: "Record", folder: Path) -> None:
     for attack in record.attacked:
         at = ", ".join(f"{radius.accuracy:.1%} at radius {radius.radius:g}" for radius in attack.radii)
         echo(f"Accuracy under attack ({attack.attack}; norm {attack.norm}; {attack.samples} inputs): {at}")
+        if attack.certified_by:
+            sure = ", ".join(f"{item.verified:.1%} at radius {item.radius:g}" for item in attack.radii[1:])
+            echo(f"Certified accuracy ({attack.certified_by}): {sure}")
+        for item in attack.guaranteed:
+            echo(
+                f"AUROC of {item.ood} by msp, whatever is changed within {item.radius:g}: at least "
+                f"{item.guaranteed:.1%} (unchanged: {item.auroc:.1%})"
+            )
     if "device" in record.settings:
         echo(f"The network ran on {record.settings['device']}, in {record.settings['dtype']}.")
     for warning in record.warnings:

@@ -2,9 +2,11 @@
 
 from typing import Literal
 
+from pydantic import Field
+
 from caveat.records.base import Number, Part
 
-__all__ = ["Attacked", "AttackedPicture", "AttackedRadius"]
+__all__ = ["Attacked", "AttackedPicture", "AttackedRadius", "Guaranteed"]
 
 
 class AttackedRadius(Part):
@@ -17,6 +19,22 @@ class AttackedRadius(Part):
     low: Number
     high: Number
     """Wilson's 95 % interval."""
+    verified: Number | None = None
+    """Share of the inputs whose right answer is proved to stay whatever is changed: a lower bound of what is safe. None
+    where no certificate was asked for."""
+
+
+class Guaranteed(Part):
+    """How well the maximum softmax probability tells OOD inputs, whatever is changed of them within a radius."""
+
+    ood: str
+    samples: int
+    """OOD inputs that were bounded: a random part of those in [0, 1]."""
+    radius: Number
+    auroc: Number
+    """Of the inputs as they are."""
+    guaranteed: Number
+    """No change within the radius makes it less."""
 
 
 class AttackedPicture(Part):
@@ -50,3 +68,8 @@ class Attacked(Part):
     """Correctly predicted inputs at which the gradient is zero: a gradient attack alone would find nothing there."""
     radii: list[AttackedRadius]
     pictures: list[AttackedPicture]
+    notes: list[str] = Field(default_factory=list[str])
+    """What may make the network look more robust than it is."""
+    certified_by: str = ""
+    """The bounds behind what is verified and guaranteed; empty without."""
+    guaranteed: list[Guaranteed] = Field(default_factory=list[Guaranteed])

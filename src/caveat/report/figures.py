@@ -273,7 +273,7 @@ def gain() -> Spec:
 def attacked() -> Spec:
     """Accuracy under attack over the radius; higher is better.
 
-    Data set `radii`: rows `radius`, `accuracy`, `low`, `high`.
+    Data set `radii`: rows `radius`, `accuracy`, `low`, `high`, `verified` (null where nothing is certified).
     """
     base = alt.Chart(_data("radii")).encode(x=alt.X("radius:Q", title="Radius", axis=alt.Axis(tickCount=6)))
     band = base.mark_area(fill=ACCENT, fillOpacity=0.15).encode(
@@ -282,7 +282,10 @@ def attacked() -> Spec:
     line = base.mark_line(stroke=ACCENT, strokeWidth=2, point=alt.OverlayMarkDef(fill=ACCENT, size=50)).encode(
         y=_share_up("accuracy", "Accuracy"), tooltip=[_tip("radius", "Radius", ".4~g"), _tip("accuracy", "Accuracy")]
     )
-    return finish(alt.layer(band, line), height=230, description="Accuracy under attack by radius")
+    sure = base.mark_line(stroke=MUTED, strokeDash=[4, 4], strokeWidth=2).encode(
+        y=_share_up("verified", "Accuracy"), tooltip=[_tip("radius", "Radius", ".4~g"), _tip("verified", "Certified")]
+    )
+    return finish(alt.layer(band, line, sure), height=230, description="Accuracy under attack by radius")
 
 
 FIGURES: dict[str, Callable[[], Spec]] = {
