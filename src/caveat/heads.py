@@ -45,7 +45,7 @@ class HeadLayer:
 def forward(model: nn.Module, inputs: Inputs) -> Tensor:
     """One forward pass, and a clear word if what comes out is not a tensor of logits."""
     logits = tensor(model(inputs))
-    if logits.ndim < 2 or len(logits) != len(inputs) or not logits.is_floating_point():
+    if logits.ndim < 2 or logits.shape[0] != inputs.shape[0] or not logits.is_floating_point():
         raise ModelError(
             f"model: expected logits (n, c) or (n, c, h, w) for {len(inputs)} inputs, got {logits.dtype} of shape "
             f"{tuple(logits.shape)}"

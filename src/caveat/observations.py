@@ -35,6 +35,8 @@ __all__ = [
     "Outputs",
     "apart",
     "check_function",
+    "glance",
+    "glance_unread",
     "load",
     "normalised",
     "observe",
@@ -197,7 +199,7 @@ def observe(  # noqa: PLR0913  # the signature is the configuration
                     run(model, inputs[:2].clone(), name)  # so that a broken model is not taken for one without a head
                 layer = heads.find(model, inputs[:16], name=head if isinstance(head, str) else None)
             where = f"batch {number} of {name}"
-            logits, seen, probed = _glance(model, inputs, layer if features else None, probes, where)
+            logits, seen, probed = glance_unread(model, inputs, layer if features else None, probes, where)
             seen = seen if logits.ndim == 2 else None
             here = devices.arriving(_signals(logits, seen, probed))
             if arrived is not None:
@@ -303,16 +305,16 @@ def glance(
     model: nn.Module, inputs: Inputs, head: heads.HeadLayer | None, probes: Mapping[str, Probe], where: str
 ) -> tuple[Tensor, Tensor | None, dict[str, Tensor]]:
     """One forward pass over one batch: logits, features (with a head) and what the probes find; all detached."""
-    logits, features, probed = _glance(model, inputs, head, probes, where)
+    logits, features, probed = glance_unread(model, inputs, head, probes, where)
     for outputs in (logits, *(found for name, found in probed.items() if name == DRAWS)):
         _check_finite(outputs, where)
     return logits, features, probed
 
 
-def _glance(
+def glance_unread(
     model: nn.Module, inputs: Inputs, head: heads.HeadLayer | None, probes: Mapping[str, Probe], where: str
 ) -> tuple[Tensor, Tensor | None, dict[str, Tensor]]:
-    """The same without a look at the numbers, which would wait for them."""
+    """The same without a look at the numbers, which would wait for them, and which no exported graph could take."""
     if isinstance(model, Drawing):
         return _many(model, inputs, probes, where)
     graph = any(probe.graph for probe in probes.values())

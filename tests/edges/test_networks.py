@@ -187,7 +187,7 @@ def test_a_guard_takes_inputs_of_another_precision(name):
                                  lambda g: torch.jit.trace(g, (ROWS,))], ids=["export", "trace"])  # fmt: skip
 def test_a_guard_that_is_exported_says_what_to_export(way):
     """Torch's own errors came, out of the middle."""
-    with pytest.raises(ModelError, match=r"export its network \(guard\.model\)"):
+    with pytest.raises(ModelError, match=r"guard\.export\('guard\.onnx'\) writes"):
         way(caveat.Guard.fit(deep(), SET, score="msp"))
 
 

@@ -16,7 +16,13 @@ __all__ = ["answer"]
 
 
 def answer(
-    decision: Decision, logits: Tensor, features: Tensor | None, probed: Mapping[str, Tensor], invalid: Tensor
+    decision: Decision,
+    logits: Tensor,
+    features: Tensor | None,
+    probed: Mapping[str, Tensor],
+    invalid: Tensor,
+    *,
+    threshold: Tensor | None = None,
 ) -> Verdict:
     """Answer or abstain for every sample of a batch.
 
@@ -28,12 +34,16 @@ def answer(
         What one pass over the batch gave, `(n, c)`, `(n, d)` and by name of the probe.
     invalid
         Inputs that could not be looked at `(n,)`: they abstain in any case.
+    threshold
+        Another one than the promise's, `()`: that which an exported graph is given.
     """
     score = decision.score.apply(logits, features, probed.get(catalog.signal(decision.score.name))).double()
     log_probs = decision.calibrated(logits).double().log_softmax(dim=1)
     probs = log_probs.exp()
     invalid = invalid | ~torch.isfinite(score)
-    accepted = (score <= decision.promise.threshold) & ~invalid  # NaN is below nothing
+    accepted = (
+        score <= (decision.promise.threshold if threshold is None else threshold)
+    ) & ~invalid  # NaN is below nothing
     confidence, predicted = probs.max(dim=1)
     reference = decision.reference.to(score.device)
     finite_log = log_probs.clamp_min(torch.finfo(torch.float64).min)

@@ -1,6 +1,7 @@
 """A network that answers, or abstains: calibration, score and threshold in one module."""
 
 from collections.abc import Callable, Sequence
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -165,6 +166,19 @@ class Guard(nn.Module):
 
         return artefact.load(folder, model)
 
+    def export(self, path: str | Path, *, example: Tensor | None = None) -> dict[str, str]:
+        """Write network, calibration, score and threshold as one ONNX graph; see `onnx_file.write` (extra `export`).
+
+        Gives what the file says of itself: classes, promise, score, version.
+
+        `example`: a few inputs, for a network that takes no floating numbers: no inputs can be generated for it.
+        """
+        from caveat.guard import onnx_file
+        from caveat.guard.graph import Graph
+
+        here = self if devices.of(self).type == "cpu" else deepcopy(self).to("cpu")
+        return onnx_file.write(here, Graph(here.model, here.decision, here._head), Path(path), example=example)
+
     def forward(self, inputs: Any) -> Verdict:
         """Answer or abstain for every input `(n, ...)`: a tensor, an array, or what a network of several inputs takes.
 
@@ -183,8 +197,8 @@ class Guard(nn.Module):
         exported = torch.compiler.is_exporting()
         if exported or torch.jit.is_tracing():  # pyright: ignore[reportPrivateImportUsage]  # documented
             raise ModelError(
-                "model: a guard can't be exported or traced, since its verdicts depend on values: export its network "
-                "(guard.model), and keep the guard in Python"
+                "model: a guard answers with a Verdict, which no exported or traced graph can hold: "
+                "guard.export('guard.onnx') writes network, calibration, score and threshold as one graph of tensors"
             )
         evaluation.check(self.model)
         known = given(inputs, "inputs")

@@ -12,7 +12,7 @@ from torch.nn import functional
 from caveat import evaluation
 from caveat.posteriors.shared import Forward, plain, random_state
 
-__all__ = ["dropping", "first_axis", "random_layers"]
+__all__ = ["dropping", "first_axis", "masked", "random_layers", "scale_and_shift"]
 
 DROPOUTS = {
     functional.dropout, functional.alpha_dropout, functional.dropout1d, functional.dropout2d, functional.dropout3d,
@@ -47,6 +47,36 @@ def first_axis(func: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[st
     """The length of what a dropout function drops entries of; None for attention and recurrent layers."""
     values = _values(args, kwargs)
     return len(values) if func in DROPOUTS and values.ndim else None
+
+
+def scale_and_shift(
+    func: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any], on: Callable[[], Any]
+) -> tuple[Any, tuple[Tensor, Tensor] | None]:
+    """What `on`, a call that `dropping` gave, drops out, and its masks: it gives values * scale + shift.
+
+    None in place of the masks where it is no matter of the entries of one tensor (attention, recurrent layers).
+    """
+    if func not in DROPOUTS:
+        return on(), None
+    values = _values(args, kwargs)
+    state = random_state(values.device)
+
+    def dropped(of: Tensor) -> Tensor:
+        torch.set_rng_state(state)
+        given = dict(kwargs) | {"input": of} if "input" in kwargs else kwargs
+        call = dropping(func, args if "input" in kwargs else (of, *args[1:]), given)
+        return on() if call is None else call()
+
+    shift = dropped(torch.zeros_like(values))
+    scale = dropped(torch.ones_like(values)) - shift
+    return dropped(values), (scale, shift)
+
+
+def masked(args: Sequence[Any], kwargs: Mapping[str, Any], scale: Tensor, shift: Tensor) -> Tensor:
+    """The values that a dropout function is called on, dropped out by the masks of one input."""
+    values = _values(args, kwargs)
+    rows = values.unflatten(0, (-1, scale.shape[0]))
+    return (rows * scale + shift).flatten(0, 1)
 
 
 def _values(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:

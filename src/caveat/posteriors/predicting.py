@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import torch
 from jaxtyping import Float, Shaped
@@ -17,11 +17,13 @@ from caveat.posteriors import renew
 from caveat.posteriors.dropout import Dropout
 from caveat.posteriors.ensemble import Ensemble, stack
 from caveat.posteriors.layers import check_names, fitting, needs_renewal
-from caveat.posteriors.masks import dropping, first_axis, random_layers
+from caveat.posteriors.masks import dropping, first_axis, random_layers, scale_and_shift
 from caveat.posteriors.shared import Act, Forward, Touches, plain, runs, shareable
 
-__all__ = ["Posterior", "predict", "sample"]
+__all__ = ["Masks", "Posterior", "drop_after", "fixed_masks", "holds", "predict", "sample"]
 
+Masks: TypeAlias = list[tuple[Tensor, ...]]
+"""For every call that drops entries out, factors and summands of all draws."""
 CHUNK = 64
 """Inputs that go through all draws together. Larger ones spend their time on memory (measured, docs/posteriors.md)."""
 
@@ -120,7 +122,7 @@ def predict(
         return tensor(with_weights(model, members[draw], chunk))
 
     def touches(func: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
-        return _holds(args, drawn) or _holds(tuple(kwargs.values()), drawn)
+        return holds(args, drawn) or holds(tuple(kwargs.values()), drawn)
 
     return _chunks(forward, inputs, len(members), touches, _call, lambda: None)
 
@@ -157,12 +159,10 @@ def _with_masks(posterior: Dropout, model: nn.Module, inputs: Tensor, generator:
         longer = [None if length is None else len(some) * length for length in lengths[0]]
         return None not in longer and longer == lengths[1] and torch.allclose(*outputs, rtol=0.01, atol=0.01)
 
-    seed = int(torch.randint(2**62, (), generator=generator, device=generator.device))
     devices = [inputs.device] if inputs.device.type == "cuda" else []
+    restart = _restart(generator, devices)
     with evaluation.unchanged(model), torch.random.fork_rng(devices=devices):
-        for name in posterior.after:
-            model.get_submodule(name).register_forward_hook(partial(_drop, posterior.rate))
-        restart = partial(_seed, seed, devices)
+        drop_after(model, posterior)
         restart()
         with evaluation.without_gradients(), random_layers(model, forward, inputs[:2]) as others:
             together = not others and by_input(inputs[:2])
@@ -173,6 +173,52 @@ def _with_masks(posterior: Dropout, model: nn.Module, inputs: Tensor, generator:
             "take another posterior, or (in Python) name layers in posteriors.dropout.of(model, after=...)"
         )
     return outputs
+
+
+def fixed_masks(
+    posterior: Dropout, model: nn.Module, inputs: Tensor, *, generator: torch.Generator, draws: int
+) -> Masks:
+    """The masks that `predict` drops out with, the same for every input: for each call scale and shift of all draws
+    `(s, ...)`, of which a draw gives values * scale + shift.
+
+    Raises
+    ------
+    ModelError
+        If something is random in another way, so that it has no masks.
+    """
+    inputs, found = inputs[:1], list[list[tuple[Tensor, Tensor] | None]]()
+
+    def act(func: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+        on = dropping(func, args, kwargs)
+        if on is None:
+            return func(*args, **kwargs)
+        result, masks = scale_and_shift(func, args, kwargs, on)
+        found[-1].append(masks)
+        return result
+
+    def forward(_: int, chunk: Tensor) -> Tensor:
+        return tensor(model(chunk))
+
+    restart = _restart(generator, [])
+    with evaluation.unchanged(model), torch.random.fork_rng(devices=[]), evaluation.without_gradients():
+        drop_after(model, posterior)
+        restart()
+        with random_layers(model, forward, inputs) as others:
+            restart()
+            for draw in range(draws):
+                found.append([])
+                plain(forward, inputs, draw, act)
+    if others or any(masks is None for call in found for masks in call):
+        raise ModelError(
+            "model: something in it is random in another way than by dropping entries of a tensor (attention, "
+            "recurrent layers, stochastic depth), which has no masks that could be fixed: export an ensemble, or one "
+            "network"
+        )
+    calls = zip(*found, strict=True)
+    return [
+        tuple(torch.stack(parts) for parts in zip(*(masks for masks in call if masks is not None), strict=True))
+        for call in calls
+    ]
 
 
 def _chunks(
@@ -212,12 +258,24 @@ def _call(func: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, An
     return func(*args, **kwargs)
 
 
-def _holds(values: Sequence[Any], drawn: set[int]) -> bool:
-    return any(id(v) in drawn or (isinstance(v, list | tuple) and _holds(v, drawn)) for v in values)
+def holds(values: Sequence[Any], drawn: set[int]) -> bool:
+    """Whether one of the tensors with these `id`s is among the arguments of a call."""
+    return any(id(v) in drawn or (isinstance(v, list | tuple) and holds(v, drawn)) for v in values)
+
+
+def drop_after(model: nn.Module, posterior: Dropout) -> None:
+    """Let the model drop out after the layers that the posterior names, until its hooks are taken away."""
+    for name in posterior.after:
+        model.get_submodule(name).register_forward_hook(partial(_drop, posterior.rate))
 
 
 def _drop(rate: float, _: nn.Module, inputs: Any, output: Tensor) -> Tensor:
     return functional.dropout(output, rate)
+
+
+def _restart(generator: torch.Generator, devices: Sequence[torch.device]) -> Callable[[], None]:
+    """What begins the random numbers of all draws anew."""
+    return partial(_seed, int(torch.randint(2**62, (), generator=generator, device=generator.device)), devices)
 
 
 def _seed(seed: int, devices: Sequence[torch.device]) -> None:

@@ -44,9 +44,10 @@ class _Seen(TorchFunctionMode):
         if self.open and self.touches(func, args, kwargs):
             self._close()
         if self.open:
-            before = random_state(self.inputs.device)
+            # a graph that is traced holds no chance
+            before = None if torch.compiler.is_exporting() else random_state(self.inputs.device)
             result = func(*args, **kwargs)
-            if torch.equal(before, random_state(self.inputs.device)):
+            if before is None or torch.equal(before, random_state(self.inputs.device)):
                 self.calls.append((func, result))
             else:  # noise of the network's own: from here on draws differ
                 self._close()
@@ -115,7 +116,9 @@ def runs(forward: Forward, inputs: Tensor, draws: Sequence[int], touches: Touche
     seen = _Seen(touches, act, inputs.clone())
     with seen:
         first = forward(draws[0], seen.inputs)
-    if seen.open or not seen.calls or not _separate([*seen.calls, (None, seen.inputs)]):
+    # tensors that are traced have no place in memory; whether an exported graph is right is seen by running it
+    apart = torch.compiler.is_exporting() or _separate([*seen.calls, (None, seen.inputs)])
+    if seen.open or not seen.calls or not apart:
         return [first, *(plain(forward, inputs, draw, act) for draw in draws[1:])]
     outputs = [first]
     for draw in draws[1:]:

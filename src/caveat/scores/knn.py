@@ -1,5 +1,6 @@
 """Distance to the k-th nearest neighbour among in-distribution features."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -12,9 +13,18 @@ from caveat.sampling import thinned
 from caveat.scores.moments import check
 from caveat.types import Features, Labels, Score
 
-__all__ = ["NearestNeighbours", "fit"]
+__all__ = ["NearestNeighbours", "fit", "in_chunks"]
 
 CHUNK = 1024
+
+
+def in_chunks(score: Callable[[Tensor], Tensor], features: Features, size: int) -> Score:
+    """The scores of all samples, `size` at a time, so that memory stays small; in an exported graph, which knows no
+    number of samples, of all at once.
+    """
+    if torch.compiler.is_exporting():
+        return score(features)
+    return torch.cat([score(part) for part in features.split(size)])
 
 
 @dataclass(frozen=True)
@@ -27,8 +37,7 @@ class NearestNeighbours:
 
     def __call__(self, features: Features) -> Score:
         """Distance to the k-th neighbour; m x d products a sample, in chunks, so that memory stays small."""
-        parts = [self._chunk(features[start : start + CHUNK]) for start in range(0, len(features), CHUNK)]
-        return torch.cat(parts) if parts else features.new_zeros(0)
+        return in_chunks(self._chunk, features, CHUNK)
 
     def _chunk(self, features: Tensor) -> Tensor:
         unit = normalize(features, dim=1)

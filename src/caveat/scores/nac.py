@@ -59,7 +59,9 @@ class Coverage:
         """One look-up per neuron."""
         states = _states(probed, self.steepness, self.edges)
         found = self.covered.gather(1, states.T).T
-        return -sum((part.mean(dim=1) for part in found.split(list(self.sizes), dim=1)), probed.new_zeros(len(probed)))
+        return -sum(
+            (part.mean(dim=1) for part in found.split(list(self.sizes), dim=1)), probed.new_zeros(probed.shape[0])
+        )
 
 
 def fit(

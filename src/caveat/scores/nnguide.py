@@ -9,7 +9,7 @@ from torch.nn.functional import normalize
 
 from caveat.errors import OptionError
 from caveat.sampling import thinned
-from caveat.scores.knn import CHUNK
+from caveat.scores.knn import CHUNK, in_chunks
 from caveat.scores.moments import check
 from caveat.types import Features, Head, Labels, Score
 
@@ -28,8 +28,7 @@ class NearestNeighbourGuide:
 
     def __call__(self, features: Features) -> Score:
         """m x d products a sample, in chunks."""
-        parts = [self._chunk(features[start : start + CHUNK]) for start in range(0, len(features), CHUNK)]
-        return torch.cat(parts) if parts else features.new_zeros(0)
+        return in_chunks(self._chunk, features, CHUNK)
 
     def _chunk(self, features: Tensor) -> Tensor:
         guidance = (normalize(features, dim=1) @ self.bank.T).topk(self.k, dim=1, sorted=False).values.mean(dim=1)

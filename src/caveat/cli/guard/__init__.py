@@ -1,8 +1,8 @@
-"""`caveat guard`: fit a guard, set its threshold, run it over a set."""
+"""`caveat guard`: fit a guard, set its threshold, run it over a set, watch it, export it."""
 
 import typer
 
-from caveat.cli.guard import fit, run, tune
+from caveat.cli.guard import export, fit, monitor, run, tune
 from caveat.cli.usage import Strict
 
 app = typer.Typer(
@@ -10,5 +10,5 @@ app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode="rich",
 )
-for module in (fit, tune, run):
+for module in (fit, tune, run, monitor, export):
     app.command(name=module.NAME, cls=Strict)(module.run)

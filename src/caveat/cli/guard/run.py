@@ -48,7 +48,7 @@ def run(
     from caveat import data as sources
     from caveat import devices
     from caveat.cli import model as models
-    from caveat.errors import ModelError
+    from caveat.cli.guard.verdicts import named_network
     from caveat.files import replacing
     from caveat.guard import artefact, stored
 
@@ -61,12 +61,7 @@ def run(
             guard, data, output, model=model, batch=batch, seed=seed, device=device, dtype=dtype, workers=workers
         )
     made = artefact.manifest(guard)
-    if model is None:
-        raise ModelError(
-            "--model: a guard names no code that would be run; name the network it was made for"
-            + (f" (its manifest says: {made.model})" if made.model else "")
-        )
-    bare = models.load(model)
+    bare = models.load(named_network(model, made))
     network = artefact.load(guard, bare).to(place)
     network.decision = replace(network.decision, dtype=dtype or made.dtype)
     shape = network.decision.shape
