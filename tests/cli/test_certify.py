@@ -76,3 +76,40 @@ def test_errors_teach(tmp_path: Path, more: list[str], message: str) -> None:
     with pytest.raises(OptionError, match=message):
         CliRunner().invoke(app, arguments(tmp_path / "v.parquet", *more), catch_exceptions=False)
     assert not list(tmp_path.iterdir())
+
+
+def test_transformations_are_certified_too(tmp_path: Path) -> None:
+    output = tmp_path / "turned.parquet"
+    ours = ["certify", "--model", MODEL, "--test", "digits:test+first=6", "-o", str(output), "--transform", "rotate=2",
+            "--transform", "right=0:0.1", "--cells", "4"]  # fmt: skip
+    result = CliRunner().invoke(app, ours, catch_exceptions=False)
+    assert result.exit_code == 0
+    rows = pq.read_table(output).to_pylist()
+    assert [row["index"] for row in rows] == list(range(6))
+    assert all(row["margin"] > 0 for row in rows if row["verdict"] == "verified")
+    assert all(row["verdict"] == "falsified" for row in rows if row["label"] != row["predicted"])
+    with pytest.raises(OptionError, match=r"holds verdicts of a run with cells = 4, this run has 5"):
+        CliRunner().invoke(app, [*ours[:-1], "5"], catch_exceptions=False)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "--radius: expected either it or --transform, which say what is certified; got neither"),
+        (["--radius", "0.1", "--transform", "rotate=3"], "got both"),
+        (["--transform", "rotates=3"], "did you mean 'rotate'"),
+        (["--transform", "rotate=much"], "expected rotate=x or rotate=least:largest, numbers, got 'rotate=much'"),
+        (["--transform", "translate=1", "--transform", "right=2"], "right is given twice"),
+        (["--transform", "rotate=3", "--method", "branch"], "--method: there is no 'branch'"),
+        (["--radius", "0.1", "--cells", "3"], "--cells: it is the number of parts of --transform"),
+    ],
+)
+def test_what_is_certified_is_said_once(tmp_path: Path, words: list[str], message: str) -> None:
+    output = tmp_path / "none.parquet"
+    with pytest.raises(OptionError, match=message):
+        CliRunner().invoke(
+            app,
+            ["certify", "--model", MODEL, "--test", "digits:test", "-o", str(output), *words],
+            catch_exceptions=False,
+        )
+    assert not output.exists()

@@ -6,12 +6,12 @@ from itertools import product
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn.functional import affine_grid, grid_sample
 
 from caveat.attacks.ascent import above
 from caveat.attacks.losses import Loss, margin
 from caveat.attacks.network import Harm, checked
 from caveat.attacks.noise import drawn
+from caveat.attacks.transformation import AXES, applied
 from caveat.errors import DataError, OptionError
 from caveat.types import Labels, Mask
 
@@ -107,13 +107,7 @@ def spatial(  # noqa: PLR0913 -- each is one independent choice
 
 def turned(pictures: Float[Tensor, "n c h w"], pose: Float[Tensor, "n 4"]) -> Float[Tensor, "n c h w"]:
     """Pictures rotated by degrees to the left, shifted right and down by pixels, and scaled by 1 + the last number."""
-    h, w = pictures.shape[2:]
     if not bool(pose.any()):
         return pictures.clone()
-    angle, (right, down), scale = pose[:, 0].deg2rad(), pose[:, 1:3].T, 1 + pose[:, 3]
-    cos, sin = angle.cos() / scale, angle.sin() / scale
-    # where a pixel of the result comes from; axes of affine_grid are in halves of width and height
-    across = torch.stack([cos, -sin * h / w, -(cos * right - sin * down) * 2 / w], 1)
-    along = torch.stack([sin * w / h, cos, -(sin * right + cos * down) * 2 / h], 1)
-    places = affine_grid(torch.stack([across, along], 1), list(pictures.shape), align_corners=False)
-    return grid_sample(pictures, places, mode="bilinear", padding_mode="zeros", align_corners=False)
+    others = pose.new_zeros(len(pose), len(AXES) - pose.shape[1])  # rotate, right, down, scale come first
+    return applied(pictures, torch.cat([pose, others], dim=1))

@@ -1,6 +1,7 @@
 """Bounds: what a network's outputs cannot leave over a whole set of inputs, and what follows for its answers."""
 
 from caveat.bounds.certify import METHODS, VERDICTS, Certificate, certify
+from caveat.bounds.geometric import GEOMETRIC, certify_transformed
 from caveat.bounds.outputs import bounds
 
-__all__ = ["METHODS", "VERDICTS", "Certificate", "bounds", "certify"]
+__all__ = ["GEOMETRIC", "METHODS", "VERDICTS", "Certificate", "bounds", "certify", "certify_transformed"]

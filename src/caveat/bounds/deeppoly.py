@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from caveat.bounds.adjoint import ADJOINT
 from caveat.bounds.interval import Interval, propagated, roundoff
-from caveat.bounds.region import Region, Rows
+from caveat.bounds.region import Between, Region, Rows
 from caveat.bounds.relaxations import RELAXATIONS, Lines, Relaxed, bent
 from caveat.errors import ModelError
 from caveat.graph import AvgPool, Conv, Graph, Linear, Mean, Relu, Sum
@@ -40,7 +40,7 @@ class Known:
     """What is known of a network's values over a region."""
 
     graph: Graph
-    region: Region
+    region: Region | Between
     bounds: dict[int, Interval] = field(default_factory=dict)
     """By place in the list of values."""
     rounding: dict[int, Tensor] = field(default_factory=dict)
@@ -84,7 +84,7 @@ def unit_of(model: nn.Module, inputs: Tensor) -> float:
 
 def known(
     graph: Graph,
-    region: Region,
+    region: Region | Between,
     *,
     unit: float,
     refine: bool = True,

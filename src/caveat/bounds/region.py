@@ -1,4 +1,4 @@
-"""The set of inputs that bounds speak of: for each sample a ball, a box, or both."""
+"""The set of inputs that bounds speak of: for each sample a ball, a box or both, or what lies between two lines."""
 
 import math
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from torch import Tensor
 from caveat.attacks import Ball
 from caveat.errors import DataError
 
-__all__ = ["Box", "Region", "Rows"]
+__all__ = ["Between", "Box", "Region", "Rows"]
 
 Box = tuple[Tensor, Tensor]
 """Lower and upper ends `(n, ...)` of every value of every sample."""
@@ -108,4 +108,42 @@ class Region:
 
     def minimiser(self, coefficients: Float[Tensor, "n ..."]) -> Float[Tensor, "n ..."]:
         """A point of each sample's region where `coefficients . x` is small, one row a sample: a guess for attacks."""
+        return torch.where(coefficients > 0, self.low, self.high)
+
+
+@dataclass(frozen=True)
+class Between:
+    """Inputs that lie between two linear functions of a few parameters in [-1, 1], and in a box; in float64."""
+
+    low: Float[Tensor, "n ..."]
+    high: Float[Tensor, "n ..."]
+    low_slope: Float[Tensor, "n d ..."]
+    low_offset: Float[Tensor, "n ..."]
+    high_slope: Float[Tensor, "n d ..."]
+    high_offset: Float[Tensor, "n ..."]
+    norm: int | float = math.nan
+    """Of no ball: intervals are never as good."""
+
+    def of(self, samples: Tensor) -> "Between":
+        """That of some of the samples."""
+        lines = (self.low_slope, self.low_offset, self.high_slope, self.high_offset)
+        below, low, above, high = (line[samples] for line in lines)
+        return Between(self.low[samples], self.high[samples], below, low, above, high)
+
+    def least(self, coefficients: Float[Tensor, "r ..."], rows: Rows) -> Float[Tensor, " r"]:
+        """A lower bound of `coefficients . x`: the better of that over the box and that over the parameters.
+
+        Formula: a+ (W_l k + b_l) + a- (W_u k + b_u) = c + g.k, least c - |g|_1 over k in [-1, 1].
+        """
+        middle, half = (self.low + self.high) / 2, (self.high - self.low) / 2
+        box = rows.dot(coefficients, middle) - rows.dot(coefficients.abs(), half)
+        up, down = coefficients.clamp_min(0), coefficients.clamp_max(0)
+        found = rows.dot(up, self.low_offset) + rows.dot(down, self.high_offset)
+        for axis in range(self.low_slope.shape[1]):
+            slope = rows.dot(up, self.low_slope[:, axis]) + rows.dot(down, self.high_slope[:, axis])
+            found = found - slope.abs()
+        return torch.maximum(box, found)
+
+    def minimiser(self, coefficients: Float[Tensor, "n ..."]) -> Float[Tensor, "n ..."]:
+        """As that of `Region`."""
         return torch.where(coefficients > 0, self.low, self.high)

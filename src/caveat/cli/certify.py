@@ -2,6 +2,7 @@
 
 import math
 import time
+from functools import partial
 from pathlib import Path
 from shlex import quote
 from typing import Any
@@ -21,7 +22,13 @@ NORMS = {"1": 1, "2": 2, "inf": math.inf}
 def run(
     model: str = typer.Option(..., help="package.module:callable (returns an nn.Module from inputs to logits)."),
     test: str = typer.Option(..., metavar="DATA", help="Labelled data, for instance mnist:test or folder:val/."),
-    radius: float = typer.Option(..., help="Radius of the ball around every input, in the units of the data."),
+    radius: float | None = typer.Option(None, help="Radius of the ball around every input, in the units of the data."),
+    transform: list[str] = typer.Option(
+        [],
+        metavar="NAME=RANGE",
+        help="In place of a ball: rotate=30 (degrees), translate=2 or right=, down= (pixels), scale=0.1, shear=0.1, "
+        "contrast=0.1, brightness=0.1, each -x to x or least:largest. Given several times they act together.",
+    ),
     output: Path = typer.Option(
         Path("verdicts.parquet"),
         "-o",
@@ -35,19 +42,27 @@ def run(
     normalize: str | None = NORMALIZE,
     norm: str = typer.Option("inf", help="Norm of the ball: inf, 2 or 1. Inputs stay in [0, 1]."),
     method: str = typer.Option(
-        "deeppoly", help="interval, deeppoly, alpha (optimised slopes) or branch (branch and bound)."
+        "deeppoly",
+        help="interval, deeppoly, alpha (optimised slopes) or branch (branch and bound); with --transform interval, "
+        "crown_ibp (for networks trained with intervals) or deeppoly.",
+    ),
+    cells: int | None = typer.Option(
+        None, min=1, help="Of --transform: parts of the ranges that are looked at for each sample; 1000 by default."
     ),
     seconds: float | None = typer.Option(None, help="Of branch, for each sample; 60 by default."),
     batch: int = typer.Option(50, min=1, help="Samples that are bounded at once."),
     seed: int = typer.Option(0, min=0, max=2**63 - 1, help="Seed of the attack."),
 ) -> None:
-    """Certify a network against adversarial inputs: for every sample verified, falsified or open.
+    """Certify a network against adversarial inputs or transformations: for every sample verified, falsified or open.
 
-    Verified: no input of the ball is answered otherwise than the label. Falsified: one is, and was found. Stopped and
-    started again with the same options, it goes on where it was.
+    Verified: no input of the ball, or no transformed picture, is answered otherwise than the label. Falsified: one is,
+    and was found. Stopped and started again with the same options, it goes on where it was.
     """
     known_name("--norm", norm, NORMS)
-    positive("--radius", [radius], zero=True)
+    if (radius is None) == (not transform):
+        raise OptionError("--radius: expected either it or --transform, which say what is certified; got "
+                          + ("neither" if radius is None else "both"))  # fmt: skip
+    positive("--radius", [] if radius is None else [radius], zero=True)
     output_file("-o", output, (".parquet",))
     existing("--weights", weights)
     from caveat import bounds
@@ -57,7 +72,10 @@ def run(
     from caveat.tensors import digest as digest_of
     from caveat.training.run_folder import digest
 
-    known_name("--method", method, bounds.METHODS)
+    change = _transformation(transform) if transform else None
+    known_name("--method", method, bounds.GEOMETRIC if change else bounds.METHODS)
+    if cells is not None and change is None:
+        raise OptionError("--cells: it is the number of parts of --transform; leave it out")
     if seconds is not None and method != "branch":
         raise OptionError("--seconds: it is the time of --method branch; leave it out")
     positive("--seconds", [] if seconds is None else [seconds])
@@ -71,26 +89,52 @@ def run(
         "model": model, "weights": digest_of(network.state_dict(), {}),
         "normalize": normalize, "test": digest(found), "norm": norm,
         "radius": radius, "method": method, "seconds": seconds, "seed": seed,
+        "transform": None if change is None else repr(change), "cells": cells,
     }  # fmt: skip
     rows = begun(output, settings, command=NAME)
     if rows:
         echo(f"{output} holds {len(rows)} of {len(found)} verdicts of the same run: it goes on from there.")
-    ball = Ball(NORMS[norm], radius)
-    _certified(network, found, ball, rows, output, settings, method=method, seconds=seconds, seed=seed)
-    _told(rows, output, method)
+    more = {"method": method, "seed": seed}
+    if change is None:
+        ball = Ball(NORMS[norm], radius or 0.0)
+        certify = partial(bounds.certify, ball=ball, seconds=seconds, **more)
+    else:
+        limit = {} if cells is None else {"cells": cells}
+        certify = partial(bounds.certify_transformed, transformation=change, **limit, **more)
+    _certified(network, found, certify, rows, output, settings, one=method in ("alpha", "branch"))
+    _told(rows, output, method, transformed=change is not None)
+
+
+def _transformation(words: list[str]) -> Any:
+    """From NAME=RANGE to a transformation; translate is right and down at once."""
+    from caveat.attacks.transformation import AXES, Transformation
+
+    ranges = dict[str, Any]()
+    for word in words:
+        name, _, given = word.partition("=")
+        known_name("--transform", name, ["translate", *AXES])
+        try:
+            ends = [float(end) for end in given.split(":")]
+        except ValueError:
+            ends = []
+        if len(ends) not in (1, 2):
+            raise OptionError(f"--transform: expected {name}=x or {name}=least:largest, numbers, got {word!r}")
+        for each in ("right", "down") if name == "translate" else (name,):
+            if each in ranges:
+                raise OptionError(f"--transform: {each} is given twice; name each range once")
+            ranges[each] = ends[0] if len(ends) == 1 else (ends[0], ends[1])
+    return Transformation(**ranges)
 
 
 def _certified(
     network: Any,
     found: Any,
-    ball: Any,
+    certify: Any,
     rows: list[dict[str, Any]],
     output: Path,
     settings: dict[str, Any],
     *,
-    method: Any,
-    seconds: float | None,
-    seed: int,
+    one: bool,
 ) -> None:
     """Add a row for every sample that has none, and write them now and then."""
     import torch
@@ -102,12 +146,12 @@ def _certified(
 
     left = torch.arange(len(rows), len(found))
     shown, graph, written = console(stderr=True), None, time.perf_counter()
-    parts = left.split(found.batch if method in ("interval", "deeppoly") else 1)
+    parts = left.split(1 if one else found.batch)
     for part in track(parts, "certifying", console=shown, transient=True, disable=not shown.is_terminal):
         inputs, labels = found.take(part)
         graph = graph or trace(network, inputs)
         started = time.perf_counter()
-        made = bounds.certify(network, inputs, labels, ball, method=method, seconds=seconds, seed=seed, graph=graph)
+        made = certify(network, inputs, labels, graph=graph)
         with torch.no_grad():
             answers = network(inputs.clone()).argmax(1)
         spent = (time.perf_counter() - started) / len(part)
@@ -133,7 +177,7 @@ def _write(rows: list[dict[str, Any]], output: Path, settings: dict[str, Any]) -
     write(rows, output, settings, kinds)
 
 
-def _told(rows: list[dict[str, Any]], output: Path, method: str) -> None:
+def _told(rows: list[dict[str, Any]], output: Path, method: str, *, transformed: bool) -> None:
     """One line of results, and what to do next."""
     total = max(1, len(rows))
     count = {verdict: sum(row["verdict"] == verdict for row in rows) for verdict in ("verified", "falsified", "open")}
@@ -143,10 +187,11 @@ def _told(rows: list[dict[str, Any]], output: Path, method: str) -> None:
         f"falsified ({count['falsified'] / total:.1%}, of which {wrong} are misclassified as they are), "
         f"{count['open']} open."
     )
-    better = {"interval": "deeppoly", "deeppoly": "alpha", "alpha": "branch"}.get(method)
+    better = {"interval": "deeppoly", "crown_ibp": "deeppoly", "deeppoly": "alpha", "alpha": "branch"}.get(method)
+    better, others = (None, "--cells") if transformed and method == "deeppoly" else (better, "--seconds")
     if count["open"] and better:
         echo(f"Verdicts are in {output}. Next: --method {better} decides more of them (-o another file).")
     elif count["open"]:
-        echo(f"Verdicts are in {output}. Next: more --seconds decide more of them (-o another file).")
+        echo(f"Verdicts are in {output}. Next: more {others} decide more of them (-o another file).")
     else:
         echo(f"Verdicts are in {output}; all are decided. Read them with  pandas.read_parquet({quote(str(output))}).")

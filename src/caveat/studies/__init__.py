@@ -29,6 +29,10 @@ STUDIES: dict[str, tuple[str, str]] = {
         "certified_ood_mnist",
         "Certified OOD detection on MNIST: plain training, outlier exposure, ACET and GOOD, attacked and guaranteed.",
     ),
+    "deepg-mnist": (
+        "deepg_mnist",
+        "DeepG on MNIST: digits certified against rotation, translation and two compositions, beside intervals.",
+    ),
     "denoising-mnist": (
         "denoising_mnist",
         "Zeros as OOD inputs of a classifier of the digits 1 to 9 that is a denoising autoencoder, too.",

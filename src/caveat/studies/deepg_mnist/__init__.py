@@ -1,0 +1,1 @@
+"""The study `deepg-mnist`: see `run.py`."""
