@@ -14,7 +14,10 @@ HOMES: dict[str, tuple[str, tuple[str, ...]]] = {
     "reading and writing tensors": (r"safe_open\(|SafetensorError|from safetensors", ("tensors.py",)),
     "tensors past their home": (r"load_file\(|save_file\(|torch\.save\(|pickle\.\w|allow_pickle=True", ()),
     "files of torch": (r"torch\.load\(", ("weights.py",)),
-    "parsing JSON": (r"json\.loads?\(|JSONDecodeError", ("files.py",)),
+    "parsing JSON": (
+        r"json\.loads?\(|JSONDecodeError",
+        ("files.py", "cli/guard/export.py"),
+    ),  # the second in lines that it prints
     "temporary names": (
         r"\.tmp\b",
         ("files.py",),

@@ -149,7 +149,7 @@ def _traced(graph: Graph, inputs: Tensor) -> Any:
         reason = _reason(error)
     plain = replace(graph.decision, score=catalog.restored(BASELINE, None), probe=None)
     try:
-        _translated(Graph(graph.model, plain, None), inputs) if not isinstance(graph.model, AtOnce) else None
+        _translated(Graph(graph.model, plain, None), inputs)
     except Exception:
         raise ModelError(
             f"model: it cannot be written as an ONNX graph ({reason}): export needs a network whose operations do not "
