@@ -389,7 +389,7 @@ def test_every_attack_module_is_in_a_table():
 
     helpers = {
         "__init__", "ball", "noise", "ascent", "losses", "network", "proximal", "result", "transfer", "masking",
-        "radius", "spatial", "strongest",
+        "radius", "spatial", "strongest", "transformation",
     }  # fmt: skip
     files = {path.stem for path in Path(caveat.attacks.__file__).parent.glob("*.py")} - helpers
     tabled = {function.__module__.rsplit(".", 1)[1] for function in (WITHIN | WITHOUT).values()}
