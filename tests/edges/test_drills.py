@@ -36,6 +36,7 @@ AUDIT_OF_NEW = ["audit", "--model", MODEL, "--test", "digits:test+first=300", *F
 NEW = ["guard", "fit", "audit", "-o", "new"]
 FIT = ["guard", "fit", "audit", "-o", "guard"]
 RUN = ["guard", "run", "guard", "digits:test+first=100", "--model", MODEL, "-o", "verdicts.parquet"]
+PARTS = [*RUN[:-1], "parts", "--rows", "30"]
 TUNE = ["guard", "tune", "guard", "--keep", "0.8"]
 
 
@@ -58,6 +59,7 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         "fit": {"start": both, "command": FIT, "after": [RUN, FIT], "most": 12},
         "tune": {"start": both, "command": TUNE, "after": [RUN], "most": 4},
         "run": {"start": both, "command": RUN, "after": [RUN], "most": 4},
+        "parts": {"start": both, "command": PARTS, "after": [PARTS], "most": 6},
         "two audits": {"start": audited, "commands": [audit("a"), audit("b")], "times": 3,
                        "after": [NEW]},
         "two trainings": {"start": trained, "commands": [train(3, "c"), train(4, "c")], "times": 2,
@@ -128,6 +130,19 @@ def test_a_killed_audit_gives_no_guard_of_two_networks(rows: dict[str, Any]) -> 
 def first_record(rows: dict[str, Any]) -> str:
     """Hash of the record of the older audit, which every fit began from."""
     return rows["audit"][1]["left"]["audit/record.json"]  # killed at the first rename: nothing has changed yet
+
+
+def test_killed_parts_of_verdicts_go_on_to_the_same_files(rows: dict[str, Any]) -> None:
+    first = rows["parts"][0]
+    assert first["code"] == 0
+    done = below(first["left"], "parts")
+    assert len(done) == 4
+    assert len(rows["parts"]) == 5  # undisturbed, and killed before each of them stood in its place
+    for row in rows["parts"][1:]:
+        left = below(row["left"], "parts")
+        assert {name: digest for name, digest in left.items() if name.endswith(".parquet")}.items() <= done.items()
+        assert row["after"][0]["code"] == 0
+        assert below(row["after"][0]["files"], "parts") == done
 
 
 @pytest.mark.parametrize("name", ["fit", "tune", "run"])

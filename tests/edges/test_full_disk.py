@@ -22,6 +22,7 @@ NEW = [
     ["compare", "audit", "other", "-o", "out.html"],
     ["guard", "fit", "audit", "-o", "out", "--score", "msp"],
     ["guard", "run", "guard", "npz:few.npz", "--model", MODEL, "-o", "out.parquet"],
+    ["guard", "run", "guard", "npz:few.npz", "--model", MODEL, "-o", "out", "--rows", "20"],
     ["guard", "tune", "guard", "--keep", "0.7"],
     [*TRAINED[:-1], "trained-anew"],
 ]
@@ -38,7 +39,7 @@ def test_a_full_or_read_only_disk_is_told_in_one_line(tmp_path: Path, monkeypatc
     with importable(base):
         prepared(base, FINDINGS.read_text(encoding="utf-8"))
     asked = {
-        "start": base, "copies": tmp_path, "commands": [*NEW, *OLD], "preload": [NEW[6]], "points": 2,
+        "start": base, "copies": tmp_path, "commands": [*NEW, *OLD], "preload": [NEW[-1]], "points": 2,
         "sizes": [100], "pages": False,
     }  # fmt: skip
     root = str(Path(full_disk.__file__).parents[2])

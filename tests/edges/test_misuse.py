@@ -76,6 +76,7 @@ TRAIN = {"--model": "caveat.models:mlp(classes=3, size=4)", "--data": "npz:known
 FIT = {"": "audit", "-o": "out"}
 TUNE = {"": "guard", "--keep": "0.9"}
 RUN = {"": "guard npz:known.npz", "--model": "nets:linear", "-o": "out.parquet"}
+COUNTS = [f"guard {one}" for one in ("noise:uniform+count=0", "npz:known.npz+count=5", "permuted+count=9")]
 EXPORT = {"": "guard", "--model": "nets:linear", "-o": "out.onnx"}
 ROBUST = {"--model": "nets:linear", "--test": "npz:known.npz", "--radius": "0.1", "-o": "out.parquet"}
 WAYS: list[tuple[str, dict[str, str], dict[str, list[str]]]] = [
@@ -178,9 +179,18 @@ WAYS: list[tuple[str, dict[str, str], dict[str, list[str]]]] = [
                 "guard permuted",
             ],
             "--model": [*NETWORK, "nets:linear(classes=4)"],
-            "-o": ["v.json", "v", "parquet", "held.parquet", "text.txt/v.parquet", f"{LOCKED}/v.parquet"],
-            "--batch": POSITIVE, "--seed": INTEGER,
+            "-o": [
+                "v.json", "held.parquet", "text.txt", "text.txt/v.parquet", "text.txt/v", f"{LOCKED}/v.parquet",
+                f"{LOCKED}/v", "stranger-verdicts",
+            ],
+            "--batch": POSITIVE, "--seed": INTEGER, "--rows": ["5", *POSITIVE], "--device": ["nosuch", ""],
+            "--dtype": ["nosuch", ""],
         },
+    ),
+    (
+        "guard run",
+        RUN | {"-o": "out"},
+        {"--rows": POSITIVE, "": ["stranger.onnx npz:known.npz", "missing.onnx npz:known.npz", *COUNTS]},
     ),
     (
         "report",
@@ -324,6 +334,9 @@ def _write(generator: torch.Generator) -> None:
     Path("stranger.onnx").write_bytes(b"a graph of somebody")
     Path("empty").write_text("")
     Path("bad.json").write_text('{"schema_version": 2, "model": "\\u001b[2J[bold]"}')
+    for place in ("held.parquet/monday.parquet", "stranger-verdicts/verdicts-00000.parquet"):
+        Path(place).parent.mkdir(exist_ok=True)
+        Path(place).write_text("of somebody")
     for folder, name, text in (
         ("stranger-page", "report.html", "<title>My results</title>"),
         ("stranger-record", "record.json", '{"mine": 1}'),

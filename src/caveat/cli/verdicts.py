@@ -1,11 +1,13 @@
-"""A Parquet file of verdicts, one a sample, of one run: what `certify` and `attack` write, and go on with."""
+"""A Parquet file of verdicts, one a sample, of one run, with what it was made with, so that a stopped run goes on."""
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from caveat.errors import OptionError
+from caveat.files import parse_json, reason, replacing
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -29,16 +31,30 @@ def begun(output: Path, settings: Mapping[str, Any], *, command: str) -> list[di
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from caveat.files import parse_json
-
+    check_same(output, settings, command=command)
     try:
-        table = pq.read_table(output)
-    except (OSError, pa.ArrowException):
-        table = None
-    about = None if table is None else (table.schema.metadata or {}).get(SETTINGS)
-    if table is None or about is None:
+        return pq.read_table(output).to_pylist()
+    except (OSError, pa.ArrowException) as error:
+        raise OptionError(f"-o: {output} is damaged ({reason(error)}); remove it, or choose another file") from None
+
+
+def check_same(output: Path, settings: Mapping[str, Any], *, command: str, where: str = "file") -> int:
+    """How many verdicts a file of a run of the same settings holds, of which its end alone is read.
+
+    Raises
+    ------
+    OptionError
+        If it is of another run, or was not written by this command; then another `where` should be chosen.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    about, count = None, 0
+    with suppress(OSError, pa.ArrowException), pq.ParquetFile(output) as opened:
+        about, count = (opened.schema_arrow.metadata or {}).get(SETTINGS), opened.metadata.num_rows
+    if about is None:
         raise OptionError(
-            f"-o: {output} was not written by caveat {command} and would be replaced; choose another file"
+            f"-o: {output} was not written by caveat {command} and would be replaced; choose another {where}"
         )
     there = parse_json(about.decode(), name="-o", where=str(output))
     there = there if isinstance(there, dict) else {}
@@ -46,9 +62,9 @@ def begun(output: Path, settings: Mapping[str, Any], *, command: str) -> list[di
     if differing is not None:
         raise OptionError(
             f"-o: {output} holds verdicts of a run with {differing} = {there.get(differing)!r}, this run has "
-            f"{settings[differing]!r}; choose another file"
+            f"{settings[differing]!r}; choose another {where}"
         )
-    return table.to_pylist()
+    return count
 
 
 def warned(output: Path) -> list[str]:
@@ -57,11 +73,14 @@ def warned(output: Path) -> list[str]:
         return []
     import pyarrow.parquet as pq
 
-    from caveat.files import parse_json
-
     about = (pq.read_schema(output).metadata or {}).get(SETTINGS, b"{}")
     there = parse_json(about.decode(), name="-o", where=str(output))
     return list(map(str, there.get("notes", []))) if isinstance(there, dict) else []
+
+
+def told(settings: Mapping[str, Any]) -> dict[bytes, str]:
+    """What a file is made with, as its schema keeps it."""
+    return {SETTINGS: json.dumps(settings)}
 
 
 def write(
@@ -71,8 +90,6 @@ def write(
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from caveat.files import replacing
-
-    schema = pa.schema(dict(kinds), metadata={SETTINGS: json.dumps(settings)})
+    schema = pa.schema(dict(kinds), metadata=told(settings))
     with replacing(output) as temporary:
         pq.write_table(pa.Table.from_pylist(list(rows), schema=schema), temporary)

@@ -88,6 +88,7 @@ def read(
     workers: int = 0,
     several: bool = False,
     columns: Sequence[str] | None = None,
+    gaps: bool = False,
 ) -> Set:
     """The set of pictures, texts or rows of numbers that `spec` describes.
 
@@ -115,13 +116,15 @@ def read(
     `+only=3,5`            these labels only; `+without=3,5`: all but these; labels are not renumbered
     `+label=COLUMN`        of a table: the column of labels (else `label`, `labels`, `target` or `y`); A,B,C: several
     `+columns=A,B`         of a table: the columns of inputs, in this order (else all others)
+    `+count=5000`          of generated pictures that are like a shape alone (noise, blobs, letters): how many
     `+first=100`           the first 100; `+sample=100`: 100 drawn by `seed`, in their old order
     =====================  ==========================================================================================
 
     Modifiers apply from left to right; texts and tables take none that are for pictures. A table has the columns of
     `like`, in their order. Pictures are decoded batch by batch;
     `seed` decides what is generated and drawn; as many `workers` (threads) read ahead in every pass;
-    `columns` are those of a table's inputs, unless `spec` names them. A set that has
+    `columns` are those of a table's inputs, unless `spec` names them; with `gaps` a table may lack numbers, which are
+    NaN. A set that has
     `several` labels for each sample is refused unless that is said to be meant.
 
     Raises
@@ -151,7 +154,10 @@ def read(
         columns=_columns(told.get("columns"), like, columns),
         size=next((size for text in parts.modifiers if (size := _size(text))), None),
         channels=next((CHANNELS[text] for text in parts.modifiers if text in CHANNELS), None),
+        gaps=gaps,
     )
+    if (count := told.pop(COUNT, None)) is not None:
+        like = _as_many(grammar.counted(count, name=spec, modifier=COUNT), parts, like, spec)
     found = _open(parts, spec, batch, form, like, seed)
     if told and not isinstance(found, Numbers):
         raise OptionError(f"{spec}: +{next(iter(told))} is for tables of numbers, this set is none; leave it out")
@@ -174,6 +180,13 @@ def _columns(text: str | None, like: object, named: Sequence[str] | None) -> tup
     if named is not None:
         return tuple(named)
     return like.columns if isinstance(like, Numbers) else None
+
+
+def _as_many(count: int, parts: grammar.Spec, like: object, spec: str) -> Source:
+    """The shape of pictures alone, of which so many are to be generated."""
+    if not isinstance(like, Source) or f"{parts.head}:{parts.tail}".rstrip(":") not in GENERATED or not count:
+        raise OptionError(f"{spec}: +count is for generated pictures, at least one; of another set take +first=100")
+    return generated.blank(like.shape, name=spec, count=count)
 
 
 def _open(
@@ -248,7 +261,9 @@ def _parquet(where: str, name: str, batch: int, form: Form) -> Set:
         return text_files.open_parquet(files, name=name, batch=batch)
     if there & set(IMAGE_COLUMNS) and not table:
         return open_parquet(files, name=name, batch=batch, form=form)
-    return number_files.open_parquet(files, name=name, batch=batch, label=form.label, columns=form.columns)
+    return number_files.open_parquet(
+        files, name=name, batch=batch, label=form.label, columns=form.columns, gaps=form.gaps
+    )
 
 
 def _csv(where: str, name: str, batch: int, form: Form) -> Texts | Numbers:
@@ -256,13 +271,12 @@ def _csv(where: str, name: str, batch: int, form: Form) -> Texts | Numbers:
     path = Path(where).expanduser()
     if form.label is None and form.columns is None and text_files.TEXT in text_files.header(path, name=name):
         return text_files.open_csv(path, name=name, batch=batch)
-    return number_files.open_csv(path, name=name, batch=batch, label=form.label, columns=form.columns)
+    return number_files.open_csv(path, name=name, batch=batch, label=form.label, columns=form.columns, gaps=form.gaps)
 
 
 def _npz(where: str, name: str, batch: int, form: Form) -> Source | Numbers:
     """An npz file of arrays `images` (or `x`, `X`) and `labels` (or `y`)."""
-    del form  # arrays are of one shape already
-    return open_npz(Path(where).expanduser(), name=name, batch=batch)
+    return open_npz(Path(where).expanduser(), name=name, batch=batch, gaps=form.gaps)
 
 
 def _uci(where: str, name: str, batch: int, form: Form) -> Numbers:
@@ -341,5 +355,6 @@ CHANNELS = {"grey": 1, "rgb": 3}
 LABELS: dict[str, Callable[..., Any]] = {"only": modifiers.only, "without": modifiers.without}
 COUNTS: dict[str, Callable[..., Any]] = {"first": modifiers.first}
 SEEDED: dict[str, Callable[..., Any]] = {"sample": modifiers.sample}
-TOLD = ("label=", "columns=")
-"""Modifiers that a table is opened with."""
+COUNT = "count"
+TOLD = ("label=", "columns=", f"{COUNT}=")
+"""Modifiers that a set is opened with; all but `COUNT` are of tables."""

@@ -19,13 +19,13 @@ IMAGES = ("images", "x", "X")
 LABELS = ("labels", "y")
 
 
-def open_npz(path: Path, *, name: str, batch: int = 256) -> Source | Numbers:
+def open_npz(path: Path, *, name: str, batch: int = 256, gaps: bool = False) -> Source | Numbers:
     """A set in a NumPy archive: an array `images`, `x` or `X`, and if there are labels, an array `labels` or `y`.
 
     Pixels are bytes in 0..255 or floats in [0, 1]. Three axes are `(n, h, w)`. Four are `(n, ch, h, w)` or
     `(n, h, w, ch)`, told apart by where the axis of length 1 or 3 is; if both could be it, that is an error. Two are
-    rows of numbers, whose labels may be real. Labels `(n, c)` are 0 and 1 for each of c labels. Nothing pickled is
-    loaded.
+    rows of numbers, whose labels may be real, and which may hold NaN with `gaps`. Labels `(n, c)` are 0 and 1 for each
+    of c labels. Nothing pickled is loaded.
 
     Raises
     ------
@@ -37,7 +37,7 @@ def open_npz(path: Path, *, name: str, batch: int = 256) -> Source | Numbers:
     if images is None:
         raise DataError(f"{name}: no array 'images', 'x' or 'X' in the archive, only {found}")
     if images.ndim == 2 and "images" not in arrays:
-        return from_arrays(images, labels, name=name, batch=batch)
+        return from_arrays(images, labels, name=name, batch=batch, gaps=gaps)
     if labels is not None and labels.ndim == 2 and labels.shape[1] > 1 and labels.dtype.kind in "biuf":
         whole = several(torch.from_numpy(labels), None, name)
     elif labels is not None and (labels.ndim != 1 or labels.dtype.kind not in "iu"):

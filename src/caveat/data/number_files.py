@@ -24,7 +24,13 @@ LABEL_COLUMNS = ("label", "labels", "target", "y")
 
 
 def open_csv(
-    path: Path, *, name: str, batch: int = 256, label: str | None = None, columns: Sequence[str] | None = None
+    path: Path,
+    *,
+    name: str,
+    batch: int = 256,
+    label: str | None = None,
+    columns: Sequence[str] | None = None,
+    gaps: bool = False,
 ) -> Numbers:
     """A CSV file in UTF-8, with a line of column names, of which one may be the label and the others are numbers.
 
@@ -35,6 +41,8 @@ def open_csv(
         and names are classes (names are sorted), other numbers are real. `a,b,c` are several columns of 0 and 1.
     columns
         The inputs, in this order; by default all others.
+    gaps
+        Whether a number or label that is missing is NaN, and no error.
 
     Raises
     ------
@@ -47,7 +55,7 @@ def open_csv(
         raise DataError(f"{name}: cannot read {path} ({error.strerror or error})") from None
     except pa.ArrowException as error:
         raise DataError(f"{name}: {path} is no CSV file in UTF-8 ({str(error).splitlines()[0]})") from None
-    return _made(table, name=name, batch=batch, label=label, columns=columns, classes=None)
+    return _made(table, name=name, batch=batch, label=label, columns=columns, classes=None, gaps=gaps)
 
 
 def open_parquet(
@@ -57,6 +65,7 @@ def open_parquet(
     batch: int = 256,
     label: str | None = None,
     columns: Sequence[str] | None = None,
+    gaps: bool = False,
 ) -> Numbers:
     """Parquet files of the same columns; see `open_csv`."""
     try:
@@ -67,7 +76,7 @@ def open_parquet(
     except (OSError, pa.ArrowException) as error:
         raise DataError(f"{name}: not whole Parquet files of the same columns ({str(error).splitlines()[0]})") from None
     classes = class_names(schema, chosen[0]) if len(chosen) == 1 else None
-    return _made(table, name=name, batch=batch, label=label, columns=columns, classes=classes)
+    return _made(table, name=name, batch=batch, label=label, columns=columns, classes=classes, gaps=gaps)
 
 
 def open_uci_part(where: str, *, name: str, batch: int = 256) -> Numbers:
@@ -95,13 +104,15 @@ def open_uci_part(where: str, *, name: str, batch: int = 256) -> Numbers:
     return Numbers(name, table.inputs[rows].float(), table.labels[rows].double(), None, names, batch)
 
 
-def from_arrays(inputs: np.ndarray, labels: np.ndarray | None, *, name: str, batch: int = 256) -> Numbers:
+def from_arrays(
+    inputs: np.ndarray, labels: np.ndarray | None, *, name: str, batch: int = 256, gaps: bool = False
+) -> Numbers:
     """Arrays `(n, d)` and `(n,)`; or `(n, c)`, 0 and 1 for each of c labels.
 
     Raises
     ------
     DataError
-        If they are of different length, hold NaN, or are no numbers.
+        If they are of different length, hold NaN (unless `gaps`), or are no numbers.
     """
     if inputs.dtype.kind not in "biuf" or (labels is not None and labels.dtype.kind not in "biuf"):
         raise DataError(f"{name}: expected arrays of numbers, got {inputs.dtype}")
@@ -114,7 +125,8 @@ def from_arrays(inputs: np.ndarray, labels: np.ndarray | None, *, name: str, bat
         whole = several(torch.from_numpy(labels), None, name)
     else:
         whole = torch.full((len(inputs),), NO_LABEL) if labels is None else _labels(torch.from_numpy(labels))
-    values = _finite(torch.from_numpy(inputs.astype(np.float32)), None, name)
+    values = torch.from_numpy(inputs.astype(np.float32))
+    values = values if gaps else _finite(values, None, name)
     return Numbers(name, values, whole, None, None, batch, labelled=labels is not None)
 
 
@@ -162,6 +174,7 @@ def _made(
     label: str | None,
     columns: Sequence[str] | None,
     classes: tuple[str, ...] | None,
+    gaps: bool,
 ) -> Numbers:
     chosen = _label_columns(table.column_names, label, name)
     inputs = [column for column in table.column_names if column not in chosen] if columns is None else list(columns)
@@ -171,26 +184,29 @@ def _made(
         raise DataError(f"{name}: {what}; there are {', '.join(map(repr, table.column_names))}")
     if both := [column for column in chosen if column in inputs]:
         raise DataError(f"{name}: the column {both[0]!r} is the label; leave it out of +columns")
-    values = torch.stack([_numbers(table.column(column), column, name) for column in inputs], dim=1)
+    values = torch.stack([_numbers(table.column(column), column, name, gaps) for column in inputs], dim=1)
     if len(chosen) > 1:
         whole = torch.stack([_numbers(table.column(column), column, name) for column in chosen], dim=1)
         found, names, known = several(whole, chosen, name), tuple(chosen), True
     else:
         title = chosen[0] if chosen else None
         column = None if title is None else table.column(title)
-        found, names = _targets(column, table.num_rows, title, name, classes)
+        found, names = _targets(column, table.num_rows, title, name, classes, gaps)
         known = bool((found != NO_LABEL).any())
-    return Numbers(name, _finite(values, inputs, name), found, names, tuple(inputs), batch, labelled=known)
+    values = values if gaps else _finite(values, inputs, name)
+    return Numbers(name, values, found, names, tuple(inputs), batch, labelled=known)
 
 
-def _numbers(column: pa.ChunkedArray, title: str, name: str) -> Tensor:
+def _numbers(column: pa.ChunkedArray, title: str, name: str, gaps: bool = False) -> Tensor:
+    if gaps and pa.types.is_null(column.type):
+        return torch.full((len(column),), torch.nan)
     if not (pa.types.is_integer(column.type) or pa.types.is_floating(column.type) or pa.types.is_boolean(column.type)):
         raise DataError(
             f"{name}: the column {title!r} holds {column.type}, not numbers; encode it, or name the columns that are "
             "inputs with +columns= and the label with +label="
             + ("; is the separator a semicolon? expected commas" if ";" in title else "")
         )
-    if column.null_count:
+    if column.null_count and not gaps:
         row = column.to_pylist().index(None)
         raise DataError(f"{name}: row {row} lacks a number in column {title!r}; fill it in, or leave it out")
     return torch.from_numpy(column.cast(pa.float64()).to_numpy().copy()).float()
@@ -208,7 +224,12 @@ def _finite(values: Tensor, titles: Sequence[str] | None, name: str) -> Tensor:
 
 
 def _targets(
-    column: pa.ChunkedArray | None, count: int, title: str | None, name: str, classes: tuple[str, ...] | None
+    column: pa.ChunkedArray | None,
+    count: int,
+    title: str | None,
+    name: str,
+    classes: tuple[str, ...] | None,
+    gaps: bool,
 ) -> tuple[Tensor, tuple[str, ...] | None]:
     if column is None:
         return torch.full((count,), NO_LABEL), None
@@ -224,6 +245,8 @@ def _targets(
         raise DataError(f"{name}: the labels in column {title!r} must be numbers or names, they are {column.type}")
     values = torch.from_numpy(column.cast(pa.float64()).to_numpy().copy())  # NaN where one is missing
     if bool(torch.isnan(values).any()):
+        if gaps:
+            return values, classes
         row = int(torch.isnan(values).nonzero()[0])
         raise DataError(f"{name}: the label is missing in row {row} (column {title!r}); leave the row out")
     return (values.long(), classes) if whole else (values, None)

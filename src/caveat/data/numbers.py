@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
 
-from caveat.data.source import Indices
+from caveat.data.source import Indices, split
 from caveat.errors import DataError, OptionError
 
 __all__ = ["GENERATED", "Numbers", "generated", "named"]
@@ -60,9 +60,9 @@ class Numbers:
         for chunk, inputs in self.chunks():
             yield (inputs, self.labels[chunk]) if self.labelled else inputs
 
-    def chunks(self) -> Iterator[tuple[Indices, Tensor]]:
-        """Every batch of positions and inputs."""
-        for chunk in torch.arange(len(self)).split(self.batch):
+    def chunks(self, spans: Sequence[range] | None = None) -> Iterator[tuple[Indices, Tensor]]:
+        """Every batch of positions and inputs, or those of `spans` alone."""
+        for chunk in split([range(len(self))] if spans is None else spans, self.batch):
             yield chunk, self.inputs[chunk]
 
     def take(self, indices: Sequence[int] | Indices) -> tuple[Tensor, Tensor]:

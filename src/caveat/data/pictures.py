@@ -40,6 +40,8 @@ class Form:
     """Of a table, the column of labels, or several with commas between them; None where it is not named."""
     columns: tuple[str, ...] | None = None
     """Of a table, those of the inputs."""
+    gaps: bool = False
+    """Of a table, whether rows that lack a number are kept, with NaN for it: a guard abstains on them."""
 
 
 def decode(data: bytes | Path, *, place: str) -> Picture:

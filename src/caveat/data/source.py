@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from typing import TypeAlias
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor
 from caveat.data.ahead import ahead
 from caveat.errors import DataError
 
-__all__ = ["Images", "Indices", "Reader", "Source", "mapped", "subset"]
+__all__ = ["Images", "Indices", "Reader", "Source", "mapped", "split", "subset"]
 
 Images: TypeAlias = Float[Tensor, "n _ _ _"]
 """Pictures `(n, ch, h, w)` in [0, 1]: grey (ch = 1) or red, green, blue (ch = 3)."""
@@ -64,11 +65,14 @@ class Source:
             elif readable.any():
                 yield images[readable], self.labels[chunk][readable]
 
-    def chunks(self) -> Iterator[tuple[Indices, Images]]:
-        """Every batch of positions and pictures; one that cannot be read is NaN."""
-        chunks = torch.arange(len(self.labels)).split(self.batch)
-        parts = [self.read(chunks[start :: self.workers]) for start in range(min(self.workers, len(chunks)))]
-        for chunk, images in zip(chunks, ahead(parts) if parts else self.read(chunks), strict=True):
+    def chunks(self, spans: Sequence[range] | None = None) -> Iterator[tuple[Indices, Images]]:
+        """Every batch of positions and pictures, or those of `spans` alone; one that cannot be read is NaN."""
+        spans = [range(len(self.labels))] if spans is None else spans
+        parts = [
+            self.read(islice(split(spans, self.batch), start, None, self.workers)) for start in range(self.workers)
+        ]
+        found = ahead(parts) if parts else self.read(split(spans, self.batch))
+        for chunk, images in zip(split(spans, self.batch), found, strict=True):
             if self.failed:  # else none is NaN, and nothing need be looked at
                 self.passed_over.update(chunk[images.isnan().flatten(1).any(dim=1)].tolist())
             yield chunk, images
@@ -106,6 +110,19 @@ class Source:
             place = self.place(int(wanted[images.isnan().flatten(1).any(dim=1)][0]))
             raise DataError(f"{self.name}: {place}: not a readable picture ({self.failed.get(place, 'broken')})")
         return images, self.labels[wanted]
+
+
+def split(spans: Iterable[range], batch: int) -> Iterator[Indices]:
+    """The positions of `spans`, at most `batch` at a time, none of which reaches over the end of a span.
+
+    Example
+    -------
+    >>> [chunk.tolist() for chunk in split([range(3), range(5, 7)], batch=2)]
+    [[0, 1], [2], [5, 6]]
+    """
+    for span in spans:
+        for start in range(span.start, span.stop, batch):
+            yield torch.arange(start, min(start + batch, span.stop))
 
 
 def subset(source: Source, indices: Indices) -> Source:

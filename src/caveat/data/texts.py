@@ -8,7 +8,7 @@ import torch
 
 from caveat.batches import NO_LABEL, Inputs, given
 from caveat.data.numbers import Numbers
-from caveat.data.source import Indices, Source
+from caveat.data.source import Indices, Source, split
 from caveat.errors import DataError
 from caveat.types import Encoding, Labels
 
@@ -94,9 +94,9 @@ class Encoded:
         for chunk, inputs in self.chunks():
             yield inputs, self.labels[chunk]
 
-    def chunks(self) -> Iterator[tuple[Indices, Inputs]]:
-        """Every batch of positions and inputs."""
-        for chunk in torch.arange(len(self)).split(self.texts.batch):
+    def chunks(self, spans: Sequence[range] | None = None) -> Iterator[tuple[Indices, Inputs]]:
+        """Every batch of positions and inputs, or those of `spans` alone."""
+        for chunk in split([range(len(self))] if spans is None else spans, self.texts.batch):
             yield chunk, self.take(chunk)[0]
 
     def take(self, indices: Sequence[int] | Indices) -> tuple[Inputs, Labels]:

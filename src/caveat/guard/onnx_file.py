@@ -1,5 +1,6 @@
 """A guard as one file that runs without Python: network, calibration, score and threshold in one ONNX graph."""
 
+import hashlib
 import json
 import logging
 import re
@@ -27,15 +28,18 @@ from caveat.posteriors.dropout import Dropout
 from caveat.records.base import stamp
 from caveat.scoring import catalog
 
-__all__ = ["INPUTS", "THRESHOLD", "check_output", "translated", "write"]
+__all__ = ["INPUTS", "OURS", "SEAL", "THRESHOLD", "check_output", "sealed", "session", "translated", "write"]
 
 INPUTS, THRESHOLD = "inputs", "threshold"
 """Names of what a graph takes."""
 OURS = "caveat_version"
 """A key of the metadata that every graph of ours has."""
+SEAL = "sha256"
+"""A key of the metadata: the SHA-256 of the file's bytes, with zeros in its own place."""
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 TRACED, COMPARED = 3, 32
 """Inputs that the graph is traced with, and that it is compared on with PyTorch."""
+BLANK = 64 * "0"
 SLACK = 1e-4
 """What numbers of the graph may differ by from PyTorch's, relative to their size or to 1: another order of sums."""
 Session = Callable[[dict[str, Any]], list[Any]]
@@ -71,15 +75,21 @@ def write(
     if isinstance(graph.model, AtOnce):
         graph.model.fix(inputs)
     proto = _traced(graph, inputs)
-    metadata = _metadata(graph)
+    metadata = {**_metadata(graph), SEAL: BLANK}
     _finish(proto, graph, metadata)
     try:
         data = proto.SerializeToString()
     except ValueError as error:
         raise ModelError(f"model: it is larger than 2 GB, the most that one ONNX file holds ({error})") from None
-    _compare(guard, graph, _session(data), inputs)
-    write_bytes(path, data)
-    return metadata
+    _compare(guard, graph, session(data), inputs)
+    seal = sealed(data)
+    write_bytes(path, data.replace(BLANK.encode(), seal.encode()))
+    return {**metadata, SEAL: seal}
+
+
+def sealed(data: bytes, seal: str = "") -> str:
+    """The SHA-256 that the bytes of a graph must name; `seal` is what they name where they are sealed already."""
+    return hashlib.sha256(data.replace(seal.encode(), BLANK.encode()) if seal else data).hexdigest()
 
 
 def check_output(option: str, path: Path) -> None:
@@ -249,20 +259,27 @@ def _finish(proto: Any, graph: Graph, metadata: dict[str, str]) -> None:
     helper.set_model_props(proto, metadata)
 
 
-def _session(data: bytes) -> Session:
+def session(data: bytes, *, threads: int = 1) -> Session:
+    """What onnxruntime makes of a graph on the CPU: from inputs by name to outputs in order.
+
+    Raises
+    ------
+    ModelError
+        If it cannot be run.
+    """
     import onnxruntime
 
     options: Any = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
+    options.intra_op_num_threads = threads
     options.log_severity_level = 3  # it warns of every default that can be set
     try:
-        session: Any = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+        made: Any = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime has no class of its own for what it cannot run
         raise ModelError(
             f"model: onnxruntime cannot run the graph ({_reason(error)}); networks of double precision are a usual "
             "cause: export model.float()"
         ) from None
-    return lambda given: session.run(None, given)
+    return lambda given: made.run(None, given)
 
 
 def _compare(guard: Callable[[Tensor], Verdict], graph: Graph, session: Session, inputs: Tensor) -> None:

@@ -25,9 +25,9 @@ SAMPLES = 512
 """Pictures that stand for a set: all labels are looked at, but decoding every picture would cost an epoch."""
 
 
-def digest(source: Bound) -> str:
-    """SHA-256 of a set's labels and class names, and of 512 of its pictures or texts, evenly spread."""
-    rows = evenly(len(source), SAMPLES)
+def digest(source: Bound, *, samples: int = SAMPLES) -> str:
+    """SHA-256 of a set's labels and class names, and of some of its pictures or texts, evenly spread."""
+    rows = evenly(len(source), samples)
     found = hashlib.sha256(repr((len(source), source.classes, source.shape)).encode())
     found.update(source.labels.contiguous().numpy().tobytes())
     found.update(fingerprints(source.take(rows)[0]).numpy().tobytes())

@@ -1,10 +1,12 @@
 """`caveat guard` for multi-label networks."""
 
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING
 
-from caveat.cli.guard import verdicts
+from caveat.cli.guard.verdicts import Answering, named_network, names, numbers, opened, rows_of, said
 from caveat.cli.terminal import echo
 from caveat.errors import OptionError
 
@@ -12,10 +14,11 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from torch import Tensor
 
+    from caveat.data import Bound
     from caveat.guard.multilabel import MultilabelVerdict
     from caveat.guard.multilabel_artefact import MultilabelManifest
 
-__all__ = ["fit", "run", "show", "tune"]
+__all__ = ["answering", "fit", "show", "tune"]
 
 
 def fit(folder: Path, output: Path, *, score: str, keep: float | None, seed: int | None) -> None:
@@ -60,40 +63,34 @@ def tune(folder: Path, *, keep: float | None, max_error: float | None) -> None:
     show(multilabel_artefact.tune(folder, keep=keep))
 
 
-def run(
-    folder: Path,
-    data: str,
-    output: Path,
-    *,
-    model: str | None,
-    batch: int,
-    seed: int,
-    device: str,
-    dtype: str | None,
-    workers: int,
-) -> None:
-    """Answer with labels or abstain for every row of a set."""
+def answering(
+    folder: Path, data: str, *, model: str | None, batch: int, seed: int, device: str, dtype: str | None, workers: int
+) -> Answering:
+    """Labels or an abstention for every input."""
     from caveat import devices
     from caveat.cli import model as models
     from caveat.guard import multilabel, multilabel_artefact
 
     made = multilabel_artefact.manifest(folder)
     place = devices.check(device, dtype)
-    guard = multilabel.MultilabelGuard.load(folder, models.load(verdicts.named_network(model, made))).to(place)
-    source = verdicts.opened(
-        data, shape=made.shape, columns=made.columns, batch=batch, seed=seed, workers=workers, several=True
-    )
-    verdicts.in_precision(guard, dtype)
+    guard = multilabel.MultilabelGuard.load(folder, models.load(named_network(model, made))).to(place)
+    fitted = guard.decision.dtype
+    guard.decision = replace(guard.decision, dtype=dtype or fitted)
+    source = opened(data, shape=made.shape, columns=made.columns, batch=batch, seed=seed, workers=workers, several=True)
+    return Answering(made.digest, guard.decision.dtype, guard, source, _table_of(source), said(guard, fitted))
 
-    def table(verdict: "MultilabelVerdict", start: int, positions: "Tensor") -> "pa.Table":
+
+def _table_of(source: "Bound") -> "Callable[[MultilabelVerdict, Tensor], pa.Table]":
+    """From verdicts and their positions to rows."""
+
+    def table(verdict: "MultilabelVerdict", positions: "Tensor") -> "pa.Table":
         known = source.labels.shape[1:] == verdict.labels.shape[1:]
-        return _table(verdict, start, source.labels[positions] == 1 if known else None)
+        return _table(verdict, positions, source.labels[positions] == 1 if known else None)
 
-    verdicts.write(guard, source, table, output, folder)
+    return table
 
 
-def _table(verdict: "MultilabelVerdict", start: int, truth: "Tensor | None") -> "pa.Table":
-    """The verdicts as rows, the first of them numbered `start`."""
+def _table(verdict: "MultilabelVerdict", positions: "Tensor", truth: "Tensor | None") -> "pa.Table":
     import pyarrow as pa
 
     from caveat.guard.verdict import REASONS
@@ -102,17 +99,17 @@ def _table(verdict: "MultilabelVerdict", start: int, truth: "Tensor | None") -> 
         return [[name for name, here in zip(verdict.names, row, strict=True) if here] for row in present.tolist()]
 
     count = len(verdict)
-    names = pa.list_(pa.string())
+    words = pa.list_(pa.string())
     return pa.table(
         {
-            "index": pa.array(range(start, start + count), pa.int64()),
-            "true_labels": pa.array([None] * count if truth is None else listed(truth), names),
-            "accepted": pa.array(verdict.accepted.tolist()),
-            "labels": pa.array(listed(verdict.labels), names),
-            "predicted": pa.array(listed(verdict.predicted), names),
-            "score": pa.array(verdict.score.tolist(), pa.float64()),
-            "p_value": pa.array(verdict.p_value.tolist(), pa.float64()),
-            "reason": pa.array([REASONS[i] for i in verdict.reason.tolist()]),
-            "probs": pa.array(verdict.probs.tolist(), pa.list_(pa.float64())),
+            "index": pa.array(positions.numpy()),
+            "true_labels": pa.array([None] * count if truth is None else listed(truth), words),
+            "accepted": pa.array(verdict.accepted.cpu().numpy()),
+            "labels": pa.array(listed(verdict.labels), words),
+            "predicted": pa.array(listed(verdict.predicted), words),
+            "score": numbers(verdict.score, count),
+            "p_value": numbers(verdict.p_value, count),
+            "reason": names(REASONS, verdict.reason),
+            "probs": rows_of(verdict.probs),
         }
     )

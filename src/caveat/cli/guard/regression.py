@@ -1,11 +1,12 @@
 """`caveat guard` for regression networks."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING
 
-from caveat.cli.guard import verdicts
+from caveat.cli.guard.verdicts import Answering, named_network, names, numbers, opened, said
 from caveat.cli.terminal import echo
 from caveat.errors import OptionError
 
@@ -13,10 +14,11 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from torch import Tensor
 
+    from caveat.data import Bound
     from caveat.guard.regression import RegressionVerdict
     from caveat.guard.regression_artefact import RegressionManifest
 
-__all__ = ["fit", "refuse", "run", "show", "tune"]
+__all__ = ["answering", "fit", "refuse", "show", "tune"]
 
 
 def refuse(others: Mapping[str, object], *, task: str = "regression") -> None:
@@ -71,39 +73,30 @@ def tune(folder: Path, *, keep: float | None, max_error: float | None) -> None:
     show(regression_artefact.tune(folder, keep=keep))
 
 
-def run(
-    folder: Path,
-    data: str,
-    output: Path,
-    *,
-    model: str | None,
-    batch: int,
-    seed: int,
-    device: str,
-    dtype: str | None,
-    workers: int,
-) -> None:
-    """Answer with an interval or abstain for every row of a set."""
+def answering(
+    folder: Path, data: str, *, model: str | None, batch: int, seed: int, device: str, dtype: str | None, workers: int
+) -> Answering:
+    """An interval or an abstention for every input."""
     from caveat import devices
     from caveat.cli import model as models
     from caveat.guard import regression, regression_artefact
 
     made = regression_artefact.manifest(folder)
     place = devices.check(device, dtype)
-    guard = regression.RegressionGuard.load(folder, models.load(verdicts.named_network(model, made))).to(place)
-    source = verdicts.opened(data, shape=made.shape, columns=made.columns, batch=batch, seed=seed, workers=workers)
-    verdicts.in_precision(guard, dtype)
-
-    def table(verdict: "RegressionVerdict", start: int, positions: "Tensor") -> "pa.Table":
-        unknown = not getattr(source, "labelled", True)
-        labels = source.labels[positions].double().tolist()
-        return _table(verdict, start, [None if unknown else label for label in labels])
-
-    verdicts.write(guard, source, table, output, folder)
+    guard = regression.RegressionGuard.load(folder, models.load(named_network(model, made))).to(place)
+    fitted = guard.decision.dtype
+    guard.decision = replace(guard.decision, dtype=dtype or fitted)
+    source = opened(data, shape=made.shape, columns=made.columns, batch=batch, seed=seed, workers=workers)
+    return Answering(made.digest, guard.decision.dtype, guard, source, _table_of(source), said(guard, fitted))
 
 
-def _table(verdict: "RegressionVerdict", start: int, labels: list[float | None]) -> "pa.Table":
-    """The verdicts as rows, the first of them numbered `start`."""
+def _table_of(source: "Bound") -> "Callable[[RegressionVerdict, Tensor], pa.Table]":
+    """From verdicts and their positions to rows."""
+    known = getattr(source, "labelled", True)
+    return lambda verdict, positions: _table(verdict, positions, source.labels[positions].double() if known else None)
+
+
+def _table(verdict: "RegressionVerdict", positions: "Tensor", labels: "Tensor | None") -> "pa.Table":
     import pyarrow as pa
 
     from caveat.guard.verdict import REASONS
@@ -111,20 +104,16 @@ def _table(verdict: "RegressionVerdict", start: int, labels: list[float | None])
     count = len(verdict)
     return pa.table(
         {
-            "index": pa.array(range(start, start + count), pa.int64()),
-            "label": pa.array(labels, pa.float64()),
-            "accepted": pa.array(verdict.accepted.tolist()),
-            "prediction": pa.array(verdict.prediction.tolist(), pa.float64()),
-            "lower": pa.array(verdict.lower.tolist(), pa.float64()),
-            "upper": pa.array(verdict.upper.tolist(), pa.float64()),
-            "score": pa.array(verdict.score.tolist(), pa.float64()),
-            "p_value": pa.array(verdict.p_value.tolist(), pa.float64()),
-            "aleatoric": pa.array(_or_none(verdict.aleatoric, count), pa.float64()),
-            "epistemic": pa.array(_or_none(verdict.epistemic, count), pa.float64()),
-            "reason": pa.array([REASONS[i] for i in verdict.reason.tolist()]),
+            "index": pa.array(positions.numpy()),
+            "label": pa.nulls(count, pa.float64()) if labels is None else pa.array(labels.numpy(), from_pandas=True),
+            "accepted": pa.array(verdict.accepted.cpu().numpy()),
+            "prediction": numbers(verdict.prediction, count),
+            "lower": numbers(verdict.lower, count),
+            "upper": numbers(verdict.upper, count),
+            "score": numbers(verdict.score, count),
+            "p_value": numbers(verdict.p_value, count),
+            "aleatoric": numbers(verdict.aleatoric, count),
+            "epistemic": numbers(verdict.epistemic, count),
+            "reason": names(REASONS, verdict.reason),
         }
     )
-
-
-def _or_none(values: "object", count: int) -> list[float | None]:
-    return [None] * count if values is None else values.tolist()  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType, reportUnknownVariableType]

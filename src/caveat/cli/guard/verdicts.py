@@ -1,25 +1,79 @@
-"""Verdicts of a guard on every row of a set, batch by batch, as Parquet."""
+"""Verdicts of a guard on every input of a set, as Parquet: one file, or a folder of parts that a killed run goes on
+with.
+"""
 
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, nullcontext
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from shlex import quote
 from typing import TYPE_CHECKING, Any
 
+from caveat.cli import verdicts
+from caveat.cli.checks import output_file, output_folder
+from caveat.cli.progress import counted
 from caveat.cli.terminal import echo
-from caveat.errors import DataError, ModelError
+from caveat.errors import DataError, ModelError, OptionError
+from caveat.files import alone, replacing
 
 if TYPE_CHECKING:
     import pyarrow as pa
     from torch import Tensor
 
-    from caveat.data import Numbers, Source
+    from caveat.data import Bound
     from caveat.guard.stored import Sealed
 
-__all__ = ["in_precision", "named_network", "opened", "write"]
+__all__ = ["Answering", "check_output", "named_network", "names", "numbers", "opened", "rows_of", "said", "write"]
 
 PICTURE = 3
 """Axes of one picture."""
+COMMAND = "guard run"
+SAMPLES = 8
+"""Inputs by which a set is known again, beside its labels: to look at more would cost what it is to answer them."""
+
+
+@dataclass(frozen=True)
+class Answering:
+    """A guard and the inputs that it is asked about."""
+
+    digest: str
+    """What tells the guard from another."""
+    dtype: str
+    ask: Callable[[Any], Any]
+    """From inputs to verdicts."""
+    source: "Bound"
+    table: "Callable[[Any, Tensor], pa.Table]"
+    """From verdicts and their positions to rows."""
+    said: Sequence[str] = ()
+    """Sentences for the end."""
+
+
+@dataclass
+class _Tally:
+    """What is said of all verdicts together."""
+
+    reasons: Counter[str] = field(default_factory=Counter[str])
+    example: str = ""
+
+
+def check_output(output: Path) -> None:
+    """Refuse a place that verdicts can't be written to: a `.parquet` file, or a folder.
+
+    Raises
+    ------
+    OptionError
+        If its name says another format.
+    CaveatError
+        If it cannot be written.
+    """
+    if _is_folder(output):
+        output_folder(output)
+    else:
+        output_file("-o", output, (".parquet",))
+
+
+def _is_folder(output: Path) -> bool:
+    return output.is_dir() or (not output.suffix and not output.exists())
 
 
 def named_network(model: str | None, made: "Sealed") -> str:
@@ -47,15 +101,16 @@ def opened(
     seed: int,
     workers: int = 0,
     several: bool = False,
-) -> "Source | Numbers":
-    """A set as a guard of another task than classification takes it: a table with its columns, or pictures.
+    model: object = None,
+) -> "Bound":
+    """A set as a guard takes it: pictures, a table with its columns, or texts that `model` makes inputs of.
 
-    `shape` and `columns` are those of the inputs that the guard was fitted on.
+    `shape` and `columns` are those of the inputs that the guard was fitted on. A table may lack numbers.
 
     Raises
     ------
     OptionError, DataError
-        As `data.read`; if it holds texts, or a column is missing.
+        As `data.read`; if it holds texts and there is no model, or a column is missing.
     """
     from caveat import data as sources
     from caveat.data.numbers import named
@@ -63,55 +118,179 @@ def opened(
     like = None
     if len(shape) == PICTURE:
         like = sources.generated.blank((shape[0], shape[1], shape[2]), name=data)
-    found = sources.read(data, batch=batch, like=like, seed=seed, workers=workers, several=several, columns=columns)
-    if isinstance(found, sources.Texts):
+    found = sources.read(
+        data, batch=batch, like=like, seed=seed, workers=workers, several=several, columns=columns, gaps=True
+    )
+    if isinstance(found, sources.Texts) and model is None:
         raise DataError(f"{data}: holds texts, the guard was fitted on numbers")
-    return named(found, columns) if isinstance(found, sources.Numbers) else found
+    return sources.bound(named(found, columns) if isinstance(found, sources.Numbers) else found, model)
 
 
-def in_precision(guard: Any, dtype: str | None) -> None:
-    """Run the guard in another precision than it was fitted in, if one is named, and say what that means."""
-    fitted = guard.decision.dtype
-    if dtype is not None and dtype != fitted:
-        guard.decision = replace(guard.decision, dtype=dtype)
-        echo(
-            f"The guard was fitted in {fitted}: inputs near its threshold may be decided otherwise in {dtype}, and its "
+def said(guard: Any, fitted: str) -> list[str]:
+    """Where the guard's network runs, and what it means if it does in another precision than it was `fitted` in."""
+    from caveat import devices
+
+    used = guard.decision.dtype
+    lines = [f"The network ran on {devices.title(devices.of(guard))}, in {used}."]
+    if used != fitted:
+        lines.append(
+            f"The guard was fitted in {fitted}: inputs near its threshold may be decided otherwise in {used}, and its "
             f"guarantee holds for {fitted} alone."
         )
+    return lines
 
 
-def write(
-    guard: Callable[[Any], Any],
-    source: "Source | Numbers",
-    table: "Callable[[Any, int, Tensor], pa.Table]",
-    output: Path,
-    folder: Path,
-) -> None:
-    """Ask the guard, write what `table` makes of its verdicts (of which the first is so numbered, at these positions),
-    and say how many were accepted.
+def numbers(values: "Tensor | None", count: int) -> "pa.Array":
+    """A column of numbers; of nothing where they are not told."""
+    import pyarrow as pa
+
+    return pa.nulls(count, pa.float64()) if values is None else pa.array(values.double().cpu().numpy())
+
+
+def rows_of(values: "Tensor") -> "pa.Array":
+    """A column of lists of numbers."""
+    import numpy as np
+    import pyarrow as pa
+
+    count, width = values.shape
+    ends = np.arange(0, count * width + 1, width, dtype=np.int32)
+    return pa.ListArray.from_arrays(pa.array(ends), numbers(values.flatten(), count))
+
+
+def names(words: Sequence[str], rows: "Tensor") -> "pa.Array":
+    """A column of words, one for each of `rows`."""
+    import pyarrow as pa
+
+    return pa.array(words, pa.string()).take(pa.array(rows.cpu().numpy()))
+
+
+def write(one: Answering, output: Path, *, data: str, seed: int, rows: int) -> None:
+    """Ask the guard about every input, write its verdicts, and say how many were accepted.
+
+    In a folder every `rows` verdicts are a file, written whole or not at all; those that are there are not asked for
+    again, and of them the end alone is read. What is held of the inputs and the verdicts is some batches.
+
+    Raises
+    ------
+    OptionError
+        If the folder holds verdicts of another run, or files of somebody else.
     """
+    total, folder = len(one.source.labels), _is_folder(output)
+    size = rows if folder else total
+    spans = [range(start, min(start + size, total)) for start in range(0, total, size)]
+    settings = _settings(one, data=data, seed=seed) | ({"rows": rows} if folder else {})
+    tally = _Tally()
+    with alone(output) if folder else nullcontext():
+        places = _places(output, spans, settings) if folder else {output: spans[0]}
+        new = {place: span for place, span in places.items() if not folder or not place.exists()}
+        _count(tally, [place for place in places if place not in new])
+        passing = one.source.chunks(list(new.values()))
+        with closing(passing), counted(total, tally.reasons.total()) as progress:  # pyright: ignore[reportArgumentType]  # generators
+            for place, span in new.items():
+                with replacing(place) as temporary:
+                    _save(temporary, _tables(one, passing, span, tally, progress), settings)
+    _say(one, output, tally, len(places) - len(new))
+
+
+def _settings(one: Answering, *, data: str, seed: int) -> dict[str, Any]:
+    """What a run is; the batch and the device change no verdict beyond its last digits."""
+    from caveat.data import Source
+    from caveat.training.run_folder import digest
+
+    source, content = one.source, ""
+    if not getattr(source, "generated", False):
+        # a picture that cannot be read is an input that the guard abstains on, here too
+        content = digest(replace(source, failed={}) if isinstance(source, Source) else source, samples=SAMPLES)
+    return {
+        "guard": one.digest, "data": data, "content": content, "count": len(source.labels), "seed": seed,
+        "dtype": one.dtype,
+    }  # fmt: skip
+
+
+def _places(folder: Path, spans: Sequence[range], settings: dict[str, Any]) -> dict[Path, range]:
+    """The files of a run, in their order; refuse a folder that holds others."""
+    from caveat.guard.written import shard
+
+    places = {shard(folder, number): span for number, span in enumerate(spans)}
+    there = sorted(folder.glob("*.parquet"))
+    for place in there:
+        if place not in places:
+            raise OptionError(f"-o: {place} is no part of this run's verdicts; choose another folder")
+        count = verdicts.check_same(place, settings, command=COMMAND, where="folder, or remove it")
+        if count != len(places[place]):
+            raise OptionError(
+                f"-o: {place} holds {count} verdicts, expected {len(places[place])}; remove it, and they are made again"
+            )
+    return places
+
+
+def _count(tally: _Tally, places: Sequence[Path]) -> None:
+    """Take in the verdicts of an earlier run."""
+    from caveat.guard.written import batches
+
+    for place in places:
+        for part in batches(place, ["reason"]):
+            tally.reasons.update(part.column(0).to_pylist())
+
+
+def _tables(
+    one: Answering, passing: "Iterator[tuple[Tensor, Any]]", span: range, tally: _Tally, progress: Callable[[int], None]
+) -> "Iterator[pa.Table]":
+    """The verdicts on the next inputs, to the end of their part."""
+    from caveat.guard.verdict import REASONS
+
+    for positions, inputs in passing:
+        verdict = one.ask(inputs)
+        yield one.table(verdict, positions)
+        tally.reasons.update(REASONS[reason] for reason in verdict.reason.tolist())
+        if not tally.example and not bool(verdict.accepted.all()):
+            row = int((~verdict.accepted).nonzero()[0])
+            tally.example = f"For instance input {int(positions[row])}: {verdict.explain(row)}."
+        progress(len(positions))
+        if int(positions[-1]) + 1 == span.stop:
+            return
+
+
+def _save(path: Path, tables: "Iterator[pa.Table]", settings: dict[str, Any]) -> None:
+    """One file, in row groups that are neither tiny nor held for long."""
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from caveat.files import replacing
+    from caveat.guard.written import ROWS
 
     writer: pq.ParquetWriter | None = None
-    counts, start, example = [0, 0, 0], 0, ""
-    with replacing(output) as temporary:
-        for positions, inputs in source.chunks():
-            verdict = guard(inputs)
-            found = table(verdict, start, positions)
-            writer = writer or pq.ParquetWriter(temporary, found.schema)
-            writer.write_table(found)
-            for reason in verdict.reason.tolist():
-                counts[reason] += 1
-            if not example and not bool(verdict.accepted.all()):
-                row = int((~verdict.accepted).nonzero()[0])
-                example = f"For instance input {start + row}: {verdict.explain(row)}."
-            start += len(verdict)
+    held: list[pa.Table] = []
+
+    def flush() -> None:
+        nonlocal writer
+        if held:
+            whole = pa.concat_tables(held).replace_schema_metadata(verdicts.told(settings))  # pyright: ignore[reportArgumentType]
+            writer = writer or pq.ParquetWriter(path, whole.schema)
+            writer.write_table(whole)
+            held.clear()
+
+    try:
+        for table in tables:
+            held.append(table)
+            if sum(len(part) for part in held) >= ROWS:
+                flush()
+        flush()
+    finally:
         if writer is not None:
             writer.close()
+
+
+def _say(one: Answering, output: Path, tally: _Tally, earlier: int) -> None:
+    from caveat.guard.verdict import REASONS
+
+    total = tally.reasons.total()
+    accepted, abstained, invalid = (tally.reasons[reason] for reason in REASONS)
     echo(
-        f"{start} inputs: {counts[0]} accepted ({counts[0] / max(1, start):.1%}), {counts[1]} abstained, "
-        f"{counts[2]} invalid. {example}"
+        f"{total} inputs: {accepted} accepted ({accepted / max(1, total):.1%}), {abstained} abstained, "
+        f"{invalid} invalid. {tally.example}"
     )
-    echo(f"Verdicts are in {output}; another threshold: caveat guard tune {quote(str(folder))} --keep 0.99")
+    if earlier:
+        echo(f"Of an earlier run {earlier} files were there already; they are counted, and were not asked for again.")
+    for sentence in (*one.said, *one.source.notes):
+        echo(sentence)
+    echo(f"Verdicts are in {output}.")

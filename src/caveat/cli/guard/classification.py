@@ -1,0 +1,107 @@
+"""`caveat guard` for classifiers, and for what they are exported as."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from caveat.cli.guard.verdicts import Answering, named_network, names, numbers, opened, rows_of, said
+from caveat.errors import OptionError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from torch import Tensor
+
+    from caveat.data import Bound
+    from caveat.guard.verdict import Verdict
+
+__all__ = ["answering", "answering_graph", "table_of"]
+
+
+def answering(
+    folder: Path, data: str, *, model: str | None, batch: int, seed: int, device: str, dtype: str | None, workers: int
+) -> Answering:
+    """A label or an abstention for every input."""
+    from caveat import devices
+    from caveat.cli import model as models
+    from caveat.guard import artefact
+
+    made = artefact.manifest(folder)
+    place = devices.check(device, dtype)
+    bare = models.load(named_network(model, made))
+    guard = artefact.load(folder, bare).to(place)
+    guard.decision = replace(guard.decision, dtype=dtype or made.dtype)
+    source = opened(
+        data, shape=guard.decision.shape, columns=made.columns, batch=batch, seed=seed, workers=workers, model=bare
+    )
+    return Answering(made.digest, guard.decision.dtype, guard, source, table_of(source), said(guard, made.dtype))
+
+
+def answering_graph(
+    path: Path, data: str, *, model: str | None, batch: int, seed: int, device: str, dtype: str | None, workers: int
+) -> Answering:
+    """The same of an exported graph, which needs no code of the network.
+
+    Raises
+    ------
+    OptionError
+        For options of a network.
+    """
+    from caveat.guard import onnx_guard
+
+    for option, given, fine in (
+        ("--model", model, [None]), ("--device", device, ["auto", "cpu"]), ("--dtype", dtype, [None, "float32"]),
+    ):  # fmt: skip
+        if given not in fine:
+            raise OptionError(
+                f"{option}: {path} is an exported guard, which holds its network and runs on the CPU in float32; leave "
+                "the option out"
+            )
+    guard = onnx_guard.load(path)
+    about = guard.about
+    source = opened(data, shape=about.shape, columns=about.columns, batch=batch, seed=seed, workers=workers)
+    return Answering(guard.digest, "float32", guard, source, table_of(source), ["The graph ran in onnxruntime."])
+
+
+def table_of(source: "Bound") -> "Callable[[Verdict, Tensor], pa.Table]":
+    """From verdicts and their positions to rows."""
+    from caveat.data import Encoded
+
+    column = "text" if isinstance(source, Encoded) else "file"
+    return lambda verdict, positions: _table(verdict, positions, column, source)
+
+
+def _truth(source: "Bound", positions: "Tensor") -> list[str | None]:
+    """The class of each input as the data set has it, by name: its numbers may not be the guard's; None without one."""
+    words = source.classes
+    return [
+        (words[int(label)] if words else f"{label:g}") if label >= 0 else None
+        for label in source.labels[positions].tolist()
+    ]
+
+
+def _table(verdict: "Verdict", positions: "Tensor", column: str, source: "Bound") -> "pa.Table":
+    """The verdicts as rows; `column` says where each input is, or what it is."""
+    import pyarrow as pa
+
+    from caveat.guard.verdict import REASONS
+
+    count = len(verdict)
+    places = [None] * count if source.place is str else list(map(source.place, positions.tolist()))
+    return pa.table(
+        {
+            "index": pa.array(positions.numpy()),
+            column: pa.array(places, pa.string()),
+            "true_name": pa.array(_truth(source, positions), pa.string()),
+            "accepted": pa.array(verdict.accepted.cpu().numpy()),
+            "predicted": pa.array(verdict.predicted.cpu().numpy()),
+            "predicted_name": names(verdict.classes, verdict.predicted),
+            "confidence": numbers(verdict.confidence, count),
+            "score": numbers(verdict.score, count),
+            "p_value": numbers(verdict.p_value, count),
+            "aleatoric": numbers(verdict.aleatoric, count),
+            "epistemic": numbers(verdict.epistemic, count),
+            "reason": names(REASONS, verdict.reason),
+            "probs": rows_of(verdict.probs),
+        }
+    )

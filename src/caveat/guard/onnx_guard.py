@@ -1,0 +1,142 @@
+"""A guard's exported graph as a guard again: onnxruntime answers, and no code of the network is needed."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import ValidationError
+
+from caveat.batches import Several, given
+from caveat.errors import DataError, MissingExtraError, OptionError
+from caveat.files import parse_json, read_bytes
+from caveat.guard.entrance import invalid_rows
+from caveat.guard.graph import OUTPUTS
+from caveat.guard.onnx_file import INPUTS, OURS, SEAL, Session, sealed, session
+from caveat.guard.stored import Operating
+from caveat.guard.verdict import ACCEPTED, INVALID, UNTRUSTED, Verdict
+from caveat.records.base import Part
+
+__all__ = ["OnnxGuard", "load"]
+
+MOST = 1 << 31
+"""Bytes that one ONNX file may have."""
+
+
+class About(Part):
+    """What a verdict takes from the metadata of a graph."""
+
+    classes: tuple[str, ...]
+    promise: Operating
+    score: str
+    shape: tuple[int, ...]
+    largest: float | None
+    columns: tuple[str, ...] | None
+
+
+@dataclass(frozen=True)
+class OnnxGuard:
+    """Called on inputs it gives a `Verdict`, as the guard did that was exported."""
+
+    about: About
+    digest: str
+    """SHA-256 of the file, as it names it."""
+    names: tuple[str, ...]
+    run: Session
+
+    def __call__(self, inputs: Any) -> Verdict:
+        """Answer or abstain for every input `(n, ...)`.
+
+        Raises
+        ------
+        OptionError
+            If the inputs have another shape than those the guard was fitted on, or are several.
+        """
+        known = given(inputs, "inputs")
+        if isinstance(known, Several):
+            raise OptionError("inputs: expected one tensor, got several: a graph takes one")
+        invalid_rows(known, self.about.shape, self.about.largest)  # for what it refuses: the graph looks at each row
+        arrays = self.run({INPUTS: known.cpu().numpy()})
+        found = {name: torch.from_numpy(array) for name, array in zip(self.names, arrays, strict=True)}
+        accepted, score = found["accepted"], found["score"]
+        return Verdict(
+            label=found["label"],
+            accepted=accepted,
+            predicted=found["predicted"],
+            probs=found["probabilities"],
+            confidence=found["confidence"],
+            score=score,
+            p_value=found["p_value"],
+            reason=torch.where(score.isnan(), INVALID, torch.where(accepted, ACCEPTED, UNTRUSTED)),
+            aleatoric=found["aleatoric"],
+            epistemic=found.get("epistemic"),
+            threshold=self.about.promise.threshold,
+            score_name=self.about.score,
+            classes=self.about.classes,
+        )
+
+
+def load(path: str | Path) -> OnnxGuard:
+    """Read a graph that `caveat guard export` wrote, byte for byte. No other file is opened.
+
+    Raises
+    ------
+    MissingExtraError
+        Without the extra `export`.
+    DataError
+        If it is no such graph, was altered, or keeps tensors in other files.
+    ModelError
+        If onnxruntime cannot run it.
+    """
+    for package in ("onnx", "onnxruntime"):
+        if find_spec(package) is None:
+            raise MissingExtraError(package, "export", "Running an exported guard")
+    import onnx
+
+    path = Path(path)
+    data = read_bytes(path, name="guard", most=MOST)
+    try:
+        proto: Any = onnx.load_model_from_string(data)
+    except Exception:  # whatever protobuf says of a file that is none
+        raise DataError(f"guard: {path} is no ONNX file; make it with  caveat guard export") from None
+    told = {entry.key: entry.value for entry in proto.metadata_props}
+    names = tuple(output.name for output in proto.graph.output)
+    if not {OURS, SEAL} <= told.keys() or set(names) - {"epistemic"} != set(OUTPUTS):
+        raise DataError(
+            f"guard: {path} is an ONNX file, but not of a guard as this version exports it; make it with  caveat guard "
+            "export"
+        )
+    if any(tensor.external_data or tensor.data_location for tensor in _tensors(proto)):
+        raise DataError(f"guard: {path} keeps tensors in other files, which no export does; nothing was read from them")
+    if sealed(data, told[SEAL]) != told[SEAL]:
+        raise DataError(f"guard: {path} was altered after it was written; export the guard again")
+    return OnnxGuard(_about(told, path), told[SEAL], names, session(data, threads=torch.get_num_threads()))
+
+
+def _about(told: dict[str, str], path: Path) -> About:
+    texts = {name: told.get(name, "null") for name in About.model_fields}
+    try:
+        return About.model_validate(
+            {
+                name: text if name == "score" else parse_json(text, name="guard", where=path)
+                for name, text in texts.items()
+            }
+        )
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        raise DataError(f"guard: the metadata of {path} are not those of a guard: {place}: {first['msg']}") from None
+
+
+def _tensors(message: Any) -> Iterator[Any]:
+    """All tensors of a model, wherever they stand: in graphs, in attributes of operations, in functions."""
+    for field, value in message.ListFields():
+        if field.message_type is None:
+            continue
+        for part in [value] if hasattr(value, "ListFields") else value:  # one message, or several
+            if field.message_type.name == "TensorProto":
+                yield part
+            else:
+                yield from _tensors(part)
