@@ -4,10 +4,12 @@
 """
 
 from caveat.guard import artefact, decision, threshold, verdict
+from caveat.guard.discoveries import discoveries
 from caveat.guard.guard import Guard
 from caveat.guard.multilabel import MultilabelGuard, MultilabelVerdict
 from caveat.guard.pseudo_ood import pseudo_ood
 from caveat.guard.regression import RegressionGuard, RegressionVerdict
+from caveat.guard.threshold import refused_at_most
 from caveat.guard.verdict import Verdict
 
 __all__ = [
@@ -19,7 +21,9 @@ __all__ = [
     "Verdict",
     "artefact",
     "decision",
+    "discoveries",
     "pseudo_ood",
+    "refused_at_most",
     "threshold",
     "verdict",
 ]

@@ -87,6 +87,8 @@ def save(
     tensors = {f"score.{name}": tensor for name, tensor in score_tensors.items()}
     tensors |= {f"calibration.{name}": tensor for name, tensor in own_tensors.items()}
     tensors |= {"reference": decision.reference, "reference_wrong": decision.reference_wrong}
+    if decision.reference_labels is not None:
+        tensors["reference_labels"] = decision.reference_labels
     made = Manifest(
         **stamp(),
         model=model,
@@ -149,7 +151,9 @@ def load(folder: str | Path, model: nn.Module) -> Guard:
     return Guard(stored.fill(model, state, made), replace(_decision(made, tensors), head=head))
 
 
-def tune(folder: str | Path, *, keep: float | None = None, max_error: float | None = None) -> Manifest:
+def tune(
+    folder: str | Path, *, keep: float | None = None, max_error: float | None = None, each_class: bool = False
+) -> Manifest:
     """Set another operating point of a guard on disk; nothing is fitted again, and only the manifest is rewritten.
 
     Raises
@@ -159,7 +163,9 @@ def tune(folder: str | Path, *, keep: float | None = None, max_error: float | No
     """
     folder = Path(folder)
     made = manifest(folder)
-    tuned = _decision(made, stored.tensors(folder, "guard", made)).tuned(keep=keep, max_error=max_error)
+    tuned = _decision(made, stored.tensors(folder, "guard", made)).tuned(
+        keep=keep, max_error=max_error, each_class=each_class
+    )
     changed = made.model_copy(update={"operating": stored.Operating(**vars(tuned.promise))})
     with alone(folder):
         stored.seal(folder, changed)
@@ -184,7 +190,7 @@ def _decision(made: Manifest, tensors: dict[str, Tensor]) -> Decision:
         score, probe, made.calibration, calibrated,
         Promise(**made.operating.model_dump()), tensors["reference"], tensors["reference_wrong"], made.head,
         made.pooled, tuple(made.classes), tuple(made.shape), made.why, made.largest,
-        made.dtype, None if made.columns is None else tuple(made.columns),
+        made.dtype, None if made.columns is None else tuple(made.columns), tensors.get("reference_labels"),
     )  # fmt: skip
 
 

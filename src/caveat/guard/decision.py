@@ -6,7 +6,7 @@ from dataclasses import dataclass, is_dataclass, replace
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from caveat import calibration as calibrations
@@ -60,8 +60,12 @@ class Decision:
     """The precision of autocast when all this was fitted, `float32` without; a guard runs the network in the same."""
     columns: tuple[str, ...] | None = None
     """Names of the inputs, where they are columns of a table."""
+    reference_labels: Int[Tensor, " m"] | None = None
+    """The true classes of the reference, for a promise for each; None in guards of older versions."""
 
-    def tuned(self, *, keep: float | None = None, max_error: float | None = None) -> "Decision":
+    def tuned(
+        self, *, keep: float | None = None, max_error: float | None = None, each_class: bool = False
+    ) -> "Decision":
         """The same with another operating point: nothing is fitted again.
 
         Raises
@@ -69,9 +73,12 @@ class Decision:
         OptionError
             If not exactly one is given, or the promise can't be held with the in-distribution data there are.
         """
+        if each_class and self.reference_labels is None:
+            raise OptionError("each_class: this guard was fitted by an older version, which kept no labels; fit again")
         held = promise(
-            self.reference, self.reference_wrong, keep=keep, max_error=max_error, rounding=self.promise.rounding
-        )
+            self.reference, self.reference_wrong, keep=keep, max_error=max_error, rounding=self.promise.rounding,
+            labels=self.reference_labels if each_class else None, classes=len(self.classes),
+        )  # fmt: skip
         return replace(self, promise=held)
 
 
@@ -94,6 +101,8 @@ def fit(  # noqa: PLR0913  # the signature is the configuration
     among: Sequence[str] | None = None,
     dtype: str = "float32",
     columns: tuple[str, ...] | None = None,
+    each_class: bool = False,
+    ood_share: float | None = None,
 ) -> Decision:
     """Fit score, calibration and threshold from observations of held-out in-distribution data.
 
@@ -118,7 +127,10 @@ def fit(  # noqa: PLR0913  # the signature is the configuration
     against
         Or, instead of a promise: inputs that stand for OOD ones (`guard.pseudo_ood`), from which the threshold best
         tells the in-distribution inputs; see `threshold.promise`.
-
+    each_class
+        `keep` is promised for the inputs of every class; the promise names the classes with too few samples.
+    ood_share
+        `max_error` is promised for every mixture with at most this share of inputs like those of `against`.
     among
         The scores that `auto` chooses among; all that share one pass by default.
     dtype
@@ -147,7 +159,8 @@ def fit(  # noqa: PLR0913  # the signature is the configuration
     scored = catalog.fit([name], material, probes)[name]
     probe = (probes or {}).get(catalog.signal(name))
     return of(
-        scored, held_out, calibration=calibration, keep=keep, max_error=max_error, seed=seed, head=head, probe=probe,
+        scored, held_out, calibration=calibration, keep=keep, max_error=max_error, each_class=each_class,
+        ood_share=ood_share, seed=seed, head=head, probe=probe,
         against=None if against is None else scored(against).double(), classes=classes, shape=shape, why=why,
         largest=largest, dtype=dtype, columns=columns,
     )  # fmt: skip
@@ -212,6 +225,8 @@ def of(  # noqa: PLR0913  # the signature is the configuration
     why: str = "",
     dtype: str = "float32",
     columns: tuple[str, ...] | None = None,
+    each_class: bool = False,
+    ood_share: float | None = None,
 ) -> Decision:
     """The decision with a score that is fitted already, on nothing of `halves(held_out, seed)[1]`; see `fit`.
 
@@ -227,11 +242,15 @@ def of(  # noqa: PLR0913  # the signature is the configuration
     rank = scores.argsort(stable=True)
     rank = rank[evenly(len(rank), REFERENCE)]
     moved = _rounding(scored, second.thinned(SHAKEN), seed)
-    held = promise(scores[rank], wrong[rank], keep=keep, max_error=max_error, against=against, rounding=moved)
+    labels, count = second.labels[rank], held_out.logits.shape[1]
+    held = promise(
+        scores[rank], wrong[rank], keep=keep, max_error=max_error, against=against, rounding=moved,
+        labels=labels if each_class else None, classes=count, ood_share=ood_share,
+    )  # fmt: skip
     return Decision(
         scored, probe, calibration, calibrated, held, scores[rank], wrong[rank], head.name if head else None,
-        head.pooled if head else False, classes or tuple(map(str, range(held_out.logits.shape[1]))), shape, why,
-        largest, dtype, columns,
+        head.pooled if head else False, classes or tuple(map(str, range(count))), shape, why,
+        largest, dtype, columns, labels,
     )  # fmt: skip
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from caveat import devices, evaluation, heads
 from caveat.batches import Data, given
 from caveat.errors import ModelError
-from caveat.guard import decision
+from caveat.guard import decision, threshold
 from caveat.guard.answer import answer
 from caveat.guard.decision import Decision, mapped
 from caveat.guard.entrance import blanked, invalid_rows
@@ -80,6 +80,8 @@ class Guard(nn.Module):
         calibration: str = "temperature",
         keep: float | None = None,
         max_error: float | None = None,
+        each_class: bool = False,
+        ood_share: float | None = None,
         classes: Sequence[str | int] | None = None,
         head: str | None = None,
         features: str | None = None,
@@ -96,7 +98,8 @@ class Guard(nn.Module):
 
         `outliers`: auxiliary OOD inputs, for a meta classifier; by default 200 of uniform noise.
 
-        `against`: instead of a promise, inputs that stand for OOD ones, as `guard.pseudo_ood` makes them.
+        `against`: instead of a promise, inputs that stand for OOD ones, as `guard.pseudo_ood` makes them; or, with
+        `max_error` and `ood_share`, held-out OOD inputs like those that the promise then holds for too.
 
         Sets and networks may have every form that `audits.audit` takes; `unpack` is the same, and so are `device` and
         `dtype`: the network is on that device while the guard is fitted, and runs in that precision in the guard too.
@@ -104,6 +107,9 @@ class Guard(nn.Module):
         See `guard.decision.fit` for the options, what is promised and what is raised.
         """
         evaluation.check_module(model)
+        threshold.check(
+            keep=keep, max_error=max_error, against=against is not None, each_class=each_class, ood_share=ood_share
+        )
         names = catalog.resolve(None if score == "auto" else [score], draws=isinstance(model, Drawing))
         given = {"held_out": held_out, "train": train, "outliers": outliers, "against": against}
         sets = {name: opened(batches, name, unpack) for name, batches in given.items() if batches is not None}
@@ -136,7 +142,7 @@ class Guard(nn.Module):
                 check_labels(seen[name].labels, seen[name].logits, name)
             made = decision.fit(
                 seen["held_out"], seen.get("train"), planned.head, score=score, calibration=calibration, keep=keep,
-                max_error=max_error, probes=planned.probes,
+                max_error=max_error, each_class=each_class, ood_share=ood_share, probes=planned.probes,
                 classes=class_names(sets["held_out"], seen["held_out"].logits.shape[1]),
                 shape=sets["held_out"].shape, seed=seed, outliers=seen.get("outliers"), against=seen.get("against"),
                 dtype=place.autocast,
@@ -211,9 +217,9 @@ class Guard(nn.Module):
             logits, features, probed = glance(self.model, moved(safe, self.model), self._head, probes, "inputs")
             return answer(self.decision, logits, features, probed, invalid.to(logits.device))
 
-    def tuned(self, *, keep: float | None = None, max_error: float | None = None) -> "Guard":
+    def tuned(self, *, keep: float | None = None, max_error: float | None = None, each_class: bool = False) -> "Guard":
         """The same guard at another operating point; nothing is fitted again. See `Decision.tuned`."""
-        return Guard(self.model, self.decision.tuned(keep=keep, max_error=max_error))
+        return Guard(self.model, self.decision.tuned(keep=keep, max_error=max_error, each_class=each_class))
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Guard":
         """What `.to(...)` and `.float()` call: the fitted tensors go along."""

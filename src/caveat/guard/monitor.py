@@ -8,10 +8,11 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from caveat.errors import DataError, OptionError
-from caveat.guard.threshold import CANDIDATES, Promise, error_bound
+from caveat.guard.threshold import CANDIDATES, Promise, error_bound, refused_at_most
 from caveat.metrics import martingale
 from caveat.records.monitor import Alarm, Bet, Point, State, Watched
 
@@ -212,8 +213,9 @@ def _bet(needed: float, bound: float | None, bets: int) -> Bet:
 def _most_abstentions(scores: np.ndarray, promise: Promise, alpha: float) -> float:
     """Upper bound, at confidence 1 - alpha, on the share that a threshold refuses which was found among the scores."""
     count, refused = len(scores), int((scores > promise.threshold).sum())
-    if promise.kind == "against":  # it may be any of the scores: a bound for all of them at once (Massart 1990)
-        return min(1.0, refused / count + math.sqrt(math.log(1 / alpha) / (2 * count)))
+    if promise.kind in ("against", "keep_each_class"):  # it may be any of the scores: a bound for all of them at once
+        at = torch.tensor([promise.threshold], dtype=torch.float64)
+        return float(refused_at_most(torch.from_numpy(scores), at, confidence=1 - alpha))
     tried = CANDIDATES if promise.kind == "max_error" else 1
     return error_bound(refused, count, alpha / tried)
 

@@ -8,7 +8,7 @@ import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 from pydantic import Field, ValidationError
 from torch import Tensor, nn
@@ -17,6 +17,7 @@ from caveat.errors import DataError, ModelError
 from caveat.evaluation import to_eval
 from caveat.files import TEMPORARY, alone, read_bytes, read_json, write_atomically, write_bytes
 from caveat.guard.likeness import Answers, check
+from caveat.guard.threshold import Kind
 from caveat.records.base import Part
 from caveat.tensors import unpack
 from caveat.weights import state as weights_of
@@ -55,12 +56,15 @@ class File(Part):
 class Operating(Part):
     """A `threshold.Promise`."""
 
-    kind: Literal["keep", "max_error", "against"]
+    kind: Kind
     level: float
     threshold: float
     kept: float
     error: float
     rounding: float
+    without: tuple[int, ...] = ()
+    ood_share: float | None = None
+    ood_accepted: float | None = None
 
 
 class Sealed(Part):
@@ -77,7 +81,7 @@ class Sealed(Part):
     """SHA-256 of this manifest without this field."""
 
 
-Kind = TypeVar("Kind", bound=Sealed)
+Made = TypeVar("Made", bound=Sealed)
 
 
 def check_output(folder: str | Path) -> None:
@@ -127,7 +131,7 @@ def seal(folder: Path, made: Sealed) -> None:
     write_atomically(folder / MANIFEST, json.dumps(plain | {"digest": _digest(plain)}, indent=1))
 
 
-def read(folder: str | Path, kind: type[Kind]) -> Kind:
+def read(folder: str | Path, kind: type[Made]) -> Made:
     """Read and check a manifest of this kind.
 
     Raises
@@ -150,7 +154,7 @@ def read(folder: str | Path, kind: type[Kind]) -> Kind:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"]))
         raise DataError(f"guard: {path} is not the manifest of a guard: {place}: {first['msg']}") from None
-    if _digest(made.model_copy(update={"digest": ""}).model_dump()) != made.digest:
+    if _digest(data | {"digest": ""}) != made.digest:  # as it was written: a later version may know more fields
         raise DataError(f"guard: {path} was altered after it was written")
     return made
 

@@ -38,11 +38,21 @@ def run(
         help="Or another guarantee: this share of the accepted predictions is wrong at most (selective risk), with "
         "95 % confidence.",
     ),
+    each_class: bool = typer.Option(
+        False,
+        "--each-class",
+        help="--keep is guaranteed for the inputs of every class; classes with too few samples are named.",
+    ),
     against: str | None = typer.Option(
         None,
         metavar="NAME",
         help="Or, without a guarantee: the threshold that best separates in-distribution inputs from this OOD set "
         "of the audit (Youden's index).",
+    ),
+    ood_share: float | None = typer.Option(
+        None,
+        help="--max-error is guaranteed for mixtures too with at most this share of OOD inputs, if those are like the "
+        "set of --against. Without it nothing is guaranteed where OOD inputs come.",
     ),
     seed: int | None = typer.Option(
         None,
@@ -55,34 +65,27 @@ def run(
     """Fit a guard, which predicts or abstains, from the outputs that an audit has stored: no forward pass."""
     share("--keep", keep)
     share("--max-error", max_error)
-    from caveat import fitted
+    share("--ood-share", ood_share)
     from caveat.audits import cache
-    from caveat.errors import OptionError, known_name
     from caveat.guard import artefact, decision, threshold
-    from caveat.scoring import catalog
 
-    threshold.check(keep=keep, max_error=max_error, against=against is not None)
+    threshold.check(
+        keep=keep, max_error=max_error, against=against is not None, each_class=each_class, ood_share=ood_share
+    )
     output_folder(output)
     artefact.check_output(output)
     folder = cache.folder(_with_a_model(audit))
     if (task := cache.task(folder)) != "classification":
         from caveat.cli.guard import multilabel, regression
 
-        others = {"--calibration": calibration != "temperature", "--max-error": max_error, "--against": against}
+        others = {
+            "--calibration": calibration != "temperature", "--max-error": max_error, "--against": against,
+            "--each-class": each_class,
+        }  # fmt: skip
         regression.refuse(others, task=task)
         other = {"regression": regression, "multilabel": multilabel}[task]
         return other.fit(folder, output, score=score, keep=keep, seed=seed)
     held_out, train, head, about = cache.load(folder)
-    probes = {}
-    if score != "auto":
-        signal = catalog.signal(known_name("--score", score, catalog.families()))
-        if not _observed(score, held_out, head, about["probes"]):
-            raise OptionError(
-                f"--score: this audit has not stored what {score} needs; audit again with --score {score}, or take one "
-                f"of {', '.join(about['scores'])}"
-            )
-        if signal in about["probes"]:
-            probes[signal] = fitted.rebuild(catalog.probe_class(score), {}, about["probes"][signal])
     made = decision.fit(
         held_out,
         train,
@@ -91,7 +94,9 @@ def run(
         calibration=calibration,
         keep=keep,
         max_error=max_error,
-        probes=probes,
+        each_class=each_class,
+        ood_share=ood_share,
+        probes={} if score == "auto" else _probes(score, held_out, head, about),
         classes=tuple(about["classes"]),
         shape=tuple(about["shape"]),
         largest=about["largest"],
@@ -125,6 +130,25 @@ def _with_a_model(audit: Path) -> Path:
     return audit
 
 
+def _probes(
+    score: str, held_out: "Observations", head: "HeadLayer | None", about: "Mapping[str, Any]"
+) -> dict[str, Any]:
+    """What the audit probed for a score that is named, by signal; refused where it has not stored what that needs."""
+    from caveat import fitted
+    from caveat.errors import OptionError, known_name
+    from caveat.scoring import catalog
+
+    signal = catalog.signal(known_name("--score", score, catalog.families()))
+    if not _observed(score, held_out, head, about["probes"]):
+        raise OptionError(
+            f"--score: this audit has not stored what {score} needs; audit again with --score {score}, or take one "
+            f"of {', '.join(about['scores'])}"
+        )
+    if signal not in about["probes"]:
+        return {}
+    return {signal: fitted.rebuild(catalog.probe_class(score), {}, about["probes"][signal])}
+
+
 def _observed(score: str, held_out: "Observations", head: "HeadLayer | None", probes: "Mapping[str, Any]") -> bool:
     """Whether an audit has what a score is computed from."""
     from caveat.observations import DRAWS
@@ -141,11 +165,9 @@ def _observed(score: str, held_out: "Observations", head: "HeadLayer | None", pr
 
 def show(made: Any) -> None:
     """Print what a guard guarantees."""
-    promised = {
-        "keep": f"accepts a fresh in-distribution input with probability {made.operating.level:.1%} or more",
-        "max_error": f"at most {made.operating.level:.1%} of the accepted predictions are wrong (95 % confidence)",
-        "against": f"none; its threshold rejects {made.operating.level:.1%} of that OOD set",
-    }[made.operating.kind]
+    from caveat.guard.guarantee import guarantee
+
+    promised = guarantee(made.operating, made.classes)
     echo(
         f"Guard: score {made.score} ({made.why}), calibration {made.calibration}. Guarantee: {promised}. "
         f"On the calibration samples that its threshold was set on, it accepts {made.operating.kept:.1%}, "

@@ -19,6 +19,7 @@ def run(
         None,
         help="Or: share of wrong predictions among the accepted ones at most (selective risk), with 95 % confidence.",
     ),
+    each_class: bool = typer.Option(False, "--each-class", help="--keep is guaranteed for the inputs of every class."),
 ) -> None:
     """Set another threshold of a guard; nothing is fitted again."""
     from caveat.cli.guard.fit import show
@@ -32,5 +33,6 @@ def run(
     if (task := stored.task_of(guard)) != "classification":
         from caveat.cli.guard import multilabel, regression
 
+        regression.refuse({"--each-class": each_class}, task=task)
         return {"regression": regression, "multilabel": multilabel}[task].tune(guard, keep=keep, max_error=max_error)
-    return show(artefact.tune(guard, keep=keep, max_error=max_error))
+    return show(artefact.tune(guard, keep=keep, max_error=max_error, each_class=each_class))
