@@ -18,7 +18,7 @@ from caveat.evaluation import to_eval
 from caveat.files import TEMPORARY, alone, read_bytes, read_json, write_atomically, write_bytes
 from caveat.guard.likeness import Answers, check
 from caveat.guard.threshold import Kind
-from caveat.records.base import Part
+from caveat.records.base import Part, digest
 from caveat.tensors import unpack
 from caveat.weights import state as weights_of
 from caveat.weights import unwrapped
@@ -128,7 +128,7 @@ def write(folder: str | Path, data: Mapping[str, bytes], made: Sealed) -> None:
 def seal(folder: Path, made: Sealed) -> None:
     """Write the manifest with its digest."""
     plain = made.model_copy(update={"digest": ""}).model_dump()
-    write_atomically(folder / MANIFEST, json.dumps(plain | {"digest": _digest(plain)}, indent=1))
+    write_atomically(folder / MANIFEST, json.dumps(plain | {"digest": digest(plain)}, indent=1))
 
 
 def read(folder: str | Path, kind: type[Made]) -> Made:
@@ -148,13 +148,20 @@ def read(folder: str | Path, kind: type[Made]) -> Made:
             f"guard: {folder} is a guard of {task}, where one of {expected} is meant; {CLASSES.get(task, 'another')} "
             "loads it"
         )
+    if isinstance(data, dict) and "files" in data:
+        version, known = data.get("schema_version"), kind.model_fields["schema_version"].default
+        if version != known:
+            raise DataError(
+                f"guard: {path} is of schema {version!r}, and this Caveat reads schema {known}: update Caveat to read "
+                "a newer one, fit the guard again in place of an older one"
+            )
     try:
         made = kind.model_validate(data)
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"]))
         raise DataError(f"guard: {path} is not the manifest of a guard: {place}: {first['msg']}") from None
-    if _digest(data | {"digest": ""}) != made.digest:  # as it was written: a later version may know more fields
+    if digest(data | {"digest": ""}) != made.digest:  # as it was written: a later version may know more fields
         raise DataError(f"guard: {path} was altered after it was written")
     return made
 
@@ -220,8 +227,8 @@ def below(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 
 def _described(role: str, content: bytes) -> File:
-    digest = hashlib.sha256(content).hexdigest()
-    return File(name=f"{role}-{digest[:16]}.safetensors", size=len(content), sha256=digest)
+    found = hashlib.sha256(content).hexdigest()
+    return File(name=f"{role}-{found[:16]}.safetensors", size=len(content), sha256=found)
 
 
 def _own(path: Path) -> bool:
@@ -234,7 +241,7 @@ def _own(path: Path) -> bool:
             data = read_json(path, name="guard", constants=True)
         except DataError:
             return False
-        return isinstance(data, dict) and _digest(data | {"digest": ""}) == data.get("digest")
+        return isinstance(data, dict) and digest(data | {"digest": ""}) == data.get("digest")
     named = _OWN_FILE.fullmatch(path.name)
     if named:
         with path.open("rb") as file:
@@ -248,7 +255,3 @@ def _named_by(folder: Path) -> set[str]:
         return set()
     files: dict[str, dict[str, Any]] = read_json(folder / MANIFEST, name="guard", constants=True)["files"]
     return {file["name"] for file in files.values()}
-
-
-def _digest(plain: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(plain, sort_keys=True, allow_nan=True).encode()).hexdigest()

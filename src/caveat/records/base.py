@@ -1,6 +1,9 @@
 """What every part of a record is: fixed once made, every number finite and short; no torch."""
 
+import hashlib
+import json
 import math
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Annotated, Any, TypedDict
 
@@ -8,7 +11,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict
 
 from caveat import __version__
 
-__all__ = ["Estimate", "Number", "Part", "Stamp", "stamp", "task_of"]
+__all__ = ["Estimate", "Number", "Part", "Stamp", "digest", "stamp", "task_of"]
 
 
 def _six_digits(value: object) -> float:
@@ -39,6 +42,11 @@ class Stamp(TypedDict):
 def stamp() -> Stamp:
     """Made now, by this version."""
     return Stamp(caveat_version=__version__, created=datetime.now(UTC).isoformat(timespec="seconds"))
+
+
+def digest(plain: Mapping[str, Any]) -> str:
+    """SHA-256 of what JSON holds, whatever its order and spaces: by which what was written is known again."""
+    return hashlib.sha256(json.dumps(plain, sort_keys=True, allow_nan=True).encode()).hexdigest()
 
 
 class Estimate(Part):

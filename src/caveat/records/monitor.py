@@ -1,10 +1,11 @@
 """What a monitor of a guard knows, as JSON; no torch."""
 
-from typing import Literal
+from collections.abc import Callable
+from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_serializer, model_validator
 
-from caveat.records.base import Part
+from caveat.records.base import Part, digest
 
 __all__ = ["Alarm", "Bet", "Point", "Spoke", "State", "Watched", "Watching"]
 
@@ -48,7 +49,10 @@ class Point(Part):
 
 
 class State(Part, frozen=False):
-    """All that a monitor knows beside the guard, as JSON: after a stop it goes on as if there had been none."""
+    """All that a monitor knows beside the guard, as JSON: after a stop it goes on as if there had been none.
+
+    Its JSON carries the SHA-256 of all else in it, `seal`: evidence that was altered would be believed.
+    """
 
     schema_version: Literal[1] = 1
     level: float
@@ -58,6 +62,21 @@ class State(Part, frozen=False):
     alarms: list[Alarm] = Field(default_factory=list[Alarm])
     stride: int = 1
     history: list[Point] = Field(default_factory=list[Point])
+
+    @model_serializer(mode="wrap")
+    def _sealed(self, plain: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
+        found = plain(self)
+        return found | {"seal": digest(found)}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _unsealed(cls, data: Any) -> Any:
+        if not isinstance(data, dict) or "seal" not in data:
+            return data
+        found = {name: value for name, value in data.items() if name != "seal"}
+        if digest(found) != data["seal"]:
+            raise ValueError("it was altered after it was written")
+        return found
 
     @property
     def seen(self) -> int:
