@@ -147,7 +147,7 @@ WAYS: list[tuple[str, dict[str, str], dict[str, list[str]]]] = [
         {
             "": ["missing", "text.txt", "folder", "arrays", "guard"], "-o": [*FOLDER, "audit"],
             "--score": ["nosuch", "", "grad_l2", "mutual_information"], "--calibration": ["nosuch", ""],
-            "--keep": SHARE, "--max-error": SHARE, "--against": ["nosuch", ""], "--seed": INTEGER,
+            "--keep": SHARE, "--max-error": SHARE, "--against": ["nosuch", ""], "--seed": INTEGER, "--ood-share": SHARE,
         },
     ),
     ("guard tune", TUNE, {"": ["missing", "text.txt", "folder", "audit"], "--keep": SHARE}),
@@ -167,6 +167,13 @@ WAYS: list[tuple[str, dict[str, str], dict[str, list[str]]]] = [
             "-o": [
                 "e.json", "e", "onnx", "held.onnx", "stranger.onnx", "text.txt/e.onnx", f"{LOCKED}/e.onnx",
             ],
+        },
+    ),
+    (
+        "guard card", {"": "guard", "-o": "out.md"},
+        {
+            "": ["missing", "text.txt", "folder", "audit"],
+            "-o": ["e.json", "e", "md", "held.md", "stranger.md", "text.txt/e.md", f"{LOCKED}/e.md"],
         },
     ),
     (
@@ -245,7 +252,9 @@ SINGLE = [
     ["guard", "run", "guard", "npz:known.npz"],
     ["guard", "fit", "audit", "-o", "out", "--keep", "0.9", "--max-error", "0.1"],
     ["guard", "fit", "audit", "-o", "out", "--keep", "0.9", "--against", "near"],
-    ["guard", "tune", "guard", "--keep", "0.9", "--max-error", "0.1"],
+    ["guard", "fit", "audit", "-o", "out", "--max-error", "0.1", "--ood-share", "0.1"],
+    ["guard", "fit", "audit", "-o", "out", "--max-error", "0.1", "--each-class"],
+    ["guard", "tune", "guard", "--keep", "0.9", "--max-error", "0.1"], ["guard", "tune", "guard", "--each-class"],
     ["guard", "tune", "guard", "--keep", "0.999999"], ["guard", "tune", "guard", "--max-error", "1e-6"],
     ["audit", "--logits", "outputs.npz", "-o", "out", "--name", "\udcff"], ["report", "\udcff", "-o", "p.html"],
     ["report", "study", "--name", "x", "-o", "p.html"], ["compare", *(7 * ["audit"])],
@@ -318,7 +327,17 @@ def _write(generator: torch.Generator) -> None:
     logits = 2 * torch.randn(240, 3, generator=generator)
     logits[torch.arange(240), labels] += 3
     Path("nets.py").write_text(NETS)
-    for folder in ("home", "folder", "held.html", "held.xml", "held.parquet", "held.onnx", "locked", "study"):
+    for folder in (
+        "home",
+        "folder",
+        "held.html",
+        "held.xml",
+        "held.parquet",
+        "held.onnx",
+        "held.md",
+        "locked",
+        "study",
+    ):
         Path(folder).mkdir()
     Path("locked").chmod(0o500)
     np.savez("known.npz", images=images.clamp(0, 1).view(-1, 4, 4).numpy(), labels=labels.numpy())
@@ -332,6 +351,7 @@ def _write(generator: torch.Generator) -> None:
     save_file({"other": torch.ones(2)}, "other.safetensors")
     Path("text.txt").write_text("a text\n")
     Path("stranger.onnx").write_bytes(b"a graph of somebody")
+    Path("stranger.md").write_text("# notes of somebody")
     Path("empty").write_text("")
     Path("bad.json").write_text('{"schema_version": 2, "model": "\\u001b[2J[bold]"}')
     for place in ("held.parquet/monday.parquet", "stranger-verdicts/verdicts-00000.parquet"):

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from caveat import calibration, fitted
 from caveat.errors import DataError
 from caveat.files import alone
+from caveat.guard import card as cards
 from caveat.guard import stored
 from caveat.guard.decision import Decision, as_it_is
 from caveat.guard.guard import Guard
@@ -33,7 +34,7 @@ from caveat.scoring import catalog
 from caveat.tensors import pack
 from caveat.weights import unwrapped
 
-__all__ = ["Manifest", "check_output", "load", "manifest", "save", "tune"]
+__all__ = ["Manifest", "card", "check_output", "load", "manifest", "save", "tune"]
 
 
 class Manifest(Sealed):
@@ -170,6 +171,19 @@ def tune(
     with alone(folder):
         stored.seal(folder, changed)
     return changed
+
+
+def card(folder: str | Path) -> str:
+    """The model card of a guard on disk, which needs no network; see `card.of`.
+
+    Raises
+    ------
+    DataError
+        As `load`.
+    """
+    made = manifest(folder)
+    stored.tensors(Path(folder), "model", made)  # what it says of the files is true
+    return cards.of(_decision(made, stored.tensors(Path(folder), "guard", made)), made)
 
 
 def _decision(made: Manifest, tensors: dict[str, Tensor]) -> Decision:

@@ -185,6 +185,12 @@ class Guard(nn.Module):
         here = self if devices.of(self).type == "cpu" else deepcopy(self).to("cpu")
         return onnx_file.write(here, Graph(here.model, here.decision, here._head), Path(path), example=example)
 
+    def card(self) -> str:
+        """A model card in Markdown; one that names the files too: `caveat guard card`, `artefact.card(folder)`."""
+        from caveat.guard import card
+
+        return card.of(mapped(self.decision, lambda tensor: tensor.cpu()))
+
     def forward(self, inputs: Any) -> Verdict:
         """Answer or abstain for every input `(n, ...)`: a tensor, an array, or what a network of several inputs takes.
 

@@ -1,0 +1,130 @@
+"""A model card of a guard: what it guarantees, what that rests on, its limits and its files, in Markdown."""
+
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import torch
+
+from caveat import __version__
+from caveat.errors import OptionError
+from caveat.files import write_atomically
+from caveat.guard.decision import Decision
+from caveat.guard.guarantee import guarantee
+from caveat.guard.stored import Sealed
+from caveat.guard.threshold import refused_at_most
+from caveat.metrics.interval import interval_of_share
+
+__all__ = ["check_output", "of", "write"]
+
+STARTS = "---\nlibrary_name: caveat\n"
+"""What every card begins with: the header that the Hugging Face hub reads."""
+MOST = 200
+"""Classes in the table at most."""
+LIMITS = (
+    "Guarantees are for inputs drawn as the held-out ones were. They say nothing of OOD inputs unless the guarantee "
+    "names them, and nothing of an attacker who chooses inputs.",
+    "Figures of one class rest on few samples: look at their number.",
+    "Hashes detect damage and mix-ups; who may write the files can write others with the right hashes.",
+)
+
+
+def of(made: Decision, manifest: Sealed | None = None) -> str:
+    """The card of a decision; with the manifest of the folder that holds it, its files too.
+
+    All figures are of the held-out samples that the threshold was set on, which nothing else was fitted on.
+    """
+    held, accepted = made.promise, made.reference <= made.promise.threshold
+    known, right = len(made.reference), ~made.reference_wrong
+    refused = float(refused_at_most(made.reference, torch.tensor([held.threshold], dtype=torch.float64)))
+    shape = " x ".join(map(str, made.shape)) or "not fixed"
+    lines = [
+        STARTS + "tags: [selective-prediction, out-of-distribution-detection, uncertainty]\n---",
+        "# A guard: it predicts, or abstains",
+        f"Network: {_plain(manifest.model) if manifest and manifest.model else 'not named'}. {len(made.classes)} "
+        f"classes; inputs {shape}, {made.dtype}.",
+        "## Guarantee",
+        f"Guaranteed: {_plain(guarantee(held, made.classes))}.",
+        _table(
+            ("of the held-out samples that the threshold was set on", "value", "95 % interval"),
+            [
+                ("accuracy", *_share(int(right.sum()), known)),
+                ("accepted", *_share(int(accepted.sum()), known)),
+                ("accuracy of the accepted", *_share(int((right & accepted).sum()), int(accepted.sum()))),
+                ("refused, for any threshold that is chosen", f"{1 - held.kept:.2%}", f"at most {refused:.2%}"),
+            ],
+        ),
+        "## What it rests on",
+        f"- {known} held-out in-distribution samples\n- score `{made.score.name}` ({_plain(made.why)}), higher is less "
+        f"trustworthy; threshold {held.threshold:.6g}\n- calibration `{made.calibration}`",
+        *_of_classes(made),
+        "## Limits",
+        "\n".join(f"- {limit}" for limit in LIMITS),
+        "## Versions and files",
+        f"Caveat {manifest.caveat_version if manifest else __version__}"
+        + (f", made {_plain(manifest.created)}." if manifest else ", not saved yet: no files."),
+    ]
+    if manifest is not None:
+        rows = [(role, f"`{file.name}`", f"`{file.sha256}`") for role, file in sorted(manifest.files.items())]
+        rows.append(("manifest", "`manifest.json`", f"`{manifest.digest}`"))
+        lines.append(_table(("file", "name", "SHA-256"), rows))
+    return "\n\n".join(lines) + "\n"
+
+
+def check_output(path: Path) -> None:
+    """Refuse to replace a file that is no card of ours.
+
+    Raises
+    ------
+    OptionError
+        If there is one.
+    """
+    if not path.exists():
+        return
+    with path.open("rb") as file:
+        if file.read(len(STARTS)) != STARTS.encode():
+            raise OptionError(f"-o: {path} was not written by Caveat and would be replaced; choose another name")
+
+
+def write(text: str, path: Path) -> None:
+    """Write a card, whole or not at all.
+
+    Raises
+    ------
+    OptionError
+        As `check_output`.
+    """
+    check_output(path)
+    write_atomically(path, text)
+
+
+def _of_classes(made: Decision) -> Iterable[str]:
+    labels = made.reference_labels
+    if labels is None:
+        return []
+    accepted, rows = made.reference <= made.promise.threshold, list[tuple[str, ...]]()
+    for k, name in enumerate(made.classes[:MOST]):
+        own = labels == k
+        count, right = int(own.sum()), int((own & ~made.reference_wrong).sum())
+        kept = int((own & accepted).sum())
+        rows.append((_plain(name), str(count), _share(right, count)[0], _share(kept, count)[0]))
+    more = len(made.classes) - MOST
+    told = [f"{more} more classes are left out."] if more > 0 else []
+    return ["## Classes", _table(("class", "samples", "accuracy", "accepted"), rows), *told]
+
+
+def _share(hits: int, count: int) -> tuple[str, str]:
+    if not count:
+        return "no samples", ""
+    found = interval_of_share(hits, count)
+    return f"{found.value:.2%}", f"{found.low:.2%} to {found.high:.2%}"
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _plain(text: str) -> str:
+    """A text of somebody's as it is: no markup, and on one line."""
+    return re.sub(r"([\\`*_\[\]<>|#!&~])", r"\\\1", " ".join(text.split()))
