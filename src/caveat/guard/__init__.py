@@ -6,6 +6,7 @@
 from caveat.guard import artefact, decision, threshold, verdict
 from caveat.guard.discoveries import discoveries
 from caveat.guard.guard import Guard
+from caveat.guard.hub import from_hub, push_to_hub
 from caveat.guard.multilabel import MultilabelGuard, MultilabelVerdict
 from caveat.guard.pseudo_ood import pseudo_ood
 from caveat.guard.regression import RegressionGuard, RegressionVerdict
@@ -22,7 +23,9 @@ __all__ = [
     "artefact",
     "decision",
     "discoveries",
+    "from_hub",
     "pseudo_ood",
+    "push_to_hub",
     "refused_at_most",
     "threshold",
     "verdict",
