@@ -27,7 +27,7 @@ _HOME = {
 
 _PACKAGES = (
     "attacks", "audits", "bounds", "calibration", "data", "guard", "metrics", "models", "neurons", "objectives",
-    "posteriors", "rays", "records", "report", "scores", "scoring", "training",
+    "posteriors", "rays", "records", "report", "scores", "scoring", "serve", "training",
 )  # fmt: skip
 
 

@@ -177,6 +177,17 @@ WAYS: list[tuple[str, dict[str, str], dict[str, list[str]]]] = [
         },
     ),
     (
+        "guard serve", {"": "guard", "--model": "nets:linear", "--port": "0"},
+        {
+            "": ["missing", "text.txt", "folder", "audit", "missing.onnx", "stranger.onnx"],
+            "--model": [*NETWORK, "nets:linear(classes=4)"], "--host": ["nosuch.invalid", "", "1.2.3.4", "::zz"],
+            "--port": [*INTEGER, "65536"], "--token-file": [*READ, "held.html"],
+            "--monitor": [*FOLDER[:3], "stranger-state"], "--level": SHARE, "--batch": POSITIVE, "--queue": POSITIVE,
+            "--concurrency": POSITIVE, "--wait": REAL, "--timeout": [*REAL, "0"], "--body": [*REAL, "0"],
+            "--device": ["nosuch", ""],
+        },
+    ),
+    (
         "guard run",
         RUN,
         {
@@ -361,6 +372,7 @@ def _write(generator: torch.Generator) -> None:
         ("stranger-page", "report.html", "<title>My results</title>"),
         ("stranger-record", "record.json", '{"mine": 1}'),
         ("stranger-weights", "model.safetensors", "mine"),
+        ("stranger-state", "service.json", '{"mine": 1}'),
         ("study", "findings.json", '{"study": "tradi-mnist"}'),
     ):
         Path(folder).mkdir(exist_ok=True)

@@ -88,7 +88,7 @@ def output_file(option: str, path: Path, suffixes: Iterable[str]) -> None:
     _writable(option, path.parent)
 
 
-def output_folder(path: Path, own: Iterable[str] = ()) -> None:
+def output_folder(path: Path, own: Iterable[str] = (), *, option: str = "-o") -> None:
     """Refuse a folder that results can't be written to, or where they would replace a file that Caveat did not write.
 
     Raises
@@ -99,13 +99,13 @@ def output_folder(path: Path, own: Iterable[str] = ()) -> None:
         If the folder cannot be written to.
     """
     if path.exists() and not path.is_dir():
-        raise OptionError(f"-o: {path} is a file; expected a folder")
+        raise OptionError(f"{option}: {path} is a file; expected a folder")
     for name in own:
         if (path / name).exists() and not _ours(path / name):
             raise OptionError(
-                f"-o: {path / name} was not written by Caveat and would be replaced; choose another folder"
+                f"{option}: {path / name} was not written by Caveat and would be replaced; choose another folder"
             )
-    _writable("-o", path)
+    _writable(option, path)
 
 
 def _ours(path: Path) -> bool:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from jaxtyping import UInt8
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from caveat.data.modifiers import grey, resize, rgb
@@ -16,7 +16,7 @@ from caveat.data.source import Images
 from caveat.data.tensors import unit
 from caveat.errors import DataError
 
-__all__ = ["FORMATS", "MOST_PIXELS", "Form", "decode", "decode_batch"]
+__all__ = ["FORMATS", "MOST_PIXELS", "Form", "decode", "decode_batch", "formed"]
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP")
 """Decoders of rare formats are where the holes are: they stay shut."""
@@ -44,18 +44,18 @@ class Form:
     """Of a table, whether rows that lack a number are kept, with NaN for it: a guard abstains on them."""
 
 
-def decode(data: bytes | Path, *, place: str) -> Picture:
+def decode(data: bytes | Path, *, place: str, formats: tuple[str, ...] = FORMATS) -> Picture:
     """One picture, its first frame, turned as its EXIF says; transparency is dropped.
 
     Raises
     ------
     DataError
-        Beginning with `place`: if it is not a PNG, JPEG, WebP or BMP, is broken, has more than 16 million pixels or
-        more than 8 bits a channel.
+        Beginning with `place`: if it is of none of the `formats` (PNG, JPEG, WebP or BMP), is broken, has more than 16
+        million pixels or more than 8 bits a channel.
     """
     try:
         # An animation's frames beyond the first are never touched.
-        with Image.open(io.BytesIO(data) if isinstance(data, bytes) else data, formats=FORMATS) as image:
+        with Image.open(io.BytesIO(data) if isinstance(data, bytes) else data, formats=formats) as image:
             if image.width * image.height > MOST_PIXELS:
                 raise DataError(f"{place}: {image.width}x{image.height} pixels, at most {MOST_PIXELS:,} are read")
             if any(";16" in str(tile) for tile in image.tile):  # Pillow would cut them to 8 without a word
@@ -67,6 +67,8 @@ def decode(data: bytes | Path, *, place: str) -> Picture:
             array = np.array(upright.convert("L" if upright.mode in _GREY else "RGB"))
     except DataError:
         raise
+    except UnidentifiedImageError:  # whose words name an object of ours, not the picture
+        raise DataError(f"{place}: not a readable picture: expected {', '.join(formats)}") from None
     except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error, zlib.error ...
         raise DataError(f"{place}: not a readable picture ({_reason(error)})") from None
     return torch.from_numpy(array if array.ndim == 3 else array[:, :, None]).permute(2, 0, 1)
@@ -101,12 +103,13 @@ def decode_batch(
             failed[place] = str(error).removeprefix(f"{name}: {place}: ")
             parts.append(torch.full((1, *shape), torch.nan))
             continue
-        parts.append(_formed(picture[None], form, shape))
+        parts.append(formed(picture[None], form, shape))
         _check(parts[-1], shape or tuple(parts[0].shape[1:]), f"{name}: {place}")
     return torch.cat(parts)
 
 
-def _formed(images: UInt8[Tensor, "n ch h w"], form: Form, shape: tuple[int, ...] | None) -> Images:
+def formed(images: UInt8[Tensor, "n ch h w"], form: Form, shape: tuple[int, ...] | None = None) -> Images:
+    """Pictures in [0, 1], of the channels and size that `form` says; grey ones join coloured ones of `shape`."""
     batch = unit(images)
     channels = form.channels or (3 if shape and shape[0] == 3 else None)
     if channels:

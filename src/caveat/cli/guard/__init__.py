@@ -1,8 +1,8 @@
-"""`caveat guard`: fit a guard, set its threshold, run it over a set, watch it, export it, write its card."""
+"""`caveat guard`: fit a guard, set its threshold, run it over a set, watch it, export it, serve it, write its card."""
 
 import typer
 
-from caveat.cli.guard import card, export, fit, monitor, run, tune
+from caveat.cli.guard import card, export, fit, monitor, run, serve, tune
 from caveat.cli.usage import Strict
 
 app = typer.Typer(
@@ -10,5 +10,5 @@ app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode="rich",
 )
-for module in (fit, tune, run, monitor, export, card):
+for module in (fit, tune, run, monitor, export, card, serve):
     app.command(name=module.NAME, cls=Strict)(module.run)

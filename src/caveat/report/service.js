@@ -1,0 +1,65 @@
+// A picture goes to the service, the verdict comes back; all that is shown is put there as text.
+const at = (id) => document.getElementById(id);
+const percent = (x) => (x === null ? "not known" : `${(100 * x).toFixed(1)} %`);
+const nats = (x) => (x === null ? "not known" : `${x.toFixed(3)} nats`);
+
+function fail(text) {
+  at("answer").hidden = true;
+  at("trouble").hidden = false;
+  at("trouble").textContent = text;
+}
+
+function bars(verdict, classes) {
+  const best = verdict.probs.map((share, k) => [share ?? 0, classes[k]]).sort((a, b) => b[0] - a[0]).slice(0, 5);
+  at("classes").replaceChildren(...best.map(([share, name]) => {
+    const row = document.createElement("p");
+    const meter = document.createElement("meter");
+    meter.value = share;
+    row.append(meter, ` ${percent(share)} ${name}`);
+    return row;
+  }));
+}
+
+function show(found) {
+  const verdict = found.verdicts[0];
+  const shown = [
+    verdict.accepted ? verdict.label : "abstains", percent(verdict.confidence), percent(verdict.p_value), nats(verdict.aleatoric),
+  ];
+  document.querySelectorAll(".tiles dd:nth-child(2)").forEach((cell, k) => { cell.textContent = shown[k]; });
+  at("name").textContent = verdict.accepted ? "accepted" : `would be ${verdict.predicted_name}`;
+  at("uncertain").textContent =
+    verdict.epistemic === null ? "between the classes (entropy)" : `between the classes; about the network ${nats(verdict.epistemic)}`;
+  at("sentence").textContent = `${verdict.explanation}.`;
+  bars(verdict, found.classes);
+  at("trouble").hidden = true;
+  at("answer").hidden = false;
+  at("answer").dataset.accepted = verdict.accepted;
+}
+
+async function ask(file) {
+  const reader = new FileReader();
+  reader.onload = () => { at("picture").src = reader.result; };
+  reader.readAsDataURL(file);
+  const headers = { "content-type": file.type || "image/png" };
+  if (at("token")) headers.authorization = `Bearer ${at("token").value}`;
+  try {
+    const answer = await fetch("v1/verdict", { method: "POST", body: file, headers });
+    const found = await answer.json();
+    if (answer.ok) show(found);
+    else fail(found.error.message);
+  } catch {
+    fail("The service does not answer.");
+  }
+}
+
+const drop = at("drop");
+if (drop) {
+  at("file").addEventListener("change", () => { if (at("file").files.length) ask(at("file").files[0]); });
+  drop.addEventListener("dragover", (event) => { event.preventDefault(); drop.classList.add("over"); });
+  drop.addEventListener("dragleave", () => drop.classList.remove("over"));
+  drop.addEventListener("drop", (event) => {
+    event.preventDefault();
+    drop.classList.remove("over");
+    if (event.dataTransfer.files.length) ask(event.dataTransfer.files[0]);
+  });
+}

@@ -1,0 +1,119 @@
+"""What requests and answers look like, for OpenAPI alone: they are checked where they are read."""
+
+from typing import Any
+
+from pydantic import RootModel
+
+from caveat.records.base import Part
+from caveat.serve.inputs import JSON, NPY, PICTURES
+from caveat.serve.protocol import INPUT, KINDS
+from caveat.serve.served import Served
+
+__all__ = ["ALIVE", "ANY", "INFER", "METRICS", "MODEL", "READY", "VERDICTS", "body", "tensors"]
+
+Responses = dict[int | str, dict[str, Any]]
+
+
+class Verdict(Part):
+    """The guard's answer to one input."""
+
+    label: str | None
+    """The predicted class; null where the guard abstains."""
+    accepted: bool
+    predicted: int
+    predicted_name: str
+    confidence: float | None
+    score: float | None
+    p_value: float | None
+    aleatoric: float | None
+    epistemic: float | None
+    reason: str
+    explanation: str
+    probs: list[float | None]
+
+
+class Verdicts(Part):
+    """Answers in the order of the inputs."""
+
+    verdicts: list[Verdict]
+    classes: list[str]
+    score: str
+    threshold: float
+    promise: str
+
+
+class Reason(Part):
+    """Why a request was refused."""
+
+    code: str
+    message: str
+
+
+class Failure(Part):
+    """A refusal."""
+
+    error: Reason
+
+
+class ProtocolFailure(Part):
+    """A refusal in the Open Inference Protocol."""
+
+    error: str
+    code: str
+
+
+class Anything(RootModel[dict[str, Any]]):
+    """An object of the Open Inference Protocol."""
+
+
+def _refusals(model: type[Any], codes: str) -> Responses:
+    return {int(code): {"model": model} for code in codes.split()}
+
+
+ALIVE: Responses = {200: {"model": Anything}, **_refusals(Failure, "400 413")}
+METRICS: Responses = {
+    200: {"content": {"text/plain": {"schema": {"type": "string"}}}},
+    **_refusals(Failure, "400 401 413"),
+}
+VERDICTS: Responses = {200: {"model": Verdicts}, **_refusals(Failure, "400 401 408 413 415 422 429 500 504")}
+ANY: Responses = {200: {"model": Anything}, **_refusals(ProtocolFailure, "400 401 413")}
+READY: Responses = {200: {"model": Anything}, 503: {"model": Anything}, **_refusals(Failure, "400 413")}
+MODEL: Responses = {200: {"model": Anything}, **_refusals(ProtocolFailure, "400 401 404 413")}
+INFER: Responses = {200: {"model": Anything}, **_refusals(ProtocolFailure, "400 401 404 408 413 422 429 500 504")}
+
+
+def body(served: Served) -> dict[str, Any]:
+    """What `/v1/verdict` takes."""
+    array: dict[str, Any] = {"type": "integer" if served.whole else "number"}
+    for size in reversed(served.shape):
+        array = {"type": "array", "items": array, "minItems": size, "maxItems": size}
+    whole = {"type": "array", "items": array, "minItems": 1}
+    content: dict[str, Any] = {
+        JSON: {"schema": {"type": "object", "properties": {"inputs": whole}, "required": ["inputs"]}}
+    }
+    binary = {"schema": {"type": "string", "format": "binary"}}
+    content |= dict.fromkeys((*NPY, *(PICTURES if served.picture else ())), binary)
+    if served.picture:
+        picture = {"type": "object", "properties": {"file": binary["schema"]}, "required": ["file"]}
+        content["multipart/form-data"] = {"schema": picture}
+    return {"requestBody": {"required": True, "content": content}}
+
+
+def tensors(served: Served) -> dict[str, Any]:
+    """What `infer` takes."""
+    part = {
+        "type": "object",
+        "required": ["name", "shape", "datatype", "data"],
+        "properties": {
+            "name": {"const": INPUT},
+            "shape": {"type": "array", "items": {"type": "integer"}, "minItems": 1 + len(served.shape)},
+            "datatype": {"enum": list(KINDS)},
+            "data": {"type": "array"},
+        },
+    }
+    whole = {
+        "type": "object",
+        "required": ["inputs"],
+        "properties": {"inputs": {"type": "array", "items": part, "minItems": 1, "maxItems": 1}},
+    }
+    return {"requestBody": {"required": True, "content": {JSON: {"schema": whole}}}}
