@@ -202,7 +202,7 @@ WAYS: list[tuple[str, dict[str, str], dict[str, list[str]]]] = [
                 f"{LOCKED}/v", "stranger-verdicts",
             ],
             "--batch": POSITIVE, "--seed": INTEGER, "--rows": ["5", *POSITIVE], "--device": ["nosuch", ""],
-            "--dtype": ["nosuch", ""],
+            "--dtype": ["nosuch", ""], "--engine": ["nosuch", "", "ray"], "--address": ["auto"],
         },
     ),
     (

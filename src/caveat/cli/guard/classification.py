@@ -71,13 +71,17 @@ def table_of(source: "Bound") -> "Callable[[Verdict, Tensor], pa.Table]":
     return lambda verdict, positions: _table(verdict, positions, column, source)
 
 
-def _truth(source: "Bound", positions: "Tensor") -> list[str | None]:
+def _truth(source: "Bound", positions: "Tensor") -> "pa.Array":
     """The class of each input as the data set has it, by name: its numbers may not be the guard's; None without one."""
-    words = source.classes
-    return [
-        (words[int(label)] if words else f"{label:g}") if label >= 0 else None
-        for label in source.labels[positions].tolist()
-    ]
+    import pyarrow as pa
+
+    labels, words = source.labels[positions], source.classes
+    if not bool((labels >= 0).any()):
+        return pa.nulls(len(labels), pa.string())
+    return pa.array(
+        [(words[int(label)] if words else f"{label:g}") if label >= 0 else None for label in labels.tolist()],
+        pa.string(),
+    )
 
 
 def _table(verdict: "Verdict", positions: "Tensor", column: str, source: "Bound") -> "pa.Table":
@@ -87,12 +91,12 @@ def _table(verdict: "Verdict", positions: "Tensor", column: str, source: "Bound"
     from caveat.guard.verdict import REASONS
 
     count = len(verdict)
-    places = [None] * count if source.place is str else list(map(source.place, positions.tolist()))
+    where = None if source.place is str else [source.place(position) for position in positions.tolist()]
     return pa.table(
         {
             "index": pa.array(positions.numpy()),
-            column: pa.array(places, pa.string()),
-            "true_name": pa.array(_truth(source, positions), pa.string()),
+            column: pa.nulls(count, pa.string()) if where is None else pa.array(where, pa.string()),
+            "true_name": _truth(source, positions),
             "accepted": pa.array(verdict.accepted.cpu().numpy()),
             "predicted": pa.array(verdict.predicted.cpu().numpy()),
             "predicted_name": names(verdict.classes, verdict.predicted),

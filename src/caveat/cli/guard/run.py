@@ -1,5 +1,6 @@
 """`caveat guard run`: verdicts on a set, as Parquet."""
 
+from functools import partial
 from pathlib import Path
 from shlex import quote
 
@@ -7,9 +8,10 @@ import typer
 
 from caveat.cli.options import DEVICE, WORKERS
 from caveat.cli.terminal import echo
-from caveat.errors import OptionError
+from caveat.errors import OptionError, known_name
 
 NAME = "run"
+ENGINES = ("local", "ray")
 ROWS = 50_000
 """Verdicts in a file of a folder."""
 
@@ -39,18 +41,21 @@ def run(
         None, help="Another precision than the guard was fitted in, which is what it runs in by default."
     ),
     workers: int = WORKERS,
+    engine: str = typer.Option(
+        "local",
+        help="local, or ray: a process of Ray for each processor, each of which writes whole files (extra ray).",
+    ),
+    address: str | None = typer.Option(None, help="Of --engine ray, the cluster; by default one on this machine."),
 ) -> None:
     """Predict or abstain for every input of a data set; batch by batch, whatever its size.
 
     With a folder as output, verdicts are written in files of a fixed number of rows. The same command goes on with the
     first that is missing; another run into the same folder is refused.
     """
-    from caveat.cli.guard import classification, multilabel, regression, verdicts
+    from caveat.cli.guard import classification, cluster, multilabel, regression, verdicts
     from caveat.guard import stored
 
-    verdicts.check_output(output)
-    if rows is not None and output.suffix and not output.is_dir():
-        raise OptionError(f"--rows: {output} is one file; name a folder with -o, or leave the option out")
+    _check(output, rows, engine, address)
     tasks = {
         "classification": classification.answering,
         "regression": regression.answering,
@@ -58,9 +63,28 @@ def run(
     }
     exported = guard.suffix == ".onnx" and not guard.is_dir()
     answering = classification.answering_graph if exported else tasks[stored.task_of(guard)]
-    one = answering(
-        guard, data, model=model, batch=batch, seed=seed, device=device, dtype=dtype, workers=workers
+    make = partial(
+        answering, guard, data, model=model, batch=batch, seed=seed, device=device, dtype=dtype,
+        workers=workers,
     )  # fmt: skip
-    verdicts.write(one, output, data=data, seed=seed, rows=rows or ROWS)
+    elsewhere = None if engine == "local" else partial(cluster.answer_all, make, address=address)
+    verdicts.write(make(), output, data=data, seed=seed, rows=rows or ROWS, engine=elsewhere)
     if not exported:
         echo(f"Another threshold: caveat guard tune {quote(str(guard))} --keep 0.99")
+
+
+def _check(output: Path, rows: int | None, engine: str, address: str | None) -> None:
+    """Refuse what does not go together, before anything is loaded."""
+    from caveat.cli.guard import cluster, verdicts
+
+    verdicts.check_output(output)
+    known_name("--engine", engine, ENGINES)
+    one_file = bool(output.suffix) and not output.is_dir()
+    if rows is not None and one_file:
+        raise OptionError(f"--rows: {output} is one file; name a folder with -o, or leave the option out")
+    if engine == "local" and address is not None:
+        raise OptionError("--address: it is for --engine ray; leave it out")
+    if engine == "ray":
+        cluster.check()
+        if one_file:
+            raise OptionError(f"--engine ray: {output} is one file, and every process writes its own; name a folder")

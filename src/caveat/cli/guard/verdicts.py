@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, nullcontext
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +24,23 @@ if TYPE_CHECKING:
     from caveat.data import Bound
     from caveat.guard.stored import Sealed
 
-__all__ = ["Answering", "check_output", "named_network", "names", "numbers", "opened", "rows_of", "said", "write"]
+__all__ = [
+    "Answering",
+    "Engine",
+    "Tally",
+    "answer",
+    "check_output",
+    "named_network",
+    "names",
+    "numbers",
+    "opened",
+    "rows_of",
+    "said",
+    "write",
+]
+
+Engine = Callable[[dict[Path, range], dict[str, Any], "Tally", Callable[[int], None]], None]
+"""What writes the missing files of a run: by name which inputs, the settings, the tally, and whom to tell how many."""
 
 PICTURE = 3
 """Axes of one picture."""
@@ -49,7 +66,7 @@ class Answering:
 
 
 @dataclass
-class _Tally:
+class Tally:
     """What is said of all verdicts together."""
 
     reasons: Counter[str] = field(default_factory=Counter[str])
@@ -164,11 +181,12 @@ def names(words: Sequence[str], rows: "Tensor") -> "pa.Array":
     return pa.array(words, pa.string()).take(pa.array(rows.cpu().numpy()))
 
 
-def write(one: Answering, output: Path, *, data: str, seed: int, rows: int) -> None:
+def write(one: Answering, output: Path, *, data: str, seed: int, rows: int, engine: Engine | None = None) -> None:
     """Ask the guard about every input, write its verdicts, and say how many were accepted.
 
     In a folder every `rows` verdicts are a file, written whole or not at all; those that are there are not asked for
-    again, and of them the end alone is read. What is held of the inputs and the verdicts is some batches.
+    again, and of them the end alone is read. What is held of the inputs and the verdicts is some batches. `engine` has
+    them written elsewhere.
 
     Raises
     ------
@@ -179,17 +197,25 @@ def write(one: Answering, output: Path, *, data: str, seed: int, rows: int) -> N
     size = rows if folder else total
     spans = [range(start, min(start + size, total)) for start in range(0, total, size)]
     settings = _settings(one, data=data, seed=seed) | ({"rows": rows} if folder else {})
-    tally = _Tally()
+    tally = Tally()
     with alone(output) if folder else nullcontext():
         places = _places(output, spans, settings) if folder else {output: spans[0]}
         new = {place: span for place, span in places.items() if not folder or not place.exists()}
         _count(tally, [place for place in places if place not in new])
-        passing = one.source.chunks(list(new.values()))
-        with closing(passing), counted(total, tally.reasons.total()) as progress:  # pyright: ignore[reportArgumentType]  # generators
-            for place, span in new.items():
-                with replacing(place) as temporary:
-                    _save(temporary, _tables(one, passing, span, tally, progress), settings)
+        with counted(total, tally.reasons.total()) as progress:
+            (engine or partial(answer, one))(new, settings, tally, progress)
     _say(one, output, tally, len(places) - len(new))
+
+
+def answer(
+    one: Answering, new: dict[Path, range], settings: dict[str, Any], tally: Tally, progress: Callable[[int], None]
+) -> None:
+    """Write files, in one pass over their inputs."""
+    passing = one.source.chunks(list(new.values()))
+    with closing(passing):  # pyright: ignore[reportArgumentType]  # a generator
+        for place, span in new.items():
+            with replacing(place) as temporary:
+                _save(temporary, _tables(one, passing, span, tally, progress), settings)
 
 
 def _settings(one: Answering, *, data: str, seed: int) -> dict[str, Any]:
@@ -224,7 +250,7 @@ def _places(folder: Path, spans: Sequence[range], settings: dict[str, Any]) -> d
     return places
 
 
-def _count(tally: _Tally, places: Sequence[Path]) -> None:
+def _count(tally: Tally, places: Sequence[Path]) -> None:
     """Take in the verdicts of an earlier run."""
     from caveat.guard.written import batches
 
@@ -234,7 +260,7 @@ def _count(tally: _Tally, places: Sequence[Path]) -> None:
 
 
 def _tables(
-    one: Answering, passing: "Iterator[tuple[Tensor, Any]]", span: range, tally: _Tally, progress: Callable[[int], None]
+    one: Answering, passing: "Iterator[tuple[Tensor, Any]]", span: range, tally: Tally, progress: Callable[[int], None]
 ) -> "Iterator[pa.Table]":
     """The verdicts on the next inputs, to the end of their part."""
     from caveat.guard.verdict import REASONS
@@ -242,7 +268,7 @@ def _tables(
     for positions, inputs in passing:
         verdict = one.ask(inputs)
         yield one.table(verdict, positions)
-        tally.reasons.update(REASONS[reason] for reason in verdict.reason.tolist())
+        tally.reasons.update(dict(zip(REASONS, verdict.reason.bincount(minlength=len(REASONS)).tolist(), strict=True)))
         if not tally.example and not bool(verdict.accepted.all()):
             row = int((~verdict.accepted).nonzero()[0])
             tally.example = f"For instance input {int(positions[row])}: {verdict.explain(row)}."
@@ -280,7 +306,7 @@ def _save(path: Path, tables: "Iterator[pa.Table]", settings: dict[str, Any]) ->
             writer.close()
 
 
-def _say(one: Answering, output: Path, tally: _Tally, earlier: int) -> None:
+def _say(one: Answering, output: Path, tally: Tally, earlier: int) -> None:
     from caveat.guard.verdict import REASONS
 
     total = tally.reasons.total()
