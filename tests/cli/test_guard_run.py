@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -11,9 +12,9 @@ from torch import nn
 from typer.testing import CliRunner
 
 from caveat import Guard
-from caveat.cli import progress
+from caveat.cli import progress, verdicts
 from caveat.cli.main import app
-from caveat.errors import DataError
+from caveat.errors import DataError, OptionError
 from caveat.guard.written import files, shard
 
 NETS = """
@@ -139,6 +140,18 @@ def test_another_run_into_the_same_folder_is_refused_and_changes_nothing() -> No
     assert "was not written by caveat guard run" in ran(*RUN, "-o", "mine", code=2)
     assert "--rows: v.parquet is one file" in ran(*RUN, "-o", "v.parquet", "--rows", 5, code=2)
     assert sorted(path.name for path in Path("mine").iterdir()) == ["verdicts-00000.parquet"]
+
+
+def test_a_file_whose_verdicts_are_damaged_is_told_from_one_of_another_run(tmp_path: Path) -> None:
+    """Its end, which says what run it is of, can still be read."""
+    where, settings = tmp_path / "v.parquet", {"seed": 0}
+    verdicts.write([{"name": f"a{row}"} for row in range(500)], where, settings, {"name": pa.string()})
+    assert verdicts.begun(where, settings, command="certify")[3] == {"name": "a3"}
+    data = bytearray(where.read_bytes())
+    data[4:400] = bytes(396)
+    where.write_bytes(data)
+    with pytest.raises(OptionError, match=r"v\.parquet is damaged .*; remove it, or choose another file"):
+        verdicts.begun(where, settings, command="certify")
 
 
 @pytest.mark.usefixtures("place")
