@@ -30,9 +30,15 @@ def numbers(record):
     return data
 
 
+KEPT = []
+"""One audit for all tests that only read it: the fixtures give the same sets every time."""
+
+
 @pytest.fixture
 def record(model, known, ood):
-    return caveat.audit(model, known, ood=ood, replicas=50)
+    if not KEPT:
+        KEPT.append(caveat.audit(model, known, ood=ood, replicas=50))
+    return KEPT[0].model_copy(deep=True)
 
 
 def judged(known, record, share=0.2, seed=0):

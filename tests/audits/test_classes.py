@@ -71,13 +71,13 @@ def test_what_cannot_be_known_of_a_class_is_none():
 
 def test_warnings_by_hand():
     labels = torch.arange(4).repeat(50)
-    right = torch.eye(4)[labels]
+    right = 2 * torch.eye(4)[labels]
     assert warnings(right, labels, list("abcd")) == []
     rolled = right.roll(1, dims=1)  # a wrong order of classes
     (chance,) = warnings(rolled, labels, list("abcd"))
     assert chance.startswith("The accuracy, 0.0%, is not clearly above the 25.0%")
     assert "Is the normalisation in the model? Is the class order the folder's?" in chance
-    constant = torch.eye(4)[torch.zeros(200, dtype=torch.long)]
+    constant = 2 * torch.eye(4)[torch.zeros(200, dtype=torch.long)]
     near, never = warnings(constant, labels, list("abcd"))
     assert near.startswith("The accuracy, 25.0%")
     assert never == "Never predicted, although in the test set: b, c, d."
@@ -86,5 +86,5 @@ def test_warnings_by_hand():
     assert absent.endswith("so nothing is measured of: e, f, g, h, i and 2 more.")
     # 90 % of one class: an accuracy of 90 % is what chance gives, one of 100 % is not.
     skewed = torch.tensor([0] * 180 + [1] * 20)
-    assert warnings(torch.eye(2)[skewed], skewed, ["a", "b"]) == []
-    assert len(warnings(torch.eye(2)[torch.zeros(200, dtype=torch.long)], skewed, ["a", "b"])) == 2
+    assert warnings(2 * torch.eye(2)[skewed], skewed, ["a", "b"]) == []
+    assert len(warnings(2 * torch.eye(2)[torch.zeros(200, dtype=torch.long)], skewed, ["a", "b"])) == 2

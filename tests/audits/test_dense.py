@@ -242,7 +242,7 @@ def test_pictures_are_the_samples_behind_the_interval_of_a_mean_over_pixels():
     """Ends were the value itself. Accuracy differs by picture: the interval holds the truth in about 95 of 100 sets."""
     generator = torch.Generator().manual_seed(3)
     held, widths = 0, []
-    for _ in range(200):
+    for _ in range(100):
         sums = Sums()
         for _ in range(40):
             size = int(torch.randint(20, 60, (1,), generator=generator))
@@ -253,8 +253,8 @@ def test_pictures_are_the_samples_behind_the_interval_of_a_mean_over_pixels():
         accuracy = sums.summary(2, 0)[0].accuracy
         held += accuracy.low <= 0.8 <= accuracy.high
         widths.append(accuracy.high - accuracy.low)
-    assert 0.92 <= held / 200 <= 0.98
-    assert sum(widths) / 200 > 1.5 * 2 * 1.96 * (0.8 * 0.2 / 1600) ** 0.5  # of 1,600 independent pixels
+    assert 0.9 <= held / 100 <= 0.99
+    assert sum(widths) / 100 > 1.5 * 2 * 1.96 * (0.8 * 0.2 / 1600) ** 0.5  # of 1,600 independent pixels
     summary = sums.summary(2, 0)[0]
     assert summary.nll.low < summary.nll.value < summary.nll.high
     assert summary.brier.low < summary.brier.value < summary.brier.high

@@ -234,7 +234,7 @@ def test_training_is_resumed_and_then_audited(place, capsys, monkeypatch):
 
 
 def test_from_an_audit_to_a_guard_to_verdicts(place, capsys, monkeypatch):
-    run(*AUDIT, "--ood", "noise=noise:uniform", capsys=capsys, monkeypatch=monkeypatch)
+    run(*AUDIT, "--score", "energy", "--ood", "noise=noise:uniform", capsys=capsys, monkeypatch=monkeypatch)
     options = ("guard", "fit", "out", "-o", "guard", "--score", "energy", "--keep", "0.9")
     code, out, err = run(*options, capsys=capsys, monkeypatch=monkeypatch)
     assert code == 0, err
@@ -267,7 +267,7 @@ def test_from_an_audit_to_a_guard_to_verdicts(place, capsys, monkeypatch):
 
 
 def test_a_gate_for_builds(place, capsys, monkeypatch):
-    gate = ("--fail-if", "accuracy<0.01", "--junit", "junit.xml")
+    gate = ("--score", "msp", "--calibration", "temperature", "--fail-if", "accuracy<0.01", "--junit", "junit.xml")
     code, out, err = run(*AUDIT, *gate, capsys=capsys, monkeypatch=monkeypatch)
     assert code == 0, err
     code, out, _ = run(*AUDIT, *gate, "--fail-if", "accuracy>0.01", capsys=capsys, monkeypatch=monkeypatch)
@@ -285,12 +285,24 @@ def test_arrays_from_the_command_line(place, capsys, monkeypatch, generator):
     logits[torch.arange(200), labels] += 3
     foreign = torch.randn(100, 3, generator=generator).numpy()
     np.savez("said.npz", **{"logits": logits.numpy(), "labels": labels.numpy(), "near/logits": foreign})
-    arrays = ("audit", "--logits", "said.npz", "-o", "out", "--replicas", "5")
+    arrays = ("audit", "--logits", "said.npz", "-o", "out", "--replicas", "5", "--score", "msp")
     code, _, err = run(*arrays, "--fail-if", "auroc[near,msp]<0.5", capsys=capsys, monkeypatch=monkeypatch)
     assert code == 0, err
     assert {d.ood for d in Record.load("out/record.json").detections} == {"near"}
     for condition, text in (("auroc[nope,msp]<1", "did you mean|expected one of"), ("auroc<90%", "set")):
-        refused = ("audit", "--logits", "said.npz", "-o", "refused", "--replicas", "5", "--fail-if", condition)
+        refused = (
+            "audit",
+            "--logits",
+            "said.npz",
+            "-o",
+            "refused",
+            "--score",
+            "msp",
+            "--replicas",
+            "5",
+            "--fail-if",
+            condition,
+        )
         code, _, err = run(*refused, capsys=capsys, monkeypatch=monkeypatch)
         assert code == 2
         assert re.search(text, err), err

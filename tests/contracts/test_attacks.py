@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
@@ -84,6 +84,7 @@ class TestInBall:
         norm=st.sampled_from(NORMS), shape=st.sampled_from(SHAPES), radius=st.sampled_from((0.01, 0.3, 2.0)),
         seed=st.integers(0, 2**31),
     )  # fmt: skip
+    @settings(max_examples=15)
     def test_in_ball_and_in_box_and_harm_is_not_negative(self, name, norm, shape, radius, seed):
         for dtype in (torch.float64, torch.float32):
             model, inputs, labels = case(shape, dtype=dtype, seed=seed)
@@ -241,6 +242,7 @@ def far(found, norm):
 
 @pytest.mark.parametrize("name", MINIMAL)
 class TestMinimal:
+    @settings(max_examples=8)
     @given(shape=st.sampled_from(SHAPES), seed=st.integers(0, 2**31))
     def test_in_the_box_and_success_is_what_the_model_says(self, name, shape, seed):
         for dtype, norm in zip((torch.float64, torch.float32), (OF_NORM[name][0], OF_NORM[name][-1]), strict=True):

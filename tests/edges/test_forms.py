@@ -189,9 +189,8 @@ def one_and_two() -> tuple[nn.Sequential, nn.Sequential]:
     return one, two
 
 
-@pytest.mark.parametrize("squeezed", [False, True])
-@pytest.mark.parametrize("labels", ["long", "double", "bool", "column"])
-def test_one_logit_is_two_classes(squeezed: bool, labels: str) -> None:
+@pytest.mark.parametrize(("labels", "squeezed"), [("long", False), ("double", True), ("bool", False), ("column", True)])
+def test_one_logit_is_two_classes(labels: str, squeezed: bool) -> None:
     """Every number of the record, scores from features, gradients and hidden layers too, to 1e-12 in float64."""
     one, two = one_and_two()
     inputs, truth = samples(2)

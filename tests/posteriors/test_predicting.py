@@ -347,21 +347,23 @@ class SelfAttention(nn.Module):
         return nn.functional.scaled_dot_product_attention(x, x, x, dropout_p=rate).squeeze(2)
 
 
-@pytest.mark.parametrize("layer", [Depth, Noise, SelfAttention])
-@pytest.mark.parametrize("dropout", [0.0, 0.2])
+DRAWN = 120
+
+
+@pytest.mark.parametrize(("layer", "dropout"), [(Depth, 0.0), (Depth, 0.2), (Noise, 0.2), (SelfAttention, 0.2)])
 def test_whatever_is_random_in_training_is_random_in_draws(layer, dropout):
     """Only dropout functions were switched on: the spread was a part of what training had."""
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(6, 8), layer(), nn.BatchNorm1d(8), nn.Dropout(dropout), nn.Linear(8, 3)).eval()
     inputs = torch.rand(40, 6)
-    found = predict(posteriors.Dropout(), model, inputs, generator=torch.Generator().manual_seed(3), draws=400)
+    found = predict(posteriors.Dropout(), model, inputs, generator=torch.Generator().manual_seed(3), draws=DRAWN)
     assert not any(part.training for part in model.modules())
     model[1].train(), model[3].train()
-    right = torch.stack([model(inputs) for _ in range(400)]).detach()
-    torch.testing.assert_close(found.std(0).mean(), right.std(0).mean(), rtol=0.05, atol=0)
+    right = torch.stack([model(inputs) for _ in range(DRAWN)]).detach()
+    torch.testing.assert_close(found.std(0).mean(), right.std(0).mean(), rtol=0.1, atol=0)
     assert torch.equal(
         found,
-        predict(posteriors.Dropout(), model.eval(), inputs, generator=torch.Generator().manual_seed(3), draws=400),
+        predict(posteriors.Dropout(), model.eval(), inputs, generator=torch.Generator().manual_seed(3), draws=DRAWN),
     )
 
 

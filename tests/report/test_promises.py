@@ -16,17 +16,17 @@ def sets(misses: int, judged: int, calibration: int) -> Conformal:
     )
 
 
-@pytest.mark.parametrize(("calibration", "judged"), [(49, 400), (159, 640), (1000, 4000)])
+@pytest.mark.parametrize(("calibration", "judged"), [(49, 400), (159, 640), (1000, 2000)])
 def test_a_guarantee_that_holds_is_seldom_denied(calibration: int, judged: int) -> None:
     drawn = random.Random(calibration)
     least = (calibration + 1) // 10
-    runs, denied = 2000, 0
+    runs, denied = 1000, 0
     for _ in range(runs):
         rate = drawn.betavariate(least, calibration + 1 - least)
         misses = sum(drawn.random() < rate for _ in range(judged))
         denied += not keeps(sets(misses, judged, calibration))
-    assert denied <= 0.015 * runs
-    assert denied >= 0.004 * runs  # the test is of size 1 %, not of none
+    assert denied <= 0.02 * runs
+    assert denied >= 0.002 * runs  # the test is of size 1 %, not of none
 
 
 def test_the_user_s_report_is_no_broken_guarantee() -> None:

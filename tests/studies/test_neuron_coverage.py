@@ -1,11 +1,14 @@
 """The study of neuron coverage: from data to findings and again, and its statistics where the answer is known."""
 
+from functools import partial
+
 import pytest
 import torch
 from scipy import stats
 
 from caveat.records.findings import Findings
 from caveat.studies import study
+from caveat.studies.neuron_coverage import findings
 from caveat.studies.neuron_coverage.findings import conclude, partial_correlation, with_interval
 from caveat.studies.neuron_coverage.training import CHANGES, Pool, drawn
 
@@ -49,7 +52,9 @@ def test_partial_correlation_is_that_of_the_rests():
 @pytest.mark.parametrize(
     ("kind", "verdict"), [("nothing", "refuted"), ("confidence", "refuted"), ("error", "confirmed")]
 )
-def test_the_verdict_is_the_truth_where_it_is_known(kind, verdict):
+def test_the_verdict_is_the_truth_where_it_is_known(kind, verdict, monkeypatch):
+    monkeypatch.setattr(findings, "REPLICAS", 200)
+    monkeypatch.setattr(findings, "with_interval", partial(with_interval, replicas=200))
     found = conclude("small", 0, 80, (50,), table(kind))
     assert found.claims[0].verdict == verdict
     assert found.claims[1].verdict == "refuted"  # the OOD share goes with nothing
