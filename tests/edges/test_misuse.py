@@ -167,6 +167,7 @@ WAYS: list[tuple[str, dict[str, str], dict[str, list[str]]]] = [
             "-o": [
                 "e.json", "e", "onnx", "held.onnx", "stranger.onnx", "text.txt/e.onnx", f"{LOCKED}/e.onnx",
             ],
+            "--triton": ["text.txt", "stranger-models"],
         },
     ),
     (
@@ -363,6 +364,7 @@ def _write(generator: torch.Generator) -> None:
     Path("text.txt").write_text("a text\n")
     Path("stranger.onnx").write_bytes(b"a graph of somebody")
     Path("stranger.md").write_text("# notes of somebody")
+    Path("stranger-models", "out").mkdir(parents=True)
     Path("empty").write_text("")
     Path("bad.json").write_text('{"schema_version": 2, "model": "\\u001b[2J[bold]"}')
     for place in ("held.parquet/monday.parquet", "stranger-verdicts/verdicts-00000.parquet"):

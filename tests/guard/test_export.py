@@ -81,7 +81,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("export")
     (place / "exported_nets.py").write_text(NET)
     Guard.fit(network(), known(200), score="energy", calibration="isotonic", keep=0.8).save(place / "guard")
-    line = ["guard", "export", "guard", "--model", "exported_nets:build", "-o", "guard.onnx"]
+    line = ["guard", "export", "guard", "--model", "exported_nets:build", "-o", "guard.onnx", "--triton", "models"]
     with pytest.MonkeyPatch.context() as patch, shapes_unchecked(), (place / "said").open("w") as said:
         patch.chdir(place)
         patch.syspath_prepend(place)
@@ -156,6 +156,17 @@ def test_the_ten_lines_run(place, monkeypatch, capsys, guard):
     verdict = guard(inputs)
     assert [line[0] for line in lines] == ["abstained" if one < 0 else str(one) for one in verdict.label.tolist()]
     assert [float(line[1]) for line in lines] == pytest.approx(verdict.p_value.tolist())
+
+
+def test_triton_is_told_what_the_graph_takes_and_gives(place, session):
+    text = (place / "models" / "guard" / "config.pbtxt").read_text()
+    assert [part.split('"')[1] for part in text.split("{ name: ")[1:]] == [
+        "inputs",
+        *(o.name for o in session.get_outputs()),
+    ]
+    assert '{ name: "inputs" data_type: TYPE_FP32 dims: [ 1, 8, 8 ] }' in text
+    assert '{ name: "accepted" data_type: TYPE_BOOL dims: [ 1 ] reshape { shape: [ ] } }' in text
+    assert (place / "models" / "guard" / "1" / "model.onnx").read_bytes() == (place / "guard.onnx").read_bytes()
 
 
 def test_only_an_export_is_replaced(place, tmp_path):

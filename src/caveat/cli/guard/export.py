@@ -29,6 +29,9 @@ def run(
     model: str | None = typer.Option(
         None, help="The network the guard was made for: package.module:callable or hf:name."
     ),
+    triton: Path | None = typer.Option(
+        None, metavar="FOLDER", help="Put the graph into this model repository of Triton too, under its own name."
+    ),
 ) -> None:
     """Write network, calibration, score and threshold as one ONNX graph, which onnxruntime runs by itself."""
     output_file("-o", output, (".onnx",))
@@ -36,8 +39,11 @@ def run(
     from caveat.cli.guard.verdicts import named_network
     from caveat.errors import OptionError
     from caveat.guard import artefact, onnx_file, stored
+    from caveat.guard import triton as repository
 
     onnx_file.check_output("-o", output)
+    if triton is not None:
+        repository.check_output(triton, output.stem)
     if (task := stored.task_of(guard)) != "classification":
         raise OptionError(f"guard: {guard} is a guard of {task}, and only those of classification can be exported")
     made = artefact.manifest(guard)
@@ -54,3 +60,5 @@ def run(
         "Another threshold needs no other file: session.run(None, {'inputs': inputs, 'threshold': numpy.array(0.5)})."
         + (f" Its {written['draws']} draws are fixed." if "draws" in written else "")
     )
+    if triton is not None:
+        echo(f"{repository.write(output, triton)} is the same for Triton:  tritonserver --model-repository {triton}")
