@@ -167,7 +167,9 @@ def test_metrics_count_what_was_answered(served: Served) -> None:
     assert watched.state.seen == 60
 
 
-def test_the_monitor_goes_on_after_a_stop_and_raises_the_alarm(served: Served, tmp_path: Path) -> None:
+def test_the_monitor_goes_on_after_a_stop_and_raises_the_alarm(
+    served: Served, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     assert served.watch is not None
     strange = {"inputs": torch.zeros(20, 1, 8, 8).tolist()}
     for start in range(2):
@@ -178,6 +180,11 @@ def test_the_monitor_goes_on_after_a_stop_and_raises_the_alarm(served: Served, t
                 assert client.post("/v1/verdict", json=strange).status_code == 200
             alarm = re.findall(r'caveat_monitor_alarm\{claim="abstentions"\} (\S+)', client.get("/metrics").text)
     assert alarm == ["1.0"]
+    told = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert [text.partition(" Raised")[0].partition(" (")[0] for text in told] == [
+        "Alarm: the scores are higher than those of the inputs before.",
+        "Alarm: the share of abstentions is above what the reference allows",
+    ]  # each once, in its own words
     assert Watched(served.watch(0.01, 0), tmp_path, digest="a").state.alarms
     with pytest.raises(DataError, match="watches another guard"):
         Watched(served.watch(0.01, 0), tmp_path, digest="b")

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, Path, Request
 from fastapi.responses import HTMLResponse, JSONResponse, Response
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
@@ -210,7 +210,9 @@ async def _files(request: Request) -> list[bytes]:
 
 
 def _models(made: FastAPI, service: Service) -> None:
-    def check(name: str, version: str = "1") -> None:
+    named = Path(json_schema_extra={"enum": [service.name]})
+
+    def check(name: str, version: str) -> None:
         if (name, version) != (service.name, "1"):
             raise RequestError(
                 404, "no_such_model", f"there is no such model; the only one is {service.name!r}, version 1"
@@ -228,21 +230,21 @@ def _models(made: FastAPI, service: Service) -> None:
     async def ready() -> JSONResponse:
         return JSONResponse({"ready": service.batcher.working}, status_code=200 if service.batcher.working else 503)
 
-    @made.get(VERSION, responses=spoken.MODEL)
     @made.get(MODEL, responses=spoken.MODEL)
-    async def model(name: str, version: str = "1") -> JSONResponse:
+    @made.get(VERSION, responses=spoken.MODEL)
+    async def model(name: str = named, version: str = "1") -> JSONResponse:
         check(name, version)
         return JSONResponse(protocol.model(name, service.served))
 
     @made.get(f"{VERSION}/ready", responses=spoken.MODEL)
     @made.get(f"{MODEL}/ready", responses=spoken.MODEL)
-    async def model_ready(name: str, version: str = "1") -> JSONResponse:
+    async def model_ready(name: str = named, version: str = "1") -> JSONResponse:
         check(name, version)
         return JSONResponse({"name": name, "ready": service.batcher.working})
 
     @made.post(f"{VERSION}/infer", responses=spoken.INFER, openapi_extra=spoken.tensors(service.served))
     @made.post(f"{MODEL}/infer", responses=spoken.INFER, openapi_extra=spoken.tensors(service.served))
-    async def infer(name: str, request: Request, version: str = "1") -> Response:
+    async def infer(request: Request, name: str = named, version: str = "1") -> Response:
         check(name, version)
         body, header = await request.body(), request.headers.get(protocol.HEADER)
         asked = await service.read(lambda: protocol.asked(body, header, service.served))

@@ -53,8 +53,8 @@ class Watched:
     def update(self, verdict: Verdict) -> None:
         """Take the verdicts of a pass; an alarm is said once in the log."""
         for alarm in self._monitor.update(verdict.score.cpu().numpy(), verdict.accepted.cpu().numpy()):
-            told = next(text for text in self._monitor.sentences() if text.startswith("Alarm"))
-            logging.getLogger(__name__).warning("%s (%s)", told, alarm.watched)
+            told = dict(zip(self.state.bets, self._monitor.sentences(), strict=True))[alarm.watched]
+            logging.getLogger(__name__).warning("%s", told)
         if time.monotonic() - self._written > OFTEN:
             self.save()
 
