@@ -1,7 +1,9 @@
 """A curve with fewer vertices that looks the same."""
 
 import heapq
+import math
 
+import numpy as np
 import torch
 from jaxtyping import Float64
 from torch import Tensor
@@ -22,8 +24,9 @@ def simplify(
     if x.numel() <= points:
         return x, y
     x, y = x.cpu(), y.cpu()
+    across, up = x.numpy(), y.numpy()  # a thousand looks at a few numbers each, where a tensor's cost more than they do
     kept = {0, x.numel() - 1}
-    heap = [_farthest(x, y, 0, x.numel() - 1)]
+    heap = [_farthest(across, up, 0, x.numel() - 1)]
     while heap and len(kept) < points:
         distance, start, vertex, end = heapq.heappop(heap)
         if distance == 0:
@@ -31,16 +34,16 @@ def simplify(
         kept.add(vertex)
         for first, last in ((start, vertex), (vertex, end)):
             if last - first > 1:
-                heapq.heappush(heap, _farthest(x, y, first, last))
+                heapq.heappush(heap, _farthest(across, up, first, last))
     index = torch.tensor(sorted(kept))
     return x[index], y[index]
 
 
-def _farthest(x: Tensor, y: Tensor, start: int, end: int) -> tuple[float, int, int, int]:
+def _farthest(x: np.ndarray, y: np.ndarray, start: int, end: int) -> tuple[float, int, int, int]:
     """(−distance, start, vertex, end) of the vertex between `start` and `end` that is farthest from their chord."""
     inside_x, inside_y = x[start + 1 : end] - x[start], y[start + 1 : end] - y[start]
-    across, up = x[end] - x[start], y[end] - y[start]
-    length = torch.hypot(across, up)
-    apart = (inside_x * up - inside_y * across).abs() / length if length > 0 else torch.hypot(inside_x, inside_y)
+    across, up = float(x[end] - x[start]), float(y[end] - y[start])
+    length = math.hypot(across, up)
+    apart = abs(inside_x * up - inside_y * across) / length if length > 0 else np.hypot(inside_x, inside_y)
     vertex = int(apart.argmax())
     return -float(apart[vertex]), start, start + 1 + vertex, end
