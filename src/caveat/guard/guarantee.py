@@ -12,12 +12,7 @@ NAMED = 10
 
 
 def guarantee(promise: Promise | Operating, classes: Sequence[str]) -> str:
-    """What the threshold guarantees, and for what it guarantees nothing; without a full stop.
-
-    >>> from caveat.guard.threshold import Promise
-    >>> guarantee(Promise("keep", 0.95, 1.0, 0.96, 0.01), ["cat", "dog"])
-    'accepts a fresh in-distribution input with probability 95.0% or more'
-    """
+    """What the threshold guarantees, and for what it guarantees nothing; without a full stop."""
     level = f"{promise.level:.1%}"
     if promise.kind == "keep":
         return f"accepts a fresh in-distribution input with probability {level} or more"
