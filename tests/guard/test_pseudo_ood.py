@@ -134,3 +134,14 @@ def test_caveat_fit_against_a_set_of_the_audit(model, generator, tmp_path, monke
     _, err = run("guard", "fit", "out", "--score", "msp", "--against", "other", "-o", "guarded2")
     assert "against: this audit saw no set 'other'; it saw turned" in " ".join(err.split())
     assert not Path("guarded2").exists()
+    out, _ = run("guard", "fit", "out", "--score", "msp", "--max-error", "0.3", "--ood-share", "0.05", "--against",
+                 "turned", "-o", "mixed")  # fmt: skip
+    assert "also where up to 5.0% of the inputs are OOD, if those are like the held-out OOD set" in " ".join(
+        out.split()
+    )
+    assert artefact.manifest("mixed").operating.ood_share == 0.05
+    out, _ = run("guard", "tune", "mixed", "--keep", "0.9", "--each-class")
+    assert "accepts a fresh input of every class with probability 90.0% or more" in " ".join(out.split())
+    assert artefact.manifest("mixed").operating.kind == "keep_each_class"
+    out, _ = run("guard", "tune", "mixed", "--max-error", "0.3")
+    assert "where OOD inputs come too, nothing is guaranteed" in " ".join(out.split())
