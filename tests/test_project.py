@@ -3,6 +3,7 @@
 import ast
 import importlib.util
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -89,3 +90,16 @@ def test_packages_are_reachable_after_import_caveat():
     assert packages - internal == {name for name in dir(caveat) if name in packages}
     for name in packages - internal:
         assert getattr(caveat, name).__name__ == f"caveat.{name}"
+
+
+def test_every_shape_is_checked_in_tests():
+    """Modules without a shape are left out: checking each call of theirs took half of the suite's time."""
+    options = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["pytest"]["ini_options"]["addopts"]
+    checked = re.search(r"--jaxtyping-packages=(\S+)", options)[1].split(",")[:-1]
+    shaped = {
+        ".".join(path.relative_to(ROOT / "src").with_suffix("").parts)
+        for path in (ROOT / "src" / "caveat").rglob("*.py")
+        if re.search(r"^from (jaxtyping|caveat.types) import", path.read_text(), flags=re.MULTILINE)
+    } - {"caveat.types"}
+    assert {name for name in shaped if not any(f"{name}.".startswith(f"{one}.") for one in checked)} == set()
+    assert {one for one in checked if not any(f"{name}.".startswith(f"{one}.") for name in shaped)} == set()

@@ -25,25 +25,20 @@ def simplify(
         return x, y
     x, y = x.cpu(), y.cpu()
     across, up = x.numpy(), y.numpy()  # a thousand looks at a few numbers each, where a tensor's cost more than they do
-    kept = {0, x.numel() - 1}
-    heap = [_farthest(across, up, 0, x.numel() - 1)]
-    while heap and len(kept) < points:
-        distance, start, vertex, end = heapq.heappop(heap)
-        if distance == 0:
+    kept, heap, spans = {0, x.numel() - 1}, list[tuple[float, int, int, int]](), [(0, x.numel() - 1)]
+    while len(kept) < points:
+        for first, last in spans:
+            inside = slice(first + 1, last)
+            wide, high = float(across[last] - across[first]), float(up[last] - up[first])
+            right, above = across[inside] - across[first], up[inside] - up[first]
+            length = math.hypot(wide, high)
+            apart = abs(right * high - above * wide) / length if length > 0 else np.hypot(right, above)
+            farthest = int(apart.argmax())
+            heapq.heappush(heap, (-float(apart[farthest]), first, first + 1 + farthest, last))
+        if not heap or heap[0][0] == 0:
             break
+        _, start, vertex, end = heapq.heappop(heap)
         kept.add(vertex)
-        for first, last in ((start, vertex), (vertex, end)):
-            if last - first > 1:
-                heapq.heappush(heap, _farthest(across, up, first, last))
+        spans = [(first, last) for first, last in ((start, vertex), (vertex, end)) if last - first > 1]
     index = torch.tensor(sorted(kept))
     return x[index], y[index]
-
-
-def _farthest(x: np.ndarray, y: np.ndarray, start: int, end: int) -> tuple[float, int, int, int]:
-    """(−distance, start, vertex, end) of the vertex between `start` and `end` that is farthest from their chord."""
-    inside_x, inside_y = x[start + 1 : end] - x[start], y[start + 1 : end] - y[start]
-    across, up = float(x[end] - x[start]), float(y[end] - y[start])
-    length = math.hypot(across, up)
-    apart = abs(inside_x * up - inside_y * across) / length if length > 0 else np.hypot(inside_x, inside_y)
-    vertex = int(apart.argmax())
-    return -float(apart[vertex]), start, start + 1 + vertex, end
