@@ -135,7 +135,7 @@ def test_what_cannot_be_read_abstains_and_does_not_harm_the_others(session, guar
 def test_the_metadata_say_what_it_is(session, guard):
     said = session.get_modelmeta().custom_metadata_map
     assert json.loads(said["classes"]) == list(guard.decision.classes)
-    assert json.loads(said["promise"]) == vars(guard.decision.promise)
+    assert json.loads(said["promise"]) == json.loads(json.dumps(vars(guard.decision.promise)))
     assert json.loads(said["shape"]) == [1, 8, 8]
     assert (said["score"], said["calibration"], said["columns"]) == ("energy", "isotonic", "null")
     assert said["caveat_version"]

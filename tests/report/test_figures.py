@@ -9,7 +9,7 @@ from jsonschema.exceptions import ValidationError
 from caveat.report.figures import FIGURES
 
 FIELDS = {
-    "attacked": {"radius", "accuracy", "low", "high"},
+    "attacked": {"radius", "accuracy", "low", "high", "verified"},
     "uncertainty": {"set", "part", "value"},
     "gain": {"draws", "value", "set", "label"},
     "histogram": {"edge", "share", "group", "at"},

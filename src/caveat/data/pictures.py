@@ -68,7 +68,7 @@ def decode(data: bytes | Path, *, place: str, formats: tuple[str, ...] = FORMATS
     except DataError:
         raise
     except UnidentifiedImageError:  # whose words name an object of ours, not the picture
-        raise DataError(f"{place}: not a readable picture: expected {', '.join(formats)}") from None
+        raise DataError(f"{place}: not a readable picture (expected {', '.join(formats)})") from None
     except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error, zlib.error ...
         raise DataError(f"{place}: not a readable picture ({_reason(error)})") from None
     return torch.from_numpy(array if array.ndim == 3 else array[:, :, None]).permute(2, 0, 1)
