@@ -1,6 +1,7 @@
 """caveat attack: verdicts as Parquet, gone on with after a stop, of one run alone."""
 
 from pathlib import Path
+from statistics import median
 
 import pyarrow.parquet as pq
 import pytest
@@ -61,6 +62,44 @@ def test_the_strongest_breaks_no_less(tmp_path: Path) -> None:
         CliRunner().invoke(app, arguments(output, *few), catch_exceptions=False)
         found[name] = sum(row["verdict"] != "standing" for row in pq.read_table(output).to_pylist())
     assert found["strongest"] >= found["fgsm"]
+
+
+@pytest.mark.parametrize(("name", "norm"), [("fmn", 1), ("fmn", "inf"), ("deepfool", "inf"), ("carlini", 2)])
+def test_without_a_radius_the_distances_are_those_of_the_nearest(tmp_path: Path, name: str, norm: object) -> None:
+    output = tmp_path / "nearest.parquet"
+    given = ["attack", "--model", MODEL, "--test", "digits:test+first=6", "-o", output]
+    words = [str(word) for word in (*given, "--attack", name, "--norm", norm)]
+    result = CliRunner().invoke(app, words, catch_exceptions=False)
+    assert result.exit_code == 0
+    rows = pq.read_table(output).to_pylist()
+    near = sorted(row["distance"] for row in rows if row["verdict"] == "broken")
+    assert near
+    assert all(row["by"] == name and row["attacked"] != row["label"] for row in rows if row["verdict"] == "broken")
+    assert f"Median distance of the broken {median(near):.3g} in norm {norm}" in result.output
+    # PGD, half as far as the attack went, breaks none of the broken in norm inf: the distance means something
+    if norm == "inf":
+        half = tmp_path / "half.parquet"
+        more = ("--attack", "pgd", "--radius", near[0] / 2, "--test", "digits:test+first=6")
+        CliRunner().invoke(app, arguments(half, *more), catch_exceptions=False)
+        assert not [row for row in pq.read_table(half).to_pylist() if row["verdict"] == "broken"]
+
+
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        (("--attack", "fmn"), "leave the radius out"),
+        (("--attack", "deepfool", "--norm", 1), "leave the radius out"),
+    ],
+)
+def test_a_radius_is_of_attacks_in_a_ball(tmp_path: Path, more: tuple[object, ...], told: str) -> None:
+    with pytest.raises(OptionError, match=told):
+        CliRunner().invoke(app, arguments(tmp_path / "a.parquet", *more), catch_exceptions=False)
+    words = ["attack", "--model", MODEL, "--test", "digits:test", "-o", str(tmp_path / "a.parquet")]
+    with pytest.raises(OptionError, match="--radius: --attack strongest needs one"):
+        CliRunner().invoke(app, words, catch_exceptions=False)
+    with pytest.raises(OptionError, match="--norm: --attack carlini is of norm 2, got inf"):
+        CliRunner().invoke(app, [*words, "--attack", "carlini"], catch_exceptions=False)
+    assert not (tmp_path / "a.parquet").exists()
 
 
 def test_mistakes_are_told_and_nothing_is_replaced(tmp_path: Path) -> None:

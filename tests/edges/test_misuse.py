@@ -241,7 +241,7 @@ WAYS: list[tuple[str, dict[str, str], dict[str, list[str]]]] = [
         ROBUST,
         {
             "--model": NETWORK, "--test": ["nosuch", "npz:missing.npz", ""], "--radius": [*REAL, "0"],
-            "--norm": ["3", "x", ""], "--attack": ["nosuch", ""], "--weights": READ, "--batch": POSITIVE,
+            "--norm": ["3", "x", ""], "--attack": ["nosuch", "", "fmn"], "--weights": READ, "--batch": POSITIVE,
             "--seed": INTEGER, "-o": ["out.csv", "folder", "text.txt/out.parquet"],
         },
     ),

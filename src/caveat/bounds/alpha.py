@@ -80,7 +80,7 @@ def tightened(
             bound = least(wide, final, matrix.reshape(-1, c), each, slopes=slopes[final], early=True).values
             found = detached(now)
             values = torch.maximum(values, bound.detach().reshape(n, m))
-            if bool((values > 0).all()):
+            if not leaves or bool((values > 0).all()):
                 break
             (-bound.reshape(n, m)[values <= 0].sum()).backward(inputs=leaves)
     return Tightened(values, found)
@@ -109,7 +109,7 @@ def raised(
             pull = {place: -weight * split[place] for place, weight in weights.items()}
             bound = least(found, found.graph.output, matrix, rows, slopes=lines, multipliers=pull)
             best = _better(best, bound.values, bound.inputs, bound.at, lines, weights)
-            if bool((best.values > 0).all()):
+            if not (lines or weights) or bool((best.values > 0).all()):
                 break
             (-bound.values.sum()).backward(inputs=[*lines.values(), *weights.values()])
     if best is None:

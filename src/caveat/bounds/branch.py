@@ -127,7 +127,8 @@ def _scores(own: Known, at: dict[int, Tensor]) -> tuple[Tensor, list[tuple[int, 
         weight = at[k].abs() if k in at else torch.zeros_like(height)
         parts.append(torch.where(mask, weight * height + 1e-30, -1.0).flatten(1))
         ends.append((place, parts[-1].shape[1]))
-    return torch.cat(parts, dim=1), ends
+    nothing = torch.full((len(own.region.low), 1), -1.0, dtype=torch.float64, device=own.region.low.device)
+    return torch.cat([*parts, nothing], dim=1), ends  # a network may have no ReLU
 
 
 def _halved(own: Known, now: Part, found: Raised, alive: Tensor) -> tuple[Part, list[int]]:

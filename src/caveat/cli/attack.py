@@ -4,7 +4,7 @@ import math
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from shlex import quote
+from statistics import median
 from typing import Any
 
 import typer
@@ -17,12 +17,16 @@ from caveat.errors import DataError, OptionError, known_name
 
 NAME = "attack"
 NORMS = {"1": 1, "2": 2, "inf": math.inf}
+NORMS_OF = {"carlini": ("2",), "deepfool": ("2", "inf")}
+"""Of attacks that do not know every norm."""
 
 
 def run(
     model: str = typer.Option(..., help="package.module:callable (returns an nn.Module from inputs to logits)."),
     test: str = typer.Option(..., metavar="DATA", help="Labelled data, for instance mnist:test or folder:val/."),
-    radius: float = typer.Option(..., help="Radius of the ball around every input, in the units of the data."),
+    radius: float | None = typer.Option(
+        None, help="Radius of the ball around every input, in the units of the data; not of fmn, deepfool and carlini."
+    ),
     output: Path = typer.Option(
         Path("attacked.parquet"),
         "-o",
@@ -36,7 +40,9 @@ def run(
     normalize: str | None = NORMALIZE,
     norm: str = typer.Option("inf", help="Norm of the ball: inf, 2 or 1. Inputs stay in [0, 1]."),
     attack: str = typer.Option(
-        "strongest", help="strongest (APGD, targeted APGD, FMN and Square in turn), apgd, pgd, square, ..."
+        "strongest",
+        help="strongest (APGD, targeted APGD, FMN and Square in turn), apgd, pgd, square, ...; without a radius fmn, "
+        "deepfool or carlini: how near is the nearest input with another answer?",
     ),
     batch: int = typer.Option(50, min=1, help="Samples that are attacked at once."),
     seed: int = typer.Option(0, min=0, max=2**63 - 1, help="Seed of the attack."),
@@ -44,14 +50,15 @@ def run(
     """Attack a network: for every sample misclassified, broken or standing.
 
     Broken: an input of the ball with another answer was found; how far it is and what found it stand beside it.
-    Standing: none was found, which proves nothing (`caveat certify` does). Stopped and started again with the same
+    Standing: none was found, which proves nothing (`caveat certify` does). Without a radius the distances are the
+    result: upper bounds of the smallest. Stopped and started again with the same
     options, it goes on where it was.
     """
     known_name("--norm", norm, NORMS)
-    positive("--radius", [radius])
+    _fits(attack, norm, radius)
     output_file("-o", output, (".parquet",))
     existing("--weights", weights)
-    found, network = _loaded(model, test, weights, weights_key, normalize, attack, batch, seed)
+    found, network = _loaded(model, test, weights, weights_key, normalize, batch, seed)
     from caveat.tensors import digest as digest_of
     from caveat.training.run_folder import digest
 
@@ -65,6 +72,25 @@ def run(
         echo(f"{output} holds {len(done.rows)} of {len(found)} verdicts of the same run: it goes on from there.")
     _attacked(network, found, done)
     _told(done)
+
+
+def _fits(attack: str, norm: str, radius: float | None) -> None:
+    """Refuse what does not go together: a radius is of attacks in a ball, and not every attack knows every norm."""
+    from caveat import attacks
+
+    known_name("--attack", attack, ["strongest", *attacks.IN_BALL, *attacks.QUERY, *attacks.MINIMAL])
+    nearest = attack in attacks.MINIMAL
+    if (radius is None) != nearest:
+        raise OptionError(
+            f"--radius: --attack {attack} looks for the nearest input with another answer, at any distance; leave the "
+            "radius out" if nearest else
+            f"--radius: --attack {attack} needs one, for instance --radius 0.1; {', '.join(attacks.MINIMAL)} do without"
+        )  # fmt: skip
+    positive("--radius", [] if radius is None else [radius])
+    norms = NORMS_OF.get(attack, NORMS)
+    if norm not in norms:
+        raise OptionError(f"--norm: --attack {attack} is of norm {' or '.join(norms)}, got {norm}; --attack fmn is of "
+                          "all")  # fmt: skip
 
 
 @dataclass
@@ -93,16 +119,13 @@ def _loaded(  # as many as the command has options of them
     weights: Path | None,
     key: str | None,
     normalize: str | None,
-    attack: str,
     batch: int,
     seed: int,
 ) -> tuple[Any, Any]:
     """The set and the network."""
-    from caveat import attacks
     from caveat import data as sources
     from caveat.cli import model as models
 
-    known_name("--attack", attack, ["strongest", *attacks.IN_BALL, *attacks.QUERY])
     found = sources.read(test, batch=batch, seed=seed)
     if not isinstance(found, sources.Source):
         raise DataError(f"--test: {test} holds no pictures, which are what a ball in [0, 1] is of")
@@ -119,7 +142,7 @@ def _attacked(network: Any, found: Any, done: _Done) -> None:
     from caveat.attacks import Ball
     from caveat.cli.terminal import console
 
-    ball = Ball(NORMS[done.settings["norm"]], done.settings["radius"])
+    ball = Ball(NORMS[done.settings["norm"]], done.settings["radius"] or 0.0)
     left = torch.arange(len(done.rows), len(found))
     shown, written = console(stderr=True), time.perf_counter()
     parts = left.split(done.settings["batch"]) if len(left) else ()
@@ -158,6 +181,10 @@ def _reached(network: Any, inputs: Any, labels: Any, ball: Any, generator: Any, 
         return found.inputs, list(found.by)
     blind = attacks.masked(network, inputs, labels)
     done.notes += [note for note in attacks.warnings_of(network, inputs, blind) if note not in done.notes]
+    if name in attacks.MINIMAL:
+        own = {} if name == "carlini" else {"norm": ball.norm}
+        found = attacks.MINIMAL[name](network, inputs, labels, low=ball.low, high=ball.high, **own)
+        return found.inputs, [name] * len(inputs)
     attack = (attacks.IN_BALL | attacks.QUERY)[name]
     if name in attacks.IN_BALL and bool(blind.all()):
         name, attack = "without_gradient", attacks.without_gradient
@@ -171,12 +198,20 @@ def _told(done: _Done) -> None:
     count = {kind: sum(row["verdict"] == kind for row in done.rows) for kind in ("misclassified", "broken", "standing")}
     if not done.rows:
         raise OptionError("--test: it holds no samples; nothing was attacked")
-    share = interval_of_share(count["standing"], len(done.rows))
-    echo(
+    told = (
         f"{len(done.rows)} samples: {count['misclassified']} misclassified, {count['broken']} broken, "
-        f"{count['standing']} standing. Accuracy under attack {share.value:.1%} (95 % interval {share.low:.1%} to "
-        f"{share.high:.1%}), an upper bound: another attack may break more."
+        f"{count['standing']} standing. "
     )
+    if done.settings["radius"] is None:
+        distances = [row["distance"] for row in done.rows if row["verdict"] == "broken"]
+        far = f"Median distance of the broken {median(distances):.3g} in" if distances else "Distances are in"
+        echo(f"{told}{far} norm {done.settings['norm']}, an upper bound: another attack may come nearer.")
+    else:
+        share = interval_of_share(count["standing"], len(done.rows))
+        echo(
+            f"{told}Accuracy under attack {share.value:.1%} (95 % interval {share.low:.1%} to {share.high:.1%}), an "
+            "upper bound: another attack may break more."
+        )
     for note in done.notes:
         echo(f"Warning: {note}")
-    echo(f"Verdicts are in {done.output}. Read them with  pandas.read_parquet({quote(str(done.output))}).")
+    echo(f"Verdicts are in {done.output}. Read them with  pandas.read_parquet({str(done.output)!r}).")
