@@ -203,6 +203,7 @@ def test_a_row_with_a_missing_cell_abstains_and_the_others_are_answered(kind: st
     assert [row for row in range(12) if found["reason"][row] == "invalid input"] == [4]
     assert not found["accepted"][4]
     assert np.isnan(found["score"][4])
+    assert (found["predicted"][4], found["predicted_name"][4]) == (None, None)
     assert found["true_name"] == [
         str(n) if row != 7 or kind == "npz" else None for row, n in enumerate(labels.tolist())
     ]
@@ -298,3 +299,14 @@ def test_ray_writes_the_same_files() -> None:
     again = ran(*PARTS, "--engine", "ray")
     assert parts() == whole
     assert said.split(" For instance")[0] in again
+
+
+@pytest.mark.usefixtures("place")
+def test_verdicts_are_not_put_among_other_files() -> None:
+    """A guard's folder with verdicts in it was no guard any more."""
+    before = sorted(path.name for path in Path("table").iterdir())
+    rows, labels = inputs(12, (4,), seed=3)
+    np.savez("t.npz", x=rows.numpy(), y=labels.numpy())
+    said = ran("guard", "run", "table", "npz:t.npz", "--model", "of_table:Net", "-o", "table", code=2)
+    assert "holds more than verdicts" in said
+    assert sorted(path.name for path in Path("table").iterdir()) == before

@@ -132,15 +132,56 @@ def test_labels_may_trickle_in(guard: tuple[Guard, Path], tmp_path: Path) -> Non
     fresh = tmp_path / "fresh"
     fresh.mkdir()
     assert [alarm.watched for alarm in watch(folder, verdicts, fresh, labels=labels).state.alarms] == ["errors"]
+    position = "\n".join(["position,label", *rows])
+    labels.write_text(position)
+    other = tmp_path / "other"
+    other.mkdir()
+    assert watch(folder, verdicts, other, labels=labels).state.bets["errors"].seen == accepted
     for text, message in (
         ("index,label\n1,dog", "'dog', which is no class"),
         ("index,label\n1,0\n1,0", "labels input 1 again"),
         ("index,label\n999,0", "labels input 999, of which there is no verdict"),
-        ("number,label\n1,0", "expected the columns index and label"),
+        ("number,label\n1,0", r"expected the columns index \(or position\) and label"),
     ):
         labels.write_text(text)
         with pytest.raises(DataError, match=message):
             watch(folder, verdicts, tmp_path / "none", labels=labels)
+
+
+def test_labels_of_several_runs_name_the_verdict_among_all(guard: tuple[Guard, Path], tmp_path: Path) -> None:
+    """Each run counts from 0: by index the labels of the first were taken for those of the last."""
+    made, folder = guard
+    runs, labels, names = tmp_path / "runs", tmp_path / "labels.csv", made.decision.classes
+    first, second = write(made, runs / "1.parquet", 5, 200), write(made, runs / "2.parquet", 6, 200)
+    labels.write_text("\n".join(["index,label", *(f"{row},{names[label]}" for row, label in enumerate(first))]))
+    with pytest.raises(DataError, match=r"of several runs, .*the column index of .* is ambiguous; name it position"):
+        watch(folder, runs, tmp_path, labels=labels)
+    both = enumerate([*first, *second])
+    labels.write_text("\n".join(["position,label", *(f"{row},{names[label]}" for row, label in both)]))
+    found = watch(folder, runs, tmp_path, labels=labels)
+    bet = found.state.bets["errors"]
+    alone = [watch_errors(made, seed, right) for seed, right in ((5, first), (6, second))]
+    assert (bet.seen, bet.hits) == tuple(map(sum, zip(*alone, strict=True)))
+
+
+def watch_errors(made: Guard, seed: int, right: list[int]) -> tuple[int, int]:
+    """How many inputs of a run are accepted, and how many of these are wrong."""
+    verdict = made(inputs(200, seed)[0])
+    wrong = verdict.predicted != torch.tensor(right)
+    return int(verdict.accepted.sum()), int((wrong & verdict.accepted).sum())
+
+
+def test_a_name_that_is_no_class_is_no_label(guard: tuple[Guard, Path], tmp_path: Path) -> None:
+    """A folder of a camera: every answer counted as wrong, and an alarm was raised."""
+    made, folder = guard
+    verdicts = tmp_path / "verdicts.parquet"
+    write(made, verdicts, 3, 300)
+    table = pq.read_table(verdicts)
+    named = pa.array(["camera 7"] * 300, pa.string())
+    pq.write_table(table.set_column(table.schema.get_field_index("true_name"), "true_name", named), verdicts)
+    found = watch(folder, verdicts, tmp_path)
+    assert (found.labelled, found.state.bets["errors"].seen, found.state.alarms) == (0, 0, [])
+    assert "300 inputs have a label that is no class of the guard ('camera 7')" in found.sentences[-1]
 
 
 def test_the_command_exits_with_1_at_an_alarm(guard: tuple[Guard, Path], tmp_path: Path) -> None:

@@ -30,7 +30,9 @@ def check(found: list[dict], verdict: Verdict) -> None:
     assert len(found) == len(verdict)
     for row, one in enumerate(found):
         assert one["accepted"] == bool(verdict.accepted[row])
-        assert one["predicted"] == int(verdict.predicted[row])
+        unseen = one["reason"] == "invalid input"  # nothing was predicted of it
+        assert one["predicted"] == (None if unseen else int(verdict.predicted[row]))
+        assert (one["predicted_name"] is None) == unseen
         assert one["label"] == (verdict.classes[int(verdict.predicted[row])] if one["accepted"] else None)
         assert one["explanation"] == verdict.explain(row)
         for name in ("confidence", "score", "p_value", "aleatoric"):

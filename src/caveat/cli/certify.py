@@ -4,7 +4,6 @@ import math
 import time
 from functools import partial
 from pathlib import Path
-from shlex import quote
 from typing import Any
 
 import typer
@@ -194,4 +193,4 @@ def _told(rows: list[dict[str, Any]], output: Path, method: str, *, transformed:
     elif count["open"]:
         echo(f"Verdicts are in {output}. Next: more {others} decide more of them (-o another file).")
     else:
-        echo(f"Verdicts are in {output}; all are decided. Read them with  pandas.read_parquet({quote(str(output))}).")
+        echo(f"Verdicts are in {output}; all are decided. Read them with  pandas.read_parquet({str(output)!r}).")

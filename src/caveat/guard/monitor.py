@@ -195,7 +195,10 @@ class Monitor:
 
 def _told(name: Watched, bet: Bet, alarm: Alarm | None) -> str:
     unit = "labels" if name == "errors" else "inputs"
-    share = "" if bet.bound is None or not bet.seen else f" ({bet.hits / bet.seen:.2%} so far; bound {bet.bound:.2%})"
+    share = ""
+    if bet.bound is not None and bet.seen:
+        since = ", more since the change" if alarm is not None else ""
+        share = f" ({bet.hits / bet.seen:.2%} of all so far{since}; the bound is {bet.bound:.2%})"
     if alarm is not None:
         return (
             f"Alarm: {TITLES[name]}{share}. Raised after {alarm.at} {unit}; the change began at about number "

@@ -174,7 +174,15 @@ def task_of(folder: str | Path) -> str:
     DataError
         If there is no manifest, it is no JSON, or the task is not known.
     """
-    data = read_json(Path(folder) / MANIFEST, name="guard", constants=True)
+    place = Path(folder)
+    if place.suffix == ".onnx":
+        raise DataError(
+            f"guard: {place} is an exported guard, which `caveat guard run` and `caveat guard serve` take; name the "
+            "folder of the guard that it was exported from"
+        )
+    if (place / "record.json").exists() and not (place / MANIFEST).exists():
+        raise DataError(f"guard: {place} is an audit; make a guard of it with  caveat guard fit {place} -o FOLDER")
+    data = read_json(place / MANIFEST, name="guard", constants=True)
     task = str(data.get("task", "classification")) if isinstance(data, dict) else "classification"
     if task not in TASKS:
         raise DataError(f"guard: this version knows no guard of the task {task!r}; it knows {', '.join(TASKS)}")

@@ -2,6 +2,7 @@
 
 import csv
 import hashlib
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,15 +77,16 @@ def watch(
     kept = _kept(Path(folder) / STATE, made)
     if kept is not None:
         monitor.resume(kept.state)
-    before, classed = monitor.state.seen, isinstance(made, artefact.Manifest)
+    before, foreign = monitor.state.seen, Counter[str]()
     say("reading the verdicts")
     told = _Digest("verdicts", before, "" if kept is None else kept.verdicts)
     said = _Digest("labels", 0 if kept is None else kept.labelled, "" if kept is None else kept.labels)
     for part in _parts(verdicts, monitor.threshold):
         fresh = told.add(part.scores, part.accepted)
         monitor.update(part.scores[fresh:], part.accepted[fresh:])
-        if labels is None and classed:
-            known = np.array([name is not None for name in part.true])
+        if labels is None and isinstance(made, artefact.Manifest):
+            foreign.update(name for name in part.true if name is not None and name not in made.classes)
+            known = np.array([name in made.classes for name in part.true], dtype=bool)
             _learn(monitor, said, part.accepted[known], part.wrong()[known])
     told.check()
     if labels is not None and isinstance(made, artefact.Manifest):
@@ -95,9 +97,19 @@ def watch(
     )
     write_atomically(Path(folder) / STATE, out.model_dump_json())
     return Watching(
-        state=monitor.state, sentences=monitor.sentences(), fresh=monitor.state.seen - before, labelled=said.count,
-        model=made.model, spoke=_spoke(verdicts, monitor.state),
+        state=monitor.state, sentences=[*monitor.sentences(), *_not_counted(foreign)],
+        fresh=monitor.state.seen - before, labelled=said.count, model=made.model, spoke=_spoke(verdicts, monitor.state),
     )  # fmt: skip
+
+
+def _not_counted(foreign: Counter[str]) -> list[str]:
+    if not foreign:
+        return []
+    named = ", ".join(repr(name) for name, _ in foreign.most_common(3))
+    return [
+        f"{foreign.total()} inputs have a label that is no class of the guard ({named}): whether their answers are "
+        "right is not known, and they are not among the labels."
+    ]
 
 
 class _Digest:
@@ -134,7 +146,7 @@ class _Digest:
         if self.count < self.seen or not self._same:
             raise DataError(
                 f"{self.name}: the first {self.seen} are not those that were read before; only add new ones after "
-                "them, or begin anew with another output folder"
+                "them (files are read in the order of their names), or begin anew with another output folder"
             )
 
 
@@ -177,7 +189,7 @@ def _learn(monitor: Monitor, said: _Digest, accepted: np.ndarray, wrong: np.ndar
 
 def _learn_late(monitor: Monitor, said: _Digest, path: Path, verdicts: str | Path, names: list[str]) -> None:
     """Labels from a file of their own, in its order."""
-    rows = list(_labels(path))
+    key, rows = _labels(path)
     wanted: dict[int, tuple[bool, str]] = {}
     for row, (index, name) in enumerate(rows):
         if name not in names:
@@ -185,11 +197,19 @@ def _learn_late(monitor: Monitor, said: _Digest, path: Path, verdicts: str | Pat
         if index in wanted:
             raise DataError(f"labels: row {row} of {path} labels input {index} again; give each label once")
         wanted[index] = (False, "")
+    position = 0
     for batch in batches(verdicts, ["index", "accepted", "predicted_name"]):
         found = batch.to_pydict()
-        for index, accepted, predicted in zip(*(found[key] for key in found), strict=True):
-            if index in wanted:
-                wanted[index] = (accepted, predicted)
+        for index, accepted, predicted in zip(*(found[name] for name in found), strict=True):
+            if key == "index" and index != position:
+                raise DataError(
+                    f"labels: the verdicts are of several runs, each of which numbers its inputs from 0, so that the "
+                    f"column index of {path} is ambiguous; name it position: the number of the verdict among all, in "
+                    "the order of the files' names"
+                )
+            if position in wanted:
+                wanted[position] = (accepted, predicted or "none: it holds no numbers")
+            position += 1
     lost = next((index for index, (_, predicted) in wanted.items() if not predicted), None)
     if lost is not None:
         raise DataError(f"labels: {path} labels input {lost}, of which there is no verdict")
@@ -198,7 +218,8 @@ def _learn_late(monitor: Monitor, said: _Digest, path: Path, verdicts: str | Pat
     _learn(monitor, said, accepted, wrong)
 
 
-def _labels(path: Path) -> Iterator[tuple[int, str]]:
+def _labels(path: Path) -> tuple[str, list[tuple[int, str]]]:
+    """By which column inputs are named, and number and label of each row."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -211,11 +232,16 @@ def _labels(path: Path) -> Iterator[tuple[int, str]]:
                 rows = list(csv.DictReader(file))
     except (OSError, UnicodeDecodeError, csv.Error, pa.ArrowException) as error:
         raise DataError(f"labels: cannot read {path} ({reason(error)})") from None
+    key = "position" if rows and "position" in rows[0] else "index"
+    labelled: list[tuple[int, str]] = []
     for number, row in enumerate(rows):
-        index, name = str(row.get("index")), row.get("label")
+        index, name = str(row.get(key)), row.get("label")
         if not index.isdecimal() or name is None:
-            raise DataError(f"labels: expected the columns index and label, row {number} of {path} holds {dict(row)}")
-        yield int(index), str(name)
+            raise DataError(
+                f"labels: expected the columns index (or position) and label, row {number} of {path} holds {dict(row)}"
+            )
+        labelled.append((int(index), str(name)))
+    return key, labelled
 
 
 def _monitor(guard: Path, made: Sealed, *, level: float, seed: int) -> Monitor:

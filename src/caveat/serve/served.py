@@ -11,7 +11,7 @@ from caveat.guard.entrance import invalid_rows
 from caveat.guard.guard import Guard
 from caveat.guard.monitor import FEW, Monitor
 from caveat.guard.onnx_guard import OnnxGuard
-from caveat.guard.verdict import REASONS, Verdict
+from caveat.guard.verdict import INVALID, REASONS, Verdict
 from caveat.posteriors.network import Predictive
 
 __all__ = ["Served", "known", "of_graph", "of_guard", "rows"]
@@ -123,13 +123,14 @@ def rows(verdict: Verdict) -> list[dict[str, Any]]:
     epistemic = [None] * len(verdict) if verdict.epistemic is None else verdict.epistemic.tolist()
     found: list[dict[str, Any]] = []
     for row in range(len(verdict)):
-        accepted, name = parts["accepted"][row], verdict.classes[parts["predicted"][row]]
+        accepted, unseen = parts["accepted"][row], parts["reason"][row] == INVALID
+        name = None if unseen else verdict.classes[parts["predicted"][row]]
         numbers = {key: known(parts[key][row]) for key in ("confidence", "score", "p_value", "aleatoric")}
         found.append(
             {
                 "label": name if accepted else None,
                 "accepted": accepted,
-                "predicted": parts["predicted"][row],
+                "predicted": None if unseen else parts["predicted"][row],
                 "predicted_name": name,
                 **numbers,
                 "epistemic": known(epistemic[row]),

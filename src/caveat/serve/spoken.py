@@ -20,8 +20,9 @@ class Verdict(Part):
     label: str | None
     """The predicted class; null where the guard abstains."""
     accepted: bool
-    predicted: int
-    predicted_name: str
+    predicted: int | None
+    """Whether it is accepted or not; null of an input that holds no numbers."""
+    predicted_name: str | None
     confidence: float | None
     score: float | None
     p_value: float | None

@@ -88,8 +88,9 @@ def _table(verdict: "Verdict", positions: "Tensor", column: str, source: "Bound"
     """The verdicts as rows; `column` says where each input is, or what it is."""
     import pyarrow as pa
 
-    from caveat.guard.verdict import REASONS
+    from caveat.guard.verdict import INVALID, REASONS
 
+    unseen = (verdict.reason == INVALID).cpu().numpy()  # nothing was predicted of what cannot be looked at
     count = len(verdict)
     where = None if source.place is str else [source.place(position) for position in positions.tolist()]
     return pa.table(
@@ -98,8 +99,8 @@ def _table(verdict: "Verdict", positions: "Tensor", column: str, source: "Bound"
             column: pa.nulls(count, pa.string()) if where is None else pa.array(where, pa.string()),
             "true_name": _truth(source, positions),
             "accepted": pa.array(verdict.accepted.cpu().numpy()),
-            "predicted": pa.array(verdict.predicted.cpu().numpy()),
-            "predicted_name": names(verdict.classes, verdict.predicted),
+            "predicted": pa.array(verdict.predicted.cpu().numpy(), mask=unseen),
+            "predicted_name": names(verdict.classes, verdict.predicted, none=unseen),
             "confidence": numbers(verdict.confidence, count),
             "score": numbers(verdict.score, count),
             "p_value": numbers(verdict.p_value, count),

@@ -27,8 +27,9 @@ def run(
     ),
     labels: Path | None = typer.Option(
         None,
-        help="Labels as they trickle in: a CSV or Parquet file with the columns index (of the verdict) and label (the "
-        "class's name), to which rows are added. Without it, the verdicts' own true_name.",
+        help="Labels as they trickle in: a CSV or Parquet file with the columns index (of the verdict; of several runs "
+        "position, its number among all) and label (the class's name), to which rows are added. Without it, the "
+        "verdicts' own true_name.",
     ),
     level: float = typer.Option(
         0.01, help="Probability that any alarm is ever raised although nothing has changed, in (0, 1)."

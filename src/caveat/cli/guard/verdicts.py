@@ -18,6 +18,7 @@ from caveat.errors import DataError, ModelError, OptionError
 from caveat.files import alone, replacing
 
 if TYPE_CHECKING:
+    import numpy as np
     import pyarrow as pa
     from torch import Tensor
 
@@ -79,12 +80,17 @@ def check_output(output: Path) -> None:
     Raises
     ------
     OptionError
-        If its name says another format.
+        If its name says another format, or the folder holds anything but Parquet files.
     CaveatError
         If it cannot be written.
     """
     if _is_folder(output):
         output_folder(output)
+        others = [path.name for path in output.iterdir() if path.suffix != ".parquet"] if output.is_dir() else []
+        if others := sorted(name for name in others if not name.startswith(".")):
+            raise OptionError(
+                f"-o: {output} holds more than verdicts ({', '.join(others[:3])}); choose a folder of their own"
+            )
     else:
         output_file("-o", output, (".parquet",))
 
@@ -174,11 +180,11 @@ def rows_of(values: "Tensor") -> "pa.Array":
     return pa.ListArray.from_arrays(pa.array(ends), numbers(values.flatten(), count))
 
 
-def names(words: Sequence[str], rows: "Tensor") -> "pa.Array":
-    """A column of words, one for each of `rows`."""
+def names(words: Sequence[str], rows: "Tensor", *, none: "np.ndarray | None" = None) -> "pa.Array":
+    """A column of words, one for each of `rows`; null where `none` says so."""
     import pyarrow as pa
 
-    return pa.array(words, pa.string()).take(pa.array(rows.cpu().numpy()))
+    return pa.array(words, pa.string()).take(pa.array(rows.cpu().numpy(), mask=none))
 
 
 def write(one: Answering, output: Path, *, data: str, seed: int, rows: int, engine: Engine | None = None) -> None:
