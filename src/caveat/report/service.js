@@ -26,7 +26,7 @@ function show(found) {
     verdict.accepted ? verdict.label : "abstains", percent(verdict.confidence), percent(verdict.p_value), nats(verdict.aleatoric),
   ];
   document.querySelectorAll(".tiles dd:nth-child(2)").forEach((cell, k) => { cell.textContent = shown[k]; });
-  at("name").textContent = verdict.accepted ? "accepted" : `would be ${verdict.predicted_name}`;
+  at("name").textContent = verdict.accepted ? "accepted" : verdict.predicted_name === null ? verdict.reason : `would be ${verdict.predicted_name}`;
   at("uncertain").textContent =
     verdict.epistemic === null ? "between the classes (entropy)" : `between the classes; about the network ${nats(verdict.epistemic)}`;
   at("sentence").textContent = `${verdict.explanation}.`;
