@@ -9,7 +9,7 @@ import torch
 from hypothesis import settings
 
 torch.set_num_threads(1)  # the arrays are small; spinning threads only take turns with other work
-settings.register_profile("caveat", derandomize=True, deadline=None, max_examples=20)
+settings.register_profile("caveat", derandomize=True, deadline=None, max_examples=12)
 settings.load_profile("caveat")
 
 

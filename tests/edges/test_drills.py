@@ -52,10 +52,10 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         {"prepare": both, "copy": audited, "commands": [audit("b")]},  # the guard is still that of a
     ]
     jobs = {
-        "train": {"start": trained, "command": train(3, "c"), "after": [train(3, "c")], "most": 15,
+        "train": {"start": trained, "command": train(3, "c"), "after": [train(3, "c")], "most": 8,
                   "sizes": ["c/model.safetensors", "c/swag.safetensors"]},
         "audit": {"start": audited, "command": audit("b"), "after": [NEW, audit("b")],
-                  "most": 15},
+                  "most": 8},
         "fit": {"start": both, "command": FIT, "after": [RUN, FIT], "most": 12},
         "tune": {"start": both, "command": TUNE, "after": [RUN], "most": 4},
         "run": {"start": both, "command": RUN, "after": [RUN], "most": 4},
