@@ -1,13 +1,10 @@
 """No method verifies what is not so: hidden counterexamples, a bounded part of benchmarks/soundness.py."""
 
-import importlib.util
-import sys
-from functools import cache
-from pathlib import Path
-from types import ModuleType
+import importlib
 
 import pytest
 import torch
+from tests.scripts import benchmark
 from torch import nn
 
 from caveat.attacks import Ball
@@ -15,20 +12,8 @@ from caveat.bounds import METHODS, bounds, certify
 from caveat.bounds.region import Region
 from caveat.graph import trace
 
-PATH = Path(__file__).parents[2] / "benchmarks" / "soundness.py"
 PROBLEMS = (0, 1, 2, 3, 4, 7, 9)
 """Every kind of network, every norm."""
-
-
-@cache
-def benchmark() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("soundness_benchmark", PATH)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # its dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.mark.parametrize("seed", PROBLEMS)
@@ -38,7 +23,7 @@ def test_no_method_verifies_a_network_with_a_hidden_counterexample(seed, monkeyp
     The attack is left out: it proves nothing and takes most of the time.
     """
     monkeypatch.setattr(importlib.import_module("caveat.bounds.certify")._State, "attack", lambda *_: None)
-    problem = benchmark().problem(seed)
+    problem = benchmark("soundness").problem(seed)
     margin, graph = problem.margin(), trace(problem.model, problem.inputs)
     assert margin < -0.1
     assert float(problem.ball.distance(problem.hidden, problem.inputs)) < problem.ball.radius
@@ -46,7 +31,7 @@ def test_no_method_verifies_a_network_with_a_hidden_counterexample(seed, monkeyp
     low, _ = bounds(problem.plain, problem.inputs, problem.ball, outputs="margins", labels=problem.labels)
     assert float(low.min()) > 0
     for method in METHODS:
-        found = benchmark().found_by(method, problem, graph)
+        found = benchmark("soundness").found_by(method, problem, graph)
         assert not bool(found.verified), method
         assert float(found.margin) <= margin, method
 
@@ -55,7 +40,7 @@ def test_bounds_of_a_smaller_ball_are_found_out(monkeypatch):
     """What the test above would say of bounds that are not sound."""
     around = Region.around
     monkeypatch.setattr(Region, "around", lambda inputs, ball: around(inputs, ball.resized(ball.radius / 4)))
-    problems = [benchmark().problem(seed) for seed in (0, 3)]
+    problems = [benchmark("soundness").problem(seed) for seed in (0, 3)]
     found = [certify(p.model, p.inputs, p.labels, p.ball) for p in problems]
     assert any(bool(one.verified) for one in found)
 

@@ -20,6 +20,14 @@ def net(activation: type[nn.Module] = nn.ReLU, outputs: int = 3) -> nn.Sequentia
         return nn.Sequential(nn.Linear(6, 16), activation(), nn.Linear(16, outputs)).eval()
 
 
+class Careful(nn.Module):
+    """A network that looks at its inputs: noise is none that it was trained on."""
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        assert bool((inputs[:, 0] == 1).all())
+        return inputs[:, 1:4]
+
+
 def fitted(kind: str) -> tuple[caveat.Guard | RegressionGuard | MultilabelGuard, int]:
     if kind == "classification":
         return caveat.Guard.fit(net(), (INPUTS, net()(INPUTS).argmax(1)), keep=0.9, score="msp"), 3
@@ -42,6 +50,7 @@ def test_what_cannot_be_generated_is_not_compared() -> None:
     assert answers(net(), (6,), None) is None
     assert answers(net(), (5,), 1.0) is None  # the network fails on such inputs
     assert answers(net(), (), 1.0) is None
+    assert answers(Careful(), (6,), 1.0) is None
     found = answers(net().double(), (6,), 1.0)
     assert found is not None
     assert len(found.values) == 12

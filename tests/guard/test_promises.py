@@ -1,10 +1,6 @@
 """Promises beside `keep` and `max_error`: kept as often as they say, a bounded part of benchmarks/promises.py."""
 
-import importlib.util
-import sys
-from functools import cache
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -14,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import false_discovery_control
 from tests.audits.conftest import CLASSES, pictures
+from tests.scripts import benchmark
 from torch import Tensor, nn
 
 from caveat.errors import OptionError
@@ -22,19 +19,7 @@ from caveat.guard.guarantee import guarantee
 from caveat.guard.monitor import Monitor
 from caveat.guard.threshold import mixed_error, promise
 
-PATH = Path(__file__).parents[2] / "benchmarks" / "promises.py"
 TRIALS = 100
-
-
-@cache
-def benchmark() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("promises_benchmark", PATH)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # its dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
 
 
 def known_set(generator: torch.Generator, count: int) -> tuple[Tensor, Tensor]:
@@ -48,30 +33,34 @@ def seeded() -> torch.Generator:
 
 
 def test_every_class_is_accepted_as_often_as_promised(seeded: torch.Generator) -> None:
-    least = benchmark().each_class(TRIALS, seeded)
+    least = benchmark("promises").each_class(TRIALS, seeded)
     assert least["each_class"] >= 0.95
     assert least["keep"] < 0.9  # which speaks of all classes together
 
 
 def test_of_what_is_told_of_a_batch_few_are_false(seeded: torch.Generator) -> None:
-    found = benchmark().false_discoveries(TRIALS, seeded)
+    found = benchmark("promises").false_discoveries(TRIALS, seeded)
     assert found["fdr"] <= 0.1
     assert found["found"] > 0.5
     assert found["fdr_of_keep"] > 0.2  # each input by itself promises nothing of a batch
 
 
 def test_the_bound_of_refusals_holds_for_all_thresholds_at_once(seeded: torch.Generator) -> None:
-    found = benchmark().bound_of_refusals(2 * TRIALS, seeded)
+    found = benchmark("promises").bound_of_refusals(2 * TRIALS, seeded)
     assert found.broken <= 0.05 + 2 * (0.05 * 0.95 / found.made) ** 0.5
 
 
 def test_the_error_under_a_mixture_holds_where_it_is_promised_and_not_where_it_is_not(seeded: torch.Generator) -> None:
-    errors = benchmark().errors
-    mixture = errors(TRIALS, seeded, share=0.1, ood=benchmark().OOD)
+    errors = benchmark("promises").errors
+    mixture = errors(TRIALS, seeded, share=0.1, ood=benchmark("promises").OOD)
     assert mixture.made == TRIALS
     assert mixture.broken <= mixture.allowed
-    assert errors(TRIALS, seeded, share=None, ood=benchmark().OOD).broken > 0.5  # promised for known inputs alone
-    assert errors(TRIALS, seeded, share=0.1, ood=benchmark().OTHER).broken > 0.5  # of inputs unlike those held out
+    assert (
+        errors(TRIALS, seeded, share=None, ood=benchmark("promises").OOD).broken > 0.5
+    )  # promised for known inputs alone
+    assert (
+        errors(TRIALS, seeded, share=0.1, ood=benchmark("promises").OTHER).broken > 0.5
+    )  # of inputs unlike those held out
 
 
 @given(

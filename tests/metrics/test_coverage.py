@@ -1,22 +1,19 @@
 """The 95 % intervals hold the truth as often as they say: a bounded part of benchmarks/coverage.py."""
 
-import importlib.util
 import math
-import sys
 from functools import cache, partial
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
 import torch
+from tests.scripts import benchmark
 
 from caveat.metrics.interval_of_tally import interval_of_ranking
 from caveat.metrics.ranking import aupr_in, aupr_out, auroc
 from caveat.metrics.tally import tally_sets
 
 RUNS = 80
-PATH = Path(__file__).parents[2] / "benchmarks" / "coverage.py"
 
 
 def error(given: float) -> float:
@@ -25,20 +22,15 @@ def error(given: float) -> float:
 
 
 @cache
-def benchmark() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("coverage_benchmark", PATH)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # its dataclasses look their module up
-    spec.loader.exec_module(module)
+def smaller() -> ModuleType:
+    module = benchmark("coverage")
     module.POPULATION = 200_000  # pyright: ignore[reportAttributeAccessIssue]
     return module
 
 
 @cache
 def cells() -> list[Any]:
-    script = benchmark()
+    script = smaller()
     found: list[Any] = []
     for n, signal, hot in ((200, 1.5, 1.0), (200, 3.0, 1.0), (200, 4.5, 1.5), (2000, 4.0, 1.0), (2000, 4.5, 1.5)):
         draw = partial(script.of_classifier, n, signal, hot)
@@ -94,6 +86,6 @@ def test_auroc_near_one_from_few_and_from_unequal_sets(known: int, ood: int, shi
 
 
 def test_promises_hold() -> None:
-    for item in benchmark().promises(40, fresh=500):
+    for item in smaller().promises(40, fresh=500):
         assert item.seen >= item.promised - 4 * max(item.error, 0.01), item
         assert item.seen <= 1, item

@@ -230,7 +230,13 @@ def _attacked(  # noqa: PLR0913  # what an attack is made of
             model, known.part(rows), others, balls, samples=samples, method=certify, say=say,
             generator=torch.Generator().manual_seed(seed),
         )  # fmt: skip
-        found = found.model_copy(update={"guaranteed": kept})
+        lost = [name for name in others if name not in {item.ood for item in kept}]
+        told = (
+            [f"Not certified: {', '.join(lost)}. None of the inputs is one tensor of numbers in [0, 1]."]
+            if lost
+            else []
+        )
+        found = found.model_copy(update={"guaranteed": kept, "notes": [*found.notes, *told]})
     notes = [*judged.notes, *found.notes, *([note] if (note := gradient_note(found)) else [])]
     judged.seconds["attack"] = _short(time.perf_counter() - before)
     return judged.model_copy(update={"attacked": [found], "notes": notes})

@@ -6,17 +6,23 @@ long it runs. It holds for exchangeable inputs: neighbouring frames of a film ar
 
 import math
 from collections.abc import Sequence
+from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
+from pydantic import ValidationError
 from torch import Tensor
 
 from caveat.errors import DataError, OptionError
+from caveat.files import read_json
 from caveat.guard.threshold import CANDIDATES, Promise, error_bound, refused_at_most
 from caveat.metrics import martingale
-from caveat.records.monitor import Alarm, Bet, Point, State, Watched
+from caveat.records.monitor import Alarm, Bet, Kept, Point, State, Watched
 
-__all__ = ["Monitor"]
+__all__ = ["Monitor", "kept"]
+
+Found = TypeVar("Found", bound=Kept)
 
 TITLES: dict[Watched, str] = {
     "scores": "the scores are higher than those of the inputs before",
@@ -43,11 +49,11 @@ class Monitor:
     level
         Probability, in ]0, 1[, that any alarm at all is raised although nothing has changed.
     seed
-        Of the lots that decide between equal scores.
+        Of the random numbers that break ties between equal scores.
 
-    The bound on abstentions holds for the guard's own reference with all but a sixth of `level`, as the threshold is
-    one of its scores. Errors are bounded by the guarantee (`max_error`), or by what the reference allows at a
-    sixth of `level`. Costs about 50 microseconds for each input, and constant memory.
+    Each claim has an equal part of `level`. The bound on abstentions is what the reference allows, at half of its part,
+    as the threshold is one of its scores; errors are bounded by the guarantee (`max_error`), or likewise. Costs about
+    50 microseconds for each input, and constant memory.
 
     Raises
     ------
@@ -191,6 +197,27 @@ class Monitor:
         """What is known of each claim, in the order of `Watched`."""
         alarms = {alarm.watched: alarm for alarm in self.state.alarms}
         return [_told(name, bet, alarms.get(name)) for name, bet in self.state.bets.items()]
+
+
+def kept(path: Path, kind: type[Found], *, guard: str, name: str, what: str, remedy: str) -> Found | None:
+    """What a file holds of a monitor of the guard with this digest; None if there is no file.
+
+    `name` is the option or the file's name that an error begins with, `what` the file is, `remedy` what to do.
+
+    Raises
+    ------
+    DataError
+        If it is something else, was altered, or is of another guard.
+    """
+    if not path.exists():
+        return None
+    try:
+        found = kind.model_validate(read_json(path, name=name))
+    except ValidationError as error:
+        raise DataError(f"{name}: {path} is no state of {what} ({error.errors()[0]['msg']}); {remedy}") from None
+    if found.guard != guard:
+        raise DataError(f"{name}: {path} watches another guard, or this one before it was changed; {remedy}")
+    return found
 
 
 def _told(name: Watched, bet: Bet, alarm: Alarm | None) -> str:

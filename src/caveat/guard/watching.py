@@ -6,21 +6,19 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
-from pydantic import ValidationError
 from torch import Tensor
 
 from caveat.errors import DataError
-from caveat.files import read_json, reason, write_atomically
+from caveat.files import reason, write_atomically
 from caveat.guard import artefact, multilabel_artefact, regression_artefact, stored
-from caveat.guard.monitor import Monitor
+from caveat.guard.monitor import Monitor, kept
 from caveat.guard.stored import Sealed
 from caveat.guard.threshold import Promise
 from caveat.guard.written import batches
-from caveat.records.base import Part, stamp
-from caveat.records.monitor import Spoke, State, Watching
+from caveat.records.base import stamp
+from caveat.records.monitor import Kept, Spoke, State, Watching
 
 __all__ = ["watch"]
 
@@ -34,20 +32,14 @@ SPOKE = 24
 """Inputs that are named as those that speak most for a change."""
 
 
-class Kept(Part):
-    """What stands in the file: the monitor's state, and what it has seen, to know it again."""
+class _Kept(Kept):
+    """What stands in the file: also what the monitor has seen, to know that again."""
 
-    schema_version: Literal[1] = 1
-    caveat_version: str
-    created: str
-    guard: str
-    """SHA-256 of the guard's manifest."""
     verdicts: str
     """SHA-256 of scores and decisions so far."""
     labels: str
     labelled: int
     """Labels so far, those of inputs that were not accepted among them."""
-    state: State
 
 
 def watch(
@@ -74,25 +66,29 @@ def watch(
     """
     made = MANIFESTS[stored.task_of(guard)](guard)
     monitor = _monitor(Path(guard), made, level=level, seed=seed)
-    kept = _kept(Path(folder) / STATE, made)
-    if kept is not None:
-        monitor.resume(kept.state)
+    there = kept(
+        Path(folder) / STATE, _Kept, guard=made.digest, name="state", what="a monitor",
+        remedy="begin anew with another output folder",
+    )  # fmt: skip
+    if there is not None:
+        monitor.resume(there.state)
     before, foreign = monitor.state.seen, Counter[str]()
+    classes = set(made.classes) if isinstance(made, artefact.Manifest) else None
     say("reading the verdicts")
-    told = _Digest("verdicts", before, "" if kept is None else kept.verdicts)
-    said = _Digest("labels", 0 if kept is None else kept.labelled, "" if kept is None else kept.labels)
+    told = _Digest("verdicts", before, "" if there is None else there.verdicts)
+    said = _Digest("labels", 0 if there is None else there.labelled, "" if there is None else there.labels)
     for part in _parts(verdicts, monitor.threshold):
         fresh = told.add(part.scores, part.accepted)
         monitor.update(part.scores[fresh:], part.accepted[fresh:])
-        if labels is None and isinstance(made, artefact.Manifest):
-            foreign.update(name for name in part.true if name is not None and name not in made.classes)
-            known = np.array([name in made.classes for name in part.true], dtype=bool)
+        if labels is None and classes is not None:
+            foreign.update(name for name in part.true if name is not None and name not in classes)
+            known = np.array([name in classes for name in part.true], dtype=bool)
             _learn(monitor, said, part.accepted[known], part.wrong()[known])
     told.check()
-    if labels is not None and isinstance(made, artefact.Manifest):
-        _learn_late(monitor, said, Path(labels), verdicts, made.classes)
+    if labels is not None and classes is not None:
+        _learn_late(monitor, said, Path(labels), verdicts, classes)
     said.check()
-    out = Kept(
+    out = _Kept(
         **stamp(), guard=made.digest, verdicts=told.now, labels=said.now, labelled=said.count, state=monitor.state
     )
     write_atomically(Path(folder) / STATE, out.model_dump_json())
@@ -187,20 +183,20 @@ def _learn(monitor: Monitor, said: _Digest, accepted: np.ndarray, wrong: np.ndar
     monitor.learn(wrong[old:][accepted[old:]])
 
 
-def _learn_late(monitor: Monitor, said: _Digest, path: Path, verdicts: str | Path, names: list[str]) -> None:
+def _learn_late(monitor: Monitor, said: _Digest, path: Path, verdicts: str | Path, names: set[str]) -> None:
     """Labels from a file of their own, in its order."""
     key, rows = _labels(path)
-    wanted: dict[int, tuple[bool, str]] = {}
+    wanted, found = set[int](), dict[int, tuple[bool, str | None]]()
     for row, (index, name) in enumerate(rows):
         if name not in names:
             raise DataError(f"labels: row {row} of {path} has the label {name!r}, which is no class of the guard")
         if index in wanted:
             raise DataError(f"labels: row {row} of {path} labels input {index} again; give each label once")
-        wanted[index] = (False, "")
+        wanted.add(index)
     position = 0
     for batch in batches(verdicts, ["index", "accepted", "predicted_name"]):
-        found = batch.to_pydict()
-        for index, accepted, predicted in zip(*(found[name] for name in found), strict=True):
+        columns = batch.to_pydict()
+        for index, accepted, predicted in zip(*columns.values(), strict=True):
             if key == "index" and index != position:
                 raise DataError(
                     f"labels: the verdicts are of several runs, each of which numbers its inputs from 0, so that the "
@@ -208,13 +204,12 @@ def _learn_late(monitor: Monitor, said: _Digest, path: Path, verdicts: str | Pat
                     "the order of the files' names"
                 )
             if position in wanted:
-                wanted[position] = (accepted, predicted or "none: it holds no numbers")
+                found[position] = (accepted, predicted)
             position += 1
-    lost = next((index for index, (_, predicted) in wanted.items() if not predicted), None)
-    if lost is not None:
-        raise DataError(f"labels: {path} labels input {lost}, of which there is no verdict")
-    accepted = np.array([wanted[index][0] for index, _ in rows], dtype=bool)
-    wrong = np.array([wanted[index][1] != name for index, name in rows], dtype=bool)
+    if lost := sorted(wanted - found.keys()):
+        raise DataError(f"labels: {path} labels input {lost[0]}, of which there is no verdict")
+    accepted = np.array([found[index][0] for index, _ in rows], dtype=bool)
+    wrong = np.array([found[index][1] != name for index, name in rows], dtype=bool)
     _learn(monitor, said, accepted, wrong)
 
 
@@ -251,22 +246,6 @@ def _monitor(guard: Path, made: Sealed, *, level: float, seed: int) -> Monitor:
         raise DataError("guard: its tensors lack the reference scores")
     held = Promise(**made.operating.model_dump())  # pyright: ignore[reportAttributeAccessIssue]  # every task has one
     return Monitor(tensors["reference"], wrong, held, level=level, seed=seed)
-
-
-def _kept(path: Path, made: Sealed) -> Kept | None:
-    if not path.exists():
-        return None
-    try:
-        kept = Kept.model_validate(read_json(path, name="state"))
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise DataError(f"state: {path} is no state of a monitor ({first['msg']}); remove it to begin anew") from None
-    if kept.guard != made.digest:
-        raise DataError(
-            f"state: {path} watches another guard, or this one before it was changed; begin anew with another output "
-            "folder"
-        )
-    return kept
 
 
 def _spoke(verdicts: str | Path, state: State) -> list[Spoke]:

@@ -1,5 +1,6 @@
 """A batch, and what a box around it becomes, layer by layer with gradients: for certified training."""
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -7,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from caveat.attacks import Ball
 from caveat.errors import ModelError
 from caveat.evaluation import by_batch, drops
 
@@ -28,9 +30,16 @@ class Boxed:
     half: Tensor
 
     @classmethod
-    def around(cls, inputs: Tensor, radius: int | float, *, low: float = 0.0, high: float = 1.0) -> "Boxed":
-        """The ball of the maximum norm within [low, high]."""
-        lower, upper = (inputs - radius).clamp_min(low), (inputs + radius).clamp_max(high)
+    def around(cls, inputs: Tensor, radius: int | float) -> "Boxed":
+        """The ball of the maximum norm within [0, 1].
+
+        Raises
+        ------
+        DataError
+            If inputs are outside of [0, 1], where half widths would be negative.
+        """
+        Ball(math.inf, radius, 0, 1).check(inputs)
+        lower, upper = (inputs - radius).clamp_min(0), (inputs + radius).clamp_max(1)
         return cls(inputs, (lower + upper) / 2, (upper - lower) / 2)
 
     @property

@@ -1,6 +1,5 @@
 """CROWN-IBP: certified training by bounds that are tight at first and fast to train in the end."""
 
-import math
 from dataclasses import dataclass, replace
 
 import torch
@@ -8,7 +7,6 @@ from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 from torch.nn import functional
 
-from caveat.attacks import Ball
 from caveat.errors import OptionError
 from caveat.objectives._backward import worst_by_lines
 from caveat.objectives._intervals import Boxed, boxed, layers_of, worst_logits
@@ -66,7 +64,6 @@ class CrownIbp:
         """
         del generator
         layers, head = layers_of(model)
-        Ball(math.inf, self.radius, 0, 1).check(inputs)
         values = [Boxed.around(inputs, self.radius)]
         for layer in layers:
             values.append(boxed(layer, values[-1]))

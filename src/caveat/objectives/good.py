@@ -8,7 +8,6 @@ from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 from torch.nn import functional
 
-from caveat.attacks import Ball
 from caveat.data.outliers import Outliers, uniform_like
 from caveat.errors import OptionError
 from caveat.objectives._intervals import Boxed, boxed, differences, layers_of
@@ -69,7 +68,6 @@ class Good:
         if not self.weight:
             return functional.cross_entropy(model(inputs), labels)
         drawn = self.outliers(inputs, generator)
-        Ball(math.inf, self.radius, 0, 1).check(drawn)
         around = Boxed.around(drawn, self.radius)
         value = replace(around, clean=torch.cat([inputs, drawn]))  # one pass: batch norm sees both; boxes of outliers
         for layer in layers:

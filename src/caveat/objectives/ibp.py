@@ -1,6 +1,5 @@
 """Interval bound propagation: right over whole balls, by a bound that training can lower."""
 
-import math
 from dataclasses import dataclass, replace
 
 import torch
@@ -8,7 +7,6 @@ from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 from torch.nn import functional
 
-from caveat.attacks import Ball
 from caveat.errors import OptionError
 from caveat.objectives._intervals import Boxed, boxed, layers_of, worst_logits
 from caveat.types import Labels
@@ -58,7 +56,6 @@ class Ibp:
         """
         del generator
         layers, head = layers_of(model)
-        Ball(math.inf, self.radius, 0, 1).check(inputs)  # beyond the box the half widths would be negative
         value = Boxed.around(inputs, self.radius)
         for layer in layers:
             value = boxed(layer, value)

@@ -7,7 +7,7 @@ from pydantic import Field, model_serializer, model_validator
 
 from caveat.records.base import Part, digest
 
-__all__ = ["Alarm", "Bet", "Point", "Spoke", "State", "Watched", "Watching"]
+__all__ = ["Alarm", "Bet", "Kept", "Point", "Spoke", "State", "Watched", "Watching"]
 
 Watched = Literal["scores", "abstentions", "errors"]
 
@@ -82,6 +82,17 @@ class State(Part, frozen=False):
     def seen(self) -> int:
         """Inputs so far."""
         return self.bets["scores"].seen
+
+
+class Kept(Part):
+    """What stands in a file: a monitor's state, and what it is of, to know that again."""
+
+    schema_version: Literal[1] = 1
+    caveat_version: str
+    created: str
+    guard: str
+    """SHA-256 of the guard's manifest."""
+    state: State
 
 
 class Spoke(Part):

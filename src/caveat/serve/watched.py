@@ -3,33 +3,18 @@
 import logging
 import time
 from pathlib import Path
-from typing import Literal
 
-from pydantic import ValidationError
-
-from caveat.errors import DataError
-from caveat.files import read_json, write_atomically
-from caveat.guard.monitor import Monitor
+from caveat.files import write_atomically
+from caveat.guard.monitor import Monitor, kept
 from caveat.guard.verdict import Verdict
-from caveat.records.base import Part, stamp
-from caveat.records.monitor import State
+from caveat.records.base import stamp
+from caveat.records.monitor import Kept, State
 
 __all__ = ["STATE", "Watched"]
 
 STATE = "service.json"
 OFTEN = 1.0
 """Seconds between two writings of the state."""
-
-
-class Kept(Part):
-    """What stands in the file."""
-
-    schema_version: Literal[1] = 1
-    caveat_version: str
-    created: str
-    guard: str
-    """SHA-256 of the guard's manifest."""
-    state: State
 
 
 class Watched:
@@ -42,8 +27,13 @@ class Watched:
         self._monitor, self._digest = monitor, digest
         self._path = None if folder is None else folder / STATE
         self._written = 0.0
-        if self._path is not None and self._path.exists():
-            monitor.resume(_kept(self._path, digest).state)
+        if self._path is not None:
+            there = kept(
+                self._path, Kept, guard=digest, name="--monitor", what="a service's monitor",
+                remedy="name another folder",
+            )  # fmt: skip
+            if there is not None:
+                monitor.resume(there.state)
 
     @property
     def state(self) -> State:
@@ -61,20 +51,6 @@ class Watched:
     def save(self) -> None:
         """Write the state, whole or not at all."""
         if self._path is not None:
-            kept = Kept(**stamp(), guard=self._digest, state=self.state)
-            write_atomically(self._path, kept.model_dump_json())
+            now = Kept(**stamp(), guard=self._digest, state=self.state)
+            write_atomically(self._path, now.model_dump_json())
         self._written = time.monotonic()
-
-
-def _kept(path: Path, digest: str) -> Kept:
-    try:
-        kept = Kept.model_validate(read_json(path, name="--monitor"))
-    except ValidationError as error:
-        raise DataError(
-            f"--monitor: {path} is no state of a service's monitor ({error.errors()[0]['msg']}); name another folder"
-        ) from None
-    if kept.guard != digest:
-        raise DataError(
-            f"--monitor: {path} watches another guard, or this one before it was changed; name another folder"
-        )
-    return kept

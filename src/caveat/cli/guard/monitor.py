@@ -34,7 +34,7 @@ def run(
     level: float = typer.Option(
         0.01, help="Probability that any alarm is ever raised although nothing has changed, in (0, 1)."
     ),
-    seed: int = typer.Option(0, min=0, max=2**63 - 1, help="Seed of the lots that decide between equal scores."),
+    seed: int = typer.Option(0, min=0, max=2**63 - 1, help="Seed of the random tie-breaking between equal scores."),
 ) -> None:
     """Watch a guard at work: are its scores, its abstentions or its errors no longer those it was fitted on?
 

@@ -86,8 +86,9 @@ def check_output(output: Path) -> None:
     """
     if _is_folder(output):
         output_folder(output)
-        others = [path.name for path in output.iterdir() if path.suffix != ".parquet"] if output.is_dir() else []
-        if others := sorted(name for name in others if not name.startswith(".")):
+        there = [path.name for path in output.iterdir()] if output.is_dir() else []
+        others = sorted(name for name in there if not name.startswith(".") and not name.endswith(".parquet"))
+        if others:
             raise OptionError(
                 f"-o: {output} holds more than verdicts ({', '.join(others[:3])}); choose a folder of their own"
             )
