@@ -180,6 +180,10 @@ def test_an_audit_certifies_answers_and_detection():
     assert (near.ood, near.samples, near.radius, wide.radius) == ("far", 40, 0.02, 0.1)
     assert near.auroc == wide.auroc >= near.guaranteed >= wide.guaranteed
     assert "Guaranteed AUROC" in render(record)
+    wide = {"wide": 2 + ood["far"]}  # outside of [0, 1]
+    other = caveat.audit(model, (inputs, labels), ood=wide, attack_certify="interval", **options)
+    assert not other.attacked[0].guaranteed
+    assert any(note.startswith("Not certified: wide.") for note in other.notes)
     with pytest.raises(OptionError, match="expected attack_radii beside it"):
         caveat.audit(model, (inputs, labels), scores=["msp"], attack_certify="deeppoly")
     with pytest.raises(OptionError, match="attack_certify: there is no 'crown'"):

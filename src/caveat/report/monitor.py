@@ -24,7 +24,7 @@ def render(found: Watching) -> str:
     """Make the page: it needs no network and nothing beside itself; all texts are escaped."""
     state = found.state
     alarms = [sentence for sentence in found.sentences if sentence.startswith("Alarm")]
-    verdict: list[Part] = ["No alarm: nothing says that the inputs are others than those the guard was fitted on."]
+    verdict: list[Part] = ["No alarm: there is no evidence that the inputs differ from those the guard was fitted on."]
     step: list[Part] = ["call ", Name("caveat guard monitor"), " again when there are more verdicts."]
     if alarms:
         verdict = [" ".join(alarms)]
@@ -44,7 +44,7 @@ def write(found: Watching, path: str | Path) -> None:
 def _tiles(state: State) -> list[tuple[str, Part, Sequence[Part]]]:
     tiles: list[tuple[str, Part, Sequence[Part]]] = []
     for name, bet in state.bets.items():
-        aside: list[Part] = [Value(math.exp(bet.needed), "plain"), " raises an alarm"]
+        aside: list[Part] = [Value(round(math.exp(bet.needed)), "count"), " raises an alarm"]
         tiles.append((f"E-value, {name}", Value(math.exp(min(bet.capital, 700)), "plain"), aside))
     return tiles
 
@@ -52,8 +52,8 @@ def _tiles(state: State) -> list[tuple[str, Part, Sequence[Part]]]:
 def _evidence(found: Watching) -> Section:
     state = found.state
     text: list[Part] = [
-        "The e-value of a claim is what a bet against it has made of 1: under the claim it ever exceeds x with "
-        "a probability of at most 1/x, however often one looks. All alarms together are false with a probability of "
+        "The e-value (a test martingale) is the evidence against a claim: while the claim holds, it ever exceeds x "
+        "with a probability of at most 1/x, however often one looks. All alarms together are false with a probability of "
         "at most ", Value(state.level), ". It holds for exchangeable inputs: frames of one film are not. ",
         " ".join(found.sentences),
     ]  # fmt: skip
