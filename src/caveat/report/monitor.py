@@ -53,8 +53,9 @@ def _evidence(found: Watching) -> Section:
     state = found.state
     text: list[Part] = [
         "The e-value (a test martingale) is the evidence against a claim: while the claim holds, it ever exceeds x "
-        "with a probability of at most 1/x, however often one looks. All alarms together are false with a probability of "
-        "at most ", Value(state.level), ". It holds for exchangeable inputs: frames of one film are not. ",
+        "with a probability of at most 1/x, however often one looks. All alarms together are false with a "
+        "probability of at most ", Value(state.level),
+        ". It holds for exchangeable inputs: frames of one film are not. ",
         " ".join(found.sentences),
     ]  # fmt: skip
     rows = [
