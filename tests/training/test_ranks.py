@@ -37,6 +37,29 @@ def started(folder: Path, *command: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+LEFT = """
+import os
+import torch
+from caveat.training import ranks
+
+def threads():
+    return [open(f"/proc/self/task/{one}/comm").read().strip() for one in os.listdir("/proc/self/task")]
+
+with ranks.joined(torch.device("cpu")):
+    assert any("gloo" in name for name in threads()), threads()
+    torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.1)
+assert not any("gloo" in name for name in threads()), threads()
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="threads are read from /proc")
+def test_no_thread_of_the_process_group_outlives_it(tmp_path: Path) -> None:
+    """One that wakes while Python shuts down ends the process with SIGABRT, after all was written."""
+    (tmp_path / "left.py").write_text(LEFT)
+    found = started(tmp_path, "torch.distributed.run", "--standalone", "--nproc-per-node", "1", "left.py")
+    assert found.returncode == 0, found.stderr
+
+
 def test_two_processes_give_the_weights_of_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)

@@ -8,6 +8,7 @@ may call it as often as it likes.
 from collections.abc import Callable, Generator
 from contextlib import ExitStack, contextmanager
 from functools import partial
+from importlib import import_module
 from itertools import chain
 from typing import Any, TypeVar
 
@@ -79,6 +80,9 @@ def joined(device: torch.device) -> Generator[torch.device]:
         device = torch.device("cuda", place)
         torch.cuda.set_device(device)
     if own:
+        # torch's optimizers import this module, whose functions keep the group of that moment as a default: its threads
+        # would outlive `destroy_process_group`, and one that wakes while Python shuts down aborts the process
+        import_module("torch.distributed.nn.functional")
         distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
     _joined.append(True)
     try:
