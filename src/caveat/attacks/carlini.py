@@ -40,9 +40,9 @@ def carlini(  # noqa: PLR0913 -- each is one independent choice
 
     Thorough and dear: `searches` times `steps` forward and backward passes, and 10 forward passes before and after;
     `fmn` is mostly as near in a tenth of them. Each search begins at the nearest border of the linearised network, of
-    the `classes` likeliest others, which the original does not, and what comes back is never farther than that border. The price of the right answer is searched for each sample:
-    ten times as large until the answer changes, then by bisection. Where none is found the input comes back. Nothing
-    is random.
+    the `classes` likeliest others, which the original does not; what comes back is never farther than that border. The
+    price of the right answer is searched for each sample: ten times as large until the answer changes, then by
+    bisection. Where none is found the input comes back. Nothing is random.
     Formula: argmin |x - x0|_2^2 + c max(0, z_y - max_{k != y} z_k), x = low + (high - low) (1 + tanh w) / 2.
 
     Parameters
