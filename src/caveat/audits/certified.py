@@ -54,6 +54,7 @@ def proved(
     *,
     method: Method,
     say: Callable[[str], None],
+    graph: Graph | None = None,
 ) -> list[float]:
     """For each ball, from the smallest, the share of inputs whose right answer is proved to stay anywhere in it.
 
@@ -65,7 +66,7 @@ def proved(
     ModelError
         If no bounds are known for an operation of the network, or an attack broke what was proved.
     """
-    graph = traced(model, clean[:1])
+    graph = traced(model, clean[:1], graph)
     open_rows = (broken_at > 0).nonzero().squeeze(1)  # those an attack broke too: a proof would contradict it
     shares: list[float] = []
     for ball in balls:

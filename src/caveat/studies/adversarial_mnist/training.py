@@ -6,15 +6,18 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from caveat import data, models
+from caveat import models
 from caveat.data import Source
-from caveat.objectives import Adversarial, Objective, Trades, cross_entropy
+from caveat.objectives import Adversarial, CrownIbp, Ibp, Objective, Trades, cross_entropy
 from caveat.records.findings import Scale
-from caveat.training import fit
+from caveat.studies.kit.networks import strided
+from caveat.training import recipe
 
-__all__ = ["PLAIN", "SIZES", "TWIN", "Size", "objectives", "slug", "trained"]
+__all__ = ["ATTACKED", "CERTIFIED", "PLAIN", "SIZES", "TWIN", "Size", "objectives", "slug", "trained"]
 
 PLAIN, TWIN = "plain", "plain, other seed"
+ATTACKED = ("FGSM-trained", "PGD-trained", "TRADES")
+CERTIFIED = ("IBP", "CROWN-IBP")
 
 
 @dataclass(frozen=True)
@@ -26,8 +29,11 @@ class Size:
     """Of norm inf, in training and attack."""
     train: int | None
     epochs: int
-    warm: int
-    """Epochs with a smaller radius first, for the adversarial trainings."""
+    """Of the networks that see no attack, and of FGSM training twice as many."""
+    attacked: int
+    """Epochs of PGD training and TRADES."""
+    certified: int
+    """Epochs of IBP and CROWN-IBP."""
     inner: int
     """Steps of PGD in training."""
     width: int
@@ -35,6 +41,10 @@ class Size:
     steps: int
     restarts: int
     judged: int
+    struck: int
+    """Pictures for the strongest attack, and for certificates by DeepPoly."""
+    queries: int
+    """Of the strongest attack's last member."""
     few: int
     """Pictures for the L1 attacks."""
     priced: int
@@ -45,53 +55,46 @@ class Size:
 
 
 SIZES: dict[Scale, Size] = {
-    "smoke": Size(set="digits", radius=0.1, train=None, epochs=6, warm=1, inner=2, width=8, hidden=32, steps=5,
-                  restarts=2, judged=40, few=4, priced=30, curve=10, radii=(0.0, 0.1)),
-    "small": Size(set="mnist", radius=0.3, train=15_000, epochs=5, warm=2, inner=7, width=16, hidden=128, steps=40,
-                  restarts=5, judged=500, few=100, priced=100, curve=200, radii=(0.0, 0.05, 0.1, 0.2, 0.3, 0.4)),
-    "full": Size(set="mnist", radius=0.3, train=None, epochs=25, warm=2, inner=40, width=32, hidden=1024, steps=40,
-                 restarts=20, judged=10_000, few=1000, priced=200, curve=1000,
+    "smoke": Size(set="digits", radius=0.1, train=1000, epochs=7, attacked=5, certified=6, inner=2, width=8, hidden=32,
+                  steps=5, restarts=2, judged=40, struck=6, queries=20, few=4, priced=30, curve=10, radii=(0.0, 0.1)),
+    "small": Size(set="mnist", radius=0.3, train=15_000, epochs=5, attacked=10, certified=20, inner=7, width=16,
+                  hidden=100, steps=40, restarts=5, judged=500, struck=50, queries=1000, few=100, priced=100, curve=200,
+                  radii=(0.0, 0.05, 0.1, 0.2, 0.3, 0.4)),
+    "full": Size(set="mnist", radius=0.3, train=None, epochs=6, attacked=20, certified=40, inner=7, width=16,
+                 hidden=100, steps=40, restarts=20, judged=1000, struck=200, queries=5000, few=100, priced=200, curve=500,
                  radii=(0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4)),
 }  # fmt: skip
 
 
-def objectives(size: Size, radius: float) -> dict[str, Objective]:
-    """What each network is trained with, against changes of that radius."""
+def objectives(size: Size, radius: float) -> dict[str, tuple[Objective, int]]:
+    """What each network is trained with, against changes of that radius, and its epochs."""
+    step = 2.5 * radius / size.inner
     return {
-        PLAIN: cross_entropy,
-        TWIN: cross_entropy,
-        "MLP": cross_entropy,
-        "FGSM-trained": Adversarial(radius=radius, steps=1, step=1.25 * radius),
-        "PGD-trained": Adversarial(radius=radius, steps=size.inner),
-        "TRADES": Trades(radius=radius, steps=size.inner),
+        PLAIN: (cross_entropy, size.epochs),
+        TWIN: (cross_entropy, size.epochs),
+        "MLP": (cross_entropy, size.epochs),
+        "FGSM-trained": (Adversarial(radius=radius, steps=1, step=1.25 * radius), 2 * size.epochs),
+        "PGD-trained": (Adversarial(radius=radius, steps=size.inner, step=step), size.attacked),
+        "TRADES": (Trades(radius=radius, steps=size.inner, step=step), size.attacked),
+        "IBP": (Ibp(radius=radius), size.certified),
+        "CROWN-IBP": (CrownIbp(radius=radius), size.certified),
     }
 
 
 def trained(name: str, train: Source, size: Size, seed: int, place: Path) -> tuple[nn.Module, float]:
-    """Adam with a falling rate; the radius grows over the first epochs, without which training may not start."""
+    """As `caveat train` does it, stored in the folder; the network and the seconds it took."""
     own = seed + (1000 if name == TWIN else 0)
-    channels, side = train.shape[:2]
     generator = torch.Generator().manual_seed(own)
     if name == "MLP":
-        model: nn.Module = models.mlp(channels=channels, size=side, generator=generator)
+        model: nn.Module = models.mlp(channels=train.shape[0], size=train.shape[1], generator=generator)
     else:
-        model = models.lenet(
-            channels=channels, size=side, width=size.width, hidden=size.hidden, generator=generator
-        )  # fmt: skip
-    batches = data.shuffled(train, batch=64, generator=torch.Generator().manual_seed(own + 1), drop_last=True)
-    optimizer = torch.optim.Adam(model.parameters(), lr=2e-3)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, size.epochs * len(batches), eta_min=1e-5)
-    noise = torch.Generator().manual_seed(own + 2)
-    radii = [size.radius * (phase + 1) / (size.warm + 1) for phase in range(size.warm)] + [size.radius]
-    seconds = 0.0
-    for phase, radius in enumerate(radii):
-        history = fit(
-            model, batches, objectives(size, radius)[name], optimizer=optimizer, schedule=schedule, generator=noise,
-            epochs=1 if phase < size.warm else size.epochs - size.warm, checkpoint_every=100,
-            checkpoint=place / slug(name) / f"phase-{phase}.safetensors", progress=False,
-        )  # fmt: skip
-        seconds += sum(history.seconds)
-    return model.eval(), seconds
+        model = strided(train.shape, size.width, size.hidden, generator)
+    goal, epochs = objectives(size, size.radius)[name]
+    history, _ = recipe.train(
+        model, train, epochs=epochs, rate=3e-3, batch=100, generator=torch.Generator().manual_seed(own + 1), goal=goal,
+        checkpoint=place / slug(name) / "checkpoint.safetensors",
+    )  # fmt: skip
+    return model.eval(), sum(history.seconds)
 
 
 def slug(name: str) -> str:

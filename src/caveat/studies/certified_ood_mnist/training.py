@@ -10,10 +10,10 @@ from caveat import data
 from caveat.data import Source
 from caveat.data.outliers import Outliers, taken_from, uniform_like
 from caveat.errors import DataError
-from caveat.models.initialise import built
 from caveat.objectives import Acet, Good, Objective, OutlierExposure, cross_entropy
 from caveat.records.findings import Scale
 from caveat.studies.kit import common
+from caveat.studies.kit.networks import strided
 from caveat.training import recipe
 
 __all__ = ["ACET", "ALL", "EXPOSED", "GOOD", "PLAIN", "SIZES", "Set", "Size", "objectives", "set_of", "slug", "trained"]
@@ -117,22 +117,9 @@ def objectives(size: Size, outliers: Outliers = uniform_like) -> dict[str, Objec
     }
 
 
-def network(inside: Set, size: Size, seed: int) -> nn.Sequential:
-    """Two convolutions of stride 2 and a hidden layer: small enough for bounds of every picture."""
-    channels, side = inside.train.shape[0], inside.train.shape[1]
-    return built(
-        lambda: nn.Sequential(
-            nn.Conv2d(channels, size.width, 4, stride=2, padding=1), nn.ReLU(),
-            nn.Conv2d(size.width, 2 * size.width, 4, stride=2, padding=1), nn.ReLU(), nn.Flatten(),
-            nn.Linear(2 * size.width * (side // 4) ** 2, size.hidden), nn.ReLU(), nn.Linear(size.hidden, 10),
-        ),
-        torch.Generator().manual_seed(seed),
-    )  # fmt: skip
-
-
 def trained(name: str, inside: Set, size: Size, seed: int, folder: Path) -> tuple[nn.Module, float]:
     """As `caveat train` does it, stored in the folder; the network and the seconds it took."""
-    model = network(inside, size, seed)
+    model = strided(inside.train.shape, size.width, size.hidden, torch.Generator().manual_seed(seed))
     draw = taken_from(inside.outliers)
 
     def outliers(images: Tensor, generator: torch.Generator) -> Tensor:
