@@ -38,8 +38,8 @@ def conclude(
         settings={
             "training pictures": size.train or "all", "batch": 100, "radius": size.radius,
             "epochs": f"{size.epochs}; FGSM-trained {2 * size.epochs}; PGD-trained and TRADES {size.attacked}; IBP and "
-            f"CROWN-IBP {size.certified}, of which the radius grows over the first half", "inner steps": size.inner,
-            "network": f"convolutions of stride 2, {size.width} and {2 * size.width} channels, {size.hidden} units",
+            f"CROWN-IBP {size.certified}, the radius growing over the first half", "inner steps": size.inner,
+            "network": f"2 convolutions of stride 2, {size.width} and {2 * size.width} channels; {size.hidden} units",
             "MLP": "256, 256 units",
             "attack": f"PGD, {size.steps} steps of {2.5 * size.radius / size.steps:.3g}, {size.restarts} restarts",
             "pictures attacked": size.judged,
