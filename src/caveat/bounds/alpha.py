@@ -11,7 +11,7 @@ from caveat.bounds.deeppoly import MEMORY, Known, Slopes, Split, known, least, l
 from caveat.bounds.region import Rows
 from caveat.graph import Relu
 
-__all__ = ["Tightened", "opened", "raised", "tightened"]
+__all__ = ["Tightened", "first", "opened", "raised", "tightened"]
 
 STEPS = 20
 RATE = 0.25
@@ -24,6 +24,8 @@ class Tightened:
 
     values: Float[Tensor, "n m"]
     known: Known
+    slopes: dict[int, dict[int, Tensor]]
+    """Of the last step: for each place that was bounded, those of the ReLUs before it."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,8 @@ def tightened(
             if not leaves or bool((values > 0).all()):
                 break
             (-bound.reshape(n, m)[values <= 0].sum()).backward(inputs=leaves)
-    return Tightened(values, found)
+    last = {place: {k: leaf.detach() for k, leaf in each.items()} for place, each in slopes.items()}
+    return Tightened(values, found, last)
 
 
 def raised(

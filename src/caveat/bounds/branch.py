@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -18,7 +19,7 @@ from caveat.bounds.deeppoly import Known, known, least
 from caveat.bounds.region import Rows
 from caveat.graph import Relu
 
-__all__ = ["decided"]
+__all__ = ["Part", "decided"]
 
 BATCH = 64
 """Parts that are bounded at once."""
@@ -59,11 +60,18 @@ def together(a: Part, b: Part) -> Part:
 
 
 def decided(
-    root: Known, matrix: Float[Tensor, "m c"], *, unit: float, until: float, attack: Attack
+    root: Known,
+    matrix: Float[Tensor, "m c"],
+    *,
+    unit: float,
+    until: float,
+    attack: Attack,
+    record: Callable[[Part], None] | None = None,
 ) -> tuple[bool, Tensor | None]:
     """Whether every form is above 0 over the region of one sample, and a counterexample if one was found.
 
-    `root` holds the sample's bounds; `until` is the moment of `time.perf_counter` at which to give up.
+    `root` holds the sample's bounds; `until` is the moment of `time.perf_counter` at which to give up. `record` is
+    given every part that is proved, with the slopes and multipliers that prove it.
 
     Source: Bunel et al., Branch and bound for piecewise linear neural network verification, JMLR 2020 (the score of a
     ReLU is that of section 5.3, without its look at the layer before).
@@ -79,13 +87,17 @@ def decided(
         )  # fmt: skip
         found = raised(own, now.matrix, slopes=now.slopes, multipliers=now.multipliers, split=now.split, steps=STEPS)
         alive = (found.values <= 0) & ~_empty(own)
+        if record is not None:
+            record(Part(now.matrix, now.split, found.slopes, found.multipliers).of(~alive))
         if not bool(alive.any()):
             continue
         if (broken := attack(own.region.minimiser(found.inputs)[alive])) is not None:
             return False, broken
         children, leaves = _halved(own, now, found, alive)
         for leaf in leaves:
-            answer, point = _solved(own.of(torch.tensor([leaf])), now.of(slice(leaf, leaf + 1)))
+            answer, point, solved = _solved(own.of(torch.tensor([leaf])), now.of(slice(leaf, leaf + 1)))
+            if answer and record is not None:
+                record(solved)
             if not answer:
                 if point is not None and (broken := attack(point)) is not None:
                     return False, broken
@@ -151,11 +163,14 @@ def _halved(own: Known, now: Part, found: Raised, alive: Tensor) -> tuple[Part, 
     return together(*halves), leaves
 
 
-def _solved(own: Known, part: Part) -> tuple[bool, Tensor | None]:
-    """Whether the form is above 0 in a part without open signs, by its linear programme; else where it is least."""
+def _solved(own: Known, part: Part) -> tuple[bool, Tensor | None, Part]:
+    """Whether the form is above 0 in a part without open signs, by its linear programme; else where it is least.
+
+    Also the part with the multipliers that prove it: the programme's dual values.
+    """
     kinds = {k: own.graph.nodes[k - 1].operation for k in own.relaxed}
     if own.region.norm != math.inf or not all(isinstance(op, Relu) for op in kinds.values()):
-        return False, None  # not linear, even so
+        return False, None, part  # not linear, even so
     from scipy.optimize import linprog  # comes with scikit-learn
 
     one = Rows.each(1)
@@ -169,15 +184,27 @@ def _solved(own: Known, part: Part) -> tuple[bool, Tensor | None]:
             form = least(own, place, row.reshape(signs.shape), one)
             sides.append(form.inputs.flatten())
             limits.append(-float(form.values - own.region.least(form.inputs, one)))
-    box = torch.stack([own.region.low.flatten(), own.region.high.flatten()], dim=1)
-    answer = linprog(
-        goal.inputs.flatten().numpy(), A_ub=torch.stack(sides).numpy() if sides else None, b_ub=limits or None,
-        bounds=box.numpy(), method="highs",
-    )  # fmt: skip
-    if answer.status == 2:
-        return True, None
+    matrix = torch.stack(sides).numpy() if sides else None
+    box = torch.stack([own.region.low.flatten(), own.region.high.flatten()], dim=1).numpy()
+    answer = linprog(goal.inputs.flatten().numpy(), A_ub=matrix, b_ub=limits or None, bounds=box, method="highs")
+    if answer.status == 2 and matrix is not None:  # empty: no point comes nearer to all signs than some distance
+        apart = np.append(np.zeros(matrix.shape[1]), 1.0)
+        sides_apart = np.append(matrix, -np.ones((len(matrix), 1)), axis=1)
+        nearest = linprog(apart, A_ub=sides_apart, b_ub=limits, bounds=[*map(tuple, box), (None, None)], method="highs")
+        far = 2 * (1 + abs(float(goal.values))) / max(float(nearest.fun), 1e-300) if nearest.status == 0 else 0.0
+        return True, None, _with_multipliers(part, -far * nearest.ineqlin.marginals)
     if answer.status:
-        return False, None
+        return False, None, part
     if answer.fun + constant > SOLVED * (1 + abs(constant)):
-        return True, None
-    return False, torch.from_numpy(answer.x).reshape(own.region.low.shape)
+        return True, None, _with_multipliers(part, -answer.ineqlin.marginals)
+    return False, torch.from_numpy(answer.x).reshape(own.region.low.shape), part
+
+
+def _with_multipliers(part: Part, duals: np.ndarray) -> Part:
+    """One of each sign that is given, in the order of `_solved`."""
+    left, found = torch.as_tensor(duals, dtype=torch.float64).clamp_min(0), dict[int, Tensor]()
+    for place, signs in part.split.items():
+        given = signs != 0
+        mine, left = left.split([int(given.sum()), len(left) - int(given.sum())])
+        found[place] = torch.zeros_like(signs).masked_scatter(given, mine)
+    return Part(part.matrix, part.split, part.slopes, found)

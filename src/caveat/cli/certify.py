@@ -8,7 +8,7 @@ from typing import Any
 
 import typer
 
-from caveat.cli.checks import existing, output_file, positive
+from caveat.cli.checks import existing, output_file, output_folder, positive
 from caveat.cli.options import NORMALIZE, WEIGHTS_KEY
 from caveat.cli.terminal import echo
 from caveat.cli.verdicts import OFTEN, begun, write
@@ -49,6 +49,11 @@ def run(
         None, min=1, help="Of --transform: parts of the ranges that are looked at for each sample; 1000 by default."
     ),
     seconds: float | None = typer.Option(None, help="Of branch, for each sample; 60 by default."),
+    proof: Path | None = typer.Option(
+        None,
+        metavar="FOLDER",
+        help="Write a proof of every verified sample there, which a checker without Caveat and PyTorch accepts or not.",
+    ),
     batch: int = typer.Option(50, min=1, help="Samples that are bounded at once."),
     seed: int = typer.Option(0, min=0, max=2**63 - 1, help="Seed of the attack."),
 ) -> None:
@@ -78,6 +83,10 @@ def run(
     if seconds is not None and method != "branch":
         raise OptionError("--seconds: it is the time of --method branch; leave it out")
     positive("--seconds", [] if seconds is None else [seconds])
+    if proof is not None and (change is not None or norm != "inf"):
+        raise OptionError("--proof: proofs are of balls of --norm inf alone; leave it out")
+    if proof is not None:
+        output_folder(proof, option="--proof")
     found = sources.read(test, batch=batch, seed=seed)
     if not isinstance(found, sources.Source):
         raise DataError(f"--test: {test} holds no pictures, which are what a ball in [0, 1] is of")
@@ -89,6 +98,7 @@ def run(
         "normalize": normalize, "test": digest(found), "norm": norm,
         "radius": radius, "method": method, "seconds": seconds, "seed": seed,
         "transform": None if change is None else repr(change), "cells": cells,
+        "proof": None if proof is None else str(proof),
     }  # fmt: skip
     rows = begun(output, settings, command=NAME)
     if rows:
@@ -100,8 +110,30 @@ def run(
     else:
         limit = {} if cells is None else {"cells": cells}
         certify = partial(bounds.certify_transformed, transformation=change, **limit, **more)
-    _certified(network, found, certify, rows, output, settings, one=method in ("alpha", "branch"))
+    proofs = None if proof is None else _proofs(proof, network, found, Ball(math.inf, radius or 0.0), settings)
+    _certified(network, found, certify, rows, output, settings, one=method in ("alpha", "branch"), proofs=proofs)
     _told(rows, output, method, transformed=change is not None)
+    if proofs is not None:
+        _proved(rows, proofs)
+
+
+def _proofs(folder: Path, network: Any, found: Any, ball: Any, settings: dict[str, Any]) -> Any:
+    """The folder with the network alone: what cannot be proved is refused before any sample is looked at."""
+    import torch
+
+    from caveat.bounds.proofs import Folder
+    from caveat.graph import trace
+
+    graph = trace(network, found.take(torch.arange(1))[0])
+    return Folder.begun(folder, graph, ball, method=settings["method"], seconds=settings["seconds"], settings=settings)
+
+
+def _proved(rows: list[dict[str, Any]], proofs: Any) -> None:
+    """How many proofs there are, and how to check them."""
+    verified = [row["index"] for row in rows if row["verdict"] == "verified"]
+    count = sum(proofs.file(index).exists() for index in verified)
+    echo(f"{count} of the {len(verified)} verified samples have a proof in {proofs.path} (network sha256 "
+         f"{proofs.net.sha256}). Next: python -m caveat.bounds.checker {proofs.path}")  # fmt: skip
 
 
 def _transformation(words: list[str]) -> Any:
@@ -134,6 +166,7 @@ def _certified(
     settings: dict[str, Any],
     *,
     one: bool,
+    proofs: Any,
 ) -> None:
     """Add a row for every sample that has none, and write them now and then."""
     import torch
@@ -144,8 +177,8 @@ def _certified(
     from caveat.graph import trace
 
     left = torch.arange(len(rows), len(found))
-    shown, graph, written = console(stderr=True), None, time.perf_counter()
-    parts = left.split(1 if one else found.batch)
+    shown, graph, written = console(stderr=True), proofs and proofs.graph, time.perf_counter()
+    parts = left.split(1 if one else found.batch) if len(left) else ()
     for part in track(parts, "certifying", console=shown, transient=True, disable=not shown.is_terminal):
         inputs, labels = found.take(part)
         graph = graph or trace(network, inputs)
@@ -160,6 +193,8 @@ def _certified(
                 "label": int(labels[k]), "predicted": int(answers[k]),
                 "verdict": bounds.VERDICTS[int(made.verdict[k])], "margin": float(made.margin[k]), "seconds": spent,
             })  # fmt: skip
+            if proofs is not None and rows[-1]["verdict"] == "verified":
+                proofs.keep(position, inputs[k : k + 1], int(labels[k]))
         if time.perf_counter() - written > OFTEN:
             _write(rows, output, settings)
             written = time.perf_counter()
