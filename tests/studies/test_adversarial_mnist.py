@@ -45,9 +45,10 @@ def test_from_pictures_to_findings(done):
 
 def test_a_network_is_fooled_most_by_its_own_examples(done):
     _, found, _ = done
-    for row in found.tables[3].rows[:3]:
-        own = int([label.label for label in found.tables[3].rows].index(row.label))
-        assert row.cells[own].value == max(cell.value for cell in row.cells[:3])  # others fall to anything here
+    rows = found.tables[3].rows
+    for column in range(3):  # a weak network is fooled by anything: within its column
+        fooled = [row.cells[column].value for row in rows]
+        assert fooled[column] == max(value for value in fooled if value is not None), rows[column].label
 
 
 def test_a_second_run_reads_what_the_first_stored(done, monkeypatch):

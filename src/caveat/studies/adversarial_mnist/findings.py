@@ -37,9 +37,10 @@ def conclude(
         seeds=[seed],
         settings={
             "training pictures": size.train or "all", "batch": 100, "radius": size.radius,
-            "epochs": f"{size.epochs}; FGSM-trained {2 * size.epochs}; PGD-trained and TRADES {size.attacked}; IBP and "
-            f"CROWN-IBP {size.certified}, the radius growing over the first half", "inner steps": size.inner,
-            "network": f"2 convolutions of stride 2, {size.width} and {2 * size.width} channels; {size.hidden} units",
+            "epochs": f"{size.epochs}, FGSM-trained {2 * size.epochs}; PGD-trained and TRADES {size.attacked}; IBP and "
+            f"CROWN-IBP {size.certified}, the radius growing over the first half",
+            "inner steps": size.inner,
+            "network": f"convolutions of stride 2: {size.width}, {2 * size.width} channels; {size.hidden} units",
             "MLP": "256, 256 units",
             "attack": f"PGD, {size.steps} steps of {2.5 * size.radius / size.steps:.3g}, {size.restarts} restarts",
             "pictures attacked": size.judged,
@@ -47,7 +48,7 @@ def conclude(
         },
         reduced=[
             f"{size.train or 60_000:,} training pictures (60,000), {size.attacked} epochs of PGD training with "
-            f"{size.inner} inner steps (40), {size.hidden} hidden units and {size.width} and {2 * size.width} channels: "
+            f"{size.inner} inner steps (40), {size.hidden} hidden units, {size.width} and {2 * size.width} channels: "
             "what two cores train in two hours. The MNIST challenge's network is a LeNet with 32 and 64 channels and "
             "1,024 units, 100,000 steps of 50 pictures.",
             f"The first {size.judged:,} test pictures (10,000); {size.curve} for the curves, {size.struck} for the "
