@@ -39,6 +39,8 @@ bench: setup
 
 docs: setup
 	$(PY) docs/build.py
+	NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build --strict --quiet
+	@echo 'Open site/index.html in a browser.'
 
 .references/.installed: tests/references/requirements-no-deps.txt $(STAMP)
 	@# in a folder of their own, without what they ask for: nothing of ours is replaced

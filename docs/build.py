@@ -1,16 +1,25 @@
-"""`make docs`: the page of all methods from their docstrings, and the pages of the code by pdoc, into site/."""
+"""What of the documentation is generated: `methods.md`, kept and tested to be current, by running this file; the pages
+of the command line, of the API and of the studies while mkdocs builds the site, which calls `on_files`."""
 
-import shutil
-import sys
-from collections.abc import Iterable
+import tomllib
+from collections.abc import Iterable, Iterator
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
-from caveat import attacks, calibration, metrics, objectives, posteriors
+import caveat
+from caveat import attacks, calibration, metrics, objectives, posteriors, studies
+from caveat.records.findings import Findings
+from caveat.report.study import markdown
 from caveat.scoring import catalog
 
 HERE = Path(__file__).parent
-SITE = HERE.parent / "site"
+SOURCE = HERE.parent / "src" / "caveat"
+TOLD = {
+    "certified-ood-mnist": "[Bounds](../bounds.md#certified-training-and-certified-detection-of-ood-inputs)",
+    "deepg-mnist": "[Rotations](../bounds.md#rotations-shifts-and-other-transformations)",
+}
+"""Where our figures of a study stand that has no page in the gallery."""
 
 
 def first_line(thing: object) -> str:
@@ -77,17 +86,101 @@ def methods() -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def main() -> None:
-    (HERE / "methods.md").write_text(methods(), encoding="utf-8")
-    try:
-        import pdoc
-    except ImportError:
-        sys.exit("docs: pdoc is missing; install it with  pip install 'caveat[dev]'")
-    shutil.rmtree(SITE, ignore_errors=True)
-    pdoc.render.configure(docformat="numpy", math=True)
-    pdoc.pdoc("caveat", output_directory=SITE)
-    print(f"Open {SITE.relative_to(Path.cwd()) / 'index.html'} in a browser; methods.md is renewed.")
+def command_line() -> str:
+    """The page of all commands and their options, as `--help` has them."""
+    import typer
+
+    from caveat.cli.main import app
+
+    parts = ["# Command line\n\nGenerated from `caveat COMMAND --help`. A mistake is one line and exit code 2."]
+    for words, command in commands(typer.main.get_command(app)):
+        context = command.make_context(" ".join(words), [], resilient_parsing=True)
+        rows = [record for parameter in command.params if (record := parameter.get_help_record(context))]
+        text = " ".join((command.help or "").split("\n\n")[0].split())
+        options = [(f"`{cell(name)}`", cell(told)) for name, told in rows]
+        parts.append(f"## {' '.join(words)}\n\n{text}\n\n" + table(["argument or option", "what it is"], options))
+    return "\n\n".join(parts) + "\n"
+
+
+def commands(group: Any, words: tuple[str, ...] = ("caveat",)) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Every command with the words that call it."""
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from commands(command, (*words, name))
+        else:
+            yield (*words, name), command
+
+
+def cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("<", "&lt;").replace("[", "\\[") if "`" not in text else text
+
+
+def api() -> Iterator[tuple[str, str]]:
+    """The pages of the API, by name: one a package, made by mkdocstrings from the docstrings."""
+    names = [name for name in dir(caveat) if (SOURCE / name).is_dir()]
+    alone = [f"caveat.{path.stem}" for path in sorted(SOURCE.glob("[a-z]*.py"))]
+    top = [f"- [`caveat.{name}`][{home}.{name}]" for name, home in caveat._HOME.items()]
+    links = [f"- [`caveat.{name}`]({name}.md): {first_line(import_module(f'caveat.{name}'))}" for name in names]
+    parts = ["# API reference", (caveat.__doc__ or "").strip(), "\n".join(top), "## Packages", "\n".join(links)]
+    yield "index", "\n\n".join(parts)
+    for name in names:
+        yield name, "\n\n".join([f"# caveat.{name}", *modules(f"caveat.{name}")])
+    yield "others", "\n\n".join(["# Other modules", *(f"::: {name}" for name in alone)])
+
+
+def modules(package: str) -> Iterator[str]:
+    """A package and its public modules, as mkdocstrings is told them."""
+    yield f"::: {package}\n    options: {{members: false, show_root_toc_entry: false, show_root_heading: false}}"
+    folder = SOURCE.joinpath(*package.split(".")[1:])
+    for path in sorted(folder.rglob("[a-z]*.py")):
+        yield f"::: caveat.{'.'.join(path.relative_to(SOURCE).with_suffix('').parts)}"
+
+
+def studied() -> str:
+    """The page of the studies: what each reproduces, its command, our figures with the published ones beside them."""
+    parts = [
+        "# Studies\n\nPublished experiments, reproduced by one command each. In a table the published figure stands in "
+        "brackets beside ours; claims of the source are judged one by one, also where we do not confirm them. "
+        "`--scale` is `smoke` (seconds), `small` (minutes) or `full`. A study that was stopped goes on."
+    ]
+    for name, (package, text) in studies.STUDIES.items():
+        published = tomllib.loads((SOURCE / "studies" / package / "published.toml").read_text(encoding="utf-8"))
+        kept = HERE / "gallery" / name / "findings.json"
+        parts.append(f"## {name}\n\n{text}\n\n```console\n$ caveat study {name} --scale small -o runs/{name}\n```")
+        if (HERE / "gallery" / f"{name}.md").exists():
+            parts.append(f"[All of our figures](../gallery/{name}.md), and what differs from the source.")
+        elif name in TOLD:
+            parts.append(f"Our figures: {TOLD[name]}.")
+        parts.append(beside(Findings.load(kept)) if kept.exists() else printed(published))
+    return "\n\n".join(parts) + "\n"
+
+
+def beside(findings: Findings) -> str:
+    """The claims, and the tables that hold a published figure."""
+    tables = [one for one in findings.tables if any(x.published for row in one.rows for x in row.cells)]
+    part = findings.model_copy(update={"tables": tables, "notes": [], "reduced": []})
+    return markdown(part).partition("\n\n")[2].replace("\n## ", "\n### ")
+
+
+def printed(published: dict[str, Any]) -> str:
+    """The figures of the source, where no findings of ours are kept."""
+    parts = [str(published["source"])]
+    for name, part in published.items():
+        if isinstance(part, dict):
+            rows = [[label, *row] for label, row in part["rows"].items()]
+            parts += [f"Published, {name} ({part['source']}):", table([" ", *part["columns"]], rows)]
+    return "\n\n".join(parts)
+
+
+def on_files(files: Any, *, config: Any) -> Any:
+    """Add the generated pages to the site; mkdocs calls this."""
+    from mkdocs.structure.files import File
+
+    pages = [("reference/command-line", command_line()), ("reference/studies", studied())]
+    for name, text in [*pages, *((f"api/{name}", text) for name, text in api())]:
+        files.append(File.generated(config, f"{name}.md", content=text))
+    return files
 
 
 if __name__ == "__main__":
-    main()
+    (HERE / "methods.md").write_text(methods(), encoding="utf-8")
