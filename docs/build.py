@@ -1,6 +1,7 @@
 """What of the documentation is generated: `methods.md`, kept and tested to be current, by running this file; the pages
 of the command line, of the API and of the studies while mkdocs builds the site, which calls `on_files`."""
 
+import re
 import tomllib
 from collections.abc import Iterable, Iterator
 from importlib import import_module
@@ -97,7 +98,7 @@ def command_line() -> str:
         context = command.make_context(" ".join(words), [], resilient_parsing=True)
         rows = [record for parameter in command.params if (record := parameter.get_help_record(context))]
         text = " ".join((command.help or "").split("\n\n")[0].split())
-        options = [(f"`{cell(name)}`", cell(told)) for name, told in rows]
+        options = [(f"`{name}`", cell(told)) for name, told in rows]
         parts.append(f"## {' '.join(words)}\n\n{text}\n\n" + table(["argument or option", "what it is"], options))
     return "\n\n".join(parts) + "\n"
 
@@ -112,7 +113,8 @@ def commands(group: Any, words: tuple[str, ...] = ("caveat",)) -> Iterator[tuple
 
 
 def cell(text: str) -> str:
-    return text.replace("|", "\\|").replace("<", "&lt;").replace("[", "\\[") if "`" not in text else text
+    """What a cell of a table says, without the range of a seed."""
+    return re.sub(r"([|<\[])", r"\\\1", text.replace("; 0<=x<=9223372036854775807", ""))
 
 
 def api() -> Iterator[tuple[str, str]]:
@@ -146,7 +148,7 @@ def studied() -> str:
     for name, (package, text) in studies.STUDIES.items():
         published = tomllib.loads((SOURCE / "studies" / package / "published.toml").read_text(encoding="utf-8"))
         kept = HERE / "gallery" / name / "findings.json"
-        parts.append(f"## {name}\n\n{text}\n\n```console\n$ caveat study {name} --scale small -o runs/{name}\n```")
+        parts.append(f"## {name}\n\n{text}\n\n```sh\ncaveat study {name} --scale small -o runs/{name}\n```")
         if (HERE / "gallery" / f"{name}.md").exists():
             parts.append(f"[All of our figures](../gallery/{name}.md), and what differs from the source.")
         elif name in TOLD:
@@ -178,7 +180,8 @@ def on_files(files: Any, *, config: Any) -> Any:
 
     pages = [("reference/command-line", command_line()), ("reference/studies", studied())]
     for name, text in [*pages, *((f"api/{name}", text) for name, text in api())]:
-        files.append(File.generated(config, f"{name}.md", content=text))
+        first = "---\nsearch: {boost: 0.5}\n---\n\n" if name.startswith("api/") else ""  # guides are found before
+        files.append(File.generated(config, f"{name}.md", content=first + text))
     return files
 
 
