@@ -17,7 +17,7 @@ def test_the_version_has_one_home():
     assert "version" not in PROJECT["project"]
     assert PROJECT["project"]["dynamic"] == ["version"]
     assert version("caveat") == caveat.__version__, "the environment is older than the sources: make setup"
-    assert f"## {caveat.__version__}" in (ROOT / "CHANGELOG.md").read_text()
+    assert f"## [{caveat.__version__}]" in (ROOT / "CHANGELOG.md").read_text()
 
 
 def test_clean_removes_what_commands_made_and_nothing_of_the_users(tmp_path):
