@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from caveat.errors import OptionError
+from caveat.once import shared
 from caveat.scores.moments import check
 from caveat.types import Features, Head, Labels, Score
 
@@ -27,7 +28,7 @@ class ShapedActivations:
 
     def __call__(self, features: Features) -> Score:
         """A selection among d activations and c products of length d a sample."""
-        values, indices = largest(features, self.share)
+        values, indices = shared(largest, features, self.share)
         total = features.sum(dim=1, keepdim=True)
         kept = torch.zeros_like(features).scatter(1, indices, values)
         shaped = total * kept_share(features, values) if self.variant == "b" else kept

@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from caveat.errors import OptionError
+from caveat.once import shared
 from caveat.scores.moments import CHUNK, cholesky, of
 from caveat.types import Features, Labels, Score
 
@@ -62,7 +63,7 @@ def fit(features: Features, labels: Labels, *, dimension: int = 128, ridge: floa
     """
     if dimension < 1:
         raise OptionError(f"dimension: expected a positive number, got {dimension}")
-    moments = of(features, labels)
+    moments = shared(of, features, labels)
     size = features.shape[1]
     dimension = min(dimension, size)
     values, vectors = torch.linalg.eigh(moments.total)

@@ -9,11 +9,12 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from caveat.errors import OptionError
+from caveat.once import shared
 from caveat.sampling import thinned
 from caveat.scores.moments import check
 from caveat.types import Features, Labels, Score
 
-__all__ = ["NearestNeighbours", "fit", "in_chunks"]
+__all__ = ["NearestNeighbours", "bank_of", "fit", "in_chunks", "nearness"]
 
 CHUNK = 1024
 
@@ -22,9 +23,19 @@ def in_chunks(score: Callable[[Tensor], Tensor], features: Features, size: int) 
     """The scores of all samples, `size` at a time, so that memory stays small; in an exported graph, which knows no
     number of samples, of all at once.
     """
-    if torch.compiler.is_exporting():
+    if torch.compiler.is_exporting() or len(features) <= size:
         return score(features)
     return torch.cat([score(part) for part in features.split(size)])
+
+
+def bank_of(features: Features, limit: int) -> Float[Tensor, "m d"]:
+    """At most `limit` of the features, evenly spread, each of length 1."""
+    return normalize(thinned(features, limit), dim=1)
+
+
+def nearness(features: Features, bank: Float[Tensor, "m d"]) -> Float[Tensor, "n m"]:
+    """Cosine to every row of the bank: what the search costs, shared by the scores that search the same one."""
+    return normalize(features, dim=1) @ bank.T
 
 
 @dataclass(frozen=True)
@@ -42,8 +53,8 @@ class NearestNeighbours:
     def _chunk(self, features: Tensor) -> Tensor:
         unit = normalize(features, dim=1)
         # the half squares order a feature of length 0 among the others too
-        nearness = unit @ self.bank.T - 0.5 * self.bank.square().sum(dim=1)
-        kth = nearness.topk(self.k, dim=1).indices[:, -1]
+        near = shared(nearness, features, self.bank) - 0.5 * self.bank.square().sum(dim=1)
+        kth = near.topk(self.k, dim=1).indices[:, -1]
         distance = (unit - self.bank[kth]).norm(dim=1)  # the root of 2 - 2 cos would keep half the digits only
         # the same input in another batch differs by rounding: it is at distance 0, or a threshold would split ties
         return torch.where(distance > 16 * torch.finfo(distance.dtype).eps, distance, 0.0)
@@ -67,10 +78,10 @@ def fit(features: Features, labels: Labels, *, k: int | None = None, limit: int 
     Source: Sun et al., Out-of-Distribution Detection with Deep Nearest Neighbors, ICML 2022 (arXiv 2204.06507).
     """
     check(features, labels)
-    features, labels = thinned(features, limit), thinned(labels, limit)
+    bank = shared(bank_of, features, limit)
     if k is None:
-        smallest = int(labels.unique(return_counts=True)[1].min())
-        k = max(1, min(50, len(features) // 10, smallest // 4))
-    if not 1 <= k <= len(features):
-        raise OptionError(f"k: expected a number of neighbours in [1, {len(features)}] (the bank's size), got {k}")
-    return NearestNeighbours(normalize(features, dim=1), k)
+        smallest = int(thinned(labels, limit).unique(return_counts=True)[1].min())
+        k = max(1, min(50, len(bank) // 10, smallest // 4))
+    if not 1 <= k <= len(bank):
+        raise OptionError(f"k: expected a number of neighbours in [1, {len(bank)}] (the bank's size), got {k}")
+    return NearestNeighbours(bank, k)

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn.functional import normalize
 
 from caveat.errors import OptionError
+from caveat.once import shared
 from caveat.sampling import thinned
-from caveat.scores.knn import CHUNK, in_chunks
+from caveat.scores.knn import CHUNK, bank_of, in_chunks, nearness
 from caveat.scores.moments import check
 from caveat.types import Features, Head, Labels, Score
 
@@ -23,7 +23,9 @@ class NearestNeighbourGuide:
     weight: Float[Tensor, "c d"]
     bias: Float[Tensor, " c"]
     bank: Float[Tensor, "m d"]
-    """Known features of length 1, each times its energy."""
+    """Known features, each of length 1."""
+    energies: Float[Tensor, " m"]
+    """Of each."""
     k: int
 
     def __call__(self, features: Features) -> Score:
@@ -31,7 +33,8 @@ class NearestNeighbourGuide:
         return in_chunks(self._chunk, features, CHUNK)
 
     def _chunk(self, features: Tensor) -> Tensor:
-        guidance = (normalize(features, dim=1) @ self.bank.T).topk(self.k, dim=1, sorted=False).values.mean(dim=1)
+        guided = shared(nearness, features, self.bank) * self.energies
+        guidance = guided.topk(self.k, dim=1, sorted=False).values.mean(dim=1)
         return -guidance * torch.logsumexp(features @ self.weight.T + self.bias, dim=1)
 
 
@@ -51,9 +54,9 @@ def fit(features: Features, labels: Labels, head: Head, *, k: int = 10, limit: i
     Source: Park et al., Nearest Neighbor Guidance for Out-of-Distribution Detection, ICCV 2023 (arXiv 2309.14888).
     """
     check(features, labels)
-    features = thinned(features, limit)
-    if not 1 <= k <= len(features):
-        raise OptionError(f"k: expected a number of neighbours in [1, {len(features)}] (the bank's size), got {k}")
+    bank = shared(bank_of, features, limit)
+    if not 1 <= k <= len(bank):
+        raise OptionError(f"k: expected a number of neighbours in [1, {len(bank)}] (the bank's size), got {k}")
     weight, bias = head
-    energies = torch.logsumexp(features @ weight.T + bias, dim=1, keepdim=True)
-    return NearestNeighbourGuide(weight, bias, normalize(features, dim=1) * energies, k)
+    energies = torch.logsumexp(thinned(features, limit) @ weight.T + bias, dim=1)
+    return NearestNeighbourGuide(weight, bias, bank, energies, k)

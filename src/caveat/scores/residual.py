@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from jaxtyping import Float
 from torch import Tensor
 
-from caveat.scores.vim import principal
+from caveat.once import shared
+from caveat.scores.vim import outside, principal
 from caveat.types import Features, Head, Labels, Score
 
 __all__ = ["Residual", "fit"]
@@ -21,7 +22,7 @@ class Residual:
 
     def __call__(self, features: Features) -> Score:
         """One product with the d x r basis a sample."""
-        return ((features - self.origin) @ self.residual).norm(dim=1)
+        return shared(outside, features, self.origin, self.residual)
 
 
 def fit(features: Features, labels: Labels, head: Head, *, dimension: int | None = None) -> Residual:
@@ -39,4 +40,4 @@ def fit(features: Features, labels: Labels, head: Head, *, dimension: int | None
 
     Source: Wang et al., ViM: Out-Of-Distribution with Virtual-logit Matching, CVPR 2022 (arXiv 2203.10807).
     """
-    return Residual(*principal(features, labels, head, dimension))
+    return Residual(*shared(principal, features, labels, head, dimension))

@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from caveat.once import shared
 from caveat.scores.ash import check_share, largest, ratio
 from caveat.scores.moments import check
 from caveat.types import Features, Head, Labels, Score
@@ -23,7 +24,7 @@ class ScaledActivations:
 
     def __call__(self, features: Features) -> Score:
         """A selection among d activations and c products of length d a sample."""
-        values, _ = largest(features, self.share)
+        values, _ = shared(largest, features, self.share)
         factor = ratio(features.sum(dim=1, keepdim=True), values, features.shape[1]).exp()
         return -torch.logsumexp(features @ self.weight.T * factor + self.bias, dim=1)
 

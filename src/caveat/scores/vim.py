@@ -7,7 +7,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from caveat.errors import OptionError
-from caveat.scores.moments import CHUNK, check
+from caveat.once import shared
+from caveat.scores.moments import CHUNK, check, of
 from caveat.types import Features, Head, Labels, Score
 
 __all__ = ["VirtualLogit", "fit"]
@@ -26,7 +27,7 @@ class VirtualLogit:
 
     def __call__(self, features: Features) -> Score:
         """One product with the d x r residual basis and one with the head, per sample."""
-        virtual = self.scale * ((features - self.origin) @ self.residual).norm(dim=1)
+        virtual = self.scale * shared(outside, features, self.origin, self.residual)
         return virtual - torch.logsumexp(features @ self.weight.T + self.bias, dim=1)
 
 
@@ -48,15 +49,20 @@ def fit(features: Features, labels: Labels, head: Head, *, dimension: int | None
 
     Source: Wang et al., ViM: Out-Of-Distribution with Virtual-logit Matching, CVPR 2022 (arXiv 2203.10807).
     """
-    origin, residual = principal(features, labels, head, dimension)
+    origin, residual = shared(principal, features, labels, head, dimension)
     weight, bias = head
     norms = torch.zeros((), dtype=torch.float64, device=features.device)
     logits = torch.zeros_like(norms)
     for start in range(0, len(features), CHUNK):
         part = features[start : start + CHUNK]
-        norms += ((part - origin) @ residual).norm(dim=1).double().sum()
+        norms += outside(part, origin, residual).double().sum()
         logits += (part @ weight.T + bias).amax(dim=1).double().sum()
     return VirtualLogit(weight, bias, origin, residual, (logits.abs() / norms).to(features.dtype))
+
+
+def outside(features: Features, origin: Float[Tensor, " d"], residual: Float[Tensor, "d r"]) -> Float[Tensor, " n"]:
+    """Length of what of each feature lies outside the principal space."""
+    return ((features - origin) @ residual).norm(dim=1)
 
 
 def principal(features: Features, labels: Labels, head: Head, dimension: int | None) -> tuple[Tensor, Tensor]:
@@ -67,11 +73,8 @@ def principal(features: Features, labels: Labels, head: Head, dimension: int | N
     # rows that add up to 0, but for the rounding of single precision, leave a direction that must not be inverted
     rounding = max(weight.shape) * torch.finfo(torch.float32).eps
     origin = -(torch.linalg.pinv(weight.double(), rtol=rounding) @ bias.double())
-    second = torch.zeros(size, size, dtype=torch.float64, device=features.device)
-    for start in range(0, len(features), CHUNK):
-        centred = features[start : start + CHUNK].double() - origin
-        second.addmm_(centred.T, centred)
-    values, vectors = torch.linalg.eigh(second / len(features))
+    moments = shared(of, features, labels)
+    values, vectors = torch.linalg.eigh(moments.total + torch.outer(moments.mean - origin, moments.mean - origin))
     # of a sum of squares: what the features' own type, and the eigenvalues' in double precision, can't tell from 0
     rounding = max(16 * size * torch.finfo(features.dtype).eps ** 2, size * torch.finfo(torch.float64).eps)
     rank = int((values > rounding * values.sum()).sum())

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from caveat.errors import CaveatError, OptionError, known_name
 from caveat.observations import Observations
+from caveat.once import remembering
 from caveat.scoring.kinds import KINDS, Family, Kind, Material, kind_of
 from caveat.types import Probe
 
@@ -28,7 +29,8 @@ __all__ = [
     "signal",
 ]
 
-CHUNK = 4096
+CHUNK = 1024
+"""Samples scored at once: what the scores share of them stays in the cache."""
 
 
 @dataclass(frozen=True)
@@ -52,17 +54,7 @@ class FittedScore:
 
     def __call__(self, observations: Observations) -> Tensor:
         """Score every sample, in chunks; `(n,)` on the CPU."""
-        features, probed = observations.features, observations.probed.get(signal(self.name))
-        return torch.cat(
-            [
-                self.apply(
-                    observations.logits[part],
-                    None if features is None else features[part],
-                    None if probed is None else probed[part],
-                )
-                for part in (slice(start, start + CHUNK) for start in range(0, len(observations), CHUNK))
-            ]
-        )
+        return _scored({self.name: self}, observations)[0][self.name]
 
 
 def signal(name: str) -> str:
@@ -144,20 +136,20 @@ def fit(
     else it raises.
     """
     fitted: dict[str, FittedScore] = {}
-    for name in names:
-        started = time.perf_counter()
-        kind, probe = kind_of(name), (probes or {}).get(signal(name))
-        try:
-            function = kind.fit(kind.table[name], material, signal(name), probe)
-            _check_finite(
-                FittedScore(name, function), material.held_out.part(torch.arange(len(material.held_out))[:64])
-            )
-        except CaveatError as error:
-            if left_out is None:
-                raise
-            left_out[name] = str(error)
-            continue
-        fitted[name] = FittedScore(name, function, time.perf_counter() - started)
+    few = material.held_out.part(torch.arange(len(material.held_out))[:64])
+    with remembering():
+        for name in names:
+            started = time.perf_counter()
+            kind, probe = kind_of(name), (probes or {}).get(signal(name))
+            try:
+                function = kind.fit(kind.table[name], material, signal(name), probe)
+                _check_finite(FittedScore(name, function), few)
+            except CaveatError as error:
+                if left_out is None:
+                    raise
+                left_out[name] = str(error)
+                continue
+            fitted[name] = FittedScore(name, function, time.perf_counter() - started)
     return fitted
 
 
@@ -204,10 +196,28 @@ def evaluate(
     fitted: Mapping[str, FittedScore], sets: Mapping[str, Observations]
 ) -> tuple[dict[str, dict[str, Tensor]], dict[str, float]]:
     """Apply every score to every set: `{score: {set: (n,)}}` in float64, and the seconds each score took."""
-    values: dict[str, dict[str, Tensor]] = {}
-    seconds: dict[str, float] = {}
-    for name, score in fitted.items():
-        started = time.perf_counter()
-        values[name] = {set_name: score(observed).double() for set_name, observed in sets.items()}
-        seconds[name] = time.perf_counter() - started
+    values: dict[str, dict[str, Tensor]] = {name: {} for name in fitted}
+    seconds = dict.fromkeys(fitted, 0.0)
+    for set_name, observed in sets.items():
+        found, took = _scored(fitted, observed)
+        for name in fitted:
+            values[name][set_name] = found[name].double()
+            seconds[name] += took[name]
     return values, seconds
+
+
+def _scored(fitted: Mapping[str, FittedScore], observed: Observations) -> tuple[dict[str, Tensor], dict[str, float]]:
+    """The scores of all samples, chunk by chunk, so that what several scores need of a chunk is computed once."""
+    parts: dict[str, list[Tensor]] = {name: [] for name in fitted}
+    seconds = dict.fromkeys(fitted, 0.0)
+    probed = {name: observed.probed.get(signal(name)) for name in fitted}
+    for start in range(0, len(observed), CHUNK):
+        rows = slice(start, start + CHUNK)
+        logits, features = observed.logits[rows], None if observed.features is None else observed.features[rows]
+        with remembering():
+            for name, score in fitted.items():
+                started = time.perf_counter()
+                numbers = probed[name]
+                parts[name].append(score.apply(logits, features, None if numbers is None else numbers[rows]))
+                seconds[name] += time.perf_counter() - started
+    return {name: torch.cat(found) for name, found in parts.items()}, seconds

@@ -15,6 +15,7 @@ from caveat import evaluation, heads, scores, stages
 from caveat.batches import Inputs, Several
 from caveat.errors import OptionError
 from caveat.observations import DRAWS, Observations
+from caveat.once import shared
 from caveat.records.record import Family
 from caveat.types import Head, Probe
 
@@ -68,7 +69,7 @@ class Material:
     @cached_property
     def moments(self) -> scores.moments.Moments:
         """Class means and covariance of the features, gathered once for all that use them."""
-        return scores.moments.of(there(self.train.features, "features"), self.train.labels)
+        return shared(scores.moments.of, there(self.train.features, "features"), self.train.labels)
 
 
 @dataclass(frozen=True)
