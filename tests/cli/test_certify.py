@@ -6,9 +6,10 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
+from caveat.bounds import checker
 from caveat.cli import certify
 from caveat.cli.main import app
-from caveat.errors import OptionError
+from caveat.errors import ModelError, OptionError
 
 MODEL = "caveat.models:mlp(size=8, hidden=(6,))"
 
@@ -113,3 +114,49 @@ def test_what_is_certified_is_said_once(tmp_path: Path, words: list[str], messag
             catch_exceptions=False,
         )
     assert not output.exists()
+
+
+def test_proofs_of_what_is_verified_are_written_once_and_checked(tmp_path: Path, capsys) -> None:
+    output, folder = tmp_path / "verdicts.parquet", tmp_path / "proofs"
+    result = CliRunner().invoke(app, arguments(output, "--proof", folder), catch_exceptions=False)
+    verified = [row["index"] for row in pq.read_table(output).to_pylist() if row["verdict"] == "verified"]
+    files = sorted(folder.iterdir())
+    assert [file.name for file in files] == [*(f"{index:06d}.safetensors" for index in verified), checker.NETWORK]
+    assert f"{len(verified)} of the {len(verified)} verified samples have a proof" in result.output
+    assert f"Next: python -m caveat.bounds.checker {folder}" in result.output.replace("\n", " ")
+    assert checker.main([str(folder)]) == 0
+    told = capsys.readouterr().out
+    assert told.splitlines()[-1] == f"{len(verified)} accepted, 0 refused"
+    assert told.splitlines()[0].removeprefix("network sha256 ") in result.output
+    before = [file.read_bytes() for file in files]
+    # a finished run once raised here, with proofs or without
+    again = CliRunner().invoke(app, arguments(output, "--proof", folder), catch_exceptions=False)
+    assert again.exit_code == 0
+    assert "holds 12 of 12 verdicts" in again.output
+    assert [file.read_bytes() for file in files] == before
+    other = arguments(tmp_path / "other.parquet", "--proof", folder, "--radius", 0.003)
+    with pytest.raises(OptionError, match=r"--proof: .* holds proofs of another network or run"):
+        CliRunner().invoke(app, other, catch_exceptions=False)
+    files[0].write_bytes(files[0].read_bytes()[:-1])
+    assert checker.main([str(folder)]) == 1
+    assert f"refused {files[0].name}: the file is cut off" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("more", "error", "message"),
+    [
+        (["--norm", "2"], OptionError, "--proof: proofs are of balls of --norm inf alone"),
+        (["--model", "caveat.models:small_cnn(channels=1, size=8)"], ModelError, "no proof is written for "),
+    ],
+)
+def test_what_cannot_be_proved_is_refused_before_any_work(tmp_path: Path, more: list[str], error, message) -> None:
+    given = arguments(tmp_path / "v.parquet", "--proof", tmp_path / "proofs", *more)
+    with pytest.raises(error, match=message):
+        CliRunner().invoke(app, given, catch_exceptions=False)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_checker_says_how_it_is_called(tmp_path: Path, capsys) -> None:
+    for given in ([], [str(tmp_path)], [str(tmp_path / "none.safetensors")]):
+        assert checker.main(given) == 2
+        assert "usage: python checker.py FOLDER" in capsys.readouterr().out

@@ -118,10 +118,11 @@ def read(data: bytes, form: str) -> tuple[Any, dict[str, Array]]:
     for name, entry in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
         (start, stop), kind = entry["data_offsets"], np.dtype(TYPES[entry["dtype"]])
         need(start == end and stop - start == math.prod(entry["shape"]) * kind.itemsize, f"{name}: offsets are wrong")
+        need(stop <= len(body), "the file is cut off")
         arrays[name] = np.frombuffer(body[start:stop], kind).reshape(entry["shape"])
         need(np.isfinite(arrays[name]).all(), f"{name}: NaN or infinity")
         end = stop
-    need(end == len(body), "the file is cut off, or goes on after its end")
+    need(end == len(body), "the file goes on after its end")
     return about, arrays
 
 
@@ -148,17 +149,17 @@ def network(data: bytes) -> Network:
     return Network(tuple(nodes), shapes[0], hashlib.sha256(data).hexdigest())
 
 
-def plus(weight: Array) -> Array:
+def plus(weight: Array) -> Any:
     """Its positive part."""
     return np.maximum(weight, 0)
 
 
-def minus(weight: Array) -> Array:
+def minus(weight: Array) -> Any:
     """Its negative part."""
     return np.minimum(weight, 0)
 
 
-def applied(node: Node, x: Sequence[Array], part: Callable[[Array], Array]) -> Array:
+def applied(node: Node, x: Sequence[Array], part: Callable[[Array], Any]) -> Array:
     """A part of the weight . x, without the shift."""
     weight = part(node.weight)
     if node.kind == "linear":
