@@ -146,25 +146,34 @@ def commands() -> Iterator[tuple[str, str]]:
 COMMANDS = sorted(set(commands()))
 
 
+def fault(line: str) -> str:
+    """What the command line has against a line; its options exist, and their values are of their kind, if nothing."""
+    words = shlex.split(line, comments=True)[1:]
+    words = words[: next((i for i, word in enumerate(words) if word in ("|", ">", "&&", ";")), None)]
+    found, said = typer.main.get_command(app), "caveat"
+    while words and hasattr(found, "commands") and words[0] in found.commands:
+        said, found = f"{said} {words[0]}", found.commands[words.pop(0)]
+    if {"COMMAND", "..."} & set(words):
+        return ""  # a way of saying which
+    if words and hasattr(found, "commands") and not words[0].startswith("-"):
+        return f"{said} has no command {words[0]}"
+    try:
+        found.make_context(said, list(words))
+    except typer.Exit:
+        return ""  # its help
+    except Exception as error:
+        return str(error)
+    return ""
+
+
 def test_every_command_of_the_pages_is_one() -> None:
-    """Each is taken apart by the command line itself: its options exist, its values are of their kind."""
-    faults = {}
-    for page, line in COMMANDS:
-        words = shlex.split(line, comments=True)[1:]
-        words = words[: next((i for i, word in enumerate(words) if word in ("|", ">", "&&", ";")), None)]
-        found, said = typer.main.get_command(app), "caveat"
-        while words and hasattr(found, "commands") and words[0] in found.commands:
-            said, found = f"{said} {words[0]}", found.commands[words.pop(0)]
-        if {"COMMAND", "..."} & set(words):
-            continue  # a way of saying which
-        try:
-            found.make_context(said, list(words))
-        except typer.Exit:
-            continue  # its help
-        except Exception as error:
-            faults[f"{page}: {line}"] = str(error)
-    assert faults == {}
+    assert {f"{page}: {line}": said for page, line in COMMANDS if (said := fault(line))} == {}
     assert len(COMMANDS) > 60
+
+
+@pytest.mark.parametrize("line", ["caveat audit --tset x -o y", "caveat certfy", "caveat guard fit x -o y --keep high"])
+def test_a_wrong_command_is_noticed(line: str) -> None:
+    assert fault(line)
 
 
 def test_every_message_of_the_troubleshooting_page_is_printed() -> None:
