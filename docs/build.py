@@ -1,6 +1,9 @@
 """What of the documentation is generated: `methods.md`, kept and tested to be current, by running this file; the pages
-of the command line, of the API and of the studies while mkdocs builds the site, which calls `on_files`."""
+of the command line, the API, the studies and the examples while mkdocs builds the site, which calls `on_files`."""
 
+import ast
+import base64
+import json
 import re
 import tomllib
 from collections.abc import Iterable, Iterator
@@ -16,6 +19,7 @@ from caveat.scoring import catalog
 
 HERE = Path(__file__).parent
 SOURCE = HERE.parent / "src" / "caveat"
+EXAMPLES = HERE.parent / "examples"
 TOLD = {
     "certified-ood-mnist": "[Bounds](../bounds.md#certified-training-and-certified-detection-of-ood-inputs)",
     "deepg-mnist": "[Rotations](../bounds.md#rotations-shifts-and-other-transformations)",
@@ -174,6 +178,39 @@ def printed(published: dict[str, Any]) -> str:
     return "\n\n".join(parts)
 
 
+def examples() -> Iterator[tuple[str, str | bytes]]:
+    """The page of the scripts in `examples/`, and the notebooks with what they printed and drew when they were run."""
+    told = "Scripts of at most 80 lines and two notebooks, on small digits of scikit-learn: nothing is downloaded."
+    parts = [f"# Examples\n\n{told} The tests run them."]
+    notebooks = sorted(EXAMPLES.glob("*.ipynb"))
+    titles = [json.loads(path.read_text(encoding="utf-8"))["cells"][0]["source"] for path in notebooks]
+    links = ["".join(title).splitlines()[0].lstrip("# ") for title in titles]
+    parts.append("\n".join(f"- [{title}]({path.stem}.md)" for title, path in zip(links, notebooks, strict=True)))
+    for path in sorted(EXAMPLES.glob("*.py")):
+        text = path.read_text(encoding="utf-8").rstrip()
+        told = (ast.get_docstring(ast.parse(text)) or "").splitlines()[0]
+        parts.append(f"## {path.name}\n\n{told}\n\n```python\n{text}\n```")
+    yield "examples/index.md", "\n\n".join(parts)
+    for path in notebooks:
+        yield from notebook(path)
+
+
+def notebook(path: Path) -> Iterator[tuple[str, str | bytes]]:
+    """One notebook as a page, and its pictures."""
+    parts = list[str]()
+    for number, one in enumerate(json.loads(path.read_text(encoding="utf-8"))["cells"]):
+        text = "".join(one["source"])
+        parts.append(text if one["cell_type"] == "markdown" else f"```python\n{text}\n```")
+        for output in one.get("outputs", []):
+            data = output.get("data", {"text/plain": output.get("text", "")})
+            if "image/png" in data:
+                yield f"examples/{path.stem}-{number}.png", base64.b64decode("".join(data["image/png"]))
+                parts.append(f"![What the cell above draws]({path.stem}-{number}.png)")
+            else:
+                parts.append(f"```text\n{''.join(data['text/plain']).rstrip()}\n```")
+    yield f"examples/{path.stem}.md", "\n\n".join(parts)
+
+
 def on_files(files: Any, *, config: Any) -> Any:
     """Add the generated pages to the site; mkdocs calls this."""
     from mkdocs.structure.files import File
@@ -182,6 +219,8 @@ def on_files(files: Any, *, config: Any) -> Any:
     for name, text in [*pages, *((f"api/{name}", text) for name, text in api())]:
         first = "---\nsearch: {boost: 0.5}\n---\n\n" if name.startswith("api/") else ""  # guides are found before
         files.append(File.generated(config, f"{name}.md", content=first + text))
+    for path, content in examples():
+        files.append(File.generated(config, path, content=content))
     return files
 
 
