@@ -249,8 +249,12 @@ def moved(proof: Opened, sample: Sample, generator: np.random.Generator) -> byte
 def fewer(proof: Opened, sample: Sample, generator: np.random.Generator) -> bytes:
     """A leaf is missing."""
     del sample
-    count = len(proof.arrays["leaf.form"])
-    gone, split = generator.integers(count), proof.arrays["leaf.split"]
+    return without_leaf(proof, int(generator.integers(len(proof.arrays["leaf.form"]))))
+
+
+def without_leaf(proof: Opened, gone: int) -> bytes:
+    """All that is said of one leaf is left out."""
+    count, split = len(proof.arrays["leaf.form"]), proof.arrays["leaf.split"]
     kept = split[:, 0] != gone
     proof.arrays["leaf.pull"], split = proof.arrays["leaf.pull"][kept], split[kept]
     split[:, 0] -= split[:, 0] > gone

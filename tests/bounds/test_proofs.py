@@ -5,6 +5,7 @@ import hashlib
 import json
 import math
 import sys
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.scripts import benchmark
 from torch import nn
+from torch.nn import functional
 
 from caveat.attacks import Ball
 from caveat.bounds import checker, proofs
@@ -86,6 +88,43 @@ def test_it_refuses_what_is_wrong(change, samples):
     assert tried
 
 
+def test_every_sign_and_every_leaf_of_branch_and_bound_is_needed(samples):
+    tried = 0
+    for sample in samples[-2:]:
+        net = checker.network(proofs.network(sample.graph))
+        for row in range(len(BENCH.Opened.of(sample.data).arrays["leaf.split"])):
+            proof = BENCH.Opened.of(sample.data)
+            proof.arrays["leaf.split"][row, 3] *= -1
+            with pytest.raises(checker.Refused, match="the leaves do not cover every sign"):
+                checker.checked(proof.closed(), net)
+            tried += 1
+        for leaf in range(len(proof.arrays["leaf.form"])):
+            data = BENCH.without_leaf(BENCH.Opened.of(sample.data), leaf)
+            with pytest.raises(checker.Refused, match="the leaves do not cover every sign"):
+                checker.checked(data, net)
+    assert tried > 20
+
+
+@pytest.mark.parametrize(
+    ("about", "why"),
+    [
+        ({"clip": [1.0, 0.0]}, "range of values"),
+        ({"radius": 1e300, "clip": [None, None]}, "range of values"),
+        ({"radius": -0.1}, "range of values"),
+        ({"label": 7}, "the label is no class"),
+        ({"label": True}, "the label is no class"),
+        ({"network": "0" * 64}, "it is of another network"),
+        ({"rounding": "float64"}, "the input's shape or type is not the network's"),
+        ({"format": "caveat network 1"}, "it is no caveat proof 1"),
+    ],
+)
+def test_what_a_proof_says_of_itself_is_checked(samples, about, why):
+    proof = BENCH.Opened.of(samples[0].data)
+    proof.about.update(about)
+    with pytest.raises(checker.Refused, match=why):
+        checker.checked(proof.closed(), checker.network(proofs.network(samples[0].graph)))
+
+
 @pytest.mark.parametrize("seed", [0, 2])
 def test_forged_proofs_of_hidden_counterexamples_are_refused(seed):
     """As a verifier writes them that looks at a smaller ball, or believes a thousand points; else all is right."""
@@ -129,6 +168,50 @@ def test_back_substitution_over_a_point_is_the_network_itself(networks):
     logits = graph.to(torch.float64)(inputs[:1].double())[0].numpy()
     assert (low <= logits).all()
     np.testing.assert_allclose(low, logits, atol=1e-11)
+
+
+def test_what_float32_rounds_is_paid_for(networks):
+    """Over a point, where nothing else leaves room: the same network in float32 leaves bounds of exact arithmetic."""
+    _, inputs, graph, net = networks[3]
+    order = torch.randperm(64, generator=torch.Generator().manual_seed(0))
+    last = next(node for node in reversed(graph.nodes) if hasattr(node.operation, "weight")).operation
+    outside = 0
+    for x in inputs:
+        values = BENCH.listed(graph, x[None])
+        shuffled = functional.linear(values[-2][:, order], last.weight[:, order], last.bias)
+        for unit in (0.0, checker.UNITS["float32"]):
+            box = checker.ball(x.numpy(), 0.0, (0.0, 1.0), unit)
+            known = checker.bounded(net, box, unit, lambda now, k, low, high: (low, high))
+            low, high = known.ends[len(net.nodes)]
+            both = [z.double().numpy() for z in (values[-1], shuffled)]
+            left = [not ((low <= z).all() and (z <= high).all()) for z in both]
+            outside += sum(left) if not unit else 0
+            assert not unit or not any(left)
+    assert outside > 6
+
+
+def test_what_the_checker_rounds_is_paid_for():
+    """In rational numbers: bounds of sums that cancel, forwards and backwards."""
+    generator = np.random.default_rng(0)
+    weights = [generator.normal(size=shape) * 10.0 ** generator.integers(-6, 7, shape) for shape in ((6, 4), (3, 6))]
+    model = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 3)).double().eval()
+    with torch.no_grad():
+        for layer, weight in zip((model[0], model[2]), weights, strict=True):
+            layer.weight.copy_(torch.from_numpy(weight))
+    x = torch.rand(1, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    net = checker.network(proofs.network(trace(model, x)))
+    known = checker.bounded(net, (x.numpy(), x.numpy()), 0.0, lambda now, k, low, high: (low, high))
+    values = [Fraction(value) for value in x[0].tolist()]
+    for layer in (model[0], model[2]):
+        rows = zip(layer.weight.tolist(), layer.bias.tolist(), strict=True)
+        values = [max(value, Fraction(0)) for value in values] if layer is model[2] else values
+        values = [sum((Fraction(w) * v for w, v in zip(row, values, strict=True)), Fraction(b)) for row, b in rows]
+    low, high = known.ends[3]
+    back = checker.lowest(net, known, 3, np.eye(3), {2: np.ones((1, 6))})
+    for k, value in enumerate(values):
+        assert Fraction(low[0, k]) <= value <= Fraction(high[0, k])
+        assert Fraction(back[k]) <= value
+        assert float(value) - back[k] <= 1e-9 * known.sizes[3][0, k]
 
 
 def test_leaves_must_cover():

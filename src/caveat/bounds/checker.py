@@ -334,7 +334,7 @@ def ball(x: Array, radius: float, clip: Sequence[float | None], unit: float) -> 
     """What lies within the radius and the valid values, widened by a rounding of points at its edge."""
     x = x.astype(float)[None]
     least, most = (end if limit is None else limit for end, limit in zip((-HUGE, HUGE), clip, strict=True))
-    need(radius >= 0 and (abs(x) < HUGE).all(), "the input or the radius is out of range")
+    need(radius >= 0 and least <= most and (abs(x) + radius < HUGE / 2).all(), "input, radius or range of values")
     wider = radius + (2 * unit + 8 * U) * (abs(x) + radius)
     return np.maximum(x - wider, np.minimum(x, least)), np.minimum(x + wider, np.maximum(x, most))
 
