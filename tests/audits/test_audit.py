@@ -261,7 +261,7 @@ def test_the_preview_keeps_what_it_promises(record):
 
 
 def test_conformal_sets_hold_the_promised_rate(record):
-    assert [c.name for c in record.conformal] == ["lac", "aps", "raps"]
+    assert [c.name for c in record.conformal] == ["lac", "aps", "raps", "class_conditional"]
     for found in record.conformal:
         assert found.coverage.high >= 0.9
         assert found.coverage.low <= found.coverage.value <= found.coverage.high

@@ -11,6 +11,7 @@ from tests.conftest import shapes_unchecked
 from caveat.calibration._rank import conformal_quantile
 from caveat.calibration.conformal import (
     aps,
+    class_conditional,
     coverage,
     coverage_by_class,
     coverage_by_size,
@@ -21,7 +22,8 @@ from caveat.calibration.conformal import (
 from caveat.errors import DataError, OptionError
 
 PROPERTY = settings(derandomize=True, deadline=None, max_examples=40)
-KINDS = pytest.mark.parametrize("fit", [lac, aps, raps])
+KINDS = pytest.mark.parametrize("fit", [lac, aps, raps, class_conditional])
+MARGINAL = pytest.mark.parametrize("fit", [lac, aps, raps])
 
 
 def network(n: int, c: int = 5, seed: int = 0, scale: float = 1.0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -92,7 +94,7 @@ def test_sets_by_hand() -> None:
     assert lac(logits, LABELS, error=0.5)(nothing_fits).sum() == 0  # p ≥ 0.3
 
 
-@KINDS
+@MARGINAL
 @pytest.mark.parametrize("error", [0.1, 0.2, 0.3, 0.45, 0.5, 0.7, 0.9])
 @pytest.mark.parametrize("n", [1, 4, 7])
 def test_the_theorem_by_enumeration(fit, error: float, n: int) -> None:
@@ -223,3 +225,18 @@ def test_classes_of_equal_probability_are_ranked_by_their_number():
     g = aps(even, torch.tensor([0, 1] * 4 + [0]), error=0.2)
     assert g.quantile.item() == 0.25
     assert g(even[:1]).tolist() == [[True, True, False, False]]
+
+
+def test_every_class_is_covered_as_often_as_promised() -> None:
+    """Of 300 trials with a rare, hard class: least ambiguous sets leave it out, class-conditional ones do not."""
+    generator = torch.Generator().manual_seed(5)
+    share, covered = torch.tensor([0.6, 0.3, 0.1]), {lac: torch.zeros(3), class_conditional: torch.zeros(3)}
+    for _ in range(300):
+        labels = torch.multinomial(share, 800, replacement=True, generator=generator)
+        logits = torch.randn(800, 3, generator=generator)
+        logits[torch.arange(800), labels] += torch.tensor([4.0, 3.0, 0.5])[labels]
+        for fit, total in covered.items():
+            sets = fit(logits[:400], labels[:400], error=0.1)(logits[400:])
+            total += coverage_by_class(sets, labels[400:]).float() / 300
+    assert covered[class_conditional].min() > 0.895  # 0.9 and three standard errors of the mean
+    assert covered[lac].min() < 0.6

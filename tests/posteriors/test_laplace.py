@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 from tests.conftest import shapes_unchecked
+from torch import nn
 from torch.nn import functional
 
 from caveat.errors import DataError, OptionError
@@ -133,3 +134,34 @@ def test_misuse_is_told() -> None:
         laplace.fit(torch.rand(4, 3000), torch.zeros(4).long(), (torch.rand(3, 3000), torch.rand(3)), layer="fc")
     with pytest.raises(OptionError, match="variance"):
         laplace.fit_regression(features, features[:, :3], head, layer="fc", noise=0.0)
+
+
+@pytest.mark.parametrize("biased", [True, False])
+@pytest.mark.parametrize("structure", ["full", "kronecker", "diagonal"])
+def test_the_variance_of_a_logit_is_that_of_the_covariance(structure: laplace.Structure, biased: bool) -> None:
+    features, labels, (weight, bias) = data()
+    head = (weight, bias if biased else torch.zeros_like(bias))
+    found = laplace.fit(features, labels, head, layer="l", structure=structure, bias=biased)
+    whole = covariance(found).reshape(*found.mean.shape, *found.mean.shape)
+    inputs = torch.cat([features, torch.ones(len(features), 1).double()], dim=1) if biased else features
+    expected = torch.stack([torch.einsum("ne,ef,nf->n", inputs, whole[k, :, k], inputs) for k in range(3)], dim=1)
+    torch.testing.assert_close(found.spread(features), expected)
+
+
+def test_the_probit_answer_is_near_that_of_many_draws_and_less_sure_far_away() -> None:
+    features, labels, head = data(n=400, d=3)
+    found = laplace.fit(features, labels, head, layer="0", prior_precision=30.0)
+    net = nn.Sequential(nn.Linear(3, 3)).double().eval()
+    with torch.no_grad():
+        net[0].weight.copy_(head[0])
+        net[0].bias.copy_(head[1])
+        probit = laplace.Probit(net, found).eval()
+        draws = [found.draw(seeded(seed)) for seed in range(2000)]
+        few = features[:20]
+        mean = torch.stack([(few @ w["0.weight"].T + w["0.bias"]).softmax(1) for w in draws]).mean(dim=0)
+        torch.testing.assert_close(probit(few).softmax(1), mean, rtol=0, atol=0.01)
+        far = 1e6 * features[:5]
+        assert net(far).abs().max() > 1e5
+        torch.testing.assert_close(probit(far), probit(10 * far), rtol=1e-4, atol=1e-4)  # it stays as sure as that
+    assert not net[0]._forward_pre_hooks
+    assert found.bias

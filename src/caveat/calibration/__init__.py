@@ -67,7 +67,10 @@ KEEP_ORDER: tuple[str, ...] = ("temperature",)
 CUBIC: tuple[str, ...] = ("matrix", "dirichlet")
 """Those of `FROM_LOGITS` whose cost grows with the cube of the number of classes."""
 
-CONFORMAL: Mapping[str, Fit] = {"lac": conformal.lac, "aps": conformal.aps, "raps": conformal.raps}
+CONFORMAL: Mapping[str, Fit] = {
+    "lac": conformal.lac, "aps": conformal.aps, "raps": conformal.raps,
+    "class_conditional": conformal.class_conditional,
+}  # fmt: skip
 """Fits of the signature `fit(logits, labels, *, error, ...)`; what they give maps logits to sets of classes."""
 
 CONFORMAL_INTERVALS: Mapping[str, Callable[..., cqr.CQR]] = {"cqr": cqr.fit}
