@@ -54,14 +54,17 @@ def markdown(text: str) -> str:
 
 
 def _items(lines: list[str]) -> list[str]:
-    """`name` on a line and its text indented below, as items of a list; what follows unindented stays a paragraph."""
+    """`name` on a line and its text indented below, or `name: text`, as items of a list."""
     found: list[list[str]] = []
     for line in lines:
         if line.startswith("    ") and found:
             found[-1].append(line.strip())
         else:
             found.append([line.strip()])
-    return ["\n".join(f"- **{_literal(name)}**: {_literal(' '.join(rest))}" for name, *rest in found)]
+    pairs = [
+        (name, " ".join(rest)) if rest else (name.partition(": ")[0], name.partition(": ")[2]) for name, *rest in found
+    ]
+    return ["\n".join(f"- **{_literal(name)}**: {_literal(text)}" for name, text in pairs)]
 
 
 def _literal(text: str) -> str:

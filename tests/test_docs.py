@@ -190,6 +190,30 @@ def test_every_message_of_the_troubleshooting_page_is_printed() -> None:
     assert len(shown) >= 20
 
 
+def parameters(text: str) -> list[str]:
+    """The names that a docstring describes under Parameters.
+
+    >>> parameters("Sum.\\n\\nParameters\\n----------\\na, b\\n    What is added.\\nc: what not.\\n\\nMore.")
+    ['a', 'b', 'c']
+    """
+    found = re.search(r"^Parameters\n-+\n(.*?)(?=\n\n|\Z)", text, flags=re.DOTALL | re.MULTILINE)
+    lines = found[1].splitlines() if found else []
+    return [name for line in lines if line[:1].strip() for name in line.split(": ")[0].split(", ")]
+
+
+def test_parameters_of_docstrings_are_those_of_the_signature() -> None:
+    """A search and replace had made `ood` a parameter OOD."""
+    strange = []
+    for path in (ROOT / "src" / "caveat").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.FunctionDef):
+                given = node.args.posonlyargs + node.args.args + node.args.kwonlyargs
+                names = {one.arg for one in given} | {one.arg for one in (node.args.vararg,) if one}
+                told = parameters(ast.get_docstring(node) or "")
+                strange += [f"{path.name}: {node.name}({name})" for name in told if name not in names]
+    assert strange == []
+
+
 def slug(heading: str) -> str:
     """The anchor that Python-Markdown gives a heading.
 

@@ -86,7 +86,7 @@ def audit(  # noqa: PLR0913  # the signature is the configuration
     train
         In-distribution data (training data) the scores are fitted on; without it the calibration split of `test`
         serves.
-    OOD
+    ood
         Sets of inputs that belong to no class, by name; their labels are not used.
     unlabelled
         Sets of the in-distribution kind whose labels nobody knows, by name: their accuracy is estimated.

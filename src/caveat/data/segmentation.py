@@ -53,7 +53,7 @@ def open_camvid(
     Parameters
     ----------
     root: the folder; `CamVid` under CAVEAT_DATA by default.
-    OOD: classes that are not taught: `("pedestrian", "bicyclist", "car")` in TRADI.
+    ood: classes that are not taught: `("pedestrian", "bicyclist", "car")` in TRADI.
     size: height and width; pictures bilinear, labels nearest.
 
     Raises

@@ -162,8 +162,8 @@ def resample(counted: Tally, *, replicas: int, generator: torch.Generator, strat
 
     Parameters
     ----------
-    stratified: draw each side by itself, so that its size is kept: for in-distribution against OOD, two sets that
-    somebody
+    stratified
+        Draw each side by itself, so that its size is kept: for in-distribution against OOD, two sets that somebody
         chose. False: draw from all, so that the share of the positives varies too: for correct against wrong answers.
 
     Raises

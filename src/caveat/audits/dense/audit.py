@@ -58,7 +58,7 @@ def audit_dense(  # noqa: PLR0913  # the signature is the configuration
         (`posteriors.Predictive`), whose draws are scored too.
     test
         Batches of pictures and label maps `(n, h, w)`; gone through twice.
-    OOD
+    ood
         Labels (at or above c, say) of objects the network was not trained on, by the name of their kind; those of
         `data.segmentation`'s sets by default.
     void
