@@ -1,4 +1,4 @@
-"""The picture of the README: the first screen of a report of the gallery, as `make docs` does not take it.
+"""The picture of the README: the first screen of a report of the gallery.
 
 python docs/images/report.py     # needs Debian's chromium, and playwright of the extra `dev`
 """
