@@ -5,7 +5,7 @@ import re
 import shlex
 import sys
 from collections.abc import Iterator
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -176,15 +176,21 @@ def test_a_wrong_command_is_noticed(line: str) -> None:
     assert fault(line)
 
 
+@cache
+def nodes() -> list[tuple[str, ast.AST]]:
+    """All of the code, taken apart once, with the file that each part is of."""
+    files = sorted((ROOT / "src" / "caveat").rglob("*.py"))
+    return [(path.name, node) for path in files for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))]
+
+
 def test_every_message_of_the_troubleshooting_page_is_printed() -> None:
     """Letter by letter, with … for what differs."""
     told = set()
-    for path in (ROOT / "src" / "caveat").rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.JoinedStr):
-                told.add("".join(str(v.value) if isinstance(v, ast.Constant) else "…" for v in node.values))
-            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
-                told.add(node.value)
+    for _, node in nodes():
+        if isinstance(node, ast.JoinedStr):
+            told.add("".join(str(v.value) if isinstance(v, ast.Constant) else "…" for v in node.values))
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            told.add(node.value)
     shown = [code.strip() for code in blocks(PAGES["troubleshooting.md"], "text")]
     assert [message for message in shown if message not in told] == []
     assert len(shown) >= 20
@@ -204,13 +210,12 @@ def parameters(text: str) -> list[str]:
 def test_parameters_of_docstrings_are_those_of_the_signature() -> None:
     """A search and replace had made `ood` a parameter OOD."""
     strange = []
-    for path in (ROOT / "src" / "caveat").rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.FunctionDef):
-                given = node.args.posonlyargs + node.args.args + node.args.kwonlyargs
-                names = {one.arg for one in given} | {one.arg for one in (node.args.vararg,) if one}
-                told = parameters(ast.get_docstring(node) or "")
-                strange += [f"{path.name}: {node.name}({name})" for name in told if name not in names]
+    for file, node in nodes():
+        if isinstance(node, ast.FunctionDef):
+            given = node.args.posonlyargs + node.args.args + node.args.kwonlyargs
+            names = {one.arg for one in given} | {one.arg for one in (node.args.vararg,) if one}
+            told = parameters(ast.get_docstring(node) or "")
+            strange += [f"{file}: {node.name}({name})" for name in told if name not in names]
     assert strange == []
 
 
