@@ -18,7 +18,7 @@ from torch import nn
 from torch.nn import functional
 
 from caveat.attacks import Ball
-from caveat.bounds import checker, proofs
+from caveat.bounds import branch, checker, proofs
 from caveat.errors import ModelError, OptionError
 from caveat.graph import trace
 
@@ -86,6 +86,23 @@ def test_it_refuses_what_is_wrong(change, samples):
         with pytest.raises(Exception):  # noqa: B017, PT011 -- whatever it is, nothing is accepted
             checker.checked(data, net)
     assert tried
+
+
+def test_a_leaf_that_a_linear_programme_decides_is_proved_by_its_dual_values(monkeypatch):
+    """Where every sign is given and the ascent fell short: without the multipliers nothing is proved."""
+    model = nn.Sequential(nn.Linear(3, 5), nn.ReLU(), nn.Linear(5, 5), nn.ReLU(), nn.Linear(5, 3)).double().eval()
+    generator = torch.Generator().manual_seed(11)
+    for value in model.state_dict().values():
+        value.copy_(torch.randn(value.shape, generator=generator) * 0.8)
+    x = torch.rand(6, 3, generator=torch.Generator().manual_seed(111), dtype=torch.float64)[4:5]
+    graph, label = trace(model, x), int(model(x).argmax())
+    net, solved = checker.network(proofs.network(graph)), branch._with_multipliers
+    used = []
+    monkeypatch.setattr(branch, "_with_multipliers", lambda part, duals: used.append(duals) or solved(part, duals))
+    assert proofs.prove(net, graph, x, label, Ball(math.inf, 0.28), method="branch") is not None
+    assert used
+    monkeypatch.setattr(branch, "_with_multipliers", lambda part, duals: solved(part, 0 * duals))
+    assert proofs.prove(net, graph, x, label, Ball(math.inf, 0.28), method="branch") is None
 
 
 def test_every_sign_and_every_leaf_of_branch_and_bound_is_needed(samples):
