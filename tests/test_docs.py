@@ -13,11 +13,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import typer
 from torch import nn
 
 import caveat
-from caveat.cli.main import app
+from tests.test_readme import parsed
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -147,20 +146,13 @@ COMMANDS = sorted(set(commands()))
 
 
 def fault(line: str) -> str:
-    """What the command line has against a line; its options exist, and their values are of their kind, if nothing."""
-    words = shlex.split(line, comments=True)[1:]
+    """What the command line has against a line; nothing if its options exist and their values are of their kind."""
+    words = shlex.split(line, comments=True)
     words = words[: next((i for i, word in enumerate(words) if word in ("|", ">", "&&", ";")), None)]
-    found, said = typer.main.get_command(app), "caveat"
-    while words and hasattr(found, "commands") and words[0] in found.commands:
-        said, found = f"{said} {words[0]}", found.commands[words.pop(0)]
-    if {"COMMAND", "..."} & set(words):
+    if {"COMMAND", "...", "--help"} & set(words):
         return ""  # a way of saying which
-    if words and hasattr(found, "commands") and not words[0].startswith("-"):
-        return f"{said} has no command {words[0]}"
     try:
-        found.make_context(said, list(words))
-    except typer.Exit:
-        return ""  # its help
+        parsed(shlex.join(words))
     except Exception as error:
         return str(error)
     return ""
