@@ -163,5 +163,3 @@ def test_the_probit_answer_is_near_that_of_many_draws_and_less_sure_far_away() -
         far = 1e6 * features[:5]
         assert net(far).abs().max() > 1e5
         torch.testing.assert_close(probit(far), probit(10 * far), rtol=1e-4, atol=1e-4)  # it stays as sure as that
-    assert not net[0]._forward_pre_hooks
-    assert found.bias

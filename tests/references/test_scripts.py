@@ -6,11 +6,11 @@ from pathlib import Path
 
 from tests.references import digits_osr
 
-BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "rivals.py"
+BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "ood_peers.py"
 
 
 def test_the_benchmark_prints_its_ratios(pytorch_ood, capsys):
-    spec = importlib.util.spec_from_file_location("rivals", BENCHMARK)
+    spec = importlib.util.spec_from_file_location("ood_peers", BENCHMARK)
     script = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(script)
     script.main(["--smoke"])

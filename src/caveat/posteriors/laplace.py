@@ -9,6 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from caveat import evaluation, fitted
+from caveat.calls import recorded
 from caveat.errors import DataError, ModelError, OptionError
 from caveat.inputs import check_labels
 from caveat.posteriors.layers import normal
@@ -92,23 +94,19 @@ class Probit(nn.Module):
     def __init__(self, model: nn.Module, posterior: Laplace) -> None:
         super().__init__()
         self.model, self.posterior = model, posterior
-        self.train(model.training)
+        evaluation.without_mode(self)
 
     def forward(self, inputs: Any) -> Float[Tensor, "n c"]:
         """Logits whose softmax is the probit answer."""
-        seen: list[Tensor] = []
-        layer = self.model.get_submodule(self.posterior.layer)
-        hook = layer.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
-        try:
+        with recorded(self.model, [self.posterior.layer]) as calls:
             logits = self.model(inputs)
-        finally:
-            hook.remove()
+        seen = [call.inputs[0] for call in calls[self.posterior.layer]]
         if len(seen) != 1 or seen[0].ndim != 2:
             raise ModelError(
                 f"posterior: expected one call of the layer {self.posterior.layer!r} a pass, with inputs (n, d), got "
                 f"{len(seen)} of shape {[tuple(one.shape) for one in seen]}"
             )
-        spread = self.posterior.spread(seen[0]).to(logits)
+        spread = fitted.mapped(self.posterior, lambda part: part.to(seen[0].device)).spread(seen[0]).to(logits)
         return logits / (1 + math.pi / 8 * spread).sqrt()
 
 

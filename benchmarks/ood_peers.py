@@ -108,8 +108,7 @@ def measure(peer: ModuleType, *, count: int, fit_count: int, repeats: int) -> di
 
     def ours() -> None:
         observed = observe(net, test, head=head)
-        for score in fitted.values():
-            score(observed)
+        catalog.evaluate(fitted, {"test": observed})
 
     def one_by_one() -> None:
         for name, detector in theirs.items():
