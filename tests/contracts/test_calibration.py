@@ -7,7 +7,15 @@ import pytest
 import torch
 
 from caveat import fitted
-from caveat.calibration import CONFORMAL, CONFORMAL_INTERVALS, FROM_LOGITS, KEEP_ORDER, ONE_VERSUS_REST, PARAMETRIC
+from caveat.calibration import (
+    BY_CLASS,
+    CONFORMAL,
+    CONFORMAL_INTERVALS,
+    FROM_LOGITS,
+    KEEP_ORDER,
+    ONE_VERSUS_REST,
+    PARAMETRIC,
+)
 from caveat.calibration.conformal import coverage
 from caveat.errors import DataError, OptionError
 from tests.conftest import shapes_unchecked
@@ -44,8 +52,9 @@ def test_mends_overconfidence_in_any_dtype(fit, dtype: torch.dtype) -> None:
     assert got.dtype == dtype
     assert got.shape == held_out.shape
     truth = loss(held_out / 2.5, held_labels)
-    assert loss(got, held_labels) < truth + 0.02
-    assert loss(held_out, held_labels) > truth + 0.2
+    lost = loss(held_out, held_labels) - truth
+    assert lost > 0.2
+    assert loss(got, held_labels) < truth + 0.1 * lost
 
 
 @pytest.mark.parametrize("fit", LIKELIEST)
@@ -177,7 +186,7 @@ def test_a_smaller_error_never_makes_a_set_smaller(fit) -> None:
     assert not chain[0].all()
 
 
-@pytest.mark.parametrize("fit", SETS)
+@pytest.mark.parametrize("fit", [pytest.param(CONFORMAL[name], id=name) for name in CONFORMAL if name not in BY_CLASS])
 def test_sets_follow_the_order_of_the_probabilities_and_of_no_other_thing(fit) -> None:
     logits, labels = overconfident(500)
     predict = fit(logits, labels)

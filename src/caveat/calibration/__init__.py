@@ -23,6 +23,7 @@ from caveat.calibration import (
 from caveat.calibration._rank import conformal_quantile, exact_share, keeping_threshold
 
 __all__ = [
+    "BY_CLASS",
     "CONFORMAL",
     "CONFORMAL_INTERVALS",
     "CUBIC",
@@ -56,7 +57,7 @@ PARAMETRIC: Mapping[str, Fit] = {
 """Fitted by likelihood: never of a higher NLL than none on the data they are fitted on; smooth in the logits."""
 
 ONE_VERSUS_REST: Mapping[str, Fit] = {"isotonic": isotonic.fit, "histogram": histogram.fit}
-"""Fitted class by class and normalised: they promise neither."""
+"""Steps or curves for each class, normalised: they promise neither."""
 
 FROM_LOGITS: Mapping[str, Fit] = {**PARAMETRIC, **ONE_VERSUS_REST}
 """Fits of the signature `fit(logits, labels, *, ...)`; what they give maps logits to logits."""
@@ -72,6 +73,9 @@ CONFORMAL: Mapping[str, Fit] = {
     "class_conditional": conformal.class_conditional,
 }  # fmt: skip
 """Fits of the signature `fit(logits, labels, *, error, ...)`; what they give maps logits to sets of classes."""
+
+BY_CLASS: tuple[str, ...] = ("class_conditional",)
+"""Those of `CONFORMAL` with a threshold for each class: their sets need not hold the most probable classes first."""
 
 CONFORMAL_INTERVALS: Mapping[str, Callable[..., cqr.CQR]] = {"cqr": cqr.fit}
 """Fits of the signature `fit(lower, upper, labels, *, error)`; what they give maps ends of intervals to ends."""
