@@ -1,6 +1,7 @@
 """Certified training: the bound is the exact worst of a linear network, holds inside of the ball, and can be learnt."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from caveat.attacks import Ball
 from caveat.bounds import bounds
 from caveat.errors import DataError, ModelError, OptionError
 from caveat.models import lenet, small_cnn
-from caveat.objectives import Ibp
+from caveat.objectives import CrownIbp, Ibp
 from caveat.objectives._intervals import Boxed, boxed, worst_logits
 from caveat.training import recipe
 
@@ -106,6 +107,25 @@ def test_it_teaches_what_can_be_certified():
         shares[name] = float((low > 0).all(dim=1).double().mean())
     assert shares["plain"] < 0.2
     assert shares["ibp"] > 0.5
+
+
+@pytest.mark.parametrize("goal", [Ibp(), CrownIbp()])
+def test_its_first_weights_keep_boxes_as_wide_as_they_are(goal, generator):
+    widths = {}
+    for drawn in (False, True):
+        layers = [layer for _ in range(5) for layer in (nn.Linear(256, 256), nn.ReLU())]
+        net = nn.Sequential(nn.Flatten(), *layers, nn.Linear(256, 10))
+        if drawn:
+            assert recipe.begin(net, goal, generator) == 6
+            assert not any(layer.bias.any() for layer in net if isinstance(layer, nn.Linear))
+        value = Boxed.around(torch.rand(8, 256, generator=generator), 0.1)
+        for layer in layers:
+            value = boxed(layer, value)
+        widths[drawn] = float(value.half.detach().mean())
+    assert 0.02 < widths[True] < 0.2
+    assert widths[False] > 50
+    assert recipe.begin(net, replace(goal, initialise=False), generator) == 0
+    assert recipe.begin(net, None, generator) == 0
 
 
 def test_radius_and_weight_rise_over_the_first_half():

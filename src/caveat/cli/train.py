@@ -121,7 +121,10 @@ def run(
         }  # fmt: skip
 
         def one(number: int, checkpoint: Path, watch: Sequence[str] = ()) -> "tuple[nn.Module, dict[str, Any]]":
-            network = build(seed=number).to(place)
+            network = build(seed=number)
+            if weights is None:
+                _say_drawn(recipe.begin(network, goal, torch.Generator().manual_seed(number)))
+            network = network.to(place)
             log = _log(number - seed, checkpoint.parent)
             history, tracked = recipe.train(
                 network, training, epochs=epochs, optimizer=optimizer, rate=rate, decay=decay, batch=batch,
@@ -174,6 +177,14 @@ def _one_voice() -> Generator[None]:
             yield
         except CaveatError:
             raise typer.Exit(2) from None
+
+
+def _say_drawn(layers: int) -> None:
+    if layers:
+        echo(
+            f"The weights of {layers} layers are drawn anew, as certified training needs them (initialise=False keeps "
+            "those of the network)."
+        )
 
 
 def _say_how(goal: "Objective", place: "torch.device", dtype: str) -> None:

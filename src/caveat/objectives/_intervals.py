@@ -12,7 +12,7 @@ from caveat.attacks import Ball
 from caveat.errors import ModelError
 from caveat.evaluation import by_batch, drops
 
-__all__ = ["Boxed", "boxed", "differences", "layers_of", "normalising", "worst_logits"]
+__all__ = ["Boxed", "boxed", "differences", "initialised", "layers_of", "normalising", "worst_logits"]
 
 MONOTONE = (
     nn.ReLU, nn.Sigmoid, nn.Tanh, nn.ELU, nn.Hardtanh, nn.ReLU6, nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d,
@@ -63,6 +63,31 @@ def layers_of(model: nn.Module) -> tuple[list[nn.Module], nn.Linear]:
             f"model: certified training takes an nn.Sequential that ends in a linear layer, got {type(model).__name__}"
         )
     return layers, head
+
+
+def initialised(model: nn.Module, generator: torch.Generator) -> int:
+    """Draw all weights so that boxes keep their width from layer to layer; their number of layers.
+
+    With usual weights a box grows by the root of a layer's inputs, so that at first nothing can be learnt of it.
+    Formula: w ~ N(0, 2 pi / n^2), n the inputs of a unit, biases 0.
+
+    Raises
+    ------
+    ModelError
+        As `layers_of`.
+
+    Source: Z. Shi et al., Fast certified robust training with short warmup, NeurIPS 2021 (arXiv 2103.17268), section
+    4.1.
+    """
+    layers, head = layers_of(model)
+    affine = [layer for layer in (*layers, head) if isinstance(layer, nn.Linear | nn.Conv2d)]
+    with torch.no_grad():
+        for layer in affine:
+            drawn = torch.randn(layer.weight.shape, generator=generator, device=generator.device)
+            layer.weight.copy_(drawn * (math.sqrt(2 * math.pi) / layer.weight[0].numel()))
+            if layer.bias is not None:
+                layer.bias.zero_()
+    return len(affine)
 
 
 def _flat(model: nn.Sequential) -> list[nn.Module]:

@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from caveat.errors import OptionError
 from caveat.objectives._backward import worst_by_lines
-from caveat.objectives._intervals import Boxed, boxed, layers_of, worst_logits
+from caveat.objectives._intervals import Boxed, boxed, initialised, layers_of, worst_logits
 from caveat.types import Labels
 
 __all__ = ["CrownIbp"]
@@ -41,6 +41,7 @@ class CrownIbp:
     weight: int | float = 0.5
     share: int | float = 1.0
     last: int | float = 0.0
+    initialise: bool = True
 
     def __post_init__(self) -> None:
         shares = (self.weight, self.share, self.last)
@@ -74,6 +75,10 @@ class CrownIbp:
         if self.share:
             worst = self.share * worst_by_lines(layers, head, values, labels) + (1 - self.share) * worst
         return (1 - self.weight) * clean + self.weight * functional.cross_entropy(worst, labels)
+
+    def begin(self, model: nn.Module, generator: torch.Generator) -> int:
+        """Draw the weights of a network that is not trained yet; of how many layers. `caveat train` does."""
+        return initialised(model, generator) if self.initialise else 0
 
     def phases(self, epochs: int) -> list[tuple["CrownIbp", int]]:
         """What to train by in which epochs: over the first half weight and radius rise and the share falls."""

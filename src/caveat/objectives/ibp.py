@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from caveat.errors import OptionError
-from caveat.objectives._intervals import Boxed, boxed, layers_of, worst_logits
+from caveat.objectives._intervals import Boxed, boxed, initialised, layers_of, worst_logits
 from caveat.types import Labels
 
 __all__ = ["Ibp"]
@@ -19,8 +19,9 @@ class Ibp:
     """Cross-entropy, and that of the worst logits that intervals allow in a ball of the maximum norm, within [0, 1].
 
     What it has learnt can be certified by the cheapest of bounds (`bounds`, method `interval`). `caveat train` raises
-    `radius` and `weight` from 0 over the first half of the training: at full size no network begins to learn. Costs
-    about three times plain training. The model is `nn.Sequential` of layers with a rule, a linear one last.
+    `radius` and `weight` from 0 over the first half of the training, and first draws the weights anew (`initialise`;
+    not those of --weights) so that boxes do not grow from layer to layer: else many networks do not begin to learn.
+    Costs about three times plain training. The model is `nn.Sequential` of layers with a rule, a linear one last.
 
     Formula: (1 - weight) CE(x, y) + weight CE(z(x), y), z_j = max over the interval before the last layer of f_j - f_y.
 
@@ -30,11 +31,13 @@ class Ibp:
         If `weight` is not in [0, 1], or `radius` not in [0, 1).
 
     Source: S. Gowal et al., On the effectiveness of interval bound propagation for training verifiably robust models,
-    2018 (arXiv 1810.12715), equations 6 to 12; the last layer merged as in section 3.
+    2018 (arXiv 1810.12715), equations 6 to 12; the last layer merged as in section 3. First weights: Z. Shi et al.,
+    NeurIPS 2021 (arXiv 2103.17268).
     """
 
     radius: int | float = 0.1
     weight: int | float = 0.5
+    initialise: bool = True
 
     def __post_init__(self) -> None:
         if not 0 <= self.weight <= 1 or not 0 <= self.radius < 1:
@@ -64,6 +67,10 @@ class Ibp:
             return clean
         certified = functional.cross_entropy(worst_logits(head, value, labels), labels)
         return (1 - self.weight) * clean + self.weight * certified
+
+    def begin(self, model: nn.Module, generator: torch.Generator) -> int:
+        """Draw the weights of a network that is not trained yet; of how many layers. `caveat train` does."""
+        return initialised(model, generator) if self.initialise else 0
 
     def phases(self, epochs: int) -> list[tuple["Ibp", int]]:
         """What to train by in which epochs: weight and radius rise over the first half, an epoch at a time."""

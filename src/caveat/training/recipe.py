@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from caveat.training import History
 
 __all__ = [
+    "begin",
     "check",
     "check_kind",
     "check_network",
@@ -181,6 +182,12 @@ def train(  # what varies independently is a separate argument
         history = history.followed_by(made)
     _check_end(history, 2 if form(goal) else int(training.labels.max()) + 1, rate)
     return history, {name: tracker.posterior() for name, tracker in trackers.items()}
+
+
+def begin(network: "nn.Module", goal: "Objective | None", generator: "torch.Generator") -> int:
+    """What the objective does with a network that is not trained yet; the number of layers whose weights it drew."""
+    drawn: Callable[..., int] | None = getattr(goal, "begin", None)
+    return 0 if drawn is None else drawn(network, generator)
 
 
 def _phases(

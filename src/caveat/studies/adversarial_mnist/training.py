@@ -91,6 +91,7 @@ def trained(name: str, train: Source, size: Size, seed: int, place: Path) -> tup
     else:
         model = strided(train.shape, size.width, size.hidden, generator)
     goal, epochs = objectives(size, size.radius)[name]
+    recipe.begin(model, goal, generator)
     history, _ = recipe.train(
         model, train, epochs=epochs, rate=3e-3, batch=100, generator=torch.Generator().manual_seed(own + 1), goal=goal,
         checkpoint=place / slug(name) / "checkpoint.safetensors",
