@@ -44,6 +44,20 @@ def test_every_objective_trains(name: str, tmp_path: Path) -> None:
     assert float(rows[1]["loss"]) < float(rows[0]["loss"])
 
 
+def test_weights_that_were_given_are_not_drawn_anew(tmp_path: Path) -> None:
+    certified = ["--objective", "ibp(weight=0.0)", "--epochs", 1, "--no-audit"]
+    first = CliRunner().invoke(app, arguments(tmp_path / "a", *certified))
+    assert "layers are drawn anew" in first.output
+    own = arguments(tmp_path / "b", *certified, "--weights", tmp_path / "a" / "model.safetensors", "--rate", 1e-12)
+    second = CliRunner().invoke(app, own)
+    assert second.exit_code == 0, second.output
+    assert "drawn anew" not in second.output
+    before, after = (load_file(tmp_path / name / "model.safetensors") for name in "ab")
+    for name in before:
+        if name.endswith("weight") and before[name].ndim > 1:
+            torch.testing.assert_close(after[name], before[name], rtol=0, atol=1e-6)
+
+
 def test_options_outliers_and_warm_up(tmp_path: Path) -> None:
     more = ["--objective", "outlier_exposure(weight=1.0)", "--outliers", "letters", "--no-audit"]
     result = CliRunner().invoke(app, arguments(tmp_path / "a", *more))

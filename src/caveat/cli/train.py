@@ -121,10 +121,7 @@ def run(
         }  # fmt: skip
 
         def one(number: int, checkpoint: Path, watch: Sequence[str] = ()) -> "tuple[nn.Module, dict[str, Any]]":
-            network = build(seed=number)
-            if weights is None:
-                _say_drawn(recipe.begin(network, goal, torch.Generator().manual_seed(number)))
-            network = network.to(place)
+            network = _begun(build(seed=number), goal, number, given=weights is not None).to(place)
             log = _log(number - seed, checkpoint.parent)
             history, tracked = recipe.train(
                 network, training, epochs=epochs, optimizer=optimizer, rate=rate, decay=decay, batch=batch,
@@ -179,12 +176,19 @@ def _one_voice() -> Generator[None]:
             raise typer.Exit(2) from None
 
 
-def _say_drawn(layers: int) -> None:
+def _begun(network: "nn.Module", goal: "Objective", seed: int, *, given: bool) -> "nn.Module":
+    """The network with the first weights that its objective asks for, unless they were given."""
+    import torch
+
+    from caveat.training import recipe
+
+    layers = 0 if given else recipe.begin(network, goal, torch.Generator().manual_seed(seed))
     if layers:
         echo(
             f"The weights of {layers} layers are drawn anew, as certified training needs them (initialise=False keeps "
             "those of the network)."
         )
+    return network
 
 
 def _say_how(goal: "Objective", place: "torch.device", dtype: str) -> None:
