@@ -1,5 +1,6 @@
 """What the metrics ask of their arguments: one place, so that the messages agree."""
 
+import math
 from collections.abc import Mapping
 
 import torch
@@ -10,15 +11,17 @@ from caveat.errors import DataError, OptionError
 __all__ = ["at_least", "both_sides", "finite", "labelled", "numbers", "pair", "probabilities", "rows", "share"]
 
 
-def finite(name: str, tensor: Tensor) -> None:
-    """Raise a DataError unless `tensor` holds at least one number and only finite ones."""
+def finite(name: str, tensor: Tensor) -> tuple[float, float]:
+    """The smallest and the largest number; raise a DataError unless there is one and all are finite."""
     if tensor.numel() == 0:
         raise DataError(f"{name}: expected at least one value, got an empty tensor of shape {tuple(tensor.shape)}")
-    if not bool(torch.isfinite(tensor).all()):
+    low, high = map(float, torch.aminmax(tensor.detach()))
+    if not (math.isfinite(low) and math.isfinite(high)):  # NaN is handed on; no mask of the tensor's size is made
         bad = int((~torch.isfinite(tensor)).sum())
         raise DataError(
             f"{name}: expected finite values, got {bad} NaN or infinite of {tensor.numel()}; drop or mend them"
         )
+    return low, high
 
 
 def pair(name: str, tensor: Tensor, other_name: str, other: Tensor) -> None:
@@ -61,10 +64,9 @@ def at_least(name: str, value: int, smallest: int) -> None:
 
 def probabilities(probs: Tensor) -> None:
     """Raise a DataError unless `probs` are finite, in [0, 1] and sum to one over the class axis (axis 1)."""
-    finite("probs", probs)
+    low, high = finite("probs", probs)
     half = probs.dtype in (torch.float16, torch.bfloat16)
     slack = 0.02 if half else 1e-3
-    low, high = float(probs.min()), float(probs.max())
     if low < 0 or high > 1 + slack:
         raise DataError(
             f"probs: expected values in [0, 1], got [{low:.4g}, {high:.4g}]; if these are logits, softmax them"
