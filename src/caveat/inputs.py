@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from caveat.batches import Inputs, Several, Target, View, pair, stacked, viewed
 from caveat.errors import DataError
+from caveat.precision import all_finite
 from caveat.types import Batches
 
 __all__ = [
@@ -126,7 +127,7 @@ def check(batch: Any, name: str, *, target: Target = "class") -> tuple[Inputs, T
             "are for audit_regression (--task regression)"
         )
     for part in [inputs] if single else inputs.tensors:
-        if part.is_floating_point() and not torch.isfinite(part).all():
+        if part.is_floating_point() and not all_finite(part):
             bad = int((~torch.isfinite(part.reshape(len(part), -1))).any(dim=1).nonzero()[0])
             raise DataError(f"{name}: expected finite inputs, got NaN or infinity in sample {bad} of its batch")
     return inputs, labels

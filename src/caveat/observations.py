@@ -23,7 +23,7 @@ from caveat.errors import DataError, ModelError
 from caveat.inputs import check, fingerprints, moved
 from caveat.mixture import log_mean
 from caveat.models.adapter import adapted
-from caveat.precision import wide
+from caveat.precision import all_finite, wide
 from caveat.sampling import spread
 from caveat.tensors import read_tensors
 from caveat.types import Batches, Drawing, Features, Look, Probe
@@ -464,5 +464,5 @@ def _called(function: Callable[[Any], Tensor], inputs: Inputs, where: str) -> Te
 
 
 def _check_finite(outputs: Tensor, where: str) -> None:
-    if not torch.isfinite(outputs).all():
+    if not all_finite(outputs):
         raise ModelError(f"model: expected finite logits, got NaN or infinity on {where}")

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from caveat.errors import DataError
+from caveat.precision import all_finite
 
 __all__ = ["labelled_rows", "positive", "real"]
 
@@ -34,7 +35,7 @@ def labelled_rows(logits: Tensor, labels: Tensor, *, void: int | None) -> tuple[
         raise DataError(
             f"labels: expected 0 to {logits.shape[1] - 1}, got {int(wrong)}; name a label that means 'none' with void="
         )
-    if not bool(torch.isfinite(rows).all()):
+    if not all_finite(rows):
         bad = int((~torch.isfinite(rows)).sum())
         raise DataError(f"logits: expected finite values, got {bad} NaN or infinite of {rows.numel()}")
     return rows, kept
@@ -45,7 +46,7 @@ def real(labels: Tensor, values: Mapping[str, Tensor]) -> None:
     for name, found in (*values.items(), ("labels", labels)):
         if found.ndim != 1 or found.shape != labels.shape or not len(found):
             raise DataError(f"{name}: expected (n,), one for each of {len(labels)} labels, got {tuple(found.shape)}")
-        if not bool(torch.isfinite(found).all()):
+        if not all_finite(found):
             raise DataError(f"{name}: expected finite numbers, got NaN or infinity")
 
 

@@ -14,6 +14,7 @@ from caveat.calls import recorded
 from caveat.errors import DataError, ModelError, OptionError
 from caveat.inputs import check_labels
 from caveat.posteriors.layers import normal
+from caveat.precision import all_finite
 from caveat.types import Features, Head, Labels
 
 __all__ = ["Laplace", "Probit", "Structure", "fit", "fit_regression"]
@@ -210,7 +211,7 @@ def _extended(features: Features, count: int, head: Head, biased: bool) -> tuple
     """Features with a 1 appended, and the weights with the bias appended, in float64; both as they are without one."""
     if len(features) != count or not count:
         raise DataError(f"features: expected as many as labels and at least one, got {len(features)} and {count}")
-    if not torch.isfinite(features).all():
+    if not all_finite(features):
         raise DataError("features: expected finite numbers, got NaN or infinity")
     weight, bias = head
     if not biased:

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from caveat.errors import DataError, OptionError
-from caveat.precision import wide
+from caveat.precision import all_finite, wide
 from caveat.types import Features, Labels
 
 __all__ = ["Moments", "merge", "of"]
@@ -119,7 +119,7 @@ def check(features: Tensor, labels: Tensor, name: str = "features") -> None:
             "give .float() of it"
         )
     for start in range(0, len(features), CHUNK):
-        if not torch.isfinite(features[start : start + CHUNK]).all():
+        if not all_finite(features[start : start + CHUNK]):
             raise DataError(f"{name}: expected finite numbers, got NaN or infinity in samples {start} onwards")
 
 
