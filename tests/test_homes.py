@@ -16,8 +16,8 @@ HOMES: dict[str, tuple[str, tuple[str, ...]]] = {
     "files of torch": (r"torch\.load\(", ("weights.py",)),
     "parsing JSON": (
         r"json\.loads?\(|JSONDecodeError",
-        ("files.py", "cli/guard/export.py", "bounds/checker.py"),
-    ),  # the second in lines that it prints, the third stands alone
+        ("files.py", "cli/guard/export.py", "bounds/checker.py", "guard/portable.py"),
+    ),  # the second in lines that it prints, the others stand alone
     "temporary names": (
         r"\.tmp\b",
         ("files.py",),

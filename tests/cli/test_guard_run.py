@@ -235,7 +235,7 @@ def test_a_graph_answers_without_the_networks_code(place: Path) -> None:
     onnx = pytest.importorskip("onnx")
     pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
-    from caveat.guard import onnx_file, onnx_guard
+    from caveat.guard import onnx_guard, portable
 
     ran(*RUN, "-o", "v.parquet")
     ran("guard", "export", "pictures", "--model", "of_pictures:Net", "-o", "g.onnx")
@@ -259,18 +259,18 @@ def test_a_graph_answers_without_the_networks_code(place: Path) -> None:
     _refused(place, data.replace(b'"keep"', b'"kept"'), "was altered after it was written")
     _refused(place, b"a text", "is no ONNX file")
     proto = onnx.load_model_from_string(data)
-    seal = next(entry for entry in proto.metadata_props if entry.key == onnx_file.SEAL)
+    seal = next(entry for entry in proto.metadata_props if entry.key == portable.SEAL)
 
     def resealed() -> bytes:
-        seal.value = onnx_file.BLANK
+        seal.value = portable.BLANK
         blank = proto.SerializeToString()
-        return blank.replace(onnx_file.BLANK.encode(), onnx_file.sealed(blank).encode())
+        return blank.replace(portable.BLANK.encode(), portable.sealed(blank).encode())
 
     proto.graph.initializer[0].data_location = onnx.TensorProto.EXTERNAL
     proto.graph.initializer[0].external_data.add(key="location", value="/etc/hostname")
     _refused(place, resealed(), "keeps tensors in other files")
     proto = onnx.load_model_from_string(data)
-    seal = next(entry for entry in proto.metadata_props if entry.key == onnx_file.SEAL)
+    seal = next(entry for entry in proto.metadata_props if entry.key == portable.SEAL)
     next(entry for entry in proto.metadata_props if entry.key == "classes").value = json.dumps("all")
     _refused(place, resealed(), "the metadata of")
     del proto.metadata_props[:]

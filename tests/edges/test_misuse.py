@@ -167,7 +167,7 @@ WAYS: list[tuple[str, dict[str, str], dict[str, list[str]]]] = [
             "-o": [
                 "e.json", "e", "onnx", "held.onnx", "stranger.onnx", "text.txt/e.onnx", f"{LOCKED}/e.onnx",
             ],
-            "--triton": ["text.txt", "stranger-models"],
+            "--triton": ["text.txt", "stranger-models"], "--mlflow": ["text.txt", "stranger-models"],
         },
     ),
     (

@@ -18,7 +18,8 @@ from caveat import Guard, posteriors
 from caveat.cli.guard.export import EXAMPLE
 from caveat.cli.main import main
 from caveat.errors import CaveatError, DataError, OptionError
-from caveat.guard import onnx_file, plain_operations
+from caveat.guard import onnx_file, plain_operations, portable
+from caveat.guard.verdict import REASONS
 
 onnxruntime = pytest.importorskip("onnxruntime")
 onnxruntime.set_default_logger_severity(3)
@@ -82,6 +83,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (place / "exported_nets.py").write_text(NET)
     Guard.fit(network(), known(200), score="energy", calibration="isotonic", keep=0.8).save(place / "guard")
     line = ["guard", "export", "guard", "--model", "exported_nets:build", "-o", "guard.onnx", "--triton", "models"]
+    line += ["--mlflow", "model"]
     with pytest.MonkeyPatch.context() as patch, shapes_unchecked(), (place / "said").open("w") as said:
         patch.chdir(place)
         patch.syspath_prepend(place)
@@ -167,6 +169,26 @@ def test_triton_is_told_what_the_graph_takes_and_gives(place, session):
     assert '{ name: "inputs" data_type: TYPE_FP32 dims: [ 1, 8, 8 ] }' in text
     assert '{ name: "accepted" data_type: TYPE_BOOL dims: [ 1 ] reshape { shape: [ ] } }' in text
     assert (place / "models" / "guard" / "1" / "model.onnx").read_bytes() == (place / "guard.onnx").read_bytes()
+
+
+def test_the_model_of_mlflow_answers_as_in_python(place, guard):
+    found = portable._load_pyfunc(str(place / "model" / "guard.onnx"), {"sha256": json.loads(seal_in(place / "model"))})
+    inputs = torch.cat([known(30, seed=8)[0], pictures(30, seed=9, far=True)[0].float()])
+    inputs[1, 0, 0, 0] = torch.nan
+    verdict, table = guard(inputs), found.answer(inputs.numpy())
+    assert table["label"].tolist() == verdict.label.tolist()
+    np.testing.assert_allclose(table["score"], verdict.score.numpy(), rtol=1e-5)
+    np.testing.assert_array_equal(table["p_value"], verdict.p_value.numpy())
+    assert table["reason"].tolist() == [REASONS[one] for one in verdict.reason.tolist()]
+    names = [verdict.classes[one] for one in verdict.predicted.tolist()]
+    assert table["predicted_name"].tolist() == [names[0], None, *names[2:]]
+    assert table["predicted"][1] == -1
+    assert {REASONS[0], REASONS[1], REASONS[2]} == set(table["reason"])
+    assert "is the same for MLflow" in (place / "said").read_text()
+
+
+def seal_in(folder: Path) -> str:
+    return re.findall(r"config: \{sha256: (.*)\}", (folder / "MLmodel").read_text())[0]
 
 
 def test_only_an_export_is_replaced(place, tmp_path):

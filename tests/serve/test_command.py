@@ -21,7 +21,8 @@ from caveat import Guard
 from caveat.cli.guard.serve import _served, _token
 from caveat.errors import CaveatError, DataError, OptionError
 from caveat.guard import onnx_guard
-from caveat.guard.graph import OUTPUTS, Graph
+from caveat.guard.graph import Graph
+from caveat.guard.portable import OUTPUTS
 from caveat.serve.app import application
 from caveat.serve.inputs import NPY
 from caveat.serve.running import listening

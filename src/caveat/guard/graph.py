@@ -8,16 +8,14 @@ from caveat.guard.answer import answer
 from caveat.guard.decision import Decision
 from caveat.guard.entrance import blanked, invalid_rows
 from caveat.guard.plain_operations import Plain
+from caveat.guard.portable import OUTPUTS
 from caveat.inputs import moved
 from caveat.observations import glance_unread
 from caveat.posteriors.at_once import AtOnce
 from caveat.posteriors.network import Predictive
 from caveat.scoring import catalog
 
-__all__ = ["OUTPUTS", "Graph"]
-
-OUTPUTS = ("label", "predicted", "probabilities", "confidence", "score", "p_value", "accepted", "aleatoric")
-"""What it gives, in this order; a posterior's gives `epistemic` last."""
+__all__ = ["Graph"]
 
 
 class Graph(nn.Module):

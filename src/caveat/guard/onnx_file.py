@@ -1,6 +1,5 @@
 """A guard as one file that runs without Python: network, calibration, score and threshold in one ONNX graph."""
 
-import hashlib
 import json
 import logging
 import re
@@ -21,6 +20,7 @@ from caveat.errors import DataError, MissingExtraError, ModelError, OptionError,
 from caveat.files import write_bytes
 from caveat.guard.decision import BASELINE
 from caveat.guard.graph import Graph
+from caveat.guard.portable import BLANK, INPUTS, SEAL, sealed
 from caveat.guard.verdict import Verdict
 from caveat.inputs import OTHER_UNITS, moved
 from caveat.posteriors.at_once import AtOnce
@@ -28,18 +28,15 @@ from caveat.posteriors.dropout import Dropout
 from caveat.records.base import stamp
 from caveat.scoring import catalog
 
-__all__ = ["INPUTS", "OURS", "SEAL", "THRESHOLD", "check_output", "sealed", "session", "translated", "write"]
+__all__ = ["OURS", "THRESHOLD", "check_output", "session", "translated", "write"]
 
-INPUTS, THRESHOLD = "inputs", "threshold"
-"""Names of what a graph takes."""
+THRESHOLD = "threshold"
+"""Name of what a graph takes beside the inputs."""
 OURS = "caveat_version"
 """A key of the metadata that every graph of ours has."""
-SEAL = "sha256"
-"""A key of the metadata: the SHA-256 of the file's bytes, with zeros in its own place."""
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 TRACED, COMPARED = 3, 32
 """Inputs that the graph is traced with, and that it is compared on with PyTorch."""
-BLANK = 64 * "0"
 SLACK = 1e-4
 """What numbers of the graph may differ by from PyTorch's, relative to their size or to 1: another order of sums."""
 Session = Callable[[dict[str, Any]], list[Any]]
@@ -85,11 +82,6 @@ def write(
     seal = sealed(data)
     write_bytes(path, data.replace(BLANK.encode(), seal.encode()))
     return {**metadata, SEAL: seal}
-
-
-def sealed(data: bytes, seal: str = "") -> str:
-    """The SHA-256 that the bytes of a graph must name; `seal` is what they name where they are sealed already."""
-    return hashlib.sha256(data.replace(seal.encode(), BLANK.encode()) if seal else data).hexdigest()
 
 
 def check_output(option: str, path: Path) -> None:

@@ -13,8 +13,8 @@ from caveat.batches import Several, given
 from caveat.errors import DataError, MissingExtraError, OptionError
 from caveat.files import parse_json, read_bytes
 from caveat.guard.entrance import invalid_rows
-from caveat.guard.graph import OUTPUTS
-from caveat.guard.onnx_file import INPUTS, OURS, SEAL, Session, sealed, session
+from caveat.guard.onnx_file import OURS, Session, session
+from caveat.guard.portable import INPUTS, OUTPUTS, SEAL, sealed
 from caveat.guard.stored import Operating
 from caveat.guard.verdict import ACCEPTED, INVALID, UNTRUSTED, Verdict
 from caveat.records.base import Part

@@ -8,9 +8,10 @@ from caveat.errors import OptionError
 from caveat.files import read_bytes, write_atomically, write_bytes
 from caveat.guard.onnx_guard import MOST
 
-__all__ = ["check_output", "config", "write"]
+__all__ = ["STARTS", "check_output", "config", "ours", "write"]
 
 STARTS = "# written by Caveat\n"
+"""How a file begins that tells another program of a guard."""
 TYPES = {1: "FP32", 5: "INT16", 6: "INT32", 7: "INT64", 9: "BOOL", 10: "FP16", 11: "FP64", 2: "UINT8", 3: "INT8"}
 """Triton's names of the types of ONNX that a guard takes and gives."""
 BATCH = 256
@@ -28,7 +29,7 @@ def check_output(models: Path, name: str, *, option: str = "--triton") -> None:
     place = models / name
     if models.exists() and not models.is_dir():
         raise OptionError(f"{option}: {models} is a file; expected the folder of a model repository")
-    if place.exists() and not _ours(place / "config.pbtxt"):
+    if place.exists() and not ours(place / "config.pbtxt"):
         raise OptionError(
             f"{option}: {place} is not of Caveat and would be replaced; give the graph another name with -o"
         )
@@ -78,7 +79,8 @@ def _tensor(value: Any) -> str:
     return f"{{ name: {json.dumps(value.name)} data_type: TYPE_{TYPES[kind.elem_type]} {shape} }}"
 
 
-def _ours(path: Path) -> bool:
+def ours(path: Path) -> bool:
+    """Whether a file begins with `STARTS`."""
     if not path.is_file():
         return False
     with path.open("rb") as file:

@@ -32,6 +32,9 @@ def run(
     triton: Path | None = typer.Option(
         None, metavar="FOLDER", help="Put the graph into this model repository of Triton too, under its own name."
     ),
+    mlflow: Path | None = typer.Option(
+        None, metavar="FOLDER", help="Write it as a model of MLflow too, which mlflow.pyfunc.load_model reads."
+    ),
 ) -> None:
     """Write network, calibration, score and threshold as one ONNX graph, which onnxruntime runs by itself."""
     output_file("-o", output, (".onnx",))
@@ -39,11 +42,14 @@ def run(
     from caveat.cli.guard.verdicts import named_network
     from caveat.errors import OptionError
     from caveat.guard import artefact, onnx_file, stored
+    from caveat.guard import mlflow as flavour
     from caveat.guard import triton as repository
 
     onnx_file.check_output("-o", output)
     if triton is not None:
         repository.check_output(triton, output.stem)
+    if mlflow is not None:
+        flavour.check_output(mlflow)
     if (task := stored.task_of(guard)) != "classification":
         raise OptionError(f"guard: {guard} is a guard of {task}, and only those of classification can be exported")
     made = artefact.manifest(guard)
@@ -62,3 +68,8 @@ def run(
     )
     if triton is not None:
         echo(f"{repository.write(output, triton)} is the same for Triton:  tritonserver --model-repository {triton}")
+    if mlflow is not None:
+        echo(
+            f"{flavour.write(output, mlflow)} is the same for MLflow, without torch:  "
+            f"mlflow.pyfunc.load_model({str(mlflow)!r}).predict(inputs)"
+        )
