@@ -175,7 +175,7 @@ def deep() -> nn.Sequential:
     return nn.Sequential(nn.Linear(12, 16), nn.ReLU(), nn.Linear(16, 4)).eval()
 
 
-@pytest.mark.parametrize("name", ["msp", "knn", "grad_l2", "odin"])
+@pytest.mark.parametrize("name", ["msp", "knn", "grad_l2", "odin", "mahalanobis_odin"])
 def test_a_guard_takes_inputs_of_another_precision(name):
     guard = caveat.Guard.fit(deep(), SET, score=name)
     assert torch.equal(guard(ROWS.double()).score, guard(ROWS).score)

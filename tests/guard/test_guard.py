@@ -100,7 +100,7 @@ def test_layers_and_the_second_look_work_in_a_guard(generator, tmp_path: Path):
     from tests.audits.test_audit import conv_net
 
     net, known = conv_net(generator), in_batches(*known_set(generator, 400))
-    for score in ("mahalanobis_layers", "gram", "nac", "rankfeat", "odin"):
+    for score in ("mahalanobis_layers", "gram", "nac", "rankfeat", "odin", "mahalanobis_odin"):
         guard = Guard.fit(net, known, score=score)
         artefact.save(guard.decision, net.state_dict(), tmp_path / score)
         again = artefact.load(tmp_path / score, conv_net(generator))

@@ -5,7 +5,9 @@ import torch
 from tests.scores.test_layers import LABELS, look
 from torch import nn
 
-from caveat.scores import gram, mahalanobis_layers, nac, odin, pooled, rankfeat
+from caveat.calls import recorded
+from caveat.scores import gram, mahalanobis_layers, mahalanobis_odin, moments, nac, odin, pooled, rankfeat
+from caveat.types import Look
 
 
 @pytest.fixture
@@ -40,6 +42,26 @@ def test_odin(pytorch_ood, net, inputs):
         theirs = 1 + pytorch_ood.ODIN(net, eps=eps, temperature=t).predict(inputs)  # 1 - p, not -p
         ours = odin.Perturbed(eps, t, low=None, high=None)(look(net, inputs, graph=True))[:, 0]
         agree(ours, theirs)
+
+
+def test_mahalanobis_after_a_step(pytorch_ood, net, inputs):
+    # half the distance, under a scatter that is not divided by n, with a ridge of 1e-6: both small beside features that
+    # are made large
+    encoder, head = net[:-1], net[-1]
+    encoder[2].weight.data *= 100
+    encoder[2].bias.data *= 100
+    features = encoder(inputs).detach()
+    theirs = pytorch_ood.MahalanobisODIN(encoder, eps=0.05).fit_features(features, LABELS).predict(inputs)
+    probe = mahalanobis_odin.choose(
+        net, inputs, LABELS, head="6", pooled=False, step=0.05, ridge=0.0, low=None, high=None
+    )
+    leaf = inputs.clone().requires_grad_()
+    with recorded(net, ["6"]) as calls:
+        logits = net(leaf)
+    probed = probe(Look(net, leaf, logits, {}, calls))
+    ours = mahalanobis_odin.fit(moments.of(features, LABELS), ridge=0.0)(probed)
+    agree(ours, 120 * theirs, rtol=1e-3)
+    assert head.weight.grad is None
 
 
 def test_mahalanobis_of_layers(pytorch_ood, net, inputs):

@@ -53,9 +53,9 @@ COMPARED = {
     "TemperatureScaling", "Mahalanobis", "RMD", "GMM", "KNN", "NNGuide", "ViM", "SHE", "fDBD", "NCI", "PNML", "LTS",
     "DICE", "ReAct", "VRA", "ASH", "SCALE", "GradNorm",
 }  # fmt: skip
-COMPARED_ELSEWHERE = {"Gram", "MultiMahalanobis", "NACUE", "ODIN", "RankFeat"}  # test_layer_scores
+COMPARED_ELSEWHERE = {"Gram", "MultiMahalanobis", "NACUE", "ODIN", "RankFeat", "MahalanobisODIN"}  # test_layer_scores
 NOT_OURS = {
-    "GradUncertainty", "MahalanobisODIN", "MCD",  # run the network again, with gradients of all weights or draws
+    "GradUncertainty", "MCD",  # run the network again, with gradients of all weights or draws
     "MCM",  # needs a text encoder
 }  # fmt: skip
 

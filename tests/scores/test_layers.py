@@ -9,7 +9,9 @@ import torch
 from torch import nn
 
 from caveat import stages
-from caveat.scores import gram, mahalanobis, mahalanobis_layers, nac, odin, pooled, rankfeat
+from caveat.calls import recorded
+from caveat.errors import DataError, ModelError, OptionError
+from caveat.scores import gram, mahalanobis, mahalanobis_layers, mahalanobis_odin, moments, nac, odin, pooled, rankfeat
 from caveat.types import Look
 
 LABELS = torch.arange(60) % 3
@@ -213,6 +215,52 @@ def test_odin_takes_the_step_of_its_paper(net, inputs):
     assert chosen.step == 0.0014
     steps = (0.0, 0.0005, 0.001, 0.002, 0.004, 0.008)
     assert odin.choose(net, inputs, LABELS, steps=steps, temperatures=(chosen.temperature,)).step == 0.008
+
+
+class PooledHead(nn.Module):
+    """Its head takes maps and averages afterwards, or is called by keyword."""
+
+    def __init__(self, body, *, by_keyword):
+        super().__init__()
+        self.body, self.head, self.by_keyword = body, nn.Conv2d(5, 3, 1).double(), by_keyword
+
+    def forward(self, x):
+        maps = self.body(x)
+        return (self.head(input=maps) if self.by_keyword else self.head(maps)).mean(dim=(2, 3))
+
+
+@pytest.mark.parametrize("pooled_head", [False, True])
+def test_mahalanobis_after_a_step_sees_the_input_that_is_nearer(net, inputs, pooled_head):
+    model = PooledHead(net[:4], by_keyword=False).eval() if pooled_head else net
+    head = "head" if pooled_head else "6"
+
+    def features(x):
+        return net[:4](x).mean(dim=(2, 3))
+
+    score = mahalanobis.fit(features(inputs).detach(), LABELS, ridge=0.1)
+    expected = []
+    for sample in inputs:
+        leaf = sample[None].clone().requires_grad_()
+        score(features(leaf)).sum().backward()
+        expected.append(features((leaf - 0.05 * leaf.grad.sign()).clamp(0, 1).detach())[0])
+    probe = mahalanobis_odin.choose(model, inputs, LABELS, head=head, pooled=pooled_head, step=0.05)
+    leaf = inputs.clone().requires_grad_()
+    with recorded(model, probe.layers) as calls:
+        logits = model(leaf)
+    found = probe(Look(model, leaf, logits, {}, calls)).detach()
+    torch.testing.assert_close(found, torch.stack(expected).detach())
+    last = mahalanobis_odin.fit(moments.of(features(inputs).detach(), LABELS), dtype=torch.float64)
+    assert last(found).mean() < last(features(inputs).detach()).mean()
+
+
+def test_mahalanobis_after_a_step_refuses_what_shows_no_way(net, inputs):
+    options = {"head": "6", "pooled": False}
+    with pytest.raises(OptionError, match="step: expected a positive number, got 0"):
+        mahalanobis_odin.choose(net, inputs, LABELS, step=0.0, **options)
+    with pytest.raises(DataError, match="at least two classes in the first batch of the training set, got 60 of 1"):
+        mahalanobis_odin.choose(net, inputs, LABELS * 0, **options)
+    with pytest.raises(ModelError, match="its layer 'head' to be called on a tensor"):
+        mahalanobis_odin.choose(PooledHead(net[:4], by_keyword=True), inputs, LABELS, head="head", pooled=True)
 
 
 def test_no_signal_stands_twice_among_the_stages():

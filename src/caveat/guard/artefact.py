@@ -87,6 +87,8 @@ def save(
     own_tensors, own_values = _parts(None if decision.calibration == "none" else decision.calibrated)
     tensors = {f"score.{name}": tensor for name, tensor in score_tensors.items()}
     tensors |= {f"calibration.{name}": tensor for name, tensor in own_tensors.items()}
+    probe_tensors, probe_values = _parts(decision.probe)
+    tensors |= {f"probe.{name}": tensor for name, tensor in probe_tensors.items()}
     tensors |= {"reference": decision.reference, "reference_wrong": decision.reference_wrong}
     if decision.reference_labels is not None:
         tensors["reference_labels"] = decision.reference_labels
@@ -105,7 +107,7 @@ def save(
         columns=None if decision.columns is None else list(decision.columns),
         score=decision.score.name,
         score_values=score_values,
-        probe_values=None if decision.probe is None else _parts(decision.probe)[1],
+        probe_values=None if decision.probe is None else probe_values,
         calibration=decision.calibration,
         calibration_values=own_values,
         why=decision.why,
@@ -193,7 +195,7 @@ def _decision(made: Manifest, tensors: dict[str, Tensor]) -> Decision:
     score = catalog.restored(made.score, _rebuilt(kind, tensors, made.score_values, "score."))
     probe = None
     if made.probe_values is not None:
-        probe = fitted.rebuild(catalog.probe_class(made.score), {}, made.probe_values)
+        probe = _rebuilt(catalog.probe_class(made.score), tensors, made.probe_values, "probe.")
     calibrated = as_it_is
     if made.calibration != "none":
         kind = get_type_hints(calibration.FROM_LOGITS[made.calibration])["return"]

@@ -26,6 +26,7 @@ from caveat.scores import (
     lts,
     mahalanobis,
     mahalanobis_layers,
+    mahalanobis_odin,
     meta,
     moments,
     multilabel,
@@ -65,6 +66,7 @@ __all__ = [
     "FROM_RAW_LOGITS",
     "FROM_RECONSTRUCTION",
     "FROM_SIGMOIDS",
+    "FROM_STEPS",
     "activations",
     "ash",
     "cosine",
@@ -83,6 +85,7 @@ __all__ = [
     "lts",
     "mahalanobis",
     "mahalanobis_layers",
+    "mahalanobis_odin",
     "meta",
     "moments",
     "multilabel",
@@ -188,6 +191,12 @@ FROM_MODEL: dict[str, Callable[..., Any]] = {
     "odin": odin.choose,
 }
 """`choose(model, inputs, labels) -> probe`, whose numbers are the score."""
+
+FROM_STEPS: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
+    "mahalanobis_odin": (mahalanobis_odin.choose, mahalanobis_odin.fit),
+}
+"""`choose(model, inputs, labels, *, head, pooled) -> probe`, then `fit(moments, *, dtype) -> score(probed)` of the
+moments of unperturbed features."""
 
 FROM_RECONSTRUCTION: dict[str, Callable[..., Any]] = {
     "reconstruction": reconstruction.choose,

@@ -13,7 +13,7 @@ from caveat.calls import as_written, check_graph
 from caveat.errors import OptionError
 from caveat.types import Look, Score
 
-__all__ = ["Perturbed", "choose", "perturbed"]
+__all__ = ["Perturbed", "choose", "perturbed", "stepped"]
 
 STEPS = (0.0014,)
 """The paper's for CIFAR-10 on DenseNet. Confidence grows with the step, so that a rule on in-distribution data alone
@@ -45,12 +45,16 @@ def perturbed(model: nn.Module, inputs: Tensor, logits: Tensor, probe: Perturbed
         return logits.detach()
     loss = cross_entropy(logits / probe.temperature, logits.argmax(dim=1), reduction="sum")
     check_graph(loss)
-    (gradient,) = torch.autograd.grad(loss, inputs, retain_graph=True, allow_unused=True, materialize_grads=True)
-    moved = inputs.detach() - probe.step * gradient.sign()
-    if probe.low is not None or probe.high is not None:
-        moved = moved.clamp(probe.low, probe.high)
+    moved = stepped(inputs, loss, probe.step, probe.low, probe.high)
     with torch.no_grad(), as_written(model):
         return model(moved)
+
+
+def stepped(inputs: Tensor, loss: Tensor, step: float, low: float | None, high: float | None) -> Tensor:
+    """The inputs after one step against the sign of the loss's gradient, within their range; the graph is kept."""
+    (gradient,) = torch.autograd.grad(loss, inputs, retain_graph=True, allow_unused=True, materialize_grads=True)
+    moved = inputs.detach() - step * gradient.sign()
+    return moved if low is None and high is None else moved.clamp(low, high)
 
 
 def others(logits: Float[Tensor, "n c"]) -> Score:

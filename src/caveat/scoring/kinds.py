@@ -5,7 +5,7 @@ A new kind is one row of `KINDS`; a new score one line in a table of `caveat.sco
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -142,6 +142,12 @@ def _perturbed(choose: Function, sample: Sample) -> Probe:
     return found if inside else replace(found, low=None, high=None)
 
 
+def _stepped(choose: Function, sample: Sample) -> Probe:
+    if sample.head is None:
+        raise OptionError("scores: this one needs the features of the model, and none were found")
+    return _perturbed(partial(choose, head=sample.head.name, pooled=sample.head.pooled), sample)
+
+
 def _fit_meta(fit: Function, material: Material, signal: str, probe: Probe | None) -> Callable[..., Tensor]:
     known = material.held_out
     wrong = known.logits.argmax(dim=1) != known.labels
@@ -227,6 +233,13 @@ KINDS: Sequence[Kind] = (
         "model", scores.FROM_MODEL,
         fit=lambda *_: None, apply=lambda _, __, ___, probed: there(probed)[:, 0],
         prober=lambda row: row, probe=_perturbed, needs_options=True,
+    ),
+    Kind(
+        "model", scores.FROM_STEPS,
+        fit=lambda row, m, *_: row[1](m.moments, dtype=_features(m).dtype),
+        apply=lambda f, _, __, probed: f(there(probed)),
+        fitter=lambda row: row[1], prober=lambda row: row[0], probe=lambda row, sample: _stepped(row[0], sample),
+        needs_features=True, needs_options=True, train_signal=False,
     ),
     Kind(
         "reconstruction", scores.FROM_RECONSTRUCTION,
