@@ -139,7 +139,11 @@ def main() -> None:
         resnet = models.resnet20(generator=generator).eval()
         found["draws_over_one_resnet20"] = cost(resnet, (3, 32, 32), given.rounds, folder)
     names = list(catalog.families())
-    backward = [one for one in names if kind_of(one).family in ("gradients", "meta") or one in ("odin", "nac")]
+    backward = [
+        one
+        for one in names
+        if kind_of(one).family in ("gradients", "meta") or one in ("odin", "mahalanobis_odin", "nac")
+    ]
     found |= {"scores": len(names), "scores_exported": len(names) - len(backward)}
     table = Table(title="Exported guards")
     for column in ("figure", "value"):
