@@ -18,6 +18,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
+from turns import in_turns
 
 from caveat import heads, models
 from caveat.observations import observe
@@ -80,17 +81,6 @@ def detectors(peer: ModuleType, net: nn.Sequential, train: Batches) -> dict[str,
     return made
 
 
-def in_turns(repeats: int, **actions: Callable[[], object]) -> dict[str, float]:
-    """Median seconds of each action; they take turns, so that a busy moment hits all alike."""
-    seconds: dict[str, list[float]] = {name: [] for name in actions}
-    for _ in range(repeats):
-        for name, action in actions.items():
-            started = time.perf_counter()
-            action()
-            seconds[name].append(time.perf_counter() - started)
-    return {name: statistics.median(values) for name, values in seconds.items()}
-
-
 def measure(peer: ModuleType, *, count: int, fit_count: int, repeats: int) -> dict[str, float]:
     """Time the forward pass, ours and pytorch-ood's, and print the table."""
     net, train, test = models.small_cnn().eval(), batches_of(fit_count, 1), batches_of(count, 2)
@@ -117,7 +107,7 @@ def measure(peer: ModuleType, *, count: int, fit_count: int, repeats: int) -> di
                 detector(inputs)
             each[name].append(time.perf_counter() - started)
 
-    found = in_turns(repeats, forward=forward, ours=ours, peer=one_by_one)
+    found = in_turns(repeats, {"forward": forward, "ours": ours, "peer": one_by_one}, warm=False)
     slow = statistics.median(each["openmax"])
     table = Table(title=f"{count} inputs of 28x28, {len(theirs)} scores; fitted on {fit_count}")
     for column in ("", "seconds", "x forward"):

@@ -4,20 +4,16 @@ scikit-learn and torchmetrics stand in the environment of development, MAPIE whe
 laplace-torch is compared where it can be imported, with what it needs (`pip install --no-deps --target .references
 laplace-torch tqdm backpack-for-pytorch asdfghjkl curvlinops-for-pytorch linear_operator einops unfoldNd einconv
 opt_einsum mpmath`). netcal wants gpytorch, pyro and tensorboard, and is left out. Ours and theirs take turns; medians
-of their ratios, below 1 where ours is faster. Where results differ by more than rounding the script ends in an error.
-The last line is JSON.
+of the seconds; a ratio below 1 where ours is faster. Where results differ by more than rounding the script ends in an
+error. The last line is JSON.
 """
 
 import argparse
 import json
-import statistics
 import sys
-import time
 import warnings
 from collections.abc import Callable
-from importlib import import_module
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -25,35 +21,19 @@ import torch
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
+from turns import in_turns
 
 from caveat import calibration, metrics
 from caveat.metrics.tally import tally_sets
 
-FOLDER = Path(__file__).parents[1] / ".references"
-
-
-def peer(name: str) -> ModuleType | None:
-    """A library of `make references`, or of the environment."""
-    if str(FOLDER) not in sys.path:
-        sys.path.append(str(FOLDER))
-    try:
-        return import_module(name)
-    except ImportError:
-        return None
+sys.path.append(str(Path(__file__).parents[1]))
+from tests.references.peers import load_peer
 
 
 def ratio(ours: Callable[[], Any], theirs: Callable[[], Any], repeats: int) -> tuple[float, float, float]:
-    """Ours over theirs, and the medians of both in seconds; after one round that is not counted."""
-    ours(), theirs()
-    seconds: list[tuple[float, float]] = []
-    for _ in range(repeats):
-        marks = [time.perf_counter()]
-        for action in (ours, theirs):
-            action()
-            marks.append(time.perf_counter())
-        seconds.append((marks[1] - marks[0], marks[2] - marks[1]))
-    mine, other = (statistics.median(column) for column in zip(*seconds, strict=True))
-    return statistics.median(a / b for a, b in seconds), mine, other
+    """Ours over theirs, and the medians of both in seconds."""
+    found = in_turns(repeats, {"ours": ours, "theirs": theirs})
+    return found["ours"] / found["theirs"], found["ours"], found["theirs"]
 
 
 def network(n: int, classes: int, seed: int) -> tuple[Tensor, Tensor]:
@@ -131,7 +111,7 @@ def isotonic_over_sklearn(n: int, repeats: int) -> tuple[float, float, float]:
 
 
 def conformal_over_mapie(n: int, repeats: int) -> tuple[float, float, float] | None:
-    if peer("mapie") is None:
+    if load_peer("mapie") is None:
         return None
     from mapie.classification import SplitConformalClassifier
     from sklearn.base import BaseEstimator, ClassifierMixin
@@ -174,7 +154,7 @@ def conformal_over_mapie(n: int, repeats: int) -> tuple[float, float, float] | N
 
 
 def laplace_over_laplace_torch(n: int, repeats: int) -> tuple[float, float, float] | None:
-    theirs_module = peer("laplace")
+    theirs_module = load_peer("laplace")
     if theirs_module is None:
         return None
     from caveat.posteriors import laplace as own

@@ -8,9 +8,7 @@ same run; medians. Torch-uncertainty's SWAG beside ours where `make references` 
 import argparse
 import importlib
 import json
-import statistics
 import sys
-import time
 import types
 from collections.abc import Callable
 from pathlib import Path
@@ -20,24 +18,12 @@ from rich.console import Console
 from rich.table import Table
 from torch import nn
 from torch.nn import functional
+from turns import in_turns
 
 from caveat import models, posteriors
 from caveat.posteriors import dropout, ensemble, swag, tradi
 
 REFERENCES = Path(__file__).parents[1] / ".references"
-
-
-def in_turns(repeats: int, actions: dict[str, Callable[[], object]]) -> dict[str, float]:
-    """Median seconds of each action; they take turns, so that a busy moment hits all alike."""
-    seconds: dict[str, list[float]] = {name: [] for name in actions}
-    for action in actions.values():
-        action()
-    for _ in range(repeats):
-        for name, action in actions.items():
-            started = time.perf_counter()
-            action()
-            seconds[name].append(time.perf_counter() - started)
-    return {name: statistics.median(values) for name, values in seconds.items()}
 
 
 def torch_uncertainty_swag(model: nn.Module) -> Callable[[], object] | None:

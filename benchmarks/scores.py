@@ -10,14 +10,13 @@ On CUDA (`--device auto`) the target is 1.15 for ResNet-18 on 1,000 pictures of 
 
 import argparse
 import json
-import statistics
 import time
-from collections.abc import Callable
 
 import torch
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
+from turns import in_turns
 
 from caveat import devices, heads, models
 from caveat.inputs import moved
@@ -26,19 +25,6 @@ from caveat.scoring import catalog
 from caveat.scoring.kinds import Material
 
 NEIGHBOURS = {"knn", "nnguide"}
-
-
-def in_turns(repeats: int, **actions: Callable[[], object]) -> dict[str, float]:
-    """Median seconds of each action; they take turns, so that a busy moment hits all alike."""
-    seconds: dict[str, list[float]] = {name: [] for name in actions}
-    for action in actions.values():
-        action()
-    for _ in range(repeats):
-        for name, action in actions.items():
-            started = time.perf_counter()
-            action()
-            seconds[name].append(time.perf_counter() - started)
-    return {name: statistics.median(values) for name, values in seconds.items()}
 
 
 def batches_of(count: int, shape: tuple[int, ...], classes: int, seed: int) -> list[tuple[Tensor, Tensor]]:
@@ -87,10 +73,10 @@ def _measured(
         catalog.evaluate(fast, {"test": again})
         return again
 
-    found = in_turns(
-        repeats, forward=forward, ours=ours, observing=lambda: observe(net, test, head=head),
-        neighbours=lambda: catalog.evaluate(slow, {"test": seen}),
-    )  # fmt: skip
+    found = in_turns(repeats, {
+        "forward": forward, "ours": ours, "observing": lambda: observe(net, test, head=head),
+        "neighbours": lambda: catalog.evaluate(slow, {"test": seen}),
+    })  # fmt: skip
     each, seconds = catalog.evaluate(fitted, {"test": seen})
     assert all(torch.isfinite(values["test"]).all() for values in each.values())
     table = Table(title=f"{where}: {count} pictures {shape}, {len(fast)} scores in one pass; fitted on {fit_count}")

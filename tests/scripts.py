@@ -13,6 +13,8 @@ __all__ = ["benchmark"]
 def benchmark(name: str) -> ModuleType:
     """`benchmarks/<name>.py`, run once: what it defines, without what it does as a script."""
     path = Path(__file__).parents[1] / "benchmarks" / f"{name}.py"
+    if str(path.parent) not in sys.path:  # where Python itself looks for what a script imports
+        sys.path.append(str(path.parent))
     spec = importlib.util.spec_from_file_location(f"{name}_benchmark", path)
     assert spec is not None
     assert spec.loader is not None

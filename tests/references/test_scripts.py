@@ -1,19 +1,13 @@
 """The scripts that compare with pytorch-ood still run, and on one network both find the same."""
 
-import importlib.util
 import json
-from pathlib import Path
 
 from tests.references import digits_osr
-
-BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "ood_peers.py"
+from tests.scripts import benchmark
 
 
 def test_the_benchmark_prints_its_ratios(pytorch_ood, capsys):
-    spec = importlib.util.spec_from_file_location("ood_peers", BENCHMARK)
-    script = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(script)
-    script.main(["--smoke"])
+    benchmark("ood_peers").main(["--smoke"])
     found = json.loads(capsys.readouterr().out.strip().splitlines()[-1])
     assert {"pytorch_ood_over_ours", "pytorch_ood_over_forward", "ours_over_forward"} <= set(found)
     assert found["pytorch_ood_over_ours"] > 1
