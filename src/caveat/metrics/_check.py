@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from caveat.errors import DataError, OptionError
+from caveat.precision import ends
 
 __all__ = ["at_least", "both_sides", "finite", "labelled", "numbers", "pair", "probabilities", "rows", "share"]
 
@@ -15,7 +16,7 @@ def finite(name: str, tensor: Tensor) -> tuple[float, float]:
     """The smallest and the largest number; raise a DataError unless there is one and all are finite."""
     if tensor.numel() == 0:
         raise DataError(f"{name}: expected at least one value, got an empty tensor of shape {tuple(tensor.shape)}")
-    low, high = map(float, torch.aminmax(tensor.detach()))
+    low, high = ends(tensor)
     if not (math.isfinite(low) and math.isfinite(high)):  # NaN is handed on; no mask of the tensor's size is made
         bad = int((~torch.isfinite(tensor)).sum())
         raise DataError(
