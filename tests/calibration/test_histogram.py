@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from caveat.calibration._odds import log_odds
 from caveat.calibration.histogram import fit
-from caveat.errors import OptionError
+from caveat.errors import DataError, OptionError
 from caveat.metrics.calibration import confidence_bins, ece
 
 PROPERTY = settings(derandomize=True, deadline=None, max_examples=25)
@@ -119,3 +119,12 @@ def test_mistakes_are_refused() -> None:
     for bad in (0.0, -1.0, float("nan")):
         with pytest.raises(OptionError, match="prior: expected a positive number of pseudo-samples, got"):
             fit(logits, labels, prior=bad)
+
+
+@pytest.mark.parametrize("c", [2, 3, 5])
+def test_logits_of_another_number_of_classes_are_refused(c: int) -> None:
+    """One class more has as many rows as the steps of three classes and of the predicted one."""
+    g = fit(*noise(200, c, 0))
+    for other in (c - 1, c + 1):
+        with pytest.raises(DataError, match=rf"expected {c} classes, as in the fit, got {other}"):
+            g(torch.zeros(4, other))

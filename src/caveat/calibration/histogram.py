@@ -8,7 +8,7 @@ from torch import Tensor
 
 from caveat.calibration import _check
 from caveat.calibration._odds import log_odds, normalised
-from caveat.errors import OptionError
+from caveat.errors import DataError, OptionError
 
 __all__ = ["Histogram", "fit"]
 
@@ -26,19 +26,28 @@ class Histogram:
     two classes one row more, for whichever is predicted."""
     probs: Float[Tensor, "steps bins"]
     """Probability in each bin, in (0, 1)."""
+    stays: bool
+    """Whether the last row is that of the predicted class."""
 
     def __call__(self, logits: Float[Tensor, "n c *pixels"]) -> Float[Tensor, "n c *pixels"]:
-        """Log of the bins' values divided by their sum over the classes, in the dtype of the logits; no gradient."""
+        """Log of the bins' values divided by their sum over the classes, in the dtype of the logits; no gradient.
+
+        Raises
+        ------
+        DataError
+            If there are not as many classes as it was fitted on.
+        """
         odds = log_odds(logits.detach())
-        kept = len(self.edges) > len(odds)
-        bins = torch.searchsorted(self.edges.double(), _rows(odds, kept), right=True)
+        if len(odds) != len(self.edges) - self.stays:
+            raise DataError(f"logits: expected {len(self.edges) - self.stays} classes, as in the fit, got {len(odds)}")
+        bins = torch.searchsorted(self.edges.double(), _rows(odds, self.stays), right=True)
         probs = self.probs.gather(1, bins)
-        return normalised(_with_top(probs[:-1], probs[-1], odds.argmax(dim=0)) if kept else probs, logits)
+        return normalised(_with_top(probs[:-1], probs[-1], odds.argmax(dim=0)) if self.stays else probs, logits)
 
 
-def _rows(odds: Tensor, kept: bool) -> Tensor:
+def _rows(odds: Tensor, stays: bool) -> Tensor:
     """Log-odds `(c, n)`, and below them those of the predicted class if it is to stay."""
-    return torch.cat([odds, odds.amax(dim=0, keepdim=True)]) if kept else odds
+    return torch.cat([odds, odds.amax(dim=0, keepdim=True)]) if stays else odds
 
 
 def _with_top(probs: Tensor, confidence: Tensor, predicted: Tensor) -> Tensor:
@@ -127,4 +136,4 @@ def fit(
         torch.zeros(len(odds), bins, dtype=odds.dtype, device=odds.device).scatter_add(1, cell, counted.to(odds.dtype))
         for counted in (torch.ones_like(truth), truth)
     )
-    return Histogram(edges, (hits + prior * rate[:, None]) / (held + prior))
+    return Histogram(edges, (hits + prior * rate[:, None]) / (held + prior), stays)
