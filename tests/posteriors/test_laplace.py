@@ -8,7 +8,7 @@ from tests.conftest import shapes_unchecked
 from torch import nn
 from torch.nn import functional
 
-from caveat.errors import DataError, OptionError
+from caveat.errors import DataError, ModelError, OptionError
 from caveat.posteriors import laplace
 
 
@@ -146,6 +146,21 @@ def test_the_variance_of_a_logit_is_that_of_the_covariance(structure: laplace.St
     inputs = torch.cat([features, torch.ones(len(features), 1).double()], dim=1) if biased else features
     expected = torch.stack([torch.einsum("ne,ef,nf->n", inputs, whole[k, :, k], inputs) for k in range(3)], dim=1)
     torch.testing.assert_close(found.spread(features), expected)
+
+
+def test_probit_refuses_a_network_that_gives_other_logits_than_its_last_layer() -> None:
+    features, labels, head = data()
+    found = laplace.fit(features, labels, head, layer="0")
+
+    class Turned(nn.Sequential):
+        def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+            return super().forward(inputs).flip(1)
+
+    with pytest.raises(ModelError, match="got other logits"):
+        laplace.Probit(Turned(nn.Linear(4, 3)).double().eval(), found)(features)
+    twice = nn.Sequential(nn.Linear(4, 4)).double().eval()
+    with pytest.raises(ModelError, match=r"one call of the layer '0' a pass, .* got 2"):
+        laplace.Probit(nn.Sequential(twice[0], twice[0]).eval(), found)(features)
 
 
 def test_the_probit_answer_is_near_that_of_many_draws_and_less_sure_far_away() -> None:

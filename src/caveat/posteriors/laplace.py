@@ -65,8 +65,9 @@ class Laplace:
             return (inputs @ self.inputs.double()).square() @ deviation.square().T @ self.outputs.double().square().T
         if not self.outputs.numel():
             return inputs.square() @ deviation.square().T
-        directions = self.outputs.double().unflatten(0, self.mean.shape) * deviation.flatten()  # (c, e, c e)
-        return torch.stack([(inputs @ own).square().sum(dim=1) for own in directions], dim=1)
+        variance = deviation.square().flatten()
+        directions = self.outputs.unflatten(0, self.mean.shape)  # (c, e, c e)
+        return torch.stack([(inputs @ own.double()).square() @ variance for own in directions], dim=1)
 
 
 class Probit(nn.Module):
@@ -86,7 +87,8 @@ class Probit(nn.Module):
     Raises
     ------
     ModelError
-        In a pass, if the layer was not called once with inputs (n, d).
+        In a pass, if the layer was not called once with inputs (n, d), or the network gives something else than what
+        the layer does: then its logits are not those whose variance is known.
 
     Source: Daxberger et al., Laplace Redux, NeurIPS 2021 (arXiv 2106.14806), section 2 (the probit approximation); D.
     MacKay, The evidence framework applied to classification networks, Neural Computation 1992.
@@ -101,13 +103,19 @@ class Probit(nn.Module):
         """Logits whose softmax is the probit answer."""
         with recorded(self.model, [self.posterior.layer]) as calls:
             logits = self.model(inputs)
-        seen = [call.inputs[0] for call in calls[self.posterior.layer]]
-        if len(seen) != 1 or seen[0].ndim != 2:
+        layer, made = self.posterior.layer, calls[self.posterior.layer]
+        if len(made) != 1 or made[0].inputs[0].ndim != 2:
             raise ModelError(
-                f"posterior: expected one call of the layer {self.posterior.layer!r} a pass, with inputs (n, d), got "
-                f"{len(seen)} of shape {[tuple(one.shape) for one in seen]}"
+                f"posterior: expected one call of the layer {layer!r} a pass, with inputs (n, d), got {len(made)} of "
+                f"shape {[tuple(call.inputs[0].shape) for call in made]}"
             )
-        spread = fitted.mapped(self.posterior, lambda part: part.to(seen[0].device)).spread(seen[0]).to(logits)
+        features, output = made[0].inputs[0], made[0].output
+        if output.shape != logits.shape or not torch.equal(output.to(logits), logits):
+            raise ModelError(
+                f"posterior: expected a network that gives what its layer {layer!r} does, got other logits: it scales, "
+                "picks or orders them, so that their variances are not known"
+            )
+        spread = fitted.mapped(self.posterior, lambda part: part.to(features.device)).spread(features).to(logits)
         return logits / (1 + math.pi / 8 * spread).sqrt()
 
 
