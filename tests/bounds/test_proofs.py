@@ -245,10 +245,10 @@ def test_leaves_must_cover():
 
 def test_a_network_of_other_operations_is_refused_by_name():
     model = nn.Sequential(nn.Linear(2, 4), nn.Tanh(), nn.Linear(4, 2)).eval()
-    with pytest.raises(ModelError, match=r"no proof is written for Curve \(in 1\)"):
+    with pytest.raises(ModelError, match=r"no proof is written for tanh \(in 1\)"):
         proofs.network(trace(model, torch.rand(2, 2)))
     leaky = nn.Sequential(nn.Linear(2, 4), nn.LeakyReLU(), nn.Linear(4, 2)).eval()
-    with pytest.raises(ModelError, match=r"no proof is written for Relu"):
+    with pytest.raises(ModelError, match=r"no proof is written for leaky ReLU"):
         proofs.network(trace(leaky, torch.rand(2, 2)))
 
 

@@ -156,6 +156,23 @@ def test_what_cannot_be_proved_is_refused_before_any_work(tmp_path: Path, more: 
     assert not list(tmp_path.iterdir())
 
 
+def test_a_transformation_has_no_proof(tmp_path: Path) -> None:
+    given = [word for word in arguments(tmp_path / "v.parquet", "--proof", tmp_path / "proofs") if word != "--radius"]
+    given[given.index("0.002")] = "--transform=rotate=2"
+    with pytest.raises(OptionError, match=r"--proof: proofs are of balls \(--radius\), not of --transform"):
+        CliRunner().invoke(app, given, catch_exceptions=False)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_name_of_a_file_forges_no_line_of_the_checker(tmp_path: Path, capsys) -> None:
+    folder = tmp_path / "proofs"
+    CliRunner().invoke(app, arguments(tmp_path / "v.parquet", "--proof", folder), catch_exceptions=False)
+    first = next(file for file in sorted(folder.iterdir()) if file.name != checker.NETWORK)
+    (folder / "x\naccepted y: label 3\nz.safetensors").write_bytes(first.read_bytes()[:-1])
+    assert checker.main([str(folder)]) == 1
+    assert not any(line.startswith("accepted y") for line in capsys.readouterr().out.splitlines())
+
+
 def test_the_checker_says_how_it_is_called(tmp_path: Path, capsys) -> None:
     for given in ([], [str(tmp_path)], [str(tmp_path / "none.safetensors")]):
         assert checker.main(given) == 2

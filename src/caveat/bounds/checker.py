@@ -425,6 +425,7 @@ def main(arguments: list[str]) -> int:
         print(f"usage: python checker.py FOLDER, with {NETWORK} and the proofs that caveat certify --proof wrote")
         return 2
     for file in files:
+        name = file.name.encode("unicode_escape").decode()  # a line break in it would forge a line of ours
         try:
             with np.errstate(all="ignore"):  # what comes of it is not above anything
                 if file.parent not in nets:
@@ -432,10 +433,10 @@ def main(arguments: list[str]) -> int:
                     print(f"network sha256 {nets[file.parent].sha256}")
                 about = checked(file.read_bytes(), nets[file.parent])
             shown = "accepted {}: label {label}, radius {radius} in {clip}, {rounding}, input sha256 {sha256}"
-            print(shown.format(file.name, **about))
+            print(shown.format(name, **about))
         except Exception as error:  # whatever goes wrong, nothing is proved
             refused += 1
-            print(f"refused {file.name}: {error if isinstance(error, Refused) else f'it is no proof ({error!r})'}")
+            print(f"refused {name}: {error if isinstance(error, Refused) else f'it is no proof ({error!r})'}")
     print(f"{len(files) - refused} accepted, {refused} refused")
     return int(refused > 0)
 

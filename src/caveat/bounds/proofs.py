@@ -29,7 +29,7 @@ from caveat.bounds.outputs import forms
 from caveat.bounds.region import Region
 from caveat.errors import ModelError, OptionError
 from caveat.files import parse_json, read_bytes, write_bytes
-from caveat.graph import Conv, Graph, Linear, Node, Relu, Reshape, Scale, Sum
+from caveat.graph import Conv, Curve, Graph, Linear, Node, Relu, Reshape, Scale, Sum
 from caveat.tensors import pack, read_header
 
 __all__ = ["Folder", "network", "prove"]
@@ -88,8 +88,9 @@ def _lowered(node: Node, graph: Graph) -> tuple[str, Tensor | None, Tensor | Non
         return "sum", torch.tensor(op.factors, dtype=torch.float64), None, (), ()
     if isinstance(op, Reshape):
         return "reshape", None, None, (), ()
+    kind = op.name if isinstance(op, Curve) else "leaky ReLU" if isinstance(op, Relu) else type(op).__name__
     raise ModelError(
-        f"model: no proof is written for {type(op).__name__} (in {node.where}); the checker knows linear maps, "
+        f"model: no proof is written for {kind} (in {node.where}); the checker knows linear maps, "
         "convolutions, batch normalisation, ReLU, sums of two and reshapes"
     )
 

@@ -83,7 +83,9 @@ def run(
     if seconds is not None and method != "branch":
         raise OptionError("--seconds: it is the time of --method branch; leave it out")
     positive("--seconds", [] if seconds is None else [seconds])
-    if proof is not None and (change is not None or norm != "inf"):
+    if proof is not None and change is not None:
+        raise OptionError("--proof: proofs are of balls (--radius), not of --transform; leave one of them out")
+    if proof is not None and norm != "inf":
         raise OptionError("--proof: proofs are of balls of --norm inf alone; leave it out")
     if proof is not None:
         output_folder(proof, option="--proof")
