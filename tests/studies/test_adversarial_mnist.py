@@ -29,10 +29,10 @@ def test_from_pictures_to_findings(done):
     found.save(folder / "findings.json")
     assert Findings.load(folder / "findings.json") == found
     accuracies = {row.label: [cell.value for cell in row.cells] for row in found.tables[0].rows}
-    for name, (clean, _, fgsm, pgd, _, near, far) in accuracies.items():
-        if name in ("plain", "MLP"):
-            assert clean >= fgsm >= pgd
+    for clean, _, fgsm, pgd, _, near, far, few_near, few_far in accuracies.values():
+        assert clean >= fgsm >= pgd  # both attacks give back what they cannot harm
         assert clean >= near >= far  # no larger ball is proved where a smaller one is not
+        assert few_near >= few_far
     assert min(accuracies[name][0] for name in ("plain", "plain, other seed", "MLP")) > 60  # by chance: 10
     assert accuracies["plain"][3] < accuracies["plain"][0] - 20
     assert all(not cell.published for row in found.tables[0].rows for cell in row.cells)  # digits are not MNIST
@@ -45,10 +45,9 @@ def test_from_pictures_to_findings(done):
 
 def test_a_network_is_fooled_most_by_its_own_examples(done):
     _, found, _ = done
-    rows = found.tables[3].rows
-    for column in range(3):  # a weak network is fooled by anything: within its column
-        fooled = [row.cells[column].value for row in rows]
-        assert fooled[column] == max(value for value in fooled if value is not None), rows[column].label
+    for row in found.tables[3].rows[:3]:
+        own = int([label.label for label in found.tables[3].rows].index(row.label))
+        assert row.cells[own].value == max(cell.value for cell in row.cells)
 
 
 def test_a_second_run_reads_what_the_first_stored(done, monkeypatch):

@@ -38,7 +38,7 @@ def started(folder: Path, *command: str) -> subprocess.CompletedProcess[str]:
 
 
 LEFT = """
-import os
+import os, time
 import torch
 from caveat.training import ranks
 
@@ -46,7 +46,11 @@ def threads():
     return [open(f"/proc/self/task/{one}/comm").read().strip() for one in os.listdir("/proc/self/task")]
 
 with ranks.joined(torch.device("cpu")):
-    assert any("gloo" in name for name in threads()), threads()
+    for _ in range(500):  # a thread has its name a little after it is there
+        if named := any("gloo" in name for name in threads()):
+            break
+        time.sleep(0.02)
+    assert named, threads()
     torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.1)
 assert not any("gloo" in name for name in threads()), threads()
 """

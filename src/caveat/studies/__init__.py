@@ -23,7 +23,7 @@ class Study(Protocol):
 STUDIES: dict[str, tuple[str, str]] = {
     "adversarial-mnist": (
         "adversarial_mnist",
-        "Adversarial examples on MNIST: four ways of training a small network and an MLP, under attack.",
+        "Adversarial examples on MNIST: six ways of training a small network, and an MLP, under attack and certified.",
     ),
     "certified-ood-mnist": (
         "certified_ood_mnist",

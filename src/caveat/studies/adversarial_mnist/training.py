@@ -1,10 +1,10 @@
 """Networks of the study of adversarial examples: sizes, and what each network is trained with."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from caveat import models
 from caveat.data import Source
@@ -13,10 +13,9 @@ from caveat.records.findings import Scale
 from caveat.studies.kit.networks import strided
 from caveat.training import recipe
 
-__all__ = ["ATTACKED", "CERTIFIED", "PLAIN", "SIZES", "TWIN", "Size", "objectives", "slug", "trained"]
+__all__ = ["CERTIFIED", "PLAIN", "SIZES", "TWIN", "Size", "objectives", "slug", "trained"]
 
 PLAIN, TWIN = "plain", "plain, other seed"
-ATTACKED = ("FGSM-trained", "PGD-trained", "TRADES")
 CERTIFIED = ("IBP", "CROWN-IBP")
 
 
@@ -34,6 +33,8 @@ class Size:
     """Epochs of PGD training and TRADES."""
     certified: int
     """Epochs of IBP and CROWN-IBP."""
+    warm: int
+    """Of these the first, with a smaller radius; also of FGSM training."""
     inner: int
     """Steps of PGD in training."""
     width: int
@@ -55,28 +56,48 @@ class Size:
 
 
 SIZES: dict[Scale, Size] = {
-    "smoke": Size(set="digits", radius=0.1, train=1000, epochs=7, attacked=5, certified=6, inner=2, width=8,
+    "smoke": Size(set="digits", radius=0.1, train=None, epochs=10, attacked=12, certified=24, warm=1, inner=2, width=8,
                   hidden=32, steps=5, restarts=2, judged=40, struck=6, queries=20, few=4, priced=30, curve=10,
                   radii=(0.0, 0.1)),
-    "small": Size(set="mnist", radius=0.3, train=15_000, epochs=5, attacked=10, certified=20, inner=7, width=16,
+    "small": Size(set="mnist", radius=0.3, train=15_000, epochs=5, attacked=10, certified=20, warm=2, inner=7, width=16,
                   hidden=100, steps=40, restarts=5, judged=500, struck=50, queries=1000, few=100, priced=100,
                   curve=200, radii=(0.0, 0.05, 0.1, 0.2, 0.3, 0.4)),
-    "full": Size(set="mnist", radius=0.3, train=None, epochs=6, attacked=20, certified=40, inner=7, width=16,
+    "full": Size(set="mnist", radius=0.3, train=None, epochs=6, attacked=20, certified=40, warm=2, inner=7, width=16,
                  hidden=100, steps=40, restarts=20, judged=1000, struck=200, queries=5000, few=100, priced=200,
                  curve=500, radii=(0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4)),
 }  # fmt: skip
 
 
+@dataclass(frozen=True)
+class _Rising:
+    """An objective whose radius grows over the first epochs: at the whole radius at once training may not begin."""
+
+    goal: Adversarial | Trades
+    warm: int
+
+    def __call__(self, model: nn.Module, inputs: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
+        return self.goal(model, inputs, labels, generator)
+
+    def phases(self, epochs: int) -> list[tuple[Objective, int]]:
+        """What to train by in which epochs."""
+        parts = [k / (self.warm + 1) for k in range(1, self.warm + 1)]
+        step, radius = self.goal.step, self.goal.radius
+        rising: list[tuple[Objective, int]] = [
+            (replace(self.goal, radius=radius * part, step=None if step is None else step * part), 1) for part in parts
+        ]
+        return [*rising, (self.goal, epochs - self.warm)]
+
+
 def objectives(size: Size, radius: float) -> dict[str, tuple[Objective, int]]:
     """What each network is trained with, against changes of that radius, and its epochs."""
-    step = 2.5 * radius / size.inner
+    fast = Adversarial(radius=radius, steps=1, step=1.25 * radius)
     return {
         PLAIN: (cross_entropy, size.epochs),
         TWIN: (cross_entropy, size.epochs),
         "MLP": (cross_entropy, size.epochs),
-        "FGSM-trained": (Adversarial(radius=radius, steps=1, step=1.25 * radius), 2 * size.epochs),
-        "PGD-trained": (Adversarial(radius=radius, steps=size.inner, step=step), size.attacked),
-        "TRADES": (Trades(radius=radius, steps=size.inner, step=step), size.attacked),
+        "FGSM-trained": (_Rising(fast, size.warm), 2 * size.epochs),
+        "PGD-trained": (_Rising(Adversarial(radius=radius, steps=size.inner), size.warm), size.attacked),
+        "TRADES": (_Rising(Trades(radius=radius, steps=size.inner), size.warm), size.attacked),
         "IBP": (Ibp(radius=radius), size.certified),
         "CROWN-IBP": (CrownIbp(radius=radius), size.certified),
     }
