@@ -54,7 +54,8 @@ def test_mends_overconfidence_in_any_dtype(fit, dtype: torch.dtype) -> None:
     truth = loss(held_out / 2.5, held_labels)
     lost = loss(held_out, held_labels) - truth
     assert lost > 0.2
-    assert loss(got, held_labels) < truth + 0.1 * lost
+    # histogram binning keeps the predicted class at the price of some likelihood; every other is nearer
+    assert loss(got, held_labels) < truth + (0.1 * lost if fit is FROM_LOGITS["histogram"] else 0.02)
 
 
 @pytest.mark.parametrize("fit", LIKELIEST)
