@@ -9,65 +9,31 @@ the ratios are null. The last line is JSON.
 """
 
 import argparse
-import itertools
 import json
 import math
 import multiprocessing
-import os
 import resource
 import time
 from concurrent.futures import ProcessPoolExecutor
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 import torch
 from rich.console import Console
 from rich.table import Table
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from caveat import bounds, data, models
+from caveat import bounds, data
 from caveat.attacks import Ball
 from caveat.graph import trace
+from caveat.studies.deeppoly_eran.networks import NETS, network
 
 BATCH = 50
-NETS: dict[str, tuple[str, float]] = {
-    "6x100": ("mnist_6_100_nat", 0.026),
-    "9x100": ("mnist_9_100_nat", 0.026),
-    "6x200": ("mnist_6_200_nat", 0.015),
-    "conv_small": ("mnist_conv_small_nat", 0.12),
-}
-
-
-def dense(layers: int, width: int) -> nn.Sequential:
-    sizes = [784, *[width] * (layers - 1), 10]
-    parts: list[nn.Module] = [nn.Flatten()]
-    for a, b in itertools.pairwise(sizes):
-        parts += [nn.Linear(a, b), nn.ReLU()]
-    return nn.Sequential(*parts[:-1])
-
-
-def network(name: str) -> nn.Module:
-    state = load_file(Path(os.environ["CAVEAT_DATA"]) / "eran" / f"{NETS[name][0]}.safetensors")
-    if name != "conv_small":
-        layers, width = name.split("x")
-        model: nn.Module = dense(int(layers), int(width))
-        model.load_state_dict(state)
-        return model.eval()
-    model = nn.Sequential(
-        nn.Conv2d(1, 16, 4, 2), nn.ReLU(), nn.Conv2d(16, 32, 4, 2), nn.ReLU(), nn.Flatten(), nn.Linear(800, 100),
-        nn.ReLU(), nn.Linear(100, 10),
-    )  # fmt: skip
-    model.load_state_dict(state)
-    return models.Normalized(model, [0.1307], [0.3081]).eval()
 
 
 def digits(model: nn.Module, count: int) -> tuple[Tensor, Tensor]:
     """Those that the network classifies as they are."""
-    source = data.read("mnist:test")
-    assert isinstance(source, data.Source)
-    inputs, labels = source.take(torch.arange(count))
+    inputs, labels = data.load("mnist:test").take(torch.arange(count))
     with torch.no_grad():
         right = model(inputs).argmax(1) == labels
     return inputs[right], labels[right]
@@ -77,7 +43,7 @@ def ours(name: str, count: int) -> tuple[int, float]:
     """Verified samples, and seconds of the processor for each without the second or two of the trace."""
     model = network(name)
     inputs, labels = digits(model, count)
-    graph, ball, verified = trace(model, inputs), Ball(math.inf, NETS[name][1]), 0
+    graph, ball, verified = trace(model, inputs), Ball(math.inf, NETS[name].radius), 0
     started = time.process_time()
     for x, y in zip(inputs.split(BATCH), labels.split(BATCH), strict=True):
         low, _ = bounds.bounds(model, x, ball, outputs="margins", labels=y, graph=graph)
@@ -89,7 +55,7 @@ def theirs(name: str, count: int) -> tuple[int, float]:
     """The same by auto_LiRPA's CROWN."""
     from auto_LiRPA import BoundedModule, BoundedTensor, PerturbationLpNorm
 
-    model, radius = network(name), NETS[name][1]
+    model, radius = network(name), NETS[name].radius
     inputs, labels = digits(model, count)
     bounded, verified = BoundedModule(model, inputs[:1], bound_opts={"conv_mode": "patches"}), 0
     eye = torch.eye(10)

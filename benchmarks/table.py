@@ -14,6 +14,7 @@ import os
 import platform
 import subprocess
 import sys
+import time
 import tomllib
 from datetime import UTC, datetime
 from pathlib import Path
@@ -43,14 +44,28 @@ def machine() -> str:
     return f"{named}, {os.cpu_count()} cores, Python {platform.python_version()}, PyTorch {torch.__version__}"
 
 
+def load() -> float:
+    """How many cores other programs keep busy: over two seconds, as the average of a minute holds the script before."""
+    if not Path("/proc/stat").exists():
+        return os.getloadavg()[0]
+
+    def busy() -> float:
+        user, nice, system, *_ = map(int, Path("/proc/stat").read_text().splitlines()[0].split()[1:])
+        return (user + nice + system) / os.sysconf("SC_CLK_TCK")
+
+    before, begun = busy(), time.perf_counter()
+    time.sleep(2)
+    return (busy() - before) / (time.perf_counter() - begun)
+
+
 def run(name: str) -> dict[str, Any]:
     """What the script's last line says, with the load of the machine before and the seconds it took; or its error."""
-    load, begun = os.getloadavg()[0], datetime.now(UTC)
+    others, begun = load(), datetime.now(UTC)
     made = subprocess.run(
         [sys.executable, str(HERE / f"{name}.py")], capture_output=True, text=True, check=False, cwd=HERE.parent
     )
     told: dict[str, Any] = {
-        "date": f"{begun:%Y-%m-%d}", "machine": machine(), "load": round(load, 2),
+        "date": f"{begun:%Y-%m-%d}", "machine": machine(), "load": round(others, 2),
         "seconds": round((datetime.now(UTC) - begun).total_seconds()),
     }  # fmt: skip
     last = (made.stdout.strip().splitlines() or [""])[-1]
@@ -103,8 +118,8 @@ def page(targets: dict[str, dict[str, Any]], recorded: dict[str, Any]) -> str:
     return "\n".join([
         BEFORE + "\n".join(lines(targets, recorded)), "",
         *(["What a missed target is due to:", "", *reasons, ""] if reasons else []),
-        "Machine: " + "; ".join(machines) + ". *Load* is that of the machine before the script began: above 0.5 other",
-        "programs took part of the time.", "",
+        "Machine: " + "; ".join(machines) + ". *Load* is how many cores other programs kept busy before the script",
+        "began: above 0.5 they took part of its time.", "",
     ])  # fmt: skip
 
 

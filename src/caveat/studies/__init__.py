@@ -33,6 +33,10 @@ STUDIES: dict[str, tuple[str, str]] = {
         "deepg_mnist",
         "DeepG on MNIST: digits certified against rotation, translation and two compositions, beside intervals.",
     ),
+    "deeppoly-eran": (
+        "deeppoly_eran",
+        "DeepPoly on ERAN's networks: digits that each method of bounds verifies, beside published counts and attacks.",
+    ),
     "denoising-mnist": (
         "denoising_mnist",
         "Zeros as OOD inputs of a classifier of the digits 1 to 9 that is a denoising autoencoder, too.",

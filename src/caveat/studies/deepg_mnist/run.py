@@ -11,16 +11,14 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from caveat import bounds, data, models, weights
+from caveat import bounds, data
 from caveat.attacks.transformation import Transformation
-from caveat.data.named import missing, under_root
 from caveat.graph import Graph, trace
 from caveat.models import Normalized
 from caveat.records.findings import Findings, Scale
 from caveat.studies.deepg_mnist.findings import conclude
-from caveat.studies.kit import common
+from caveat.studies.kit import common, networks
 from caveat.studies.kit import folder as folders
-from caveat.training import recipe
 
 __all__ = ["run"]
 
@@ -75,25 +73,15 @@ def run(folder: Path, *, scale: Scale, seed: int, say: Callable[[str], None]) ->
     found: dict[str, dict[str, Any]] = {}
     for number, (label, case) in enumerate(list(CASES.items())[: 2 if size.toy else None]):
         say(f"{label}: certifying")
-        net = _toy(seed, folder) if size.toy else _network(case.network)
+        net = networks.toy(seed, folder) if size.toy else _network(case.network)
         make = partial(_judged, net, inputs, labels, case, size, seed)
         found[label] = folders.stored(folder / f"{number}.json", make)
     return conclude(scale, seed, size.digits, size.few, size.cells, found)
 
 
 def _network(name: str) -> nn.Module:
-    """One of CGT's, with its weights from the folder `cgt` under CAVEAT_DATA.
-
-    Raises
-    ------
-    DataError
-        If it is not there.
-    """
-    folder = under_root("cgt")
-    path = None if folder is None else folder / f"{name}.safetensors"
-    if path is None or not path.exists():
-        raise missing("cgt", f"{name}.safetensors")
-    (state,) = weights.read(path, name="study").values()
+    """One of CGT's."""
+    state = networks.state_of("cgt", name)
     layers = {
         "conv1": nn.Conv2d(1, 32, 4, 2, 1), "relu1": nn.ReLU(), "conv2": nn.Conv2d(32, 64, 4, 2, 1), "relu2": nn.ReLU(),
         "flat": nn.Flatten(), "fc1": nn.Linear(3136, 200), "relu3": nn.ReLU(), "fc2": nn.Linear(200, 10),
@@ -103,16 +91,6 @@ def _network(name: str) -> nn.Module:
         net.add_module(key, layer)
     net.load_state_dict({key: value for key, value in state.items() if not key.startswith("normalize.")})
     return Normalized(net, float(state["normalize.mean"]), float(state["normalize.std"])).eval()
-
-
-def _toy(seed: int, folder: Path) -> nn.Module:
-    generator = torch.Generator().manual_seed(seed)
-    model = models.MODELS["mlp"](classes=10, channels=1, size=8, generator=generator)
-    recipe.train(
-        model, data.load("digits:train+first=300"), epochs=2, rate=3e-3, batch=64, generator=generator,
-        checkpoint=folder / "toy.safetensors",
-    )  # fmt: skip
-    return model.eval()
 
 
 def _judged(

@@ -1,12 +1,14 @@
 """What the studies share of networks: a small one, and posteriors fitted to a trained one, sampled, and measured."""
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from caveat import posteriors
+from caveat import data, models, posteriors, weights
 from caveat.data import Source
+from caveat.data.named import missing, under_root
 from caveat.metrics import calibration, proper
 from caveat.mixture import log_mean
 from caveat.models.initialise import built
@@ -14,8 +16,9 @@ from caveat.observations import observe
 from caveat.posteriors import Dropout, Ensemble, laplace, perturbation
 from caveat.scores.logits import msp
 from caveat.studies.kit import common
+from caveat.training import recipe
 
-__all__ = ["Method", "last_layer", "measure", "mixture", "perturbed", "strided"]
+__all__ = ["Method", "last_layer", "measure", "mixture", "perturbed", "state_of", "strided", "toy"]
 
 Method = Callable[[Tensor], Tensor]
 """From inputs to the logits of a mixture."""
@@ -35,6 +38,33 @@ def strided(shape: Sequence[int], width: int, hidden: int, generator: torch.Gene
         ),
         generator,
     )  # fmt: skip
+
+
+def toy(seed: int, folder: Path) -> nn.Module:
+    """An MLP that saw 300 digits of 8 x 8 pixels twice, stored in the folder: for smoke tests."""
+    generator = torch.Generator().manual_seed(seed)
+    model = models.MODELS["mlp"](classes=10, channels=1, size=8, generator=generator)
+    recipe.train(
+        model, data.load("digits:train+first=300"), epochs=2, rate=3e-3, batch=64, generator=generator,
+        checkpoint=folder / "toy.safetensors",
+    )  # fmt: skip
+    return model.eval()
+
+
+def state_of(folder: str, name: str) -> dict[str, Tensor]:
+    """The weights of a public network: a file of safetensors in a folder under CAVEAT_DATA.
+
+    Raises
+    ------
+    DataError
+        If it is not there.
+    """
+    there = under_root(folder)
+    path = None if there is None else there / f"{name}.safetensors"
+    if path is None or not path.exists():
+        raise missing(folder, f"{name}.safetensors")
+    (state,) = weights.read(path, name="study").values()
+    return dict(state)
 
 
 def perturbed(

@@ -1,0 +1,1 @@
+"""The study `deeppoly-eran`: see `run.py`."""
