@@ -1,11 +1,17 @@
 """What `caveat guard fit` tells of a guard."""
 
+from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
+from tests.cli.test_cli import AUDIT, run
+from tests.cli.test_cli import place as a_place
 
 from caveat.cli.guard.fit import show
 from caveat.guard.stored import Operating
+
+place = a_place
 
 
 def test_the_share_accepted_is_told_with_the_samples_it_is_of(capsys: pytest.CaptureFixture[str]) -> None:
@@ -14,3 +20,21 @@ def test_the_share_accepted_is_told_with_the_samples_it_is_of(capsys: pytest.Cap
     words = " ".join(capsys.readouterr().out.split())
     assert "On the calibration samples that its threshold was set on, it accepts 96.2%" in words
     assert "held-out" not in words
+
+
+def test_pictures_of_the_audit_are_kept_where_they_are_asked_for(
+    place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert run(*AUDIT, "--score", "knn", capsys=capsys, monkeypatch=monkeypatch)[0] == 0
+    fit = ("guard", "fit", "out", "-o", "guard", "--keep", "0.8")
+    code, out, err = run(*fit, "--examples", "20", capsys=capsys, monkeypatch=monkeypatch)
+    assert (code, "was replaced" in out) == (0, False), err
+    assert len(list(Path("guard").glob("examples-*"))) == 1
+    code, out, _ = run(*fit, capsys=capsys, monkeypatch=monkeypatch)
+    assert (code, "The guard that was in guard before was replaced." in out) == (0, True)
+    assert not list(Path("guard").glob("examples-*"))
+    there = np.load("known.npz")
+    np.savez("known.npz", images=there["images"][::-1], labels=there["labels"])
+    code, _, err = run(*fit, "--examples", "20", capsys=capsys, monkeypatch=monkeypatch)
+    assert (code, err.count("\n")) == (2, 1)
+    assert "inputs read again are not those that were observed" in err

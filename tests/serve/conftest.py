@@ -56,7 +56,7 @@ def guard() -> Guard:
     with torch.no_grad():  # nearest mean, as logits
         net[1].weight.copy_(means)
         net[1].bias.copy_(-0.5 * (means**2).sum(1))
-    return Guard.fit(net.eval(), known(400), score="energy", keep=0.9)
+    return Guard.fit(net.eval(), known(400), score="energy", keep=0.9, examples=12)
 
 
 @pytest.fixture(scope="package")

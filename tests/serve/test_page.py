@@ -1,5 +1,6 @@
 """The page in a real browser: a picture that is dropped gets its answer, quietly and from this service alone."""
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -49,10 +50,15 @@ def test_a_picture_is_dropped_and_answered(port: int, served: Served) -> None:
         name = sentence.removeprefix("accepted: predicted ")[0]
         assert page.inner_text(".tiles > div:first-child dd:nth-child(2)") == name
         assert page.locator("#classes meter").count() == 4
+        assert page.locator("#nearest figcaption").first.inner_text().startswith(f"{name}, similarity ")
         assert page.evaluate("document.getElementById('picture').naturalWidth") == 8
         page.set_input_files("#file", {"name": "b.png", "mimeType": "image/png", "buffer": encoded(refused)})
         page.wait_for_selector("#answer[data-accepted=false]")
         assert page.inner_text(".tiles > div:first-child dd:nth-child(2)") == "abstains"
+        near = page.locator("#nearest figure")  # of what was refused too
+        assert near.count() == 3
+        assert re.fullmatch(r"\d, similarity -?\d\.\d{3}", near.first.inner_text().strip())
+        assert page.evaluate("document.querySelector('#nearest img').naturalWidth") == 8
         assert trouble == []
         page.evaluate(drop, [[1, 2, 3], "image/png"])
         page.wait_for_selector("#trouble:not([hidden])")

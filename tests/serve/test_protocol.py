@@ -76,6 +76,6 @@ def test_what_openapi_says_holds(client: TestClient) -> None:
         "image/jpeg", "image/webp", "multipart/form-data",
     }  # fmt: skip
     fields = set(told["components"]["schemas"]["Verdict"]["properties"])
-    answer = client.post("/v1/verdict", json={"inputs": known(1)[0].tolist()}).json()
+    answer = client.post("/v1/verdict?nearest=1", json={"inputs": known(1)[0].tolist()}).json()
     assert set(answer["verdicts"][0]) == fields
     assert set(answer) == set(told["components"]["schemas"]["Verdicts"]["properties"])

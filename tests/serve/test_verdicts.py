@@ -1,15 +1,19 @@
 """The service gives the verdicts of the guard, whatever form inputs come in and whoever asks beside."""
 
 import asyncio
+import base64
+import io
 import json
 import re
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import httpx2 as httpx
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from starlette.testclient import TestClient
 from torch import Tensor
 
@@ -19,6 +23,7 @@ from caveat.guard.verdict import Verdict
 from caveat.serve import Limits, Served
 from caveat.serve.app import application
 from caveat.serve.batching import Batcher
+from caveat.serve.inputs import NPY
 from caveat.serve.limits import RequestError
 from caveat.serve.served import of_guard
 from caveat.serve.watched import Watched
@@ -73,6 +78,36 @@ def test_pictures_are_read_as_in_a_folder(client: TestClient, guard: Guard, tmp_
     answer = client.post("/v1/verdict", files=[*files, ("b", ("b.png", encoded(larger), "image/png"))])
     inputs = next(iter(data.read(f"folder:{tmp_path}+grey+8x8")))[0]
     check(answer.json()["verdicts"][1:], guard(inputs))
+
+
+def test_the_nearest_known_examples_are_those_of_the_guard(client: TestClient, guard: Guard) -> None:
+    inputs = known(5, seed=9)[0]
+    inputs[1, 0, 2, 3] = torch.nan
+    answer = client.post("/v1/verdict?nearest=3", content=npy(inputs.numpy()), headers={"content-type": NPY[0]})
+    assert answer.status_code == 200, answer.text
+    wanted = guard.nearest(inputs, 3)
+    check(answer.json()["verdicts"], guard(inputs))
+    assert answer.json()["verdicts"][1]["nearest"] == []
+    for row in (0, 2, 3, 4):
+        found = answer.json()["verdicts"][row]["nearest"]
+        assert [one["position"] for one in found] == wanted.position[row].tolist()
+        assert [one["label"] for one in found] == [guard.decision.classes[k] for k in wanted.label[row].tolist()]
+        assert [one["similarity"] for one in found] == pytest.approx(wanted.similarity[row].tolist(), abs=1e-5)
+        png = base64.b64decode(found[0]["picture"].removeprefix("data:image/png;base64,"))
+        assert np.array_equal(np.asarray(Image.open(io.BytesIO(png))), wanted.picture[row, 0, 0].numpy())
+    plain = client.post("/v1/verdict", json={"inputs": inputs[2:].tolist()})
+    assert "nearest" not in plain.json()["verdicts"][0]
+    for wrong in ("11", "-1", "x", "9" * 5000, "\u0663"):
+        refused = client.post("/v1/verdict", params={"nearest": wrong}, json={"inputs": inputs[2:].tolist()})
+        assert (refused.status_code, refused.json()["error"]["code"]) == (422, "nearest")
+
+
+def test_a_guard_without_examples_says_so(served: Served) -> None:
+    with TestClient(application(replace(served, nearest=None))) as client:
+        refused = client.post("/v1/verdict?nearest=3", json={"inputs": known(1)[0].tolist()})
+        assert refused.status_code == 422
+        assert "this guard keeps no known examples; fit it with --examples" in refused.json()["error"]["message"]
+        assert "Nearest known examples" not in client.get("/").text
 
 
 def test_what_holds_no_numbers_abstains(client: TestClient, guard: Guard) -> None:

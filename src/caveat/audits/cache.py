@@ -30,6 +30,7 @@ from caveat.weights import state
 __all__ = [
     "answers",
     "begin",
+    "calibration_rows",
     "file_name",
     "fingerprint",
     "finish",
@@ -197,8 +198,12 @@ def load(place: Path) -> tuple[Observations, Observations | None, heads.HeadLaye
         head = heads.HeadLayer(about["head"]["name"], about["head"]["pooled"], linear)
     test = _read(place, "test", about)
     train = apart(_read(place, "train", about), test) if about["train"] else None
-    held_out = test.part(split(len(test), about["calibration_share"], about["seed"])[0])
-    return held_out, train, head, about
+    return test.part(calibration_rows(len(test), about)), train, head, about
+
+
+def calibration_rows(count: int, about: Mapping[str, Any]) -> Tensor:
+    """The positions of the calibration split in the test set, of `count` samples."""
+    return split(count, about["calibration_share"], about["seed"])[0]
 
 
 def keep_outputs(place: Path, name: str, seen: Outputs) -> None:
@@ -223,7 +228,7 @@ def outputs(place: Path) -> tuple[Outputs, dict[str, Any]]:
     about = _about(place)
     found = read_tensors(_checked(place, "test", about), name="audit")
     seen = Outputs(found["values"], found["labels"], found["fingerprints"])
-    return seen.part(split(len(seen), about["calibration_share"], about["seed"])[0]), about
+    return seen.part(calibration_rows(len(seen), about)), about
 
 
 def weights(place: Path) -> dict[str, Tensor]:

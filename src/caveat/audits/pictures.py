@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import torch
-from PIL import Image
 from torch import Tensor
 
 from caveat.batches import Several
@@ -94,7 +93,6 @@ def encoded(image: Tensor) -> str | None:
     if image.ndim != 3 or image.shape[0] not in (1, 3) or not image.is_floating_point():
         return None
     pixels = (image.detach().cpu().float().clamp(0, 1) * 255).round().to(torch.uint8)
-    array = pixels[0].numpy() if len(pixels) == 1 else pixels.permute(1, 2, 0).numpy()
-    picture = Image.fromarray(array)
+    picture = pictures.image(pixels.numpy())
     picture.thumbnail((SIDE, SIDE))
     return pictures.encoded(picture)

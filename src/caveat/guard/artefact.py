@@ -3,6 +3,7 @@
     manifest.json                 what is promised, what was fitted, names, sizes and SHA-256 of the other files
     guard-<hash>.safetensors      the fitted tensors and the reference scores (no inputs)
     model-<hash>.safetensors      the network's weights
+    examples-<hash>.safetensors   small held-out pictures, where they were asked for
 
 Files of tensors are named after their content, and the manifest is renamed into place last: a process that is killed,
 or two that write at once, leave a whole guard. Hashes detect damage and mix-ups; against somebody who may write the
@@ -20,8 +21,9 @@ from caveat import calibration, fitted
 from caveat.errors import DataError
 from caveat.files import alone
 from caveat.guard import card as cards
-from caveat.guard import stored
+from caveat.guard import examples, stored
 from caveat.guard.decision import Decision, as_it_is
+from caveat.guard.examples import Examples
 from caveat.guard.guard import Guard
 from caveat.guard.likeness import Answers
 from caveat.guard.stored import Sealed, check_output
@@ -35,6 +37,9 @@ from caveat.tensors import pack
 from caveat.weights import unwrapped
 
 __all__ = ["Manifest", "card", "check_output", "load", "manifest", "save", "tune"]
+
+EXAMPLES = "examples"
+"""The role of their file."""
 
 
 class Manifest(Sealed):
@@ -73,7 +78,7 @@ def save(
     form: dict[str, Any] | None = None,
     answers: Answers | None = None,
 ) -> None:
-    """Write a guard to `folder`, which holds the old guard (or none) until the new one is whole.
+    """Write a guard to `folder`; one that is there is replaced, and stays until the new one is whole.
 
     `posterior` is the `description` of a `posteriors.Predictive`, whose `state_dict` the weights then are; `form`
     that of a `models.Adapted`, `answers` what the network is known again by.
@@ -113,7 +118,10 @@ def save(
         why=decision.why,
         operating=stored.Operating(**vars(decision.promise)),
     )
-    stored.write(folder, {"guard": pack(tensors), "model": pack(weights)}, made)
+    files = {"guard": pack(tensors), "model": pack(weights)}
+    if decision.examples is not None:
+        files[EXAMPLES] = pack(vars(decision.examples))
+    stored.write(folder, files, made)
 
 
 def manifest(folder: str | Path) -> Manifest:
@@ -142,7 +150,7 @@ def load(folder: str | Path, model: nn.Module) -> Guard:
     folder = Path(folder)
     made = manifest(folder)
     state = stored.tensors(folder, "model", made)
-    tensors = stored.tensors(folder, "guard", made)
+    known = _decision(folder, made)
     if made.posterior is None:
         inner = state if made.adapted is None else stored.below(state, "model.")
         # as --normalize had put it there, and within the form that the network has
@@ -151,7 +159,7 @@ def load(folder: str | Path, model: nn.Module) -> Guard:
         model = restored(rewrapped(model, stored.below(state, "model.")), state, made.posterior)
     layers = {unwrapped(name): name for name, _ in model.named_modules()}
     head = None if made.head is None else layers.get(unwrapped(made.head), made.head)
-    return Guard(stored.fill(model, state, made), replace(_decision(made, tensors), head=head))
+    return Guard(stored.fill(model, state, made), replace(known, head=head))
 
 
 def tune(
@@ -166,9 +174,7 @@ def tune(
     """
     folder = Path(folder)
     made = manifest(folder)
-    tuned = _decision(made, stored.tensors(folder, "guard", made)).tuned(
-        keep=keep, max_error=max_error, each_class=each_class
-    )
+    tuned = _decision(folder, made).tuned(keep=keep, max_error=max_error, each_class=each_class)
     changed = made.model_copy(update={"operating": stored.Operating(**vars(tuned.promise))})
     with alone(folder):
         stored.seal(folder, changed)
@@ -183,12 +189,13 @@ def card(folder: str | Path) -> str:
     DataError
         As `load`.
     """
-    made = manifest(folder)
-    stored.tensors(Path(folder), "model", made)  # what it says of the files is true
-    return cards.of(_decision(made, stored.tensors(Path(folder), "guard", made)), made)
+    folder, made = Path(folder), manifest(folder)
+    stored.tensors(folder, "model", made)  # what it says of the files is true
+    return cards.of(_decision(folder, made), made)
 
 
-def _decision(made: Manifest, tensors: dict[str, Tensor]) -> Decision:
+def _decision(folder: Path, made: Manifest) -> Decision:
+    tensors = stored.tensors(folder, "guard", made)
     if made.score not in catalog.families() or made.calibration not in ("none", *calibration.FROM_LOGITS):
         raise DataError(f"guard: this version knows no score {made.score!r} or no calibration {made.calibration!r}")
     kind = catalog.fitted_class(made.score)
@@ -207,7 +214,14 @@ def _decision(made: Manifest, tensors: dict[str, Tensor]) -> Decision:
         Promise(**made.operating.model_dump()), tensors["reference"], tensors["reference_wrong"], made.head,
         made.pooled, tuple(made.classes), tuple(made.shape), made.why, made.largest,
         made.dtype, None if made.columns is None else tuple(made.columns), tensors.get("reference_labels"),
+        _examples(folder, made),
     )  # fmt: skip
+
+
+def _examples(folder: Path, made: Manifest) -> Examples | None:
+    if EXAMPLES not in made.files:
+        return None
+    return examples.restored(stored.tensors(folder, EXAMPLES, made), len(made.classes))
 
 
 def _rebuilt(kind: Any, tensors: dict[str, Tensor], values: dict[str, Any], prefix: str) -> Any:

@@ -57,6 +57,7 @@ def of(made: Decision, manifest: Sealed | None = None) -> str:
         "## What it rests on",
         f"- {known} held-out in-distribution samples\n- score `{made.score.name}` ({_plain(made.why)}), higher is less "
         f"trustworthy; threshold {held.threshold:.6g}\n- calibration `{made.calibration}`",
+        *_of_examples(made),
         *_of_classes(made),
         "## Limits",
         "\n".join(f"- {limit}" for limit in LIMITS),
@@ -111,6 +112,17 @@ def _of_classes(made: Decision) -> Iterable[str]:
     more = len(made.classes) - MOST
     told = [f"{more} more classes are left out."] if more > 0 else []
     return ["## Classes", _table(("class", "samples", "accuracy", "accepted"), rows), *told]
+
+
+def _of_examples(made: Decision) -> Iterable[str]:
+    if made.examples is None:
+        return []
+    kept = made.examples
+    size = " x ".join(map(str, kept.pictures.shape[2:]))
+    return [
+        f"It holds {len(kept)} of the held-out pictures ({size} pixels, with label and features), which "
+        "whoever has the guard can see."
+    ]
 
 
 def _share(hits: int, count: int) -> tuple[str, str]:

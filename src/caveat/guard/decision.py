@@ -12,6 +12,7 @@ from torch import Tensor
 from caveat import calibration as calibrations
 from caveat import fitted
 from caveat.errors import OptionError, known_name
+from caveat.guard.examples import Examples
 from caveat.guard.threshold import Promise, promise
 from caveat.heads import HeadLayer
 from caveat.observations import DRAWS, Observations, apart, squashed
@@ -62,6 +63,8 @@ class Decision:
     """Names of the inputs, where they are columns of a table."""
     reference_labels: Int[Tensor, " m"] | None = None
     """The true classes of the reference, for a promise for each; None in guards of older versions."""
+    examples: Examples | None = None
+    """Known inputs to show beside a verdict; None unless they were asked for."""
 
     def tuned(
         self, *, keep: float | None = None, max_error: float | None = None, each_class: bool = False
@@ -274,9 +277,11 @@ def mapped(made: Decision, function: Callable[[Tensor], Tensor]) -> Decision:
     def changed(thing: Any) -> Any:
         return fitted.mapped(thing, function) if is_dataclass(thing) else thing
 
+    kept = made.examples
     return replace(
-        made, score=replace(made.score, fitted=changed(made.score.fitted)), calibrated=changed(made.calibrated)
-    )
+        made, score=replace(made.score, fitted=changed(made.score.fitted)), calibrated=changed(made.calibrated),
+        examples=None if kept is None else replace(kept, features=function(kept.features)),
+    )  # fmt: skip
 
 
 def as_it_is(logits: Tensor) -> Tensor:

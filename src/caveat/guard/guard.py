@@ -1,23 +1,27 @@
 """A network that answers, or abstains: calibration, score and threshold in one module."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from caveat import devices, evaluation, heads
 from caveat.batches import Data, given
-from caveat.errors import ModelError
+from caveat.errors import ModelError, OptionError
 from caveat.guard import decision, threshold
+from caveat.guard import examples as known_examples
 from caveat.guard.answer import answer
 from caveat.guard.decision import Decision, mapped
 from caveat.guard.entrance import blanked, invalid_rows
+from caveat.guard.examples import Examples, Nearest
 from caveat.guard.likeness import answers
 from caveat.guard.verdict import Verdict
 from caveat.inputs import (
+    Opened,
     check_labels,
     check_same_classes,
     check_same_units,
@@ -26,15 +30,16 @@ from caveat.inputs import (
     moved,
     opened,
     sampled,
+    take,
 )
 from caveat.models.adapter import Adapted, adapted
 from caveat.models.subset import chosen
-from caveat.observations import glance, observe
+from caveat.observations import Observations, glance, observe
 from caveat.posteriors.network import Predictive
 from caveat.scoring import catalog
 from caveat.scoring import outliers as generated
 from caveat.scoring.plan import plan
-from caveat.types import Drawing
+from caveat.types import Drawing, Probe
 from caveat.weights import state
 
 __all__ = ["Guard"]
@@ -89,6 +94,7 @@ class Guard(nn.Module):
         outliers: Data | None = None,
         against: Data | None = None,
         unpack: Callable[[Any], Any] | None = None,
+        examples: int = 0,
         device: str | torch.device | None = None,
         dtype: str | None = None,
     ) -> "Guard":
@@ -100,6 +106,9 @@ class Guard(nn.Module):
 
         `against`: instead of a promise, inputs that stand for OOD ones, as `guard.pseudo_ood` makes them; or, with
         `max_error` and `ood_share`, held-out OOD inputs like those that the promise then holds for too.
+
+        `examples`: keep that many held-out pictures, small, with their labels, for `nearest`; they travel with the
+        guard wherever it is saved, which is why none are kept by default.
 
         Sets and networks may have every form that `audits.audit` takes; `unpack` is the same, and so are `device` and
         `dtype`: the network is on that device while the guard is fitted, and runs in that precision in the guard too.
@@ -120,8 +129,10 @@ class Guard(nn.Module):
                 model, _ = chosen(model, classes, sets["held_out"].classes)
             check_same_classes(sets["held_out"], sets.get("train"))
             check_same_units(sets["held_out"], sets.get("train"))
+            known_examples.check(sets["held_out"].shape, examples)
             planned = plan(
                 names, model, first, head=head, features=features, explicit=[] if score == "auto" else [score],
+                featured=examples > 0,
                 options=lambda: (
                     sets["train"].first
                     if train is not None
@@ -149,10 +160,12 @@ class Guard(nn.Module):
                 columns=getattr(sets["held_out"].batches, "columns", None),
                 largest=largest(*(sets[name] for name in ("held_out", "train") if name in sets)),
             )  # fmt: skip
-        return cls(model, made)
+        return cls(model, replace(made, examples=_kept(sets["held_out"], seen["held_out"], examples)))
 
     def save(self, folder: str | Path, *, model: str = "") -> None:
-        """Write the guard and the network's weights to `folder`; see `artefact.save`.
+        """Write the guard and the network's weights to `folder`, where it replaces one that is there.
+
+        See `artefact.save`.
 
         `model` says, for people, how the network is made: `package.module:callable`.
         """
@@ -212,16 +225,45 @@ class Guard(nn.Module):
                 "model: a guard answers with a Verdict, which no exported or traced graph can hold: "
                 "guard.export('guard.onnx') writes network, calibration, score and threshold as one graph of tensors"
             )
+        source = catalog.signal(self.decision.score.name)
+        probes = {source: self.decision.probe} if self.decision.probe is not None else {}
+        with devices.running(self.model, dtype=self.decision.dtype):
+            logits, features, probed, invalid = self._seen(inputs, probes)
+            return answer(self.decision, logits, features, probed, invalid)
+
+    def nearest(self, inputs: Any, n: int = 3) -> Nearest:
+        """The `n` known examples that are most similar to each input, by the cosine of the network's features.
+
+        What the network sees as alike, which may be something else than what a person does. Another forward pass.
+
+        Raises
+        ------
+        OptionError
+            If the guard keeps no examples, or not `n`; and as `forward`.
+        ModelError, DataError
+            As `forward`.
+        """
+        kept = self.decision.examples
+        if kept is None:
+            raise OptionError(
+                "nearest: this guard keeps no known examples; fit it with examples=100 (caveat guard fit --examples "
+                "100), which stores some held-out pictures in it"
+            )
+        with devices.running(self.model, dtype=self.decision.dtype):
+            _, features, _, invalid = self._seen(inputs, {})
+            return known_examples.nearest(kept, cast(Tensor, features), invalid, n)
+
+    def _seen(
+        self, inputs: Any, probes: Mapping[str, Probe]
+    ) -> tuple[Tensor, Tensor | None, dict[str, Tensor], Tensor]:
+        """What one pass gives, and which inputs could not be looked at."""
         evaluation.check(self.model)
         known = given(inputs, "inputs")
         invalid = invalid_rows(known, self.decision.shape, self.decision.largest)
         # what can't be looked at is replaced, so that the others are answered; it abstains in any case
         safe = blanked(known, invalid)
-        source = catalog.signal(self.decision.score.name)
-        probes = {source: self.decision.probe} if self.decision.probe is not None else {}
-        with devices.running(self.model, dtype=self.decision.dtype):
-            logits, features, probed = glance(self.model, moved(safe, self.model), self._head, probes, "inputs")
-            return answer(self.decision, logits, features, probed, invalid.to(logits.device))
+        logits, features, probed = glance(self.model, moved(safe, self.model), self._head, probes, "inputs")
+        return logits, features, probed, invalid.to(logits.device)
 
     def tuned(self, *, keep: float | None = None, max_error: float | None = None, each_class: bool = False) -> "Guard":
         """The same guard at another operating point; nothing is fitted again. See `Decision.tuned`."""
@@ -232,3 +274,10 @@ class Guard(nn.Module):
         super()._apply(fn, recurse)
         self.decision = mapped(self.decision, fn)
         return self
+
+
+def _kept(one: Opened, seen: Observations, count: int) -> Examples | None:
+    if not count:
+        return None
+    prints = cast(Tensor, seen.fingerprints)  # inputs were seen
+    return known_examples.of(seen, count, lambda rows: take(one.batches, rows, prints, one.name))

@@ -15,7 +15,7 @@ from caveat.guard.stored import MANIFEST
 
 __all__ = ["from_hub", "push_to_hub"]
 
-TENSORS = ("guard-*.safetensors", "model-*.safetensors")
+TENSORS = ("guard-*.safetensors", "model-*.safetensors", "examples-*.safetensors")
 Found = TypeVar("Found")
 
 

@@ -41,8 +41,9 @@ MANIFEST = "manifest.json"
 CLASSES = {"classification": "Guard", "regression": "RegressionGuard", "multilabel": "MultilabelGuard"}
 """What loads a guard, by its task."""
 TASKS = ("classification", "regression", "multilabel")
-_OWN_FILE = re.compile(r"(?:guard|model)-([0-9a-f]{16})\.safetensors")
-_OWN_TEMPORARY = re.compile(TEMPORARY.format(name=r"(?:manifest\.json|(?:guard|model)-[0-9a-f]{16}\.safetensors)"))
+_TENSORS = r"(?:guard|model|examples)-([0-9a-f]{16})\.safetensors"
+_OWN_FILE = re.compile(_TENSORS)
+_OWN_TEMPORARY = re.compile(TEMPORARY.format(name=rf"(?:manifest\.json|{_TENSORS})"))
 
 
 class File(Part):

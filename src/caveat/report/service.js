@@ -20,6 +20,19 @@ function bars(verdict, classes) {
   }));
 }
 
+function examples(near) {
+  at("nearest").replaceChildren(...near.map((one) => {
+    const figure = document.createElement("figure");
+    const picture = document.createElement("img");
+    const words = document.createElement("figcaption");
+    picture.src = one.picture;
+    picture.alt = `Known example of ${one.label}`;
+    words.textContent = `${one.label}, similarity ${one.similarity.toFixed(3)}`;
+    figure.append(picture, words);
+    return figure;
+  }));
+}
+
 function show(found) {
   const verdict = found.verdicts[0];
   const shown = [
@@ -31,6 +44,7 @@ function show(found) {
     verdict.epistemic === null ? "between the classes (entropy)" : `between the classes; about the network ${nats(verdict.epistemic)}`;
   at("sentence").textContent = `${verdict.explanation}.`;
   bars(verdict, found.classes);
+  if (at("nearest")) examples(verdict.nearest);
   at("trouble").hidden = true;
   at("answer").hidden = false;
   at("answer").dataset.accepted = verdict.accepted;
@@ -43,7 +57,7 @@ async function ask(file) {
   const headers = { "content-type": file.type || "image/png" };
   if (at("token")) headers.authorization = `Bearer ${at("token").value}`;
   try {
-    const answer = await fetch("v1/verdict", { method: "POST", body: file, headers });
+    const answer = await fetch(at("nearest") ? "v1/verdict?nearest=3" : "v1/verdict", { method: "POST", body: file, headers });
     const found = await answer.json();
     if (answer.ok) show(found);
     else fail(found.error.message);

@@ -51,6 +51,7 @@ def plan(
     features: str | None = None,
     options: Callable[[], tuple[Inputs, Tensor]],
     explicit: Iterable[str] = (),
+    featured: bool = False,
 ) -> Plan:
     """Find the head, and make the probes that `names` need.
 
@@ -68,6 +69,8 @@ def plan(
     explicit
         Scores that the user named one by one: if the model does not allow one of them, that is an error; any other is
         left out with the reason.
+    featured
+        Whether features are wanted also where no score is fitted on them.
 
     Raises
     ------
@@ -93,11 +96,11 @@ def plan(
     if features is not None:
         layer, missing = _before(model, first, names, features=features, head=head, explicit=explicit)
         left_out |= missing
-    elif asking and not isinstance(model, Drawing):
+    elif (asking or featured) and not isinstance(model, Drawing):
         try:
             layer = heads.find(model, first.clone(), name=head)
         except ModelError as error:
-            if head is not None or explicit & set(asking):
+            if head is not None or featured or explicit & set(asking):
                 raise
             left_out |= dict.fromkeys(asking, str(error))
     probes: dict[str, Probe] = {}

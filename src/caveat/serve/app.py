@@ -21,7 +21,7 @@ from caveat.serve import inputs, page, protocol, spoken
 from caveat.serve.batching import Batcher
 from caveat.serve.limits import Application, Gate, Limits, Message, Receive, RequestError, Send, error
 from caveat.serve.metrics import Metrics
-from caveat.serve.served import Served, rows
+from caveat.serve.served import MOST, Served, neighbours, rows
 from caveat.serve.watched import Watched
 
 __all__ = ["application"]
@@ -41,6 +41,7 @@ class Service:
     def __init__(self, served: Served, name: str, limits: Limits, watched: Watched | None) -> None:
         self.served, self.name, self.limits, self.watched = served, name, limits, watched
         self.batcher = Batcher(served.ask, limits, self._seen)
+        self.nearest = None if served.nearest is None else Batcher(served.nearest, limits)
         self.metrics = Metrics(served, watched, lambda: self.batcher.depth)
         self._readers = ThreadPoolExecutor(READERS, "caveat-reader")
 
@@ -61,6 +62,8 @@ class Service:
     async def close(self) -> None:
         """Answer what was accepted, and keep what the monitor knows."""
         await asyncio.to_thread(self.batcher.close)
+        if self.nearest is not None:
+            await asyncio.to_thread(self.nearest.close)
         self._readers.shutdown()
         if self.watched is not None:
             self.watched.save()
@@ -99,12 +102,16 @@ def application(
         openapi_url="/openapi.json" if docs else None, redirect_slashes=False,
     )  # fmt: skip
     _refusals(made)
-    _health(made, service, page.render(picture=served.picture is not None, token=token is not None))
+    _health(made, service, _page(served, token))
     _verdicts(made, service)
     _models(made, service)
     made.add_middleware(Gate, limits=limits, token=token)
     made.add_middleware(Counted, metrics=service.metrics)
     return made
+
+
+def _page(served: Served, token: str | None) -> tuple[str, str]:
+    return page.render(picture=served.picture is not None, token=token is not None, nearest=served.nearest is not None)
 
 
 class Counted:
@@ -181,10 +188,27 @@ def _verdicts(made: FastAPI, service: Service) -> None:
     @made.post("/v1/verdict", responses=spoken.VERDICTS, openapi_extra=spoken.body(served))
     async def verdict(request: Request) -> JSONResponse:
         """Answer or abstain for every picture or row of an array."""
+        count = _nearest(request.query_params.get("nearest"), served)
         given = await service.read(await _reader(request, served))
-        found = await service.batcher(given)
+        verdicts = rows(await service.batcher(given))
+        if count and service.nearest is not None:
+            near = await asyncio.to_thread(neighbours, await service.nearest(given), served.classes, count)
+            verdicts = [{**one, "nearest": found} for one, found in zip(verdicts, near, strict=True)]
         about = {"classes": list(served.classes), "score": served.score, "threshold": served.threshold}
-        return JSONResponse({"verdicts": rows(found), **about, "promise": served.promise})
+        return JSONResponse({"verdicts": verdicts, **about, "promise": served.promise})
+
+
+def _nearest(asked: str | None, served: Served) -> int:
+    """How many known examples a request wants."""
+    if asked is None:
+        return 0
+    if not (asked.isascii() and asked.isdecimal() and int(asked[:4]) <= MOST and len(asked) <= 4):
+        raise RequestError(422, "nearest", f"nearest: expected a whole number from 0 to {MOST}")
+    if int(asked) and served.nearest is None:
+        raise RequestError(
+            422, "nearest", "nearest: this guard keeps no known examples; fit it with --examples, or leave this out"
+        )
+    return int(asked)
 
 
 async def _reader(request: Request, served: Served) -> Callable[[], Tensor]:

@@ -9,25 +9,29 @@ from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor
 
 from caveat.errors import CaveatError
+from caveat.guard.examples import Nearest
 from caveat.guard.verdict import Verdict
 from caveat.serve.limits import Limits, RequestError
 
 __all__ = ["Batcher"]
 
+Found = TypeVar("Found", Verdict, Nearest)
+"""A row for every input."""
+
 
 @dataclass(frozen=True)
-class _Asked:
+class _Asked(Generic[Found]):
     inputs: Tensor
-    answer: "Future[Verdict]"
+    answer: "Future[Found]"
 
 
-class Batcher:
+class Batcher(Generic[Found]):
     """A bounded queue in front of `ask`, and the thread that empties it.
 
     A pass takes what waits, up to `limits.batch` inputs. It waits for more, `limits.wait` at most, only while requests
@@ -36,11 +40,11 @@ class Batcher:
     """
 
     def __init__(
-        self, ask: Callable[[Tensor], Verdict], limits: Limits, seen: Callable[[Verdict], None] = lambda _: None
+        self, ask: Callable[[Tensor], Found], limits: Limits, seen: Callable[[Found], None] = lambda _: None
     ) -> None:
         self._ask, self._limits, self._seen = ask, limits, seen
-        self._waiting: queue.Queue[_Asked | None] = queue.Queue()
-        self._left: _Asked | None = None
+        self._waiting: queue.Queue[_Asked[Found] | None] = queue.Queue()
+        self._left: _Asked[Found] | None = None
         self._coming = 0
         self._closed = False
         self._thread = threading.Thread(target=self._run, name="caveat-network", daemon=True)
@@ -65,8 +69,8 @@ class Batcher:
         finally:
             self._coming -= 1
 
-    async def __call__(self, inputs: Tensor) -> Verdict:
-        """The verdicts on the inputs of one request.
+    async def __call__(self, inputs: Tensor) -> Found:
+        """The answers to the inputs of one request.
 
         Raises
         ------
@@ -77,7 +81,7 @@ class Batcher:
             raise RequestError(422, "too_many", f"expected {self._limits.batch} inputs at most, got {len(inputs)}")
         if self._closed or self.depth >= self._limits.queue:
             raise RequestError(429, "busy", f"{self.depth} requests wait for the network: try again in a second")
-        answer: Future[Verdict] = Future()
+        answer: Future[Found] = Future()
         self._waiting.put(_Asked(inputs, answer))
         try:
             return await asyncio.wait_for(asyncio.wrap_future(answer), self._limits.timeout)
@@ -104,7 +108,7 @@ class Batcher:
             if stop:
                 return
 
-    def _gathered(self, first: _Asked) -> tuple[list[_Asked], bool]:
+    def _gathered(self, first: _Asked[Found]) -> tuple[list[_Asked[Found]], bool]:
         """Requests for one pass, and whether the queue was closed behind them."""
         found, count = [first], len(first.inputs)
         until = time.monotonic() + self._limits.wait
@@ -124,7 +128,7 @@ class Batcher:
             count += len(asked.inputs)
         return found, False
 
-    def _answer(self, wanted: Sequence[_Asked]) -> None:
+    def _answer(self, wanted: Sequence[_Asked[Found]]) -> None:
         try:
             verdict = self._ask(torch.cat([one.inputs for one in wanted]) if len(wanted) > 1 else wanted[0].inputs)
         except Exception as error:
@@ -151,8 +155,8 @@ def _refusal(error: Exception) -> RequestError:
     return RequestError(500, "internal", "the network failed; the service's log says why")
 
 
-def _part(verdict: Verdict, start: int, count: int) -> Verdict:
-    """Some rows of a verdict."""
+def _part(verdict: Found, start: int, count: int) -> Found:
+    """Some rows of an answer."""
     if len(verdict) == count:
         return verdict
     cut: dict[str, Any] = {

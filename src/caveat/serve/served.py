@@ -1,20 +1,26 @@
 """What a service asks: a guard, and what whoever asks it must know."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from threading import Lock
 from typing import Any
 
 from torch import Tensor
 
 from caveat.errors import OptionError
 from caveat.guard.entrance import invalid_rows
+from caveat.guard.examples import Nearest
 from caveat.guard.guard import Guard
 from caveat.guard.monitor import FEW, Monitor
 from caveat.guard.onnx_guard import OnnxGuard
 from caveat.guard.verdict import INVALID, REASONS, Verdict
 from caveat.posteriors.network import Predictive
+from caveat.records.pictures import encoded, image
 
-__all__ = ["Served", "known", "of_graph", "of_guard", "rows"]
+__all__ = ["MOST", "Served", "known", "neighbours", "of_graph", "of_guard", "rows"]
+
+MOST = 10
+"""Known examples beside a verdict, at most."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +44,8 @@ class Served:
     """Scores between which there are about as many in-distribution inputs: the steps of a histogram."""
     watch: Callable[[float, int], Monitor] | None
     """Makes a monitor of a level and a seed; None where nothing is known to watch it by."""
+    nearest: Callable[[Tensor], Nearest] | None = None
+    """Gives the known examples nearest to each input, as many as may be asked for; None where none are kept."""
     digest: str = ""
     """Of what is served, to know it again."""
 
@@ -80,8 +88,19 @@ def of_guard(guard: Guard, *, digest: str = "") -> Served:
     def watch(level: float, seed: int) -> Monitor:
         return Monitor(made.reference, made.reference_wrong, made.promise, level=level, seed=seed)
 
+    one_at_a_time = Lock()  # a pass leaves what it saw in hooks of the network
+
+    def ask(inputs: Tensor) -> Verdict:
+        with one_at_a_time:
+            return guard(inputs)
+
+    def nearest(inputs: Tensor) -> Nearest:
+        with one_at_a_time:
+            return guard.nearest(inputs, min(MOST, len(made.examples or ())))
+
     return Served(
-        ask=guard, shape=_known(made.shape), largest=made.largest, classes=made.classes, score=made.score.name,
+        ask=ask, nearest=None if made.examples is None else nearest, shape=_known(made.shape),
+        largest=made.largest, classes=made.classes, score=made.score.name,
         threshold=made.promise.threshold, promise=f"{made.promise.kind} {made.promise.level:g}",
         platform="caveat_pytorch", epistemic=isinstance(guard.model, Predictive),
         levels=tuple(sorted(levels)), watch=watch if len(reference) >= FEW else None, digest=digest,
@@ -103,6 +122,23 @@ def of_graph(guard: OnnxGuard) -> Served:
         threshold=threshold, promise=f"{about.promise.kind} {about.promise.level:g}", platform="onnxruntime_onnx",
         epistemic="epistemic" in guard.names, levels=(threshold,), watch=None, digest=guard.digest,
     )  # fmt: skip
+
+
+def neighbours(found: Nearest, classes: Sequence[str], count: int) -> list[list[dict[str, Any]]]:
+    """At most `count` examples of each input as JSON, the most similar first; none of what cannot be looked at."""
+    return [
+        [
+            {
+                "label": classes[int(found.label[row, place])],
+                "similarity": float(found.similarity[row, place]),
+                "position": int(found.position[row, place]),
+                "picture": f"data:image/png;base64,{encoded(image(found.picture[row, place].numpy()))}",
+            }
+            for place in range(min(count, found.label.shape[1]))
+            if found.label[row, place] >= 0
+        ]
+        for row in range(len(found))
+    ]
 
 
 def _known(shape: tuple[int, ...]) -> tuple[int, ...]:

@@ -2,16 +2,29 @@
 
 from typing import Any
 
-from pydantic import RootModel
+from pydantic import Field, RootModel
 
 from caveat.records.base import Part
 from caveat.serve.inputs import JSON, NPY, PICTURES
 from caveat.serve.protocol import INPUT, KINDS
-from caveat.serve.served import Served
+from caveat.serve.served import MOST, Served
 
 __all__ = ["ALIVE", "ANY", "INFER", "METRICS", "MODEL", "READY", "VERDICTS", "body", "tensors"]
 
 Responses = dict[int | str, dict[str, Any]]
+
+
+class Example(Part):
+    """A known example that the guard keeps."""
+
+    label: str
+    """Its true class."""
+    similarity: float
+    """Cosine of the network's features, in [-1, 1]."""
+    position: int
+    """Among the guard's examples."""
+    picture: str
+    """A PNG as a data URL."""
 
 
 class Verdict(Part):
@@ -31,6 +44,8 @@ class Verdict(Part):
     reason: str
     explanation: str
     probs: list[float | None]
+    nearest: list[Example] = Field(default_factory=list[Example])
+    """With `?nearest=`: the known examples that are most similar, the most similar first."""
 
 
 class Verdicts(Part):
@@ -97,7 +112,11 @@ def body(served: Served) -> dict[str, Any]:
     if served.picture:
         picture = {"type": "object", "properties": {"file": binary["schema"]}, "required": ["file"]}
         content["multipart/form-data"] = {"schema": picture}
-    return {"requestBody": {"required": True, "content": content}}
+    asked: dict[str, Any] = {
+        "name": "nearest", "in": "query", "schema": {"type": "integer", "minimum": 0, "maximum": MOST},
+    }  # fmt: skip
+    parameters = [] if served.nearest is None else [asked]
+    return {"requestBody": {"required": True, "content": content}, "parameters": parameters}
 
 
 def tensors(served: Served) -> dict[str, Any]:

@@ -1,8 +1,9 @@
 """`caveat guard fit`: from an audit to a guard, without another pass."""
 
+from dataclasses import replace
 from pathlib import Path
 from shlex import quote
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import typer
 
@@ -13,6 +14,7 @@ from caveat.errors import DataError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from caveat.guard.examples import Examples
     from caveat.heads import HeadLayer
     from caveat.observations import Observations
 
@@ -61,30 +63,38 @@ def run(
         help="Seed of the split into data for fitting and data for the threshold; by default the audit's, which gives "
         "the guard that its report previews.",
     ),
+    examples: int = typer.Option(
+        0,
+        min=0,
+        help="Keep so many pictures of the audit's test set in the guard, small, to show those that are nearest to an "
+        "input; whoever has the guard can see them.",
+    ),
 ) -> None:
     """Fit a guard, which predicts or abstains, from the outputs that an audit has stored: no forward pass."""
     share("--keep", keep)
     share("--max-error", max_error)
     share("--ood-share", ood_share)
     from caveat.audits import cache
-    from caveat.guard import artefact, decision, threshold
+    from caveat.guard import artefact, decision, stored, threshold
 
     threshold.check(
         keep=keep, max_error=max_error, against=against is not None, each_class=each_class, ood_share=ood_share
     )
     output_folder(output)
     artefact.check_output(output)
+    replaced = (output / stored.MANIFEST).exists()
     folder = cache.folder(_with_a_model(audit))
     if (task := cache.task(folder)) != "classification":
         from caveat.cli.guard import multilabel, regression
 
         others = {
             "--calibration": calibration != "temperature", "--max-error": max_error, "--against": against,
-            "--each-class": each_class,
+            "--each-class": each_class, "--examples": examples,
         }  # fmt: skip
         regression.refuse(others, task=task)
         other = {"regression": regression, "multilabel": multilabel}[task]
-        return other.fit(folder, output, score=score, keep=keep, seed=seed)
+        other.fit(folder, output, score=score, keep=keep, seed=seed)
+        return _tell(output, replaced)
     held_out, train, head, about = cache.load(folder)
     made = decision.fit(
         held_out,
@@ -108,7 +118,7 @@ def run(
         columns=None if about["columns"] is None else tuple(about["columns"]),
     )
     artefact.save(
-        made,
+        made if not examples else replace(made, examples=_examples(audit, held_out, about, examples)),
         cache.weights(folder),
         output,
         model=str(about["model"]),
@@ -117,7 +127,32 @@ def run(
     )
     show(artefact.manifest(output))
     named = about["model"] or "package.module:callable"
-    return echo(f"Next: caveat guard run {quote(str(output))} DATA --model {quote(named)} -o verdicts.parquet")
+    echo(f"Next: caveat guard run {quote(str(output))} DATA --model {quote(named)} -o verdicts.parquet")
+    return _tell(output, replaced)
+
+
+def _tell(output: Path, replaced: bool) -> None:
+    if replaced:
+        echo(f"The guard that was in {output} before was replaced.")
+
+
+def _examples(audit: Path, held_out: "Observations", about: "Mapping[str, Any]", count: int) -> "Examples":
+    """Pictures of the calibration split, read again from where the audit read them."""
+    import torch
+
+    from caveat import data
+    from caveat.audits import cache
+    from caveat.guard import examples
+    from caveat.inputs import take
+    from caveat.records.record import Record
+
+    examples.check(tuple(about["shape"]), count)
+    test = next(one for one in Record.load(audit / "record.json").sets if one.role == "test")
+    source = data.load(test.source, seed=about["seed"])
+    places = cache.calibration_rows(test.count, about)
+    prints = torch.zeros(test.count, dtype=torch.int64)
+    prints[places] = cast("torch.Tensor", held_out.fingerprints)
+    return examples.of(held_out, count, lambda rows: take(source, places[rows], prints, "--examples"))
 
 
 def _with_a_model(audit: Path) -> Path:
