@@ -14,7 +14,9 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import caveat
 from caveat.audits import cache
+from caveat.audits.assess import split
 from caveat.errors import DataError, ModelError, OptionError
+from caveat.guard import Guard, decision
 from caveat.inputs import fingerprints, take
 from caveat.records.record import Record
 from caveat.scoring import catalog
@@ -258,6 +260,25 @@ def test_the_preview_keeps_what_it_promises(record):
         # 120 calibration samples: the promise holds within three standard errors
         assert preview.accepted["test"] > 0.95 - 3 * (0.95 * 0.05 / 120) ** 0.5
         assert preview.error <= preview.error_of_all + 0.02
+
+
+def test_the_preview_is_the_guard_that_is_fitted_on_the_same_data(model, known, ood, record, tmp_path: Path):
+    rows = split(600, 0.2, 0)[0]
+    held_out = [(torch.cat([x for x, _ in known])[rows], torch.cat([y for _, y in known])[rows])]
+    guard = Guard.fit(model, held_out)
+    preview = next(item for item in record.operating if item.score == record.choice.score)
+    made = guard.decision
+    assert (made.score.name, made.calibration) == (preview.score, preview.calibration)
+    assert made.promise.threshold == pytest.approx(preview.threshold, rel=1e-4)
+    for name, batches in ood.items():
+        accepted = torch.cat([guard(inputs).accepted for inputs, _ in batches]).double().mean()
+        assert float(accepted) == pytest.approx(preview.accepted[name], abs=0.01)
+    few = {"scores": ["energy"], "classes": [0, 1], "replicas": 2}  # two classes: nothing to choose by
+    two = [(inputs[labels < 2], labels[labels < 2]) for inputs, labels in known]
+    first = caveat.audit(model, two, folder=tmp_path, **few).operating[0]
+    seen, train, head, about = cache.load(cache.folder(tmp_path))
+    again = decision.fit(seen, train, head, among=about["scores"], seed=about["seed"])
+    assert (again.score.name, again.promise.threshold) == (first.score, pytest.approx(first.threshold, rel=1e-4))
 
 
 def test_conformal_sets_hold_the_promised_rate(record):

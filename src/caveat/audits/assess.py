@@ -173,7 +173,7 @@ def _judged(observed: Observed, options: Options, say: Callable[[str], None]) ->
     values, seconds = catalog.evaluate(fitted, {"test": evaluation, **observed.ood})
     say("choosing a score on in-distribution data")
     choice = choose(list(fitted), train, first, weights)
-    shown = decision.BASELINE if decision.BASELINE in fitted else next(iter(fitted))
+    shown = decision.baseline(fitted)
     guards: dict[str, decision.Decision] = {}
     for name in dict.fromkeys([choice.score if choice else shown, shown]):
         try:

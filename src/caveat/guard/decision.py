@@ -1,7 +1,7 @@
 """Everything a guard knows beside the network: score, calibration, threshold, and the in-distribution data they rest
 on."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, is_dataclass, replace
 from typing import Any
 
@@ -22,7 +22,19 @@ from caveat.scoring.choose import choose
 from caveat.scoring.kinds import Material, kind_of
 from caveat.types import Probe
 
-__all__ = ["BASELINE", "Decision", "as_it_is", "candidates", "fit", "halved", "halves", "in_both", "mapped", "of"]
+__all__ = [
+    "BASELINE",
+    "Decision",
+    "as_it_is",
+    "baseline",
+    "candidates",
+    "fit",
+    "halved",
+    "halves",
+    "in_both",
+    "mapped",
+    "of",
+]
 
 BASELINE = "msp"
 """The score of a guard where nothing tells which is best."""
@@ -154,7 +166,7 @@ def fit(  # noqa: PLR0913  # the signature is the configuration
     name, why = names[0], "named by the user"
     if score == "auto":
         choice = choose(names, train, first, weights)
-        name = choice.score if choice else BASELINE
+        name = choice.score if choice else baseline(names)
         why = choice.why if choice else "too few classes to choose by: the baseline"
     why += f"; {told}" if told else ""
     why += f"; {form}" if (form := squashed(held_out.logits)) else ""
@@ -197,6 +209,12 @@ def candidates(score: str, held_out: Observations, among: Sequence[str] | None =
         what = "features" if held_out.features is None else "the weights of the last layer"
         raise OptionError(f"score: {score} needs {what}, and these observations have none")
     return names
+
+
+def baseline(names: Iterable[str]) -> str:
+    """The score where nothing tells which of these is best: `BASELINE`, or the first where that is not among them."""
+    names = list(names)
+    return BASELINE if BASELINE in names else names[0]
 
 
 def halves(held_out: Observations, seed: int) -> tuple[Observations, Observations]:

@@ -17,12 +17,10 @@ from caveat.types import Head
 
 __all__ = ["choose"]
 
-CLASSES = 3
-"""How many classes are left out in turn."""
+CLASSES, FOREIGN = (3, 10), 600
+"""Classes that are left out in turn, at least and at most: as many as hold so many of the samples judged on."""
 FIT, JUDGE = 4000, 2000
 """Samples at most to fit and to judge each candidate on: enough to rank them."""
-FEW = 10
-"""With fewer wrong answers their ranking says too little."""
 
 
 def choose(
@@ -32,9 +30,10 @@ def choose(
 
     Two questions stand in for the one that cannot be asked: does the score find the network's own mistakes (AUROC wrong
     against right), and does it find a class that it is kept ignorant of (AUROC of that class against the rest, its
-    logit and its training samples taken away; mean over some classes). The figure of merit is their mean, or the second
-    alone where too few answers are wrong. The network has seen the class it is made to forget, so the figures are
-    optimistic; they serve to compare.
+    logit and its training samples taken away; mean over some classes). The figure of merit is their mean, in which a
+    wrong answer weighs as much as a sample of a class left out: (f + e w) / (1 + e) with the share e of wrong answers.
+    So a few of them decide little, and a larger sample of the same data ranks by the same measure as a smaller one. The
+    network has seen the class it is made to forget, so the figures are optimistic; they serve to compare.
 
     No score is judged on samples it was fitted on: those of `train` that are in `held_out` too are left out; without
     `train`, `held_out` is cut in two halves, and each serves once to fit and once to judge. None if there is nothing to
@@ -46,9 +45,8 @@ def choose(
     classes = held_out.labels.unique()
     if not candidates or len(classes) < 3 or held_out.logits.shape[1] < 3 or any(not len(fit) for fit, _ in pairs):
         return None
-    left_out = classes[evenly(len(classes), CLASSES)].tolist()
-    wrong_answers = int((held_out.logits.argmax(dim=1) != held_out.labels).sum())
-    enough = FEW <= wrong_answers < len(held_out)
+    size = sum(min(len(judged), JUDGE) for _, judged in pairs)
+    left_out = classes[evenly(len(classes), min(max(CLASSES[0], len(classes) * FOREIGN // size), CLASSES[1]))].tolist()
     forgotten: dict[str, list[float]] = {}
     own: dict[str, list[float]] = {}
     for fit, judged in pairs:
@@ -58,12 +56,12 @@ def choose(
             for name, value in found.items():
                 forgotten.setdefault(name, []).append(value)
         wrong = judged.logits.argmax(dim=1) != judged.labels
-        if enough and wrong.any() and not wrong.all():
+        if wrong.any() and not wrong.all():
             for name, score in catalog.fit(candidates, Material(fit, head, fit), left_out={}).items():
                 own.setdefault(name, []).append(float(auroc(tally(score(judged), wrong))))
-    enough = enough and bool(own)
+    share = float((held_out.logits.argmax(dim=1) != held_out.labels).double().mean())
     figures = {
-        name: _mean([*([_mean(own[name])] if enough and name in own else []), _mean(values)])
+        name: (_mean(values) + share * _mean(own[name])) / (1 + share) if name in own else _mean(values)
         for name, values in forgotten.items()
     }
     if not figures:
@@ -72,16 +70,10 @@ def choose(
     why = (
         f"On in-distribution data alone, {best} is best: it detects a left-out class with AUROC "
         f"{_mean(forgotten[best]):.3f} (mean over {len(left_out)} classes, each left out in turn)"
-        + (f" and the network's own mistakes with AUROC {_mean(own[best]):.3f}." if best in own else ".")
-        + ("" if enough else _too_few(wrong_answers, len(held_out)))
+        + (f" and the network's own mistakes with AUROC {_mean(own[best]):.3f}" if best in own else "")
+        + f", on {len(held_out)} held-out samples, of which {share:.1%} are misclassified."
     )
     return record.Choice(score=best, why=why, figures=figures)
-
-
-def _too_few(wrong: int, count: int) -> str:
-    """Why mistakes did not count: on these samples, which are not all of the calibration split."""
-    verb = "is" if wrong == 1 else "are"
-    return f" Of the {count} samples that it was chosen on, {wrong} {verb} misclassified, too few to rank scores by."
 
 
 def _halves(observed: Observations) -> list[tuple[Observations, Observations]]:
