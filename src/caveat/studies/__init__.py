@@ -29,6 +29,10 @@ STUDIES: dict[str, tuple[str, str]] = {
         "certified_ood_mnist",
         "Certified OOD detection on MNIST: plain training, outlier exposure, ACET and GOOD, attacked and guaranteed.",
     ),
+    "cifar10-resnets": (
+        "cifar10_resnets",
+        "Four public ResNets of CIFAR-10, alone and as an ensemble of architectures; scores beside OpenOOD's table.",
+    ),
     "deepg-mnist": (
         "deepg_mnist",
         "DeepG on MNIST: digits certified against rotation, translation and two compositions, beside intervals.",

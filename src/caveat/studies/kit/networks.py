@@ -18,7 +18,7 @@ from caveat.scores.logits import msp
 from caveat.studies.kit import common
 from caveat.training import recipe
 
-__all__ = ["Method", "last_layer", "measure", "mixture", "perturbed", "state_of", "strided", "toy"]
+__all__ = ["Method", "last_layer", "measure", "mixture", "perturbed", "public", "state_of", "strided", "toy"]
 
 Method = Callable[[Tensor], Tensor]
 """From inputs to the logits of a mixture."""
@@ -51,8 +51,8 @@ def toy(seed: int, folder: Path) -> nn.Module:
     return model.eval()
 
 
-def state_of(folder: str, name: str) -> dict[str, Tensor]:
-    """The weights of a public network: a file of safetensors in a folder under CAVEAT_DATA.
+def public(folder: str, file: str) -> Path:
+    """The file of a public network, in a folder under CAVEAT_DATA.
 
     Raises
     ------
@@ -60,10 +60,15 @@ def state_of(folder: str, name: str) -> dict[str, Tensor]:
         If it is not there.
     """
     there = under_root(folder)
-    path = None if there is None else there / f"{name}.safetensors"
+    path = None if there is None else there / file
     if path is None or not path.exists():
-        raise missing(folder, f"{name}.safetensors")
-    (state,) = weights.read(path, name="study").values()
+        raise missing(folder, file)
+    return path
+
+
+def state_of(folder: str, name: str) -> dict[str, Tensor]:
+    """The weights of a public network: a file of safetensors, as `public` finds it."""
+    (state,) = weights.read(public(folder, f"{name}.safetensors"), name="study").values()
     return dict(state)
 
 

@@ -1,0 +1,1 @@
+"""The study `cifar10-resnets`: see `run.py`."""
