@@ -212,6 +212,22 @@ def test_a_row_with_a_missing_cell_abstains_and_the_others_are_answered(kind: st
 
 
 @pytest.mark.usefixtures("place")
+def test_a_table_is_a_stream_that_a_stopped_run_goes_on_with(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("caveat.data.streams.BLOCK", 512)
+    rows, labels = inputs(150, (4,), seed=3)
+    lines = [",".join(map(str, [*row, label])) for row, label in zip(rows.tolist(), labels.tolist(), strict=True)]
+    Path("t.csv").write_text("\n".join(["a,b,c,d,label", *lines]))
+    words = ("guard", "run", "table", "--model", "of_table:Net", "--batch", 7)
+    ran(*words, "csv:t.csv", "-o", "parts", "--rows", 60)
+    whole = parts()
+    shard(Path("parts"), 1).unlink()
+    assert "Of an earlier run 2 files were there already" in ran(*words, "csv:t.csv", "-o", "parts", "--rows", 60)
+    assert parts() == whole
+    ran(*words, "csv:t.csv+first=150", "-o", "held", "--rows", 60)  # which is read whole
+    assert pq.read_table("parts").equals(pq.read_table("held"))
+
+
+@pytest.mark.usefixtures("place")
 def test_generated_pictures_are_as_many_as_asked_for() -> None:
     more = ("--model", "of_pictures:Net", "-o", "v.parquet")
     assert "1234 inputs" in ran("guard", "run", "pictures", "noise:uniform+count=1234", *more)

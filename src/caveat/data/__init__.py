@@ -10,7 +10,19 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from caveat.data import augment, fonts, generated, grammar, hub, modifiers, number_files, numbers, outliers, text_files
+from caveat.data import (
+    augment,
+    fonts,
+    generated,
+    grammar,
+    hub,
+    modifiers,
+    number_files,
+    numbers,
+    outliers,
+    streams,
+    text_files,
+)
 from caveat.data.digits import open_digits, open_mnist5k
 from caveat.data.folder import open_folder
 from caveat.data.named import Builtin, Hosted, open_fashion_mnist, open_hosted
@@ -22,6 +34,7 @@ from caveat.data.pictures import Form
 from caveat.data.shuffled import Reordered, Shuffled, reordered, shuffled
 from caveat.data.source import Images, Source, mapped, subset
 from caveat.data.split import stratified
+from caveat.data.streamed import Streamed
 from caveat.data.tensors import from_tensors, in_memory
 from caveat.data.texts import Encoded, Texts, bound
 from caveat.errors import DataError, OptionError, nearest
@@ -42,6 +55,7 @@ __all__ = [
     "Set",
     "Shuffled",
     "Source",
+    "Streamed",
     "Texts",
     "augment",
     "bound",
@@ -55,6 +69,7 @@ __all__ = [
     "reordered",
     "shuffled",
     "stratified",
+    "streamed",
     "subset",
 ]
 
@@ -99,6 +114,7 @@ def read(
     `folder:PATH`          picture files, one subfolder a class
     `parquet:PATH`         a file, folder or pattern of Parquet files with a column `image`, or `text`, or of numbers
     `csv:PATH`             a CSV file with a column `text`, or with columns of numbers
+    `jsonl:PATH`           lines of JSON, each an object with `text`
     `npz:PATH`             arrays `images` (or `x`, `X`) and `labels` (or `y`); `x` of two axes are rows of numbers
     `uci:NAME:train`       rows of a UCI regression set, or `:test`; `:test:3` is that of the fourth split
     `hf:ORG/NAME[:SPLIT]`  from the Hugging Face hub (extra `hf`); the split is `test` unless given
@@ -171,6 +187,27 @@ def read(
     for change in changes:
         found = change(found)
     return replace(found, workers=workers) if isinstance(found, Source) else found
+
+
+def streamed(spec: str, *, batch: int, columns: Sequence[str] | None = None, model: object = None) -> Streamed | None:
+    """The same set, read in pieces as inputs of `model`, whatever its size; a table may lack numbers, which are NaN.
+
+    None where `read` has to hold it or streams it already: of pictures, of a table of several labels, and of a set with
+    modifiers other than `+label` and `+columns`.
+
+    Raises
+    ------
+    OptionError, DataError
+        As `read`.
+    """
+    parts = grammar.parse(spec, kinds=tuple(KINDS))
+    told = dict(text.split("=", 1) for text in parts.modifiers if text.startswith(TOLD[:2]))
+    own = _columns(told.get("columns"), None, columns)
+    others = len(told) < len(parts.modifiers) or (columns is not None and own != tuple(columns))
+    if parts.head not in streams.KINDS or not parts.tail or others:
+        return None
+    form = Form(label=told.get("label"), columns=own, gaps=True)
+    return streams.KINDS[parts.head](parts.tail, spec, batch, form, model)
 
 
 def _columns(text: str | None, like: object, named: Sequence[str] | None) -> tuple[str, ...] | None:
@@ -274,6 +311,12 @@ def _csv(where: str, name: str, batch: int, form: Form) -> Texts | Numbers:
     return number_files.open_csv(path, name=name, batch=batch, label=form.label, columns=form.columns, gaps=form.gaps)
 
 
+def _jsonl(where: str, name: str, batch: int, form: Form) -> Texts:
+    """Lines of JSON in UTF-8, each an object with `text`, and perhaps `label`."""
+    del form
+    return text_files.open_jsonl(Path(where).expanduser(), name=name, batch=batch)
+
+
 def _npz(where: str, name: str, batch: int, form: Form) -> Source | Numbers:
     """An npz file of arrays `images` (or `x`, `X`) and `labels` (or `y`)."""
     return open_npz(Path(where).expanduser(), name=name, batch=batch, gaps=form.gaps)
@@ -339,7 +382,15 @@ NAMES: dict[str, Builtin | Hosted] = {
         "tinyimagenet32", "Photographs of 200 kinds of things, 32x32, colour (Le and Yang 2015).", splits=("test",)
     ),
 }
-KINDS: dict[str, _Kind] = {"csv": _csv, "folder": _folder, "hf": _hub, "npz": _npz, "parquet": _parquet, "uci": _uci}
+KINDS: dict[str, _Kind] = {
+    "csv": _csv,
+    "folder": _folder,
+    "hf": _hub,
+    "jsonl": _jsonl,
+    "npz": _npz,
+    "parquet": _parquet,
+    "uci": _uci,
+}
 GENERATED: dict[str, generated.Maker] = {
     "blobs": generated.blobs,
     "noise:acet": generated.acet,

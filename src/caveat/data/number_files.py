@@ -17,7 +17,19 @@ from caveat.data.parquet import class_names
 from caveat.data.tabular import open_uci
 from caveat.errors import DataError, OptionError
 
-__all__ = ["LABEL_COLUMNS", "from_arrays", "open_csv", "open_parquet", "open_uci_part", "several"]
+__all__ = [
+    "LABEL_COLUMNS",
+    "from_arrays",
+    "input_columns",
+    "label_columns",
+    "no_rows",
+    "numbers_of",
+    "open_csv",
+    "open_parquet",
+    "open_uci_part",
+    "several",
+    "targets",
+]
 
 LABEL_COLUMNS = ("label", "labels", "target", "y")
 """The column of labels unless another is named; the first that is there."""
@@ -70,7 +82,7 @@ def open_parquet(
     """Parquet files of the same columns; see `open_csv`."""
     try:
         schema = pq.read_schema(files[0])
-        chosen = _label_columns(schema.names, label, name)
+        chosen = label_columns(schema.names, label, name)
         wanted = None if columns is None else [*columns, *chosen]
         table = pa.concat_tables([pq.read_table(file, columns=wanted) for file in files])
     except (OSError, pa.ArrowException) as error:
@@ -152,7 +164,14 @@ def several(labels: Tensor, titles: Sequence[str] | None, name: str) -> Int64[Te
     return labels.long()
 
 
-def _label_columns(names: Sequence[str], label: str | None, name: str) -> list[str]:
+def label_columns(names: Sequence[str], label: str | None, name: str) -> list[str]:
+    """The columns of labels: those that are named, else the first of the usual names that is there.
+
+    Raises
+    ------
+    DataError
+        If one is missing or there twice.
+    """
     for column in names:
         if list(names).count(column) > 1:
             raise DataError(f"{name}: there are {list(names).count(column)} columns {column!r}: which is meant?")
@@ -166,6 +185,29 @@ def _label_columns(names: Sequence[str], label: str | None, name: str) -> list[s
     return chosen
 
 
+def input_columns(names: Sequence[str], labels: Sequence[str], columns: Sequence[str] | None, name: str) -> list[str]:
+    """The columns of inputs: all but the labels, unless they are named.
+
+    Raises
+    ------
+    DataError
+        If there is none, one is missing, or one is the label.
+    """
+    inputs = [column for column in names if column not in labels] if columns is None else list(columns)
+    missing = [column for column in inputs if column not in names]
+    if missing or not inputs:
+        what = f"no column {missing[0]!r}" if missing else "no column of inputs"
+        raise DataError(f"{name}: {what}; there are {', '.join(map(repr, names))}")
+    if both := [column for column in labels if column in inputs]:
+        raise DataError(f"{name}: the column {both[0]!r} is the label; leave it out of +columns")
+    return inputs
+
+
+def no_rows(names: Sequence[str], name: str) -> DataError:
+    """What is said of a table without rows."""
+    return DataError(f"{name}: no rows; there are {', '.join(map(repr, names))}")
+
+
 def _made(
     table: pa.Table,
     *,
@@ -176,28 +218,31 @@ def _made(
     classes: tuple[str, ...] | None,
     gaps: bool,
 ) -> Numbers:
-    chosen = _label_columns(table.column_names, label, name)
-    inputs = [column for column in table.column_names if column not in chosen] if columns is None else list(columns)
-    missing = [column for column in inputs if column not in table.column_names]
-    if missing or not inputs or not table.num_rows:
-        what = f"no column {missing[0]!r}" if missing else "no column of inputs" if not inputs else "no rows"
-        raise DataError(f"{name}: {what}; there are {', '.join(map(repr, table.column_names))}")
-    if both := [column for column in chosen if column in inputs]:
-        raise DataError(f"{name}: the column {both[0]!r} is the label; leave it out of +columns")
-    values = torch.stack([_numbers(table.column(column), column, name, gaps) for column in inputs], dim=1)
+    chosen = label_columns(table.column_names, label, name)
+    inputs = input_columns(table.column_names, chosen, columns, name)
+    if not table.num_rows:
+        raise no_rows(table.column_names, name)
+    values = torch.stack([numbers_of(table.column(column), column, name, gaps) for column in inputs], dim=1)
     if len(chosen) > 1:
-        whole = torch.stack([_numbers(table.column(column), column, name) for column in chosen], dim=1)
+        whole = torch.stack([numbers_of(table.column(column), column, name) for column in chosen], dim=1)
         found, names, known = several(whole, chosen, name), tuple(chosen), True
     else:
         title = chosen[0] if chosen else None
         column = None if title is None else table.column(title)
-        found, names = _targets(column, table.num_rows, title, name, classes, gaps)
+        found, names = targets(column, table.num_rows, title, name, classes, gaps)
         known = bool((found != NO_LABEL).any())
     values = values if gaps else _finite(values, inputs, name)
     return Numbers(name, values, found, names, tuple(inputs), batch, labelled=known)
 
 
-def _numbers(column: pa.ChunkedArray, title: str, name: str, gaps: bool = False) -> Tensor:
+def numbers_of(column: pa.ChunkedArray, title: str, name: str, gaps: bool = False) -> Tensor:
+    """A column as float32; with `gaps` NaN where a number is missing.
+
+    Raises
+    ------
+    DataError
+        If it holds no numbers, or lacks one.
+    """
     if gaps and pa.types.is_null(column.type):
         return torch.full((len(column),), torch.nan)
     if not (pa.types.is_integer(column.type) or pa.types.is_floating(column.type) or pa.types.is_boolean(column.type)):
@@ -223,7 +268,7 @@ def _finite(values: Tensor, titles: Sequence[str] | None, name: str) -> Tensor:
     return values
 
 
-def _targets(
+def targets(
     column: pa.ChunkedArray | None,
     count: int,
     title: str | None,
@@ -231,6 +276,13 @@ def _targets(
     classes: tuple[str, ...] | None,
     gaps: bool,
 ) -> tuple[Tensor, tuple[str, ...] | None]:
+    """The labels of `count` rows, and the names of their classes if they have names.
+
+    Raises
+    ------
+    DataError
+        If they are neither numbers nor names, or one is missing (unless `gaps`).
+    """
     if column is None:
         return torch.full((count,), NO_LABEL), None
     if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):

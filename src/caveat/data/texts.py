@@ -9,10 +9,11 @@ import torch
 from caveat.batches import NO_LABEL, Inputs, given
 from caveat.data.numbers import Numbers
 from caveat.data.source import Indices, Source, split
+from caveat.data.streamed import Streamed
 from caveat.errors import DataError
 from caveat.types import Encoding, Labels
 
-__all__ = ["Encoded", "Texts", "bound"]
+__all__ = ["Encoded", "Texts", "bound", "encoding", "renumbered"]
 
 
 @dataclass(frozen=True)
@@ -122,12 +123,8 @@ def bound(found: Source | Texts | Numbers, model: object) -> Source | Encoded | 
         If the set holds texts and the network takes none, or the other way round.
     """
     if isinstance(found, Texts):
-        if not isinstance(model, Encoding):
-            raise DataError(
-                f"{found.name}: holds texts, but the network has no method encode(texts), which makes its inputs of a "
-                "list of texts; give it one, or take caveat.models:text_classifier or an hf: classifier of texts"
-            )
-        return Encoded(_renumbered(found, getattr(model, "classes", None)), model)
+        coder = encoding(found.name, model)
+        return Encoded(renumbered(found, getattr(model, "classes", None)), coder)
     if isinstance(model, Encoding):
         what = "pictures" if isinstance(found, Source) else "numbers"
         raise DataError(
@@ -137,8 +134,35 @@ def bound(found: Source | Texts | Numbers, model: object) -> Source | Encoded | 
     return found
 
 
-def _renumbered(found: Texts, names: object) -> Texts:
-    """The set with its labels numbered as the network's `classes` are, where both have names."""
+def encoding(name: str, model: object) -> Encoding:
+    """The network, as what makes inputs of texts; `name` is that of the set.
+
+    Raises
+    ------
+    DataError
+        If it takes none.
+    """
+    if model is None:
+        raise DataError(f"{name}: holds texts, the guard was fitted on numbers")
+    if not isinstance(model, Encoding):
+        raise DataError(
+            f"{name}: holds texts, but the network has no method encode(texts), which makes its inputs of a "
+            "list of texts; give it one, or take caveat.models:text_classifier or an hf: classifier of texts"
+        )
+    return model
+
+
+Labelled = TypeVar("Labelled", Texts, Streamed)
+
+
+def renumbered(found: Labelled, names: object) -> Labelled:
+    """The set with its labels numbered as the network's `classes` are, where both have names.
+
+    Raises
+    ------
+    DataError
+        If only some of the set's classes are the network's.
+    """
     if found.classes is None or not isinstance(names, tuple | list):
         return found
     order = {str(each): position for position, each in enumerate(names)}

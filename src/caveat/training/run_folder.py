@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from caveat import __version__
-from caveat.data import Bound
+from caveat.data import Bound, Streamed
 from caveat.errors import DataError, OptionError
 from caveat.files import parse_json, read_json, write_atomically
 from caveat.inputs import fingerprints
@@ -25,7 +25,7 @@ SAMPLES = 512
 """Pictures that stand for a set: all labels are looked at, but decoding every picture would cost an epoch."""
 
 
-def digest(source: Bound, *, samples: int = SAMPLES) -> str:
+def digest(source: Bound | Streamed, *, samples: int = SAMPLES) -> str:
     """SHA-256 of a set's labels and class names, and of some of its pictures or texts, evenly spread."""
     rows = evenly(len(source), samples)
     found = hashlib.sha256(repr((len(source), source.classes, source.shape)).encode())

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from torch import Tensor
 
-    from caveat.data import Bound
+    from caveat.data import Bound, Streamed
     from caveat.guard.verdict import Verdict
 
 __all__ = ["answering", "answering_graph", "table_of"]
@@ -63,15 +63,16 @@ def answering_graph(
     return Answering(guard.digest, "float32", guard, source, table_of(source), ["The graph ran in onnxruntime."])
 
 
-def table_of(source: "Bound") -> "Callable[[Verdict, Tensor], pa.Table]":
+def table_of(source: "Bound | Streamed") -> "Callable[[Verdict, Tensor], pa.Table]":
     """From verdicts and their positions to rows."""
-    from caveat.data import Encoded
+    from caveat.data import Encoded, Streamed
 
-    column = "text" if isinstance(source, Encoded) else "file"
+    texts = isinstance(source, Encoded) or (isinstance(source, Streamed) and source.text is not None)
+    column = "text" if texts else "file"
     return lambda verdict, positions: _table(verdict, positions, column, source)
 
 
-def _truth(source: "Bound", positions: "Tensor") -> "pa.Array":
+def _truth(source: "Bound | Streamed", positions: "Tensor") -> "pa.Array":
     """The class of each input as the data set has it, by name: its numbers may not be the guard's; None without one."""
     import pyarrow as pa
 
@@ -84,7 +85,7 @@ def _truth(source: "Bound", positions: "Tensor") -> "pa.Array":
     )
 
 
-def _table(verdict: "Verdict", positions: "Tensor", column: str, source: "Bound") -> "pa.Table":
+def _table(verdict: "Verdict", positions: "Tensor", column: str, source: "Bound | Streamed") -> "pa.Table":
     """The verdicts as rows; `column` says where each input is, or what it is."""
     import pyarrow as pa
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from torch import Tensor
 
-    from caveat.data import Bound
+    from caveat.data import Bound, Streamed
     from caveat.guard.multilabel import MultilabelVerdict
     from caveat.guard.multilabel_artefact import MultilabelManifest
 
@@ -80,7 +80,7 @@ def answering(
     return Answering(made.digest, guard.decision.dtype, guard, source, _table_of(source), said(guard, fitted))
 
 
-def _table_of(source: "Bound") -> "Callable[[MultilabelVerdict, Tensor], pa.Table]":
+def _table_of(source: "Bound | Streamed") -> "Callable[[MultilabelVerdict, Tensor], pa.Table]":
     """From verdicts and their positions to rows."""
 
     def table(verdict: "MultilabelVerdict", positions: "Tensor") -> "pa.Table":

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from torch import Tensor
 
-    from caveat.data import Bound
+    from caveat.data import Bound, Streamed
     from caveat.guard.regression import RegressionVerdict
     from caveat.guard.regression_artefact import RegressionManifest
 
@@ -90,7 +90,7 @@ def answering(
     return Answering(made.digest, guard.decision.dtype, guard, source, _table_of(source), said(guard, fitted))
 
 
-def _table_of(source: "Bound") -> "Callable[[RegressionVerdict, Tensor], pa.Table]":
+def _table_of(source: "Bound | Streamed") -> "Callable[[RegressionVerdict, Tensor], pa.Table]":
     """From verdicts and their positions to rows."""
     known = getattr(source, "labelled", True)
     return lambda verdict, positions: _table(verdict, positions, source.labels[positions].double() if known else None)

@@ -14,7 +14,7 @@ from caveat.cli import verdicts
 from caveat.cli.checks import output_file, output_folder
 from caveat.cli.progress import counted
 from caveat.cli.terminal import echo
-from caveat.errors import DataError, ModelError, OptionError
+from caveat.errors import ModelError, OptionError
 from caveat.files import alone, replacing
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from torch import Tensor
 
-    from caveat.data import Bound
+    from caveat.data import Bound, Streamed
     from caveat.guard.stored import Sealed
 
 __all__ = [
@@ -59,7 +59,7 @@ class Answering:
     dtype: str
     ask: Callable[[Any], Any]
     """From inputs to verdicts."""
-    source: "Bound"
+    source: "Bound | Streamed"
     table: "Callable[[Any, Tensor], pa.Table]"
     """From verdicts and their positions to rows."""
     said: Sequence[str] = ()
@@ -126,7 +126,7 @@ def opened(
     workers: int = 0,
     several: bool = False,
     model: object = None,
-) -> "Bound":
+) -> "Bound | Streamed":
     """A set as a guard takes it: pictures, a table with its columns, or texts that `model` makes inputs of.
 
     `shape` and `columns` are those of the inputs that the guard was fitted on. A table may lack numbers.
@@ -142,11 +142,11 @@ def opened(
     like = None
     if len(shape) == PICTURE:
         like = sources.generated.blank((shape[0], shape[1], shape[2]), name=data)
+    if (pieces := sources.streamed(data, batch=batch, columns=columns, model=model)) is not None:
+        return pieces
     found = sources.read(
         data, batch=batch, like=like, seed=seed, workers=workers, several=several, columns=columns, gaps=True
     )
-    if isinstance(found, sources.Texts) and model is None:
-        raise DataError(f"{data}: holds texts, the guard was fitted on numbers")
     return sources.bound(named(found, columns) if isinstance(found, sources.Numbers) else found, model)
 
 
