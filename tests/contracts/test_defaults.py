@@ -44,6 +44,7 @@ from caveat.scores import (
     regression,
     relative_mahalanobis,
     scale,
+    shaped_maps,
     vra,
 )
 from caveat.scores.meta import network, trees
@@ -69,6 +70,10 @@ DEFAULTS: dict[Callable[..., object], dict[str, object]] = {
     regression.interval: {"error": 0.05},
     relative_mahalanobis.fit: {"ridge": 1e-6},
     scale.fit: {"share": 0.65},
+    shaped_maps.to_binarise: {"share": 0.65},
+    shaped_maps.to_prune: {"share": 0.65},
+    shaped_maps.to_scale: {"share": 0.65},
+    shaped_maps.to_stretch: {"share": 0.65},
     trees: {"count": 100, "depth": 3, "rate": 0.1},
     vra.fit: {"lower": 0.1, "upper": 0.95},
     conformal.lac: {"error": 0.1},

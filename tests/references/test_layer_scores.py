@@ -6,7 +6,7 @@ from tests.scores.test_layers import LABELS, look
 from torch import nn
 
 from caveat.calls import recorded
-from caveat.scores import gram, mahalanobis_layers, mahalanobis_odin, moments, nac, odin, pooled, rankfeat
+from caveat.scores import gram, mahalanobis_layers, mahalanobis_odin, moments, nac, odin, pooled, rankfeat, shaped_maps
 from caveat.types import Look
 
 
@@ -35,6 +35,21 @@ def test_rankfeat(pytorch_ood, net, inputs):
         probed = rankfeat.probe(seen.activations, maps.mean(dim=(2, 3)))(seen)
         ours = rankfeat.fit((net[-1].weight, net[-1].bias))(probed, seen.logits)
         agree(ours, pytorch_ood.RankFeat(None, net[4:]).predict_feature_maps(maps))
+
+
+@pytest.mark.parametrize("share", [0.65, 0.9])
+def test_shaped_maps(pytorch_ood, net, inputs, share):
+    with torch.no_grad():
+        seen = look(net, inputs)
+        maps, head = seen.activations["3"], (net[-1].weight, net[-1].bias)
+        features = maps.mean(dim=(2, 3))
+        for variant in ("p", "s"):
+            theirs = pytorch_ood.ASH(None, net[4:], variant=f"ash-{variant}", percentile=share)
+            probe = shaped_maps.ShapedMaps((pooled.averaged(seen.activations, features),), share, variant)
+            agree(shaped_maps.scaled(head)(probe(seen), seen.logits), theirs.predict_feature_maps(maps), atol=1e-6)
+        probe = shaped_maps.to_stretch(seen.activations, features, share=share)
+        theirs = pytorch_ood.SCALE(None, net[4:], percentile=share).predict_feature_maps(maps)
+        agree(shaped_maps.stretched(head)(probe(seen), seen.logits), theirs, atol=1e-6)
 
 
 def test_odin(pytorch_ood, net, inputs):

@@ -51,11 +51,11 @@ def agree(ours, theirs, *, rtol=1e-4, atol=0.0):
 COMPARED = {
     "MaxSoftmax", "MaxLogit", "EnergyBased", "Entropy", "GEN", "WeightedEBO", "KLMatching", "OpenMax",
     "TemperatureScaling", "Mahalanobis", "RMD", "GMM", "KNN", "NNGuide", "ViM", "SHE", "fDBD", "NCI", "PNML", "LTS",
-    "DICE", "ReAct", "VRA", "ASH", "SCALE", "GradNorm",
+    "DICE", "ReAct", "VRA", "ASH", "SCALE", "GradNorm", "GradUncertainty",
 }  # fmt: skip
 COMPARED_ELSEWHERE = {"Gram", "MultiMahalanobis", "NACUE", "ODIN", "RankFeat", "MahalanobisODIN"}  # test_layer_scores
 NOT_OURS = {
-    "GradUncertainty", "MCD",  # run the network again, with gradients of all weights or draws
+    "MCD",  # `dropout_msp`, `dropout_variance`, but with other masks for every input: test_mc_dropout
     "MCM",  # needs a text encoder
 }  # fmt: skip
 
@@ -251,6 +251,15 @@ def test_vra_where_nothing_is_below_its_threshold(pytorch_ood, known):
     agree_to_zero = scores.logits.energy(head[1].repeat(len(low), 1))
     torch.testing.assert_close(ours, agree_to_zero)
     assert not torch.isclose(ours, theirs.predict_feature_maps(as_maps(low))).any()
+
+
+def test_grad_uncertainty(pytorch_ood, queries):
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        net = nn.Sequential(nn.Linear(D, 6), nn.Tanh(), nn.Linear(6, C)).eval()
+    squared = -pytorch_ood.GradUncertainty(net).predict(queries)  # and of the sum over the classes, not their mean
+    found = scores.gradients.statistics(net, queries, target="uniform").values[:, -1]
+    agree(scores.gradients.uncertainty(found), -squared.sqrt() / C)
 
 
 @pytest.mark.parametrize("t", [1.0, 3.0])

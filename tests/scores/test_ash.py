@@ -6,9 +6,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.scores.conftest import energy, tensor
+from torch import nn
 
-from caveat.errors import OptionError
-from caveat.scores import ash, lts, scale
+from caveat.errors import DataError, OptionError
+from caveat.scores import ash, lts, scale, shaped_maps
+from caveat.types import Look
 
 HEAD = (tensor([1, 0, 0, 0], [0, 1, 1, 1]), tensor(0, 0))
 X = tensor([4, 3, 2, 1])
@@ -96,3 +98,44 @@ def test_options(relu_sample, share):
     for fit in (ash.pruned, ash.binarised, ash.scaled, scale.fit, lts.fit):
         with pytest.raises(OptionError, match=r"share: expected a number in \[0, 1\)"):
             fit(*relu_sample, share=share)
+
+
+MAPS = {
+    "p": (shaped_maps.to_prune, shaped_maps.pruned, ash.pruned),
+    "b": (shaped_maps.to_binarise, shaped_maps.binarised, ash.binarised),
+    "s": (shaped_maps.to_scale, shaped_maps.scaled, ash.scaled),
+    "scale": (shaped_maps.to_stretch, shaped_maps.stretched, scale.fit),
+}
+
+
+@pytest.mark.parametrize("variant", MAPS)
+def test_on_maps_all_pixels_of_a_sample_are_shaped_together(variant):
+    """Golden: of 8 activations 9, 3, 3 and 2 stay, of a sum of 19; the head sees their mean over 4 pixels."""
+    maps = torch.tensor([[[[9.0, 1.0], [0.0, 1.0]], [[2.0, 3.0], [0.0, 3.0]]]], dtype=torch.float64)
+    features = maps.mean(dim=(2, 3))
+    to_probe, fit, on_means = MAPS[variant]
+    probe = to_probe({"early": maps[:, :1], "last": maps}, features, share=0.5)
+    assert probe.layers == ("last",)
+    look = Look(nn.Identity(), maps, features, {"last": maps})
+    factor = math.exp(19 / 17)
+    kept = {
+        "p": (9 / 4, 2), "b": (19 / 16, 57 / 16), "s": (9 / 4 * factor, 2 * factor),
+        "scale": (11 / 4 * factor, 2 * factor),
+    }  # fmt: skip
+    assert probe(look)[0].tolist() == pytest.approx(kept[variant])
+    head = (torch.eye(2, dtype=torch.float64), tensor(0.5, 0))
+    logits = [kept[variant][0] + 0.5, kept[variant][1]]
+    assert fit(head)(probe(look), look.logits).item() == pytest.approx(-math.log(sum(map(math.exp, logits))))
+    dots = torch.rand(5, 6, 1, 1, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    alone = shaped_maps.ShapedMaps(("last",), 0.5, variant)(Look(nn.Identity(), dots, dots, {"last": dots}))
+    head = (torch.eye(6, dtype=torch.float64), torch.zeros(6, dtype=torch.float64))
+    means = on_means(dots.flatten(1), torch.zeros(5, dtype=torch.int64), head, share=0.5)(dots.flatten(1))
+    torch.testing.assert_close(fit(head)(alone, alone), means)  # of one pixel, both places are the same
+
+
+def test_a_network_whose_features_are_no_averages_has_no_maps_to_shape():
+    maps = torch.rand(2, 3, 2, 2, generator=torch.Generator().manual_seed(0))
+    with pytest.raises(DataError, match="its features are no averages of feature maps"):
+        shaped_maps.to_scale({"last": maps}, maps.amax(dim=(2, 3)))
+    with pytest.raises(OptionError, match=r"share: expected a number in \[0, 1\)"):
+        shaped_maps.to_prune({"last": maps}, maps.mean(dim=(2, 3)), share=1.0)

@@ -1,6 +1,7 @@
 """Gradient statistics against one backward pass a sample, written out here in float64."""
 
 import copy
+import math
 import warnings
 
 import pytest
@@ -383,6 +384,21 @@ def test_a_score_is_higher_for_a_less_certain_answer(name):
         observe(net, [(sure_and_unsure, torch.zeros(2, dtype=torch.long))], probes={"g": probed}).probed["g"]
     )
     assert sure < unsure
+
+
+def test_grad_uncertainty_is_the_length_of_the_gradient_towards_the_uniform_answer():
+    """Golden: p = (3/4, 1/4) at x = (log 3, 0), so the gradient is (1/4, -1/4) x (log 3, 0); uniform at (1, 1)."""
+    net = nn.Linear(2, 2, bias=False).double().eval()
+    net.weight.data = torch.eye(2, dtype=torch.float64)
+    inputs = torch.tensor([[math.log(3), 0.0], [1.0, 1.0], [-2.0, 5.0]], dtype=torch.float64)
+    probe = gradients.probe(net, inputs, target="uniform")
+    probed = observe(net, [(inputs, torch.zeros(3, dtype=torch.long))], probes={"g": probe}).probed["g"]
+    found = gradients.uncertainty(probed)
+    assert found[:2].tolist() == pytest.approx([-math.log(3) / math.sqrt(8), 0.0])
+    weight = net.weight.detach().requires_grad_()
+    loss = -(inputs[2] @ weight.T).log_softmax(dim=0).mean()
+    assert found[2].item() == pytest.approx(-torch.autograd.grad(loss, weight)[0].norm().item())
+    assert found.argmax() == 1  # the least certain
 
 
 @given(seed=st.integers(0, 2**31), shift=st.floats(-3, 3), cut=st.integers(1, 29), scale=st.sampled_from([1.0, 1e-9]))

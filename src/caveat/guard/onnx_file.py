@@ -119,6 +119,11 @@ def _check_score(graph: Graph) -> None:
             f"score: {made.score.name} takes gradients of the network, a backward pass that an ONNX graph does not "
             "hold: fit the guard with a score from logits, features or layers, such as energy, knn or gram"
         )
+    if made.score.kind.family == "model":
+        raise OptionError(
+            f"score: {made.score.name} asks the network again, and an ONNX graph holds one pass: fit the guard with a "
+            "score from logits, features or layers, such as energy, knn or gram"
+        )
     if made.dtype != "float32":
         raise OptionError(
             f"dtype: the guard runs its network in {made.dtype} by autocast, which an ONNX graph does not know: fit it "

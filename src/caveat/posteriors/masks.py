@@ -132,11 +132,11 @@ def _noisy(
     finally:
         for layer in layers:
             layer.training = False
-        unchanged = all(torch.equal(buffer, old) for buffer, old in buffers)
-        for buffer, old in buffers:
+        changed = [(buffer, old) for buffer, old in buffers if not torch.equal(buffer, old)]
+        for buffer, old in changed:  # the others are not written to: a graph may hold them
             buffer.copy_(old)
     noisy = not torch.equal(random_state(inputs.device), before)
-    return noisy or shape is None if expected is None else noisy and unchanged and shape == expected
+    return noisy or shape is None if expected is None else noisy and not changed and shape == expected
 
 
 def _without_dropout(func: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:

@@ -27,6 +27,7 @@ from caveat.scores import (
     mahalanobis,
     mahalanobis_layers,
     mahalanobis_odin,
+    mc_dropout,
     meta,
     moments,
     multilabel,
@@ -44,6 +45,7 @@ from caveat.scores import (
     relative_mahalanobis,
     residual,
     scale,
+    shaped_maps,
     she,
     vim,
     vra,
@@ -53,6 +55,7 @@ from caveat.scores import (
 __all__ = [
     "FROM_COLUMNS",
     "FROM_DRAWS",
+    "FROM_DROPOUT",
     "FROM_FEATURES",
     "FROM_GAUSSIANS",
     "FROM_GRADIENTS",
@@ -67,6 +70,7 @@ __all__ = [
     "FROM_RECONSTRUCTION",
     "FROM_SIGMOIDS",
     "FROM_STEPS",
+    "FROM_UNIFORM_GRADIENTS",
     "activations",
     "ash",
     "cosine",
@@ -86,6 +90,7 @@ __all__ = [
     "mahalanobis",
     "mahalanobis_layers",
     "mahalanobis_odin",
+    "mc_dropout",
     "meta",
     "moments",
     "multilabel",
@@ -103,6 +108,7 @@ __all__ = [
     "relative_mahalanobis",
     "residual",
     "scale",
+    "shaped_maps",
     "she",
     "vim",
     "vra",
@@ -141,6 +147,14 @@ FROM_DRAWS: dict[str, Callable[..., Any]] = {
     "pairwise_kl": draws.pairwise_kl,
 }
 """`score(draws)` of the logits `(s, n, c)` of an ensemble or of posterior samples."""
+
+FROM_DROPOUT: dict[str, Callable[..., Any]] = {
+    "dropout_msp": draws.mean_msp,
+    "dropout_entropy": draws.predictive_entropy,
+    "dropout_information": draws.mutual_information,
+    "dropout_variance": draws.draw_variance,
+}
+"""`score(draws)`, as `FROM_DRAWS`, of one network with dropout, whose draws `mc_dropout.probe(model, inputs)` makes."""
 
 FROM_MOMENTS: dict[str, Callable[..., Any]] = {
     "mahalanobis": mahalanobis.from_moments,
@@ -184,6 +198,10 @@ FROM_LAYERS: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
 
 FROM_MAPS: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
     "rankfeat": (rankfeat.probe, rankfeat.fit),
+    "ash_p_maps": (shaped_maps.to_prune, shaped_maps.pruned),
+    "ash_b_maps": (shaped_maps.to_binarise, shaped_maps.binarised),
+    "ash_s_maps": (shaped_maps.to_scale, shaped_maps.scaled),
+    "scale_maps": (shaped_maps.to_stretch, shaped_maps.stretched),
 }
 """`probe(activations, features)`, then `fit(head) -> score(probed, logits)`."""
 
@@ -213,6 +231,11 @@ FROM_GRADIENTS: dict[str, Callable[..., Any]] = {
 
 Mean, skewness and kurtosis have no direction in which trust falls; they are there for meta classification.
 """
+
+FROM_UNIFORM_GRADIENTS: dict[str, Callable[..., Any]] = {
+    "grad_uncertainty": gradients.uncertainty,
+}
+"""`score(probed)` of what `gradients.probe(model, inputs, target="uniform")` gives."""
 
 FROM_GAUSSIANS: dict[str, Callable[..., Any]] = {
     "total_variance": regression.total,

@@ -12,9 +12,11 @@ from caveat.once import shared
 from caveat.scores.moments import check
 from caveat.types import Features, Head, Labels, Score
 
-__all__ = ["ShapedActivations", "binarised", "fit", "largest", "pruned", "scaled"]
+__all__ = ["ShapedActivations", "binarised", "fit", "largest", "pruned", "scaled", "shaped"]
 
 Variant = Literal["p", "b", "s"]
+Shape = Literal["p", "b", "s", "scale"]
+"""What becomes of activations: as in `fit`; `scale` multiplies all of them by the factor of s."""
 
 
 @dataclass(frozen=True)
@@ -24,18 +26,11 @@ class ShapedActivations:
     weight: Float[Tensor, "c d"]
     bias: Float[Tensor, " c"]
     share: float
-    variant: str
+    variant: Shape
 
     def __call__(self, features: Features) -> Score:
         """A selection among d activations and c products of length d a sample."""
-        values, indices = shared(largest, features, self.share)
-        total = features.sum(dim=1, keepdim=True)
-        kept = torch.zeros_like(features).scatter(1, indices, values)
-        shaped = total * kept_share(features, values) if self.variant == "b" else kept
-        logits = shaped @ self.weight.T
-        if self.variant == "s":
-            logits = logits * ratio(total, values, features.shape[1]).exp()
-        return -torch.logsumexp(logits + self.bias, dim=1)
+        return -torch.logsumexp(shaped(features, self.share, self.variant) @ self.weight.T + self.bias, dim=1)
 
 
 def pruned(features: Features, labels: Labels, head: Head, *, share: float = 0.65) -> ShapedActivations:
@@ -77,6 +72,16 @@ def fit(
     if variant not in ("p", "b", "s"):
         raise OptionError(f"variant: expected p, b or s, got {variant!r}")
     return ShapedActivations(*head, share, variant)
+
+
+def shaped(features: Features, share: float, shape: Shape) -> Features:
+    """What the head sees of a sample's activations; a selection among them."""
+    values, indices = shared(largest, features, share)
+    total = features.sum(dim=1, keepdim=True)
+    if shape == "b":
+        return total * kept_share(features, values)
+    kept = features if shape == "scale" else torch.zeros_like(features).scatter(1, indices, values)
+    return kept if shape == "p" else kept * ratio(total, values, features.shape[1]).exp()
 
 
 def largest(features: Tensor, share: float) -> tuple[Tensor, Tensor]:

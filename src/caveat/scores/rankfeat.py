@@ -7,10 +7,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from caveat.errors import DataError
-from caveat.types import Head, Logits, Look, Score
+from caveat.scores.pooled import HeadEnergy, averaged
+from caveat.types import Head, Look
 
-__all__ = ["RankProbe", "RankReduced", "fit", "probe", "without_strongest"]
+__all__ = ["RankProbe", "fit", "probe", "without_strongest"]
 
 STEPS = 20
 
@@ -35,12 +35,7 @@ def probe(activations: Mapping[str, Tensor], features: Float[Tensor, "n d"]) -> 
     DataError
         If no layer is: the features of this model are not averages of maps.
     """
-    for name, found in activations.items():
-        if found.ndim != 4 or found[0, 0].numel() < 2 or found.shape[1] != features.shape[1]:
-            continue
-        if torch.allclose(found.mean(dim=(2, 3)), features, rtol=1e-3, atol=1e-4):
-            return RankProbe((name,))
-    raise DataError("rankfeat: expected a model whose features are averages of feature maps, found no such maps")
+    return RankProbe((averaged(activations, features),))
 
 
 def without_strongest(maps: Float[Tensor, "n d h w"], *, steps: int = STEPS) -> Float[Tensor, "n d"]:
@@ -55,19 +50,7 @@ def without_strongest(maps: Float[Tensor, "n d h w"], *, steps: int = STEPS) -> 
     return flat.mean(dim=2) - left * right.mean(dim=1, keepdim=True)
 
 
-@dataclass(frozen=True)
-class RankReduced:
-    """A fitted score, in (-inf, inf)."""
-
-    weight: Float[Tensor, "c d"]
-    bias: Float[Tensor, " c"]
-
-    def __call__(self, probed: Float[Tensor, "n d"], logits: Logits) -> Score:
-        """c products of length d a sample."""
-        return -torch.logsumexp(probed @ self.weight.T + self.bias, dim=1)
-
-
-def fit(head: Head) -> RankReduced:
+def fit(head: Head) -> HeadEnergy:
     """Take the head; nothing else is fitted.
 
     For deep networks, whose maps are dominated by one singular value on foreign inputs. Formula:
@@ -76,4 +59,4 @@ def fit(head: Head) -> RankReduced:
     Source: Song et al., RankFeat: Rank-1 Feature Removal for Out-of-distribution Detection, NeurIPS 2022
     (arXiv 2209.08590).
     """
-    return RankReduced(*head)
+    return HeadEnergy(*head)

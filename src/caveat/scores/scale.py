@@ -6,8 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from caveat.once import shared
-from caveat.scores.ash import check_share, largest, ratio
+from caveat.scores.ash import check_share, shaped
 from caveat.scores.moments import check
 from caveat.types import Features, Head, Labels, Score
 
@@ -24,9 +23,7 @@ class ScaledActivations:
 
     def __call__(self, features: Features) -> Score:
         """A selection among d activations and c products of length d a sample."""
-        values, _ = shared(largest, features, self.share)
-        factor = ratio(features.sum(dim=1, keepdim=True), values, features.shape[1]).exp()
-        return -torch.logsumexp(features @ self.weight.T * factor + self.bias, dim=1)
+        return -torch.logsumexp(shaped(features, self.share, "scale") @ self.weight.T + self.bias, dim=1)
 
 
 def fit(features: Features, labels: Labels, head: Head, *, share: float = 0.65) -> ScaledActivations:

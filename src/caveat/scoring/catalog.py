@@ -70,7 +70,7 @@ def families() -> dict[str, Family]:
 def resolve(names: Iterable[str] | None, *, draws: bool = False) -> list[str]:
     """The scores that are meant: None is all that share one plain pass, `all` is all that any network has.
 
-    Those that need an autoencoder must be named.
+    Those that need an autoencoder, and those from dropout, which take 20 passes, must be named.
 
     With `draws`, of an ensemble or another posterior: there are scores from its samples, and none that need one
     network.

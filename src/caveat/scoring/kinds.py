@@ -165,6 +165,16 @@ def _gradients(_: Any, sample: Sample) -> Probe:
     return scores.gradients.probe(sample.model, sample.inputs[:2])
 
 
+def _uniform_gradients(_: Any, sample: Sample) -> Probe:
+    return scores.gradients.probe(sample.model, sample.inputs[:2], target="uniform")
+
+
+def _dropped(_: Any, sample: Sample) -> Probe:
+    if isinstance(sample.inputs, Several):
+        raise OptionError("scores: this one draws networks with dropout, whose inputs must be one tensor")
+    return scores.mc_dropout.probe(sample.model, sample.inputs)
+
+
 def _features(material: Material) -> Tensor:
     return there(material.train.features, "features")
 
@@ -242,6 +252,12 @@ KINDS: Sequence[Kind] = (
         needs_features=True, needs_options=True, train_signal=False,
     ),
     Kind(
+        "model", scores.FROM_DROPOUT,
+        fit=lambda row, *_: row, apply=lambda f, _, __, probed: f(there(probed).transpose(0, 1)),
+        prober=lambda _: scores.mc_dropout.probe, probe=_dropped, signal="dropout", in_all=False, train_signal=False,
+        own_text=True,
+    ),
+    Kind(
         "reconstruction", scores.FROM_RECONSTRUCTION,
         fit=lambda *_: None, apply=lambda _, __, ___, probed: there(probed)[:, 0],
         prober=lambda row: row, probe=_second_look, in_all=False,
@@ -250,6 +266,11 @@ KINDS: Sequence[Kind] = (
         "gradients", scores.FROM_GRADIENTS,
         fit=lambda row, *_: row, apply=lambda f, _, __, probed: f(there(probed)),
         prober=lambda _: scores.gradients.probe, probe=_gradients, signal=GRADIENTS, train_signal=False, own_text=True,
+    ),
+    Kind(
+        "gradients", scores.FROM_UNIFORM_GRADIENTS,
+        fit=lambda row, *_: row, apply=lambda f, _, __, probed: f(there(probed)),
+        prober=lambda _: scores.gradients.probe, probe=_uniform_gradients, train_signal=False, own_text=True,
     ),
     Kind(
         "meta", scores.FROM_COLUMNS,

@@ -4,7 +4,7 @@ The scores look at all parameters together; all the statistics of all layers are
 """
 
 from caveat.scores.gradients.moments import STATISTICS
-from caveat.scores.gradients.overall import l1, l2, largest, smallest
+from caveat.scores.gradients.overall import l1, l2, largest, smallest, uncertainty
 from caveat.scores.gradients.probes import GradientProbe, probe
 from caveat.scores.gradients.whole import LayerStatistics, expected_length, statistics
 
@@ -19,4 +19,5 @@ __all__ = [
     "probe",
     "smallest",
     "statistics",
+    "uncertainty",
 ]

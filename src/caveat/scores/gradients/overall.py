@@ -6,7 +6,7 @@ from torch import Tensor
 from caveat.scores.gradients.moments import STATISTICS
 from caveat.types import Score
 
-__all__ = ["l1", "l2", "largest", "smallest"]
+__all__ = ["l1", "l2", "largest", "smallest", "uncertainty"]
 
 
 def l1(probed: Float[Tensor, "n k"]) -> Score:
@@ -51,6 +51,19 @@ def smallest(probed: Float[Tensor, "n k"]) -> Score:
     Information, ANNPR 2018 (arXiv 1805.08440), section 2.
     """
     return -_over_all(probed, "min")
+
+
+def uncertainty(probed: Float[Tensor, "n k"]) -> Score:
+    """Minus the Euclidean norm of the gradient towards the uniform answer, over all parameters (GradUncertainty).
+
+    Small gradients mean that the answer is uniform already, or its features are small. Needs a backward pass of its own
+    for every batch. In (-inf, 0]. The paper squares the norm and counts every class once, which ranks alike. Formula:
+    -||d(-mean_k log p_k)/dw||_2.
+
+    Source: Lee and AlRegib, Gradients as a Measure of Uncertainty in Neural Networks, ICIP 2020 (arXiv 2008.08030),
+    section 3.
+    """
+    return -_over_all(probed, "l2")
 
 
 def _over_all(probed: Float[Tensor, "n k"], statistic: str) -> Score:
