@@ -11,6 +11,7 @@ from torch import nn
 
 from caveat.audits import audit_regression
 from caveat.guard import RegressionGuard
+from caveat.metrics.interval import interval_of_share
 
 table = load_diabetes()
 x, y = torch.tensor(table.data, dtype=torch.float32), torch.tensor(table.target, dtype=torch.float32)
@@ -46,11 +47,14 @@ model.eval()
 record = audit_regression(model, (x[held_out], y[held_out]), outputs="gaussian_std")
 print(f"RMSE {record.rmse.value:.1f}; the labels' own standard deviation {record.label_std:.1f}")
 for one in record.intervals:
-    print(f"{one.name:22} {1 - one.error:.0%} promised, {one.coverage.value:.1%} covered, mean width {one.width:.0f}")
+    covered = f"{one.coverage.value:.1%} covered ({one.coverage.low:.1%} to {one.coverage.high:.1%})"
+    print(f"{one.name:22} {1 - one.error:.0%} promised, {covered}, mean width {one.width:.0f}")
 
 guard = RegressionGuard.fit(model, (x[held_out], y[held_out]), outputs="gaussian_std", keep=0.9, error=0.1)
 verdict = guard(x[fresh])
 inside = (verdict.lower <= y[fresh]) & (y[fresh] <= verdict.upper)
-share = inside[verdict.accepted].float().mean()
-print(f"fresh patients: {verdict.accepted.float().mean():.0%} accepted, {share:.0%} of these inside of their interval")
+accepted = int(verdict.accepted.sum())
+share = interval_of_share(int(inside[verdict.accepted].sum()), accepted)  # 95 % interval: so few patients are chance
+print(f"fresh patients: {accepted} of {len(fresh)} accepted, of whose labels {share.value:.0%} are inside")
+print(f"  of their intervals ({share.low:.0%} to {share.high:.0%})")
 print(verdict.explain(0))

@@ -306,6 +306,7 @@ def test_arrays_from_the_command_line(place, capsys, monkeypatch, generator):
         code, _, err = run(*refused, capsys=capsys, monkeypatch=monkeypatch)
         assert code == 2
         assert re.search(text, err), err
+        assert "scoring" not in err  # before any work
         assert not Path("refused").exists()
     code, _, err = run(*arrays, "--model", "nets:linear", capsys=capsys, monkeypatch=monkeypatch)
     assert code == 2

@@ -211,7 +211,7 @@ def test_a_training_that_diverged_is_an_error_and_leaves_no_network(rate: float,
     [
         (["--objective", "acett"], "did you mean 'acet'"),
         (["--objective", "acet(step=2)"], "did you mean 'steps'"),
-        (["--objective", "acet(steps=0)"], "steps >= 1"),
+        (["--objective", "acet(steps=0)"], "steps: expected a finite number of at least 1, got 0"),
         (["--objective", "cross_entropy(weight=2)"], "has no options"),
         (["--objective", "ceda(outliers='fog')"], "expected one of"),
         (["--objective", "focal", "--outliers", "letters"], "there is no 'outliers'"),

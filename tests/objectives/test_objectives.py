@@ -1,5 +1,6 @@
 """Contract of every objective, and cross-entropy's closed forms."""
 
+import dataclasses
 import math
 
 import pytest
@@ -7,7 +8,23 @@ import torch
 from sklearn.metrics import log_loss
 from torch import nn
 
+from caveat.errors import OptionError
 from caveat.objectives import OBJECTIVES, cross_entropy
+
+NUMBERS = [
+    (name, field.name)
+    for name, made in OBJECTIVES.items()
+    if dataclasses.is_dataclass(made)
+    for field in dataclasses.fields(made)
+    if type(field.default) in (int, float)
+]
+
+
+@pytest.mark.parametrize(("name", "field"), NUMBERS)
+def test_a_number_out_of_range_is_refused_by_its_own_name(name: str, field: str) -> None:
+    """ibp(radius=-1) told of a weight first."""
+    with pytest.raises(OptionError, match=f"^{field}: expected .*, got -1$"):
+        dataclasses.replace(OBJECTIVES[name], **{field: -1})
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)

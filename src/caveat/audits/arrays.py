@@ -14,9 +14,10 @@ from caveat.mixture import log_mean
 from caveat.observations import DRAWS, REFUSED, Observations, normalised
 from caveat.tensors import read_npz
 
-__all__ = ["observed"]
+__all__ = ["observed", "ood_names"]
 
 KNOWN = ("logits", "labels", "features", "draws", "weight", "bias", "classes")
+HINT = ": write it with numpy.savez(path, logits=logits, labels=labels)"
 OTHERS = ("logits", "labels", "features", "draws")
 
 
@@ -38,7 +39,7 @@ def observed(path: str | Path) -> Observed:
         If the file can't be read, an array is missing, not finite, or its shape does not fit the others.
     """
     path = Path(path)
-    arrays, _ = read_npz(path, name="--logits", hint=": write it with numpy.savez(path, logits=logits, labels=labels)")
+    arrays, _ = read_npz(path, name="--logits", hint=HINT)
     groups: dict[str, dict[str, np.ndarray]] = {}
     for name, array in arrays.items():
         group, slash, key = name.rpartition("/")
@@ -77,6 +78,18 @@ def observed(path: str | Path) -> Observed:
         classes=classes, sources={name: (f"{path.name}", list(seen.logits.shape[1:])) for name, seen in sets.items()},
         batches={}, model=(path.stem, 0),
     )  # fmt: skip
+
+
+def ood_names(path: Path) -> list[str]:
+    """Names of the OOD sets of such a file, of which no array is read.
+
+    Raises
+    ------
+    DataError
+        If the file can't be read.
+    """
+    _, found = read_npz(path, name="--logits", keys=(), hint=HINT)
+    return sorted({name.rpartition("/")[0] for name in found} - {"", "train"})
 
 
 def _observations(group: dict[str, np.ndarray], name: str, like: Observations | None = None) -> Observations:

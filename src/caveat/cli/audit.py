@@ -232,10 +232,13 @@ def _of_arrays(
     fail_if: list[str],
     junit: Path | None,
 ) -> None:
+    from caveat import calibration as calibrations
+    from caveat.audits import arrays
     from caveat.audits.audit import audit_arrays
     from caveat.cli.progress import steps
     from caveat.records import gate
 
+    gate.validate(fail_if, ood=arrays.ood_names(logits), calibrations=calibration or [*calibrations.FROM_LOGITS])
     with steps() as say:
         record = audit_arrays(
             logits,

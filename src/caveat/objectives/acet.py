@@ -10,8 +10,8 @@ from torch.nn import functional
 
 from caveat.attacks import Ball, ascend, losses, shrunk
 from caveat.data.outliers import Outliers, permuted_then_blurred
-from caveat.errors import OptionError
 from caveat.evaluation import in_eval_mode
+from caveat.objectives._ranges import at_least
 from caveat.objectives.confidence import together
 from caveat.types import Labels
 
@@ -45,8 +45,8 @@ class Acet:
     outliers: Outliers = permuted_then_blurred
 
     def __post_init__(self) -> None:
-        if self.weight < 0 or self.steps < 1:
-            raise OptionError(f"acet: expected weight >= 0 and steps >= 1, got {self.weight} and {self.steps}")
+        at_least(0, weight=self.weight)
+        at_least(1, steps=self.steps)
         Ball(self.norm, self.radius, 0, 1)
 
     def __call__(

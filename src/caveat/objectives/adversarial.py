@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from caveat.attacks import Ball, ascend, losses, uniform
-from caveat.errors import OptionError
 from caveat.evaluation import in_eval_mode
+from caveat.objectives._ranges import at_least, fraction
 from caveat.types import Labels
 
 __all__ = ["Adversarial"]
@@ -41,8 +41,8 @@ class Adversarial:
     clean: int | float = 0.0
 
     def __post_init__(self) -> None:
-        if self.steps < 1 or not 0 <= self.clean <= 1:
-            raise OptionError(f"adversarial: expected steps >= 1, clean in [0, 1], got {self.steps}, {self.clean}")
+        at_least(1, steps=self.steps)
+        fraction(clean=self.clean)
         Ball(self.norm, self.radius, 0, 1)
 
     def __call__(

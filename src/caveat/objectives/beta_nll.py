@@ -6,8 +6,8 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
-from caveat.errors import OptionError
 from caveat.objectives._outputs import outputs_for
+from caveat.objectives._ranges import fraction
 from caveat.scores.regression import log_variance
 
 __all__ = ["beta_nll"]
@@ -42,8 +42,7 @@ def beta_nll(
         If the labels are no real numbers `(n,)`.
     """
     del generator
-    if not 0 <= beta <= 1:
-        raise OptionError(f"beta: expected a number in [0, 1], got {beta}")
+    fraction(beta=beta)
     mean, raw = outputs_for(model, inputs, labels, what="mean and log variance", count=2).unbind(1)
     s = log_variance(raw)
     each = 0.5 * ((-s).exp() * (labels - mean) ** 2 + s + math.log(2 * math.pi))

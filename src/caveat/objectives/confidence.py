@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from caveat.attacks import losses
 from caveat.data.outliers import Outliers, permuted_then_blurred
-from caveat.errors import OptionError
+from caveat.objectives._ranges import at_least
 from caveat.types import Labels
 
 __all__ = ["Ceda", "together"]
@@ -36,8 +36,7 @@ class Ceda:
     outliers: Outliers = permuted_then_blurred
 
     def __post_init__(self) -> None:
-        if self.weight < 0:
-            raise OptionError(f"weight: expected a number of at least 0, got {self.weight}")
+        at_least(0, weight=self.weight)
 
     def __call__(
         self, model: nn.Module, inputs: Shaped[Tensor, "n *input"], labels: Labels, generator: torch.Generator

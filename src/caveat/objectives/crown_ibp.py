@@ -7,9 +7,9 @@ from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 from torch.nn import functional
 
-from caveat.errors import OptionError
 from caveat.objectives._backward import worst_by_lines
 from caveat.objectives._intervals import Boxed, boxed, initialised, layers_of, worst_logits
+from caveat.objectives._ranges import fraction
 from caveat.types import Labels
 
 __all__ = ["CrownIbp"]
@@ -44,12 +44,8 @@ class CrownIbp:
     initialise: bool = True
 
     def __post_init__(self) -> None:
-        shares = (self.weight, self.share, self.last)
-        if not all(0 <= value <= 1 for value in shares) or not 0 <= self.radius < 1:
-            raise OptionError(
-                f"crown_ibp: expected weight, share and last in [0, 1] and a radius in [0, 1), got {self.weight}, "
-                f"{self.share}, {self.last} and {self.radius}"
-            )
+        fraction(weight=self.weight, share=self.share, last=self.last)
+        fraction(below=True, radius=self.radius)
 
     def __call__(
         self, model: nn.Module, inputs: Shaped[Tensor, "n *input"], labels: Labels, generator: torch.Generator

@@ -10,6 +10,7 @@ from torch.nn import functional
 
 from caveat.data.outliers import occluded
 from caveat.errors import ModelError, OptionError
+from caveat.objectives._ranges import at_least
 from caveat.objectives.reversed_focal import of_logits
 from caveat.types import Labels, Reconstructing
 
@@ -65,11 +66,7 @@ class Denoising:
     clean: bool = False
 
     def __post_init__(self) -> None:
-        if min(self.reconstruction, self.k, self.spread, self.sigma) < 0:
-            raise OptionError(
-                f"denoising: expected weights and sigma of at least 0, got {self.reconstruction}, {self.k}, "
-                f"{self.spread} and {self.sigma}"
-            )
+        at_least(0, reconstruction=self.reconstruction, k=self.k, spread=self.spread, sigma=self.sigma)
         if not 1 <= self.sides[0] <= self.sides[1]:
             raise OptionError(f"sides: expected 1 <= smallest <= largest, got {self.sides}")
 

@@ -6,8 +6,8 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
-from caveat.errors import OptionError
 from caveat.objectives._outputs import outputs_for
+from caveat.objectives._ranges import at_least
 from caveat.scores.evidential import evidence
 
 __all__ = ["evidential"]
@@ -43,8 +43,7 @@ def evidential(
         If the labels are no real numbers `(n,)`.
     """
     del generator
-    if weight < 0:
-        raise OptionError(f"weight: expected at least 0, got {weight}")
+    at_least(0, weight=weight)
     found = evidence(outputs_for(model, inputs, labels, what="mean and three raw parameters", count=4))
     nu, alpha, error = found.precision, found.shape, labels - found.mean
     omega = 2 * found.rate * (1 + nu)

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from caveat.data.outliers import Outliers, uniform_like
-from caveat.errors import OptionError
 from caveat.objectives._intervals import Boxed, boxed, differences, layers_of
+from caveat.objectives._ranges import at_least, fraction
 from caveat.types import Labels
 
 __all__ = ["Good"]
@@ -46,11 +46,9 @@ class Good:
     outliers: Outliers = uniform_like
 
     def __post_init__(self) -> None:
-        if self.weight < 0 or not 0 <= self.radius < 1 or not 0 <= self.quantile <= 1:
-            raise OptionError(
-                f"good: expected a weight of at least 0, a radius in [0, 1) and a quantile in [0, 1], got "
-                f"{self.weight}, {self.radius} and {self.quantile}"
-            )
+        at_least(0, weight=self.weight)
+        fraction(below=True, radius=self.radius)
+        fraction(quantile=self.quantile)
 
     def __call__(
         self, model: nn.Module, inputs: Shaped[Tensor, "n *input"], labels: Labels, generator: torch.Generator

@@ -7,8 +7,8 @@ from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 from torch.nn import functional
 
-from caveat.errors import OptionError
 from caveat.objectives._intervals import Boxed, boxed, initialised, layers_of, worst_logits
+from caveat.objectives._ranges import fraction
 from caveat.types import Labels
 
 __all__ = ["Ibp"]
@@ -40,10 +40,8 @@ class Ibp:
     initialise: bool = True
 
     def __post_init__(self) -> None:
-        if not 0 <= self.weight <= 1 or not 0 <= self.radius < 1:
-            raise OptionError(
-                f"ibp: expected a weight in [0, 1] and a radius in [0, 1), got {self.weight} and {self.radius}"
-            )
+        fraction(weight=self.weight)
+        fraction(below=True, radius=self.radius)
 
     def __call__(
         self, model: nn.Module, inputs: Shaped[Tensor, "n *input"], labels: Labels, generator: torch.Generator

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from caveat.data.outliers import Outliers, uniform_like
-from caveat.errors import OptionError
+from caveat.objectives._ranges import at_least
 from caveat.types import Labels
 
 __all__ = ["OutlierExposure"]
@@ -35,8 +35,7 @@ class OutlierExposure:
     outliers: Outliers = uniform_like
 
     def __post_init__(self) -> None:
-        if self.weight < 0:
-            raise OptionError(f"weight: expected a number of at least 0, got {self.weight}")
+        at_least(0, weight=self.weight)
 
     def __call__(
         self, model: nn.Module, inputs: Shaped[Tensor, "n *input"], labels: Labels, generator: torch.Generator

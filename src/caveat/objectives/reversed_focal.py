@@ -7,7 +7,7 @@ from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 from torch.nn import functional
 
-from caveat.errors import OptionError
+from caveat.objectives._ranges import at_least
 from caveat.types import Labels, Logits
 
 __all__ = ["ReversedFocal", "of_logits", "spread_of_wrong"]
@@ -33,8 +33,7 @@ class ReversedFocal:
     spread: int | float = 1.0
 
     def __post_init__(self) -> None:
-        if min(self.k, self.spread) < 0:
-            raise OptionError(f"reversed_focal: expected weights of at least 0, got {self.k} and {self.spread}")
+        at_least(0, k=self.k, spread=self.spread)
 
     def __call__(
         self, model: nn.Module, inputs: Shaped[Tensor, "n *input"], labels: Labels, generator: torch.Generator

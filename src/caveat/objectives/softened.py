@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from caveat.errors import OptionError
+from caveat.objectives._ranges import at_least, fraction
 from caveat.types import Labels
 
 __all__ = ["EntropyRegularisation", "Focal", "LabelSmoothing", "LogitNorm", "Mixup"]
@@ -31,8 +32,7 @@ class LabelSmoothing:
     weight: int | float = 0.1
 
     def __post_init__(self) -> None:
-        if not 0 <= self.weight <= 1:
-            raise OptionError(f"weight: expected a share in [0, 1], got {self.weight}")
+        fraction(weight=self.weight)
 
     def __call__(
         self, model: nn.Module, inputs: Shaped[Tensor, "n *input"], labels: Labels, generator: torch.Generator
@@ -60,8 +60,7 @@ class Focal:
     gamma: int | float = 1.0
 
     def __post_init__(self) -> None:
-        if self.gamma < 0:
-            raise OptionError(f"gamma: expected a number of at least 0, got {self.gamma}")
+        at_least(0, gamma=self.gamma)
 
     def __call__(
         self, model: nn.Module, inputs: Shaped[Tensor, "n *input"], labels: Labels, generator: torch.Generator
@@ -94,8 +93,7 @@ class EntropyRegularisation:
     weight: int | float = 0.1
 
     def __post_init__(self) -> None:
-        if self.weight < 0:
-            raise OptionError(f"weight: expected a number of at least 0, got {self.weight}")
+        at_least(0, weight=self.weight)
 
     def __call__(
         self, model: nn.Module, inputs: Shaped[Tensor, "n *input"], labels: Labels, generator: torch.Generator
@@ -155,8 +153,7 @@ class Mixup:
     alpha: int | float = 0.2
 
     def __post_init__(self) -> None:
-        if self.alpha < 0:
-            raise OptionError(f"alpha: expected a number of at least 0, got {self.alpha}")
+        at_least(0, alpha=self.alpha)
 
     def __call__(
         self, model: nn.Module, inputs: Shaped[Tensor, "n *input"], labels: Labels, generator: torch.Generator

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from caveat.attacks import Ball, ascend, uniform
-from caveat.errors import OptionError
 from caveat.evaluation import in_eval_mode
+from caveat.objectives._ranges import at_least
 from caveat.types import Labels
 
 __all__ = ["Trades"]
@@ -40,8 +40,8 @@ class Trades:
     step: int | float | None = None
 
     def __post_init__(self) -> None:
-        if self.weight < 0 or self.steps < 1:
-            raise OptionError(f"trades: expected weight >= 0 and steps >= 1, got {self.weight} and {self.steps}")
+        at_least(0, weight=self.weight)
+        at_least(1, steps=self.steps)
         Ball(self.norm, self.radius, 0, 1)
 
     def __call__(
