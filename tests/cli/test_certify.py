@@ -2,12 +2,14 @@
 
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
 from caveat.bounds import checker
 from caveat.cli import certify
+from caveat.cli import model as models
 from caveat.cli.main import app
 from caveat.errors import ModelError, OptionError
 
@@ -137,6 +139,12 @@ def test_proofs_of_what_is_verified_are_written_once_and_checked(tmp_path: Path,
     other = arguments(tmp_path / "other.parquet", "--proof", folder, "--radius", 0.003)
     with pytest.raises(OptionError, match=r"--proof: .* holds proofs of another network or run"):
         CliRunner().invoke(app, other, catch_exceptions=False)
+    (folder / "copy.safetensors").write_bytes(before[0])
+    assert checker.main([str(folder)]) == 0
+    told = capsys.readouterr().out.splitlines()
+    assert told[-1] == f"{len(verified)} accepted, 0 refused"
+    assert "repeated copy.safetensors: it is the same proof as another, and is not counted" in told
+    (folder / "copy.safetensors").unlink()
     files[0].write_bytes(files[0].read_bytes()[:-1])
     assert checker.main([str(folder)]) == 1
     assert f"refused {files[0].name}: the file is cut off" in capsys.readouterr().out
@@ -173,7 +181,45 @@ def test_the_name_of_a_file_forges_no_line_of_the_checker(tmp_path: Path, capsys
     assert not any(line.startswith("accepted y") for line in capsys.readouterr().out.splitlines())
 
 
+def test_proofs_are_made_of_verdicts_that_are_there_and_again_where_they_were_removed(tmp_path: Path) -> None:
+    output, folder = tmp_path / "verdicts.parquet", tmp_path / "proofs"
+    CliRunner().invoke(app, arguments(output), catch_exceptions=False)  # without proofs
+    verdicts = output.read_bytes()
+    whole: list[bytes] = []
+    for _ in range(2):
+        result = CliRunner().invoke(app, arguments(output, "--proof", folder), catch_exceptions=False)
+        assert "holds 12 of 12 verdicts" in result.output
+        files = sorted(folder.iterdir())
+        assert f"{len(files) - 1} of the {len(files) - 1} verified samples have a proof" in result.output
+        assert pq.read_table(output).equals(pq.read_table(pa.BufferReader(verdicts)))
+        whole = whole or [file.read_bytes() for file in files]
+        assert [file.read_bytes() for file in files] == whole
+        files[0].unlink()
+
+
+@pytest.mark.parametrize(("model", "said"), [("random:build", True), ("random:fixed", False)])
+def test_random_weights_are_said(model: str, said: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "random_nets.py").write_text(
+        "import torch\n\n"
+        "def build():\n    return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))\n\n"
+        "def fixed():\n    net = build()\n    torch.nn.init.zeros_(net[1].weight)\n"
+        "    torch.nn.init.zeros_(net[1].bias)\n    return net\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    told: list[str] = []
+    models.warn_if_drawn(model.replace("random", "random_nets"), say=told.append)
+    assert bool(told) is said
+    assert not said or "are random: what is said here holds for them" in told[0]
+
+
 def test_the_checker_says_how_it_is_called(tmp_path: Path, capsys) -> None:
-    for given in ([], [str(tmp_path)], [str(tmp_path / "none.safetensors")]):
+    none = tmp_path / "none.safetensors"
+    (tmp_path / "empty").mkdir()
+    for given, why in (
+        ([], "no folder is named"), ([str(tmp_path / "empty")], "empty is no proof, and no folder of proofs"),
+        ([str(none)], f"{none} is no proof"),
+    ):  # fmt: skip
         assert checker.main(given) == 2
-        assert "usage: python checker.py FOLDER" in capsys.readouterr().out
+        told = capsys.readouterr().out
+        assert why in told
+        assert "usage: python -m caveat.bounds.checker FOLDER, where caveat certify --proof FOLDER" in told

@@ -258,6 +258,9 @@ def test_a_graph_answers_without_the_networks_code(place: Path) -> None:
     Path("of_pictures.py").unlink()
     words = ("guard", "run", "g.onnx", "npz:new.npz")
     ran(*words, "-o", "graph", "--rows", 60)
+    watched = ran("guard", "monitor", "g.onnx", "graph", "-o", "of_graph").split(" verdicts, ")[1].split("Open")[0]
+    assert watched in ran("guard", "monitor", "pictures", "v.parquet", "-o", "of_folder")
+    assert "watches another guard" in ran("guard", "monitor", "g.onnx", "graph", "-o", "of_folder", code=2)
     wanted, found = pq.read_table("v.parquet"), pq.read_table("graph")
     assert found.column_names == wanted.column_names
     for name in wanted.column_names:

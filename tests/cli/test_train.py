@@ -15,9 +15,11 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch import nn
 from typer.testing import CliRunner
 
-from caveat import objectives
+from caveat import data, objectives
+from caveat.cli import train
 from caveat.cli.main import app
 from caveat.errors import CaveatError, OptionError
 from caveat.records.record import Record
@@ -38,10 +40,28 @@ def test_every_objective_trains(name: str, tmp_path: Path) -> None:
     result = CliRunner().invoke(app, arguments(tmp_path, "--objective", name + steps, "--no-audit"))
     assert result.exit_code == 0, result.output
     assert "Next: caveat audit" in result.output
+    assert ("caveat certify --model" in " ".join(result.output.split())) == (name in ("ibp", "crown_ibp"))
     with (tmp_path / "history.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [row["epoch"] for row in rows] == ["1", "2"]
     assert float(rows[1]["loss"]) < float(rows[0]["loss"])
+
+
+def test_certified_training_says_what_is_verified(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Of two classes whose logits differ by 2 (x - 1/2): the margin less 2 radius, exactly."""
+    network = nn.Sequential(nn.Flatten(), nn.Linear(1, 2)).eval()
+    with torch.no_grad():
+        network[1].weight.copy_(torch.tensor([[-1.0], [1.0]]))
+        network[1].bias.copy_(torch.tensor([0.5, -0.5]))
+    images = torch.tensor([0.3, 0.45, 0.52, 0.7, 0.7]).view(-1, 1, 1, 1)
+    known = data.from_tensors(images, torch.tensor([0, 0, 1, 1, 0]))
+    train._certified(network, objectives.Ibp(radius=0.1), known, "nets:build", "digits:test", tmp_path)
+    said = " ".join(capsys.readouterr().out.split())
+    assert "Of the first 5 test pictures 40.0% are verified by intervals at radius 0.1" in said
+    assert ", 60.0% falsified." in said
+    assert f"--weights {tmp_path}/model.safetensors --test digits:test --radius 0.1 --method interval" in said
+    train._certified(network, objectives.cross_entropy, known, "nets:build", "digits:test", tmp_path)
+    assert capsys.readouterr().out == ""
 
 
 def test_weights_that_were_given_are_not_drawn_anew(tmp_path: Path) -> None:

@@ -420,9 +420,14 @@ def leaf_bounds(net: Network, root: Bounds, rows: Array, splits: Array, pulls: A
 def main(arguments: list[str]) -> int:
     """Check files or folders of proofs; 0 if all are accepted, 1 if one is not, 2 if there is none."""
     given = [file for path in map(Path, arguments) for file in (sorted(path.glob("*.safetensors")) or [path])]
-    files, nets, refused = [file for file in given if file.is_file() and file.name != NETWORK], dict[Path, Network](), 0
-    if not files or len(files) < len({file for file in given if file.name != NETWORK}):
-        print(f"usage: python checker.py FOLDER, with {NETWORK} and the proofs that caveat certify --proof wrote")
+    files, nets, seen, refused = [file for file in given if file.name != NETWORK], dict[Path, Network](), set[str](), 0
+    lost = next((file for file in files if not file.is_file()), None)
+    if not files or lost:
+        what = f"{lost} is no proof, and no folder of proofs" if lost else "no proof is there"
+        print(
+            f"{what if given else 'no folder is named'}; usage: python -m caveat.bounds.checker FOLDER, where caveat "
+            f"certify --proof FOLDER has written {NETWORK} and a file NUMBER.safetensors for each proof"
+        )
         return 2
     for file in files:
         name = file.name.encode("unicode_escape").decode()  # a line break in it would forge a line of ours
@@ -431,13 +436,18 @@ def main(arguments: list[str]) -> int:
                 if file.parent not in nets:
                     nets[file.parent] = network((file.parent / NETWORK).read_bytes())
                     print(f"network sha256 {nets[file.parent].sha256}")
-                about = checked(file.read_bytes(), nets[file.parent])
+                data = file.read_bytes()
+                about = checked(data, nets[file.parent])
+            if (same := hashlib.sha256(data).hexdigest()) in seen:
+                print(f"repeated {name}: it is the same proof as another, and is not counted")
+                continue
+            seen.add(same)
             shown = "accepted {}: label {label}, radius {radius} in {clip}, {rounding}, input sha256 {sha256}"
             print(shown.format(name, **about))
         except Exception as error:  # whatever goes wrong, nothing is proved
             refused += 1
             print(f"refused {name}: {error if isinstance(error, Refused) else f'it is no proof ({error!r})'}")
-    print(f"{len(files) - refused} accepted, {refused} refused")
+    print(f"{len(seen)} accepted, {refused} refused")
     return int(refused > 0)
 
 

@@ -100,8 +100,9 @@ def run(
         "normalize": normalize, "test": digest(found), "norm": norm,
         "radius": radius, "method": method, "seconds": seconds, "seed": seed,
         "transform": None if change is None else repr(change), "cells": cells,
-        "proof": None if proof is None else str(proof),
     }  # fmt: skip
+    if weights is None:
+        models.warn_if_drawn(model, say=echo)
     rows = begun(output, settings, command=NAME)
     if rows:
         echo(f"{output} holds {len(rows)} of {len(found)} verdicts of the same run: it goes on from there.")
@@ -113,9 +114,11 @@ def run(
         limit = {} if cells is None else {"cells": cells}
         certify = partial(bounds.certify_transformed, transformation=change, **limit, **more)
     proofs = None if proof is None else _proofs(proof, network, found, Ball(math.inf, radius or 0.0), settings)
-    _certified(network, found, certify, rows, output, settings, one=method in ("alpha", "branch"), proofs=proofs)
+    _certified(network, found, certify, rows, output, settings, one=method in ("alpha", "branch"),
+               graph=proofs and proofs.graph)  # fmt: skip
     _told(rows, output, method, transformed=change is not None)
     if proofs is not None:
+        _prove_left(rows, found, proofs)
         _proved(rows, proofs)
 
 
@@ -127,7 +130,22 @@ def _proofs(folder: Path, network: Any, found: Any, ball: Any, settings: dict[st
     from caveat.graph import trace
 
     graph = trace(network, found.take(torch.arange(1))[0])
+    settings = settings | {"proof": str(folder)}
     return Folder.begun(folder, graph, ball, method=settings["method"], seconds=settings["seconds"], settings=settings)
+
+
+def _prove_left(rows: list[dict[str, Any]], found: Any, proofs: Any) -> None:
+    """Proofs of verdicts that an earlier run without them left, and of those whose file was removed."""
+    import torch
+    from rich.progress import track
+
+    from caveat.cli.terminal import console
+
+    lacking = [row for row in rows if row["verdict"] == "verified" and not proofs.file(row["index"]).exists()]
+    shown = console(stderr=True)
+    for row in track(lacking, "proving", console=shown, transient=True, disable=not shown.is_terminal):
+        inputs, labels = found.take(torch.tensor([row["index"]]))
+        proofs.keep(row["index"], inputs, int(labels[0]))
 
 
 def _proved(rows: list[dict[str, Any]], proofs: Any) -> None:
@@ -168,7 +186,7 @@ def _certified(
     settings: dict[str, Any],
     *,
     one: bool,
-    proofs: Any,
+    graph: Any,
 ) -> None:
     """Add a row for every sample that has none, and write them now and then."""
     import torch
@@ -179,7 +197,7 @@ def _certified(
     from caveat.graph import trace
 
     left = torch.arange(len(rows), len(found))
-    shown, graph, written = console(stderr=True), proofs and proofs.graph, time.perf_counter()
+    shown, written = console(stderr=True), time.perf_counter()
     parts = left.split(1 if one else found.batch) if len(left) else ()
     for part in track(parts, "certifying", console=shown, transient=True, disable=not shown.is_terminal):
         inputs, labels = found.take(part)
@@ -195,8 +213,6 @@ def _certified(
                 "label": int(labels[k]), "predicted": int(answers[k]),
                 "verdict": bounds.VERDICTS[int(made.verdict[k])], "margin": float(made.margin[k]), "seconds": spent,
             })  # fmt: skip
-            if proofs is not None and rows[-1]["verdict"] == "verified":
-                proofs.keep(position, inputs[k : k + 1], int(labels[k]))
         if time.perf_counter() - written > OFTEN:
             _write(rows, output, settings)
             written = time.perf_counter()

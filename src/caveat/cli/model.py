@@ -83,6 +83,21 @@ def load(
     return to_eval(model)
 
 
+def warn_if_drawn(spec: str, *, say: "Callable[[str], None]") -> None:
+    """Say that a network's weights are random, where no file of weights is given: made again, it has others."""
+    import torch
+
+    if spec.startswith(("hf:", "timm:")):
+        return
+    one, other = (_from_code(spec, seed).state_dict() for seed in (0, 1))
+    alike = all(each.shape == other[name].shape and torch.equal(each, other[name]) for name, each in one.items())
+    if not alike:
+        say(
+            f"Warning: no --weights are given, and those that {spec} makes are random: what is said here holds for "
+            "them, and not for a trained network."
+        )
+
+
 def posterior(
     model: "nn.Module",
     path: Path | None,

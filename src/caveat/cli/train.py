@@ -6,7 +6,7 @@ from contextlib import ExitStack, contextmanager, redirect_stdout
 from functools import partial
 from pathlib import Path
 from shlex import join
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import typer
 
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from caveat.training import History
 
 NAME = "train"
+CERTIFIED = 200
+"""Test pictures of which certified training says how many are verified."""
 SETTINGS = (
     "model", "data", "epochs", "optimizer", "rate", "decay", "batch", "augment", "seed", "objective", "outliers",
     "warm_up", "weights_key", "normalize", "dtype",
@@ -143,13 +145,16 @@ def run(
             if not ranks.first():
                 return None
             posterior = next((output / f"{name}.safetensors" for name in names), None)
+            test = test or _test_split(data)
             if judged is None:
-                return _next(model, data, test or _test_split(data), output, posterior, recipe.form(goal))
-            audited = models.posterior(
-                network.eval(), posterior, dropout=False, draws=None, seed=seed, training=training
-            )
-            judge = partial(_audited, form=recipe.form(goal), device=place, dtype=dtype)
-            return judge(audited, training, judged, output / "audit", model, seed)
+                _next(model, data, test, output, posterior, recipe.form(goal))
+            else:
+                audited = models.posterior(
+                    network.eval(), posterior, dropout=False, draws=None, seed=seed, training=training
+                )
+                judge = partial(_audited, form=recipe.form(goal), device=place, dtype=dtype)
+                judge(audited, training, judged, output / "audit", model, seed)
+            return _certified(network.eval(), goal, judged and judged[0], model, test or "DATA", output)
 
 
 def _claimed(stack: ExitStack, output: Path, begun: dict[str, Any]) -> bool:
@@ -268,6 +273,34 @@ def _next(
         words += ["--task", "regression", "--outputs", form[0]]
         words += ["--levels", ",".join(f"{level:g}" for level in form[1])] if form[0] == "quantiles" else []
     echo(f"Next: {join(map(str, words))}")
+
+
+def _certified(
+    network: "nn.Module", goal: "Objective", known: "Bound | None", model: str, test: str, output: Path
+) -> None:
+    """Of certified training, the share of test pictures that intervals verify, and how to certify all of them."""
+    import torch
+
+    from caveat import bounds
+    from caveat.attacks import Ball
+    from caveat.objectives import CrownIbp, Ibp
+
+    if not isinstance(goal, Ibp | CrownIbp):
+        return
+    if known is not None:
+        inputs, labels = cast("Source", known).take(torch.arange(min(len(known), CERTIFIED)))
+        ball = Ball(torch.inf, float(goal.radius))
+        found = bounds.certify(network.cpu(), inputs, labels, ball, method="interval").verdict
+        verified, falsified = (
+            float((found == bounds.VERDICTS.index(name)).double().mean()) for name in ("verified", "falsified")
+        )
+        echo(
+            f"Of the first {len(labels)} test pictures {verified:.1%} are verified by intervals at radius "
+            f"{goal.radius:g} (no change within it changes the answer), {falsified:.1%} falsified."
+        )
+    words = ["caveat", "certify", "--model", model, "--weights", output / "model.safetensors", "--test", test]
+    words += ["--radius", f"{goal.radius:g}", "--method", "interval", "-o", output / "certificates.parquet"]
+    echo(f"Next: certified accuracy on all of them:  {join(map(str, words))}")
 
 
 def _save(network: "nn.Module", tracked: "dict[str, Any]", output: Path) -> list[str]:

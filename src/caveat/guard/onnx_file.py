@@ -73,7 +73,7 @@ def write(
         graph.model.fix(inputs)
     proto = _traced(graph, inputs)
     metadata = {**_metadata(graph), SEAL: BLANK}
-    _finish(proto, graph, metadata)
+    _finish(proto, graph, metadata | _reference(graph))
     try:
         data = proto.SerializeToString()
     except ValueError as error:
@@ -239,6 +239,15 @@ def _metadata(graph: Graph) -> dict[str, str]:
         "largest": json.dumps(made.largest),
         "columns": json.dumps(made.columns),
         **draws,
+    }
+
+
+def _reference(graph: Graph) -> dict[str, str]:
+    """What a monitor of the graph's verdicts compares them with."""
+    made = graph.decision
+    return {
+        "reference": json.dumps(made.reference.tolist()),
+        "reference_wrong": json.dumps(made.reference_wrong.long().tolist()),
     }
 
 

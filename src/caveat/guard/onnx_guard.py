@@ -13,9 +13,11 @@ from caveat.batches import Several, given
 from caveat.errors import DataError, MissingExtraError, OptionError
 from caveat.files import parse_json, read_bytes
 from caveat.guard.entrance import invalid_rows
+from caveat.guard.monitor import Monitor
 from caveat.guard.onnx_file import OURS, Session, session
 from caveat.guard.portable import INPUTS, OUTPUTS, SEAL, sealed
 from caveat.guard.stored import Operating
+from caveat.guard.threshold import Promise
 from caveat.guard.verdict import ACCEPTED, INVALID, UNTRUSTED, Verdict
 from caveat.records.base import Part
 
@@ -34,6 +36,22 @@ class About(Part):
     shape: tuple[int, ...]
     largest: float | None
     columns: tuple[str, ...] | None
+    reference: tuple[float, ...] | None = None
+    """Ascending scores that a monitor compares with; None in graphs of older versions."""
+    reference_wrong: tuple[int, ...] | None = None
+
+    def monitor(self, *, level: float, seed: int) -> Monitor:
+        """Watches the verdicts of this graph; see `Monitor`.
+
+        Raises
+        ------
+        DataError
+            If an older version exported the graph.
+        """
+        if self.reference is None or self.reference_wrong is None:
+            raise DataError("guard: an older version exported it, without what it is watched by; export it again")
+        known = torch.tensor(self.reference, dtype=torch.float64), torch.tensor(self.reference_wrong, dtype=torch.bool)
+        return Monitor(*known, Promise(**vars(self.promise)), level=level, seed=seed)
 
 
 @dataclass(frozen=True)

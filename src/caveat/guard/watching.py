@@ -12,7 +12,7 @@ from torch import Tensor
 
 from caveat.errors import DataError
 from caveat.files import reason, write_atomically
-from caveat.guard import artefact, multilabel_artefact, regression_artefact, stored
+from caveat.guard import artefact, multilabel_artefact, onnx_guard, regression_artefact, stored
 from caveat.guard.monitor import Monitor, kept
 from caveat.guard.stored import Sealed
 from caveat.guard.threshold import Promise
@@ -64,8 +64,8 @@ def watch(
     OptionError
         As `Monitor`.
     """
-    made = MANIFESTS[stored.task_of(guard)](guard)
-    monitor = _monitor(Path(guard), made, level=level, seed=seed)
+    made = _known(Path(guard), level=level, seed=seed)
+    monitor = made.monitor
     there = kept(
         Path(folder) / STATE, _Kept, guard=made.digest, name="state", what="a monitor",
         remedy="begin anew with another output folder",
@@ -73,7 +73,7 @@ def watch(
     if there is not None:
         monitor.resume(there.state)
     before, foreign = monitor.state.seen, Counter[str]()
-    classes = set(made.classes) if isinstance(made, artefact.Manifest) else None
+    classes = made.classes
     say("reading the verdicts")
     told = _Digest("verdicts", before, "" if there is None else there.verdicts)
     said = _Digest("labels", 0 if there is None else there.labelled, "" if there is None else there.labels)
@@ -237,6 +237,27 @@ def _labels(path: Path) -> tuple[str, list[tuple[int, str]]]:
             )
         labelled.append((int(index), str(name)))
     return key, labelled
+
+
+@dataclass(frozen=True)
+class _Known:
+    """What is known of the guard that is watched."""
+
+    digest: str
+    model: str
+    classes: set[str] | None
+    """None where no answer is simply right or wrong."""
+    monitor: Monitor
+
+
+def _known(guard: Path, *, level: float, seed: int) -> _Known:
+    """Of a guard's folder, or of what it was exported as."""
+    if guard.suffix == ".onnx" and not guard.is_dir():
+        graph = onnx_guard.load(guard)
+        return _Known(graph.digest, "", set(graph.about.classes), graph.about.monitor(level=level, seed=seed))
+    made = MANIFESTS[stored.task_of(guard)](guard)
+    classes = set(made.classes) if isinstance(made, artefact.Manifest) else None
+    return _Known(made.digest, made.model, classes, _monitor(guard, made, level=level, seed=seed))
 
 
 def _monitor(guard: Path, made: Sealed, *, level: float, seed: int) -> Monitor:

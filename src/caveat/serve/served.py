@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from threading import Lock
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from caveat.errors import OptionError
@@ -82,8 +83,6 @@ def of_guard(guard: Guard, *, digest: str = "") -> Served:
     """
     made = guard.decision
     reference = made.reference.double().cpu()
-    places = [round(share * (len(reference) - 1)) for share in (0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99)]
-    levels = {float(reference[place]) for place in places} | {made.promise.threshold} if len(reference) else set()
 
     def watch(level: float, seed: int) -> Monitor:
         return Monitor(made.reference, made.reference_wrong, made.promise, level=level, seed=seed)
@@ -103,12 +102,13 @@ def of_guard(guard: Guard, *, digest: str = "") -> Served:
         largest=made.largest, classes=made.classes, score=made.score.name,
         threshold=made.promise.threshold, promise=f"{made.promise.kind} {made.promise.level:g}",
         platform="caveat_pytorch", epistemic=isinstance(guard.model, Predictive),
-        levels=tuple(sorted(levels)), watch=watch if len(reference) >= FEW else None, digest=digest,
+        levels=_levels(reference, made.promise.threshold), digest=digest,
+        watch=watch if len(reference) >= FEW else None,
     )  # fmt: skip
 
 
 def of_graph(guard: OnnxGuard) -> Served:
-    """Serve an exported guard. It holds no reference scores, so that there is nothing to watch it by.
+    """Serve an exported guard; one of an older version holds nothing to watch it by.
 
     Raises
     ------
@@ -116,11 +116,16 @@ def of_graph(guard: OnnxGuard) -> Served:
         As `of_guard`.
     """
     about = guard.about
-    threshold = about.promise.threshold
+    threshold, reference = about.promise.threshold, torch.tensor(about.reference or ())
+
+    def watch(level: float, seed: int) -> Monitor:
+        return about.monitor(level=level, seed=seed)
+
     return Served(
         ask=guard, shape=_known(about.shape), largest=about.largest, classes=about.classes, score=about.score,
         threshold=threshold, promise=f"{about.promise.kind} {about.promise.level:g}", platform="onnxruntime_onnx",
-        epistemic="epistemic" in guard.names, levels=(threshold,), watch=None, digest=guard.digest,
+        epistemic="epistemic" in guard.names, levels=_levels(reference, threshold),
+        watch=watch if len(reference) >= FEW else None, digest=guard.digest,
     )  # fmt: skip
 
 
@@ -148,6 +153,12 @@ def _known(shape: tuple[int, ...]) -> tuple[int, ...]:
             "requests by; use it in Python, or with  caveat guard run"
         )
     return shape
+
+
+def _levels(reference: Tensor, threshold: float) -> tuple[float, ...]:
+    """Some quantiles of the reference, and the threshold."""
+    places = [round(share * (len(reference) - 1)) for share in (0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99)]
+    return tuple(sorted({float(reference[place]) for place in places if len(reference)} | {threshold}))
 
 
 def rows(verdict: Verdict) -> list[dict[str, Any]]:

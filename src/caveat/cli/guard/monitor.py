@@ -16,7 +16,7 @@ NAME = "monitor"
 
 
 def run(
-    guard: Path = typer.Argument(..., help="Folder of the guard."),
+    guard: Path = typer.Argument(..., help="Folder of the guard, or the .onnx file that it was exported as."),
     verdicts: Path = typer.Argument(
         ...,
         help="Its verdicts in the order of the inputs: a Parquet file of `caveat guard run`, or a folder of such "

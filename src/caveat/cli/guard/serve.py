@@ -71,7 +71,8 @@ def run(
         watched = None
         if served.watch is None and monitor is not None:
             raise OptionError(
-                "--monitor: what is served holds no reference scores to watch it by; serve a guard's folder"
+                "--monitor: what is served holds no reference scores to watch it by; serve a guard's folder, or export "
+                "it again"
             )
         if monitor is not None:
             stack.enter_context(alone(monitor))
