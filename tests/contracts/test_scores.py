@@ -318,6 +318,7 @@ class TestFromColumns:
 def test_every_module_is_in_a_table():
     helpers = {"__init__", "moments", "logits", "draws", "regression", "evidential", "pooled", "activations"}
     helpers |= {"distribution"}  # what regression networks predict; its scores are in `UNCERTAINTIES`
+    helpers |= {"mc_dropout"}  # makes the draws that `FROM_DROPOUT` scores
     modules = {path.stem for path in Path(caveat.scores.__file__).parent.glob("*.py")} - helpers
     rows = [row for name in caveat.scores.__all__ if name.isupper() for row in getattr(caveat.scores, name).values()]
     functions = [row[-1] if isinstance(row, tuple) else row for row in rows]
