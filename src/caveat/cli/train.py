@@ -145,16 +145,38 @@ def run(
             if not ranks.first():
                 return None
             posterior = next((output / f"{name}.safetensors" for name in names), None)
-            test = test or _test_split(data)
-            if judged is None:
-                _next(model, data, test, output, posterior, recipe.form(goal))
-            else:
-                audited = models.posterior(
-                    network.eval(), posterior, dropout=False, draws=None, seed=seed, training=training
-                )
-                judge = partial(_audited, form=recipe.form(goal), device=place, dtype=dtype)
-                judge(audited, training, judged, output / "audit", model, seed)
-            return _certified(network.eval(), goal, judged and judged[0], model, test or "DATA", output)
+            return _ended(
+                network.eval(), training, judged, output, posterior, goal=goal, model=model, data=data,
+                test=test or _test_split(data), seed=seed, device=place, dtype=dtype,
+            )  # fmt: skip
+
+
+def _ended(
+    network: "nn.Module",
+    training: "Bound",
+    judged: "tuple[Bound, dict[str, Bound]] | None",
+    output: Path,
+    posterior: Path | None,
+    *,
+    goal: "Objective",
+    model: str,
+    data: str,
+    test: str | None,
+    seed: int,
+    device: "torch.device",
+    dtype: str,
+) -> None:
+    """Audit what was trained, or say how; of certified training, say what is verified."""
+    from caveat.cli import model as models
+    from caveat.training import recipe
+
+    form = recipe.form(goal)
+    if judged is None:
+        _next(model, data, test, output, posterior, form)
+    else:
+        whole = models.posterior(network, posterior, dropout=False, draws=None, seed=seed, training=training)
+        _audited(whole, training, judged, output / "audit", model, seed, form=form, device=device, dtype=dtype)
+    _certified(network, goal, judged and judged[0], model, test or "DATA", output)
 
 
 def _claimed(stack: ExitStack, output: Path, begun: dict[str, Any]) -> bool:
