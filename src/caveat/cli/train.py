@@ -322,7 +322,7 @@ def _certified(
         )
     words = ["caveat", "certify", "--model", model, "--weights", output / "model.safetensors", "--test", test]
     words += ["--radius", f"{goal.radius:g}", "--method", "interval", "-o", output / "certificates.parquet"]
-    echo(f"Next: certified accuracy on all of them:  {join(map(str, words))}")
+    echo(f"Next: certified accuracy on the whole set:  {join(map(str, words))}")
 
 
 def _save(network: "nn.Module", tracked: "dict[str, Any]", output: Path) -> list[str]:
