@@ -150,6 +150,30 @@ def test_optimised_slopes_only_raise_bounds():
     assert bool((better.values <= reached).all())
 
 
+def test_the_sign_of_an_early_relu_tightens_what_comes_after_it():
+    """Bounds of a part are computed anew: intervals alone, cut to the sign, left them as they were."""
+    model = tiny(4)
+    inputs = torch.rand(1, 3, generator=torch.Generator().manual_seed(4), dtype=torch.float64)
+    graph, region, unit = traced(model, inputs), Region.around(inputs, Ball(math.inf, 0.4)), unit_of(model, inputs)
+    root = known(graph, region, unit=unit)
+    early, late = (graph.nodes[k - 1].arguments[0] for k in sorted(root.relaxed))
+    unit_number = int(((root.bounds[early][0] < 0) & (root.bounds[early][1] > 0))[0].nonzero()[0])
+    points = region.low + torch.rand(4000, 3, dtype=torch.float64) * (region.high - region.low)
+    before = model[0](points)
+    for sign in (-1.0, 1.0):
+        split = torch.zeros_like(root.bounds[early][0])
+        split[0, unit_number] = sign
+        part = {"split": {early: split}, "start": root, "unit": unit}
+        low, high = known(graph, region, after=torch.tensor([early]), **part).bounds[late]
+        plain = known(graph, region, refine=False, **part).bounds[late]
+        inside = model[2](torch.relu(before[before[:, unit_number] * sign >= 0]))
+        assert bool((low <= inside.amin(0)).all() & (high >= inside.amax(0)).all())
+        assert bool((low >= plain[0]).all() & (high <= plain[1]).all())
+        assert float((plain[1] - plain[0] - (high - low)).max()) > 0.01
+        skipped = known(graph, region, after=torch.tensor([late]), **part).bounds[late]
+        torch.testing.assert_close(skipped, plain)
+
+
 def test_what_is_verified_no_seed_breaks_and_the_world_is_left_alone():
     model = tiny(4).float()
     inputs = torch.rand(8, 3, generator=torch.Generator().manual_seed(5))

@@ -1,17 +1,19 @@
 """Branch and bound: where bounds leave a sample open, the sign of a ReLU is taken as given, both ways, and again.
 
-Every part is bounded by itself, with Lagrange multipliers for the signs (`alpha.raised`). A part in which no sign is
-left open is a linear programme, which is solved. So, given time, every sample of a ReLU network is decided.
+In each part of the region the arguments of later ReLUs are bounded anew: the sign of an early ReLU tightens all that
+comes after it. Then the forms are bounded, with Lagrange multipliers for the signs (`alpha.raised`). All forms share
+one tree. A part in which no sign is left open is a linear programme, which is solved. So, given time, every sample of a
+ReLU network is decided.
 """
 
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from caveat.bounds.alpha import Raised, first, opened, raised
@@ -21,42 +23,67 @@ from caveat.graph import Relu
 
 __all__ = ["Part", "decided"]
 
-BATCH = 64
+BATCH = 32
 """Parts that are bounded at once."""
-STEPS = 10
+STEPS = 5
 SOLVED = 1e-6
 """How far the solver of linear programmes may be wrong: it promises 1e-7."""
 
 Attack = Callable[[Tensor], Tensor | None]
 """From points `(n, ...)` to a counterexample that the model itself confirms, if one of them is near to one."""
+Table = dict[int, Tensor]
+"""By place, of a ReLU's argument or its result, one row a part."""
 
 
 @dataclass(frozen=True)
 class Part:
-    """Some of the parts of one sample's region, each with the form that is to be bounded there."""
+    """Parts of one sample's region, each with a form that is above 0 there, and what proves it."""
 
     matrix: Float[Tensor, "n c"]
-    split: dict[int, Tensor]
+    split: Table
     """By place of a ReLU's argument; 1 or -1 where the sign is given."""
-    slopes: dict[int, Tensor]
-    multipliers: dict[int, Tensor]
+    slopes: Table
+    multipliers: Table
 
     def of(self, rows: Tensor | slice) -> "Part":
         """Some of them."""
-        tables = (
-            {place: value[rows] for place, value in table.items()}
-            for table in (self.split, self.slopes, self.multipliers)
-        )
+        tables = (_picked(table, rows) for table in (self.split, self.slopes, self.multipliers))
         return Part(self.matrix[rows], *tables)
 
     def __len__(self) -> int:
         return len(self.matrix)
 
 
-def together(a: Part, b: Part) -> Part:
-    """Both."""
-    pairs = zip((a.split, a.slopes, a.multipliers), (b.split, b.slopes, b.multipliers), strict=True)
-    return Part(torch.cat([a.matrix, b.matrix]), *({k: torch.cat([x[k], y[k]]) for k in x} for x, y in pairs))
+@dataclass(frozen=True)
+class Waiting:
+    """Parts of one sample's region that are still to be bounded."""
+
+    left: Bool[Tensor, "n m"]
+    """Which of the forms are not proved yet."""
+    worst: Float[Tensor, " n"]
+    """The least bound of a form in the part that this one is half of."""
+    after: Int[Tensor, " n"]
+    """The place whose sign was given last."""
+    tables: tuple[Table, ...]
+    """Signs, slopes, multipliers, and lower and upper bounds of the arguments of what is not linear."""
+
+    def of(self, rows: Tensor | slice) -> "Waiting":
+        """Some of them."""
+        tables = tuple(_picked(table, rows) for table in self.tables)
+        return Waiting(self.left[rows], self.worst[rows], self.after[rows], tables)
+
+
+def _picked(table: Table, rows: Tensor | slice) -> Table:
+    return {place: value[rows] for place, value in table.items()}
+
+
+def together(*some: Waiting) -> Waiting:
+    """All of them, the worst first."""
+    columns = zip(*((each.left, each.worst, each.after) for each in some), strict=True)
+    left, worst, after = (torch.cat(column) for column in columns)
+    pairs = zip(*(each.tables for each in some), strict=True)
+    tables = tuple({place: torch.cat([table[place] for table in pair]) for place in pair[0]} for pair in pairs)
+    return Waiting(left, worst, after, tables).of(worst.argsort(stable=True))
 
 
 def decided(
@@ -71,53 +98,74 @@ def decided(
     """Whether every form is above 0 over the region of one sample, and a counterexample if one was found.
 
     `root` holds the sample's bounds; `until` is the moment of `time.perf_counter` at which to give up. `record` is
-    given every part that is proved, with the slopes and multipliers that prove it.
+    given every part that is proved, with the slopes and multipliers that prove it; then bounds are not computed anew in
+    the parts, so that these are the whole proof, and much less is decided.
 
-    Source: Bunel et al., Branch and bound for piecewise linear neural network verification, JMLR 2020 (the score of a
-    ReLU is that of section 5.3, without its look at the layer before).
+    Source: Bunel et al., Branch and bound for piecewise linear neural network verification, JMLR 2020; multipliers of
+    Wang et al., Beta-CROWN, NeurIPS 2021. The score of a ReLU is ours: `_weights`.
     """
-    waiting, sure = _whole(root, matrix), True
-    while len(waiting):
+    waiting, closer = _whole(root, matrix), record is None
+    weights = _weights(root, matrix, unit, refine=closer)
+    while len(waiting.worst):
         if time.perf_counter() > until:
             return False, None
-        now, waiting = waiting.of(slice(-BATCH, None)), waiting.of(slice(0, max(0, len(waiting) - BATCH)))
-        own = known(
-            root.graph, root.region.of(torch.zeros(len(now), dtype=torch.long)), unit=unit, refine=False,
-            split=now.split, start=root.of(torch.zeros(len(now), dtype=torch.long)),
-        )  # fmt: skip
-        found = raised(own, now.matrix, slopes=now.slopes, multipliers=now.multipliers, split=now.split, steps=STEPS)
-        alive = (found.values <= 0) & ~_empty(own)
+        now, waiting = waiting.of(slice(-BATCH, None)), waiting.of(slice(0, max(0, len(waiting.worst) - BATCH)))
+        own = _bounded(root, now, unit, closer=closer)
+        row, form = now.left.nonzero(as_tuple=True)
+        split, slopes, multipliers = (_picked(table, row) for table in now.tables[:3])
+        found = raised(own.of(row), matrix[form], slopes=slopes, multipliers=multipliers, split=split, steps=STEPS)
+        sure = (found.values > 0) | _empty(own)[row]
         if record is not None:
-            record(Part(now.matrix, now.split, found.slopes, found.multipliers).of(~alive))
-        if not bool(alive.any()):
+            record(Part(matrix[form], split, found.slopes, found.multipliers).of(sure))
+        if bool(sure.all()):
             continue
-        if (broken := attack(own.region.minimiser(found.inputs)[alive])) is not None:
+        if (broken := attack(own.region.of(row[~sure]).minimiser(found.inputs[~sure]))) is not None:
             return False, broken
-        children, leaves = _halved(own, now, found, alive)
-        for leaf in leaves:
-            answer, point, solved = _solved(own.of(torch.tensor([leaf])), now.of(slice(leaf, leaf + 1)))
+        open_ones, own = _rest(now, own, found, sure)
+        children, leaves = _halved(root, open_ones, weights)
+        for leaf, which in (open_ones.left & leaves[:, None]).nonzero().tolist():
+            one = Part(matrix[which, None], *(_picked(table, slice(leaf, leaf + 1)) for table in open_ones.tables[:3]))
+            answer, point, solved = _solved(own.of(torch.tensor([leaf])), one)
             if answer and record is not None:
                 record(solved)
             if not answer:
-                if point is not None and (broken := attack(point)) is not None:
-                    return False, broken
-                sure = False
-        if not sure:
-            return False, None
+                return False, None if point is None else attack(point)
         waiting = together(waiting, children)
-    return sure, None
+    return True, None
 
 
-def _whole(root: Known, matrix: Tensor) -> Part:
+def _rest(now: Waiting, own: Known, found: Raised, sure: Tensor) -> tuple[Waiting, Known]:
+    """Parts with forms that are not sure, with the bounds found, and slopes and multipliers of the worst form."""
+    where = now.left.nonzero(as_tuple=True)
+    values = torch.full_like(now.left, torch.inf, dtype=torch.float64)
+    values = values.index_put(where, torch.where(sure, torch.inf, found.values))
+    number = torch.zeros_like(now.left, dtype=torch.long).index_put(where, torch.arange(len(sure), device=sure.device))
+    worst, form = values.min(1)
+    alive = (worst < torch.inf).nonzero().squeeze(1)
+    best = number[alive, form[alive]]
+    low, high = ({place: own.bounds[place][side][alive] for place in now.tables[3]} for side in (0, 1))
+    tables = (_picked(now.tables[0], alive), _picked(found.slopes, best), _picked(found.multipliers, best), low, high)
+    return Waiting(values[alive] < torch.inf, worst[alive], now.after[alive], tables), own.of(alive)
+
+
+def _whole(root: Known, matrix: Tensor) -> Waiting:
+    """The whole region, with DeepPoly's slopes."""
     shares = first(root)
-    places = {k: root.graph.nodes[k - 1].arguments[0] for k in shares}
-    empty = {places[k]: torch.zeros_like(share).expand(len(matrix), *share.shape[1:]) for k, share in shares.items()}
-    return Part(
-        matrix,
-        dict(empty),
-        {k: share.expand(len(matrix), *share.shape[1:]) for k, share in shares.items()},
-        dict(empty),
-    )
+    none = {root.graph.nodes[k - 1].arguments[0]: torch.zeros_like(share) for k, share in shares.items()}
+    ends = {root.graph.nodes[k - 1].arguments[0] for k in root.relaxed}
+    low, high = ({place: root.bounds[place][side] for place in ends} for side in (0, 1))
+    left = torch.ones(1, len(matrix), dtype=torch.bool, device=matrix.device)
+    nowhere = torch.full((1,), len(root.graph.nodes) + 1, device=matrix.device)
+    return Waiting(left, matrix.new_zeros(1), nowhere, (none, shares, none, low, high))
+
+
+def _bounded(root: Known, now: Waiting, unit: float, *, closer: bool) -> Known:
+    """Bounds of all values in each part; those after the place of its last sign by back-substitution if `closer`."""
+    split, _, _, low, high = now.tables
+    region = root.region.of(torch.zeros_like(now.after))
+    start = Known(root.graph, region, {place: (low[place], high[place]) for place in low})
+    with torch.no_grad():
+        return known(root.graph, region, unit=unit, refine=closer, split=split, start=start, after=now.after)
 
 
 def _empty(own: Known) -> Tensor:
@@ -126,41 +174,52 @@ def _empty(own: Known) -> Tensor:
     return torch.stack(none).any(0)
 
 
-def _scores(own: Known, at: dict[int, Tensor]) -> tuple[Tensor, list[tuple[int, int]]]:
-    """For every ReLU whose sign is open what its relaxation may cost the bound; and where each begins and ends.
+def _weights(root: Known, matrix: Tensor, unit: float, *, refine: bool) -> Table:
+    """For every ReLU, by place of its result, how much the forms' bounds rise with its upper line, with a gradient.
 
-    Formula: |A| u (-l) / (u - l), A the coefficient that its result has in the bound: the height of the triangle.
+    The line bounds the forms, and bounds the arguments of all later ReLUs, whose lines bound the forms.
     """
-    parts, ends = list[Tensor](), list[tuple[int, int]]()
-    for k, mask in opened(own).items():
-        place = own.graph.nodes[k - 1].arguments[0]
-        low, high = own.bounds[place]
-        height = torch.where(mask, -low * high / (high - low).clamp_min(1e-300), 0)
-        weight = at[k].abs() if k in at else torch.zeros_like(height)
-        parts.append(torch.where(mask, weight * height + 1e-30, -1.0).flatten(1))
+    with torch.enable_grad():
+        lift = {k: torch.zeros_like(mask, dtype=torch.float64).requires_grad_() for k, mask in opened(root).items()}
+        now = known(
+            root.graph, root.region, unit=unit, refine=refine, start=None if refine else root, lift=lift, memory=1 << 62
+        )  # fmt: skip
+        rows = Rows.each(len(matrix), device=matrix.device)
+        wide = now.of(torch.zeros_like(rows.sample))
+        bound = least(wide, root.graph.output, matrix, rows).values.sum()
+        if not bound.requires_grad:
+            return {k: torch.zeros_like(zero) for k, zero in lift.items()}
+        found = torch.autograd.grad(bound, list(lift.values()), allow_unused=True, materialize_grads=True)
+    return {k: -gradient.clamp_max(0) for k, gradient in zip(lift, found, strict=True)}
+
+
+def _halved(root: Known, kept: Waiting, weights: Table) -> tuple[Waiting, Tensor]:
+    """The two halves of each part, at the ReLU of highest score; and which parts have no sign left open.
+
+    Formula: score = w u (-l) / (u - l), w of `_weights`: the height of the triangle, times what it matters.
+    """
+    split, _, _, lows, highs = kept.tables
+    parts, ends = [torch.full((len(kept.worst), 1), -1.0, dtype=torch.float64, device=kept.worst.device)], [(0, 1)]
+    for k, weight in weights.items():
+        place = root.graph.nodes[k - 1].arguments[0]
+        low, high = lows[place], highs[place]
+        height = -low * high / (high - low).clamp_min(1e-300)
+        parts.append(torch.where((low < 0) & (high > 0), (weight + 1e-30) * height, -1.0).flatten(1))
         ends.append((place, parts[-1].shape[1]))
-    nothing = torch.full((len(own.region.low), 1), -1.0, dtype=torch.float64, device=own.region.low.device)
-    return torch.cat([*parts, nothing], dim=1), ends  # a network may have no ReLU
-
-
-def _halved(own: Known, now: Part, found: Raised, alive: Tensor) -> tuple[Part, list[int]]:
-    """The two halves of each part that is left, and the parts that have no sign left open."""
-    scores, ends = _scores(own, found.at)
-    value, where = scores.max(1)
-    leaves = (alive & (value <= 0)).nonzero().squeeze(1).tolist()
-    rows = (alive & (value > 0)).nonzero().squeeze(1)
-    kept = Part(now.matrix, now.split, found.slopes, found.multipliers).of(rows)
-    where, halves = where[rows], list[Part]()
+    value, where = torch.cat(parts, dim=1).max(1)
+    rows = (value > 0).nonzero().squeeze(1)
+    mine, halves = kept.of(rows), list[Waiting]()
     for sign in (-1.0, 1.0):
-        split, start = dict[int, Tensor](), 0
+        signs, after, start = dict[int, Tensor](), torch.zeros_like(mine.after), 0
         for place, count in ends:
-            flat = kept.split[place].flatten(1).clone()
-            mine = ((where >= start) & (where < start + count)).nonzero().squeeze(1)
-            flat[mine, where[mine] - start] = sign
-            split[place] = flat.reshape(kept.split[place].shape)
+            here = ((where[rows] >= start) & (where[rows] < start + count)).nonzero().squeeze(1)
+            if place:
+                flat = mine.tables[0][place].flatten(1).clone()
+                flat[here, where[rows][here] - start] = sign
+                signs[place], after[here] = flat.reshape(split[place][rows].shape), place
             start += count
-        halves.append(Part(kept.matrix, split, kept.slopes, kept.multipliers))
-    return together(*halves), leaves
+        halves.append(replace(mine, after=after, tables=(signs, *mine.tables[1:])))
+    return together(*halves), value <= 0
 
 
 def _solved(own: Known, part: Part) -> tuple[bool, Tensor | None, Part]:

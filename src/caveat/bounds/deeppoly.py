@@ -82,7 +82,7 @@ def unit_of(model: nn.Module, inputs: Tensor) -> float:
     return max(torch.finfo(kind).eps for kind in types if kind.is_floating_point) / 2
 
 
-def known(
+def known(  # noqa: PLR0913 -- each is one independent choice
     graph: Graph,
     region: Region | Between,
     *,
@@ -92,6 +92,8 @@ def known(
     slopes: Mapping[int, Slopes] | None = None,
     split: Split | None = None,
     start: Known | None = None,
+    after: Tensor | None = None,
+    lift: Mapping[int, Tensor] | None = None,
 ) -> Known:
     """Bounds of every value of the network over the region.
 
@@ -105,6 +107,10 @@ def known(
         Signs that are taken as given.
     start
         Bounds that are known already, and are only tightened.
+    after
+        `(n,)`; up to this place those of `start` are as good, and nothing is carried back.
+    lift
+        Of ReLUs, what is added to the upper lines, by place of the result: 0, for the gradient.
 
     Raises
     ------
@@ -118,6 +124,8 @@ def known(
         if relax is not None:
             (place,) = node.arguments
             mask = bent(node.operation, values[0])
+            if after is not None:
+                mask = mask & (after < place).reshape(-1, *[1] * (mask.ndim - 1))
             if refine and not _exact(found, k):
                 found.bounds[place] = _refined(found, place, mask, memory, (slopes or {}).get(place))
             if start is not None:
@@ -125,7 +133,7 @@ def known(
             if split and place in split:
                 found.bounds[place] = _signed(found.bounds[place], split[place])
             values = [found.bounds[place]]
-            found.relaxed[k + 1] = relax(node.operation, values[0])
+            found.relaxed[k + 1] = _lifted(relax(node.operation, values[0]), (lift or {}).get(k + 1))
         elif type(node.operation) not in ADJOINT:
             raise ModelError(f"model: no bounds for {type(node.operation).__name__} (in {node.where})")
         rounding = roundoff(node.operation, unit, *values)
@@ -237,6 +245,12 @@ def _with_slope(found: Known, place: int, slopes: Slopes | None) -> Relaxed:
     low, high = found.bounds[node.arguments[0]]
     other = below + slopes[place] * (1 - below)
     return replace(relaxed, low_slope=torch.where((low < 0) & (high > 0), other, relaxed.low_slope))
+
+
+def _lifted(relaxed: Relaxed, more: Tensor | None) -> Relaxed:
+    if more is None or not isinstance(relaxed, Lines) or relaxed.high_offset is None:
+        return relaxed
+    return replace(relaxed, high_offset=relaxed.high_offset + more)
 
 
 def _refined(found: Known, place: int, mask: Tensor, memory: int, slopes: Slopes | None) -> Interval:
