@@ -45,8 +45,8 @@ class Acet:
     outliers: Outliers = permuted_then_blurred
 
     def __post_init__(self) -> None:
-        at_least(0, weight=self.weight)
-        at_least(1, steps=self.steps)
+        at_least("weight", self.weight, 0)
+        at_least("steps", self.steps, 1)
         Ball(self.norm, self.radius, 0, 1)
 
     def __call__(

@@ -41,8 +41,8 @@ class Adversarial:
     clean: int | float = 0.0
 
     def __post_init__(self) -> None:
-        at_least(1, steps=self.steps)
-        fraction(clean=self.clean)
+        at_least("steps", self.steps, 1)
+        fraction("clean", self.clean)
         Ball(self.norm, self.radius, 0, 1)
 
     def __call__(

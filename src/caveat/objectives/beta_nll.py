@@ -42,7 +42,7 @@ def beta_nll(
         If the labels are no real numbers `(n,)`.
     """
     del generator
-    fraction(beta=beta)
+    fraction("beta", beta)
     mean, raw = outputs_for(model, inputs, labels, what="mean and log variance", count=2).unbind(1)
     s = log_variance(raw)
     each = 0.5 * ((-s).exp() * (labels - mean) ** 2 + s + math.log(2 * math.pi))

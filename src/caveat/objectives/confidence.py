@@ -36,7 +36,7 @@ class Ceda:
     outliers: Outliers = permuted_then_blurred
 
     def __post_init__(self) -> None:
-        at_least(0, weight=self.weight)
+        at_least("weight", self.weight, 0)
 
     def __call__(
         self, model: nn.Module, inputs: Shaped[Tensor, "n *input"], labels: Labels, generator: torch.Generator

@@ -44,8 +44,10 @@ class CrownIbp:
     initialise: bool = True
 
     def __post_init__(self) -> None:
-        fraction(weight=self.weight, share=self.share, last=self.last)
-        fraction(below=True, radius=self.radius)
+        fraction("weight", self.weight)
+        fraction("share", self.share)
+        fraction("last", self.last)
+        fraction("radius", self.radius, below=True)
 
     def __call__(
         self, model: nn.Module, inputs: Shaped[Tensor, "n *input"], labels: Labels, generator: torch.Generator

@@ -66,7 +66,10 @@ class Denoising:
     clean: bool = False
 
     def __post_init__(self) -> None:
-        at_least(0, reconstruction=self.reconstruction, k=self.k, spread=self.spread, sigma=self.sigma)
+        at_least("reconstruction", self.reconstruction, 0)
+        at_least("k", self.k, 0)
+        at_least("spread", self.spread, 0)
+        at_least("sigma", self.sigma, 0)
         if not 1 <= self.sides[0] <= self.sides[1]:
             raise OptionError(f"sides: expected 1 <= smallest <= largest, got {self.sides}")
 

@@ -43,7 +43,7 @@ def evidential(
         If the labels are no real numbers `(n,)`.
     """
     del generator
-    at_least(0, weight=weight)
+    at_least("weight", weight, 0)
     found = evidence(outputs_for(model, inputs, labels, what="mean and three raw parameters", count=4))
     nu, alpha, error = found.precision, found.shape, labels - found.mean
     omega = 2 * found.rate * (1 + nu)

@@ -46,9 +46,9 @@ class Good:
     outliers: Outliers = uniform_like
 
     def __post_init__(self) -> None:
-        at_least(0, weight=self.weight)
-        fraction(below=True, radius=self.radius)
-        fraction(quantile=self.quantile)
+        at_least("weight", self.weight, 0)
+        fraction("radius", self.radius, below=True)
+        fraction("quantile", self.quantile)
 
     def __call__(
         self, model: nn.Module, inputs: Shaped[Tensor, "n *input"], labels: Labels, generator: torch.Generator

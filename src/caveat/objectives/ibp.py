@@ -40,8 +40,8 @@ class Ibp:
     initialise: bool = True
 
     def __post_init__(self) -> None:
-        fraction(weight=self.weight)
-        fraction(below=True, radius=self.radius)
+        fraction("weight", self.weight)
+        fraction("radius", self.radius, below=True)
 
     def __call__(
         self, model: nn.Module, inputs: Shaped[Tensor, "n *input"], labels: Labels, generator: torch.Generator

@@ -33,7 +33,8 @@ class ReversedFocal:
     spread: int | float = 1.0
 
     def __post_init__(self) -> None:
-        at_least(0, k=self.k, spread=self.spread)
+        at_least("k", self.k, 0)
+        at_least("spread", self.spread, 0)
 
     def __call__(
         self, model: nn.Module, inputs: Shaped[Tensor, "n *input"], labels: Labels, generator: torch.Generator

@@ -32,7 +32,7 @@ class LabelSmoothing:
     weight: int | float = 0.1
 
     def __post_init__(self) -> None:
-        fraction(weight=self.weight)
+        fraction("weight", self.weight)
 
     def __call__(
         self, model: nn.Module, inputs: Shaped[Tensor, "n *input"], labels: Labels, generator: torch.Generator
@@ -60,7 +60,7 @@ class Focal:
     gamma: int | float = 1.0
 
     def __post_init__(self) -> None:
-        at_least(0, gamma=self.gamma)
+        at_least("gamma", self.gamma, 0)
 
     def __call__(
         self, model: nn.Module, inputs: Shaped[Tensor, "n *input"], labels: Labels, generator: torch.Generator
@@ -93,7 +93,7 @@ class EntropyRegularisation:
     weight: int | float = 0.1
 
     def __post_init__(self) -> None:
-        at_least(0, weight=self.weight)
+        at_least("weight", self.weight, 0)
 
     def __call__(
         self, model: nn.Module, inputs: Shaped[Tensor, "n *input"], labels: Labels, generator: torch.Generator
@@ -153,7 +153,7 @@ class Mixup:
     alpha: int | float = 0.2
 
     def __post_init__(self) -> None:
-        at_least(0, alpha=self.alpha)
+        at_least("alpha", self.alpha, 0)
 
     def __call__(
         self, model: nn.Module, inputs: Shaped[Tensor, "n *input"], labels: Labels, generator: torch.Generator

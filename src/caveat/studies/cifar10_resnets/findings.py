@@ -3,7 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
-from scipy.stats import spearmanr
+import numpy as np
+from scipy.stats import rankdata
 
 from caveat.records.findings import Cell, Claim, Findings, Row, Scale, Table
 from caveat.studies.kit import common
@@ -127,12 +128,16 @@ def _order(name: str, figures: Figures, ood: Sequence[str], printed: Printed) ->
     both = [score for score in figures if score in printed.rows]
     means = {score: _means(figures[score]) for score in both}
     near, far = (
-        float(spearmanr([means[score][place] for score in both],
-                        [float(printed.at(score, column)) for score in both])[0])
+        _correlation([means[score][place] for score in both], [float(printed.at(score, column)) for score in both])
         for place, column in enumerate(("near", "far"))
-    )  # fmt: skip
+    )
     return Claim(
         claim=f"Scores that are good on OpenOOD's ResNet-18 are good on {name}",
         verdict=_verdict([near > 0.5, far > 0.5]),
         found=f"Rank correlation of {len(both)} scores' AUROC with OpenOOD's: near {near:.2f}, far {far:.2f}.",
     )
+
+
+def _correlation(ours: Sequence[float], theirs: Sequence[float]) -> float:
+    """Spearman's, of ranks."""
+    return float(np.corrcoef(rankdata(ours), rankdata(theirs))[0, 1])
