@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from caveat import bounds, data
 from caveat.attacks import Ball
 from caveat.graph import trace
-from caveat.studies.deeppoly_eran.networks import NETS, network
+from caveat.studies.deeppoly_eran.training import NETS, network
 
 BATCH = 50
 

@@ -8,7 +8,7 @@ from caveat.records.findings import Findings
 from caveat.studies import study
 from caveat.studies.cifar10_resnets import run
 from caveat.studies.cifar10_resnets.findings import ENSEMBLE, conclude
-from caveat.studies.cifar10_resnets.networks import build, trained
+from caveat.studies.cifar10_resnets.training import build, trained
 from caveat.studies.kit.published import published
 
 OOD = ["CIFAR-100", "textures"]

@@ -19,7 +19,7 @@ from caveat.scores.logits import energy, msp
 from caveat.scoring import catalog
 from caveat.scoring.kinds import Material
 from caveat.studies.cifar10_resnets.findings import ENSEMBLE, conclude
-from caveat.studies.cifar10_resnets.networks import FILES, trained
+from caveat.studies.cifar10_resnets.training import FILES, trained
 from caveat.studies.kit import common, networks
 from caveat.studies.kit import folder as folders
 

@@ -16,7 +16,7 @@ from caveat.attacks import Ball
 from caveat.graph import trace
 from caveat.records.findings import Findings, Scale
 from caveat.studies.deeppoly_eran.findings import conclude
-from caveat.studies.deeppoly_eran.networks import NETS, network
+from caveat.studies.deeppoly_eran.training import NETS, network
 from caveat.studies.kit import common, networks
 from caveat.studies.kit import folder as folders
 
