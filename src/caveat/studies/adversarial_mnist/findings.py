@@ -38,8 +38,8 @@ def conclude(
         settings={
             "training pictures": size.train or "all", "batch": 100, "radius": size.radius,
             "epochs": f"{size.epochs}; FGSM-trained {2 * size.epochs}, PGD-trained and TRADES {size.attacked}, "
-            f"{size.warm} of them with a smaller radius; IBP and CROWN-IBP {size.certified}, over the first half of "
-            "which the radius grows",
+            f"{size.warm} of them with a smaller radius; IBP {size.certified} and CROWN-IBP {size.crown}, over the "
+            "first half of which the radius grows",
             "inner steps": size.inner,
             "network": f"convolutions of stride 2: {size.width}, {2 * size.width} channels; {size.hidden} units",
             "MLP": "256, 256 units",
