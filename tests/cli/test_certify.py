@@ -197,17 +197,19 @@ def test_proofs_are_made_of_verdicts_that_are_there_and_again_where_they_were_re
         files[0].unlink()
 
 
-@pytest.mark.parametrize(("model", "said"), [("random:build", True), ("random:fixed", False)])
+@pytest.mark.parametrize(("model", "said"), [("random:build", True), ("random:fixed", False), ("random:odd", True)])
 def test_random_weights_are_said(model: str, said: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "random_nets.py").write_text(
         "import torch\n\n"
         "def build():\n    return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))\n\n"
         "def fixed():\n    net = build()\n    torch.nn.init.zeros_(net[1].weight)\n"
-        "    torch.nn.init.zeros_(net[1].bias)\n    return net\n"
+        "    torch.nn.init.zeros_(net[1].bias)\n    return net\n\n"
+        "def odd(built=[]):\n    net = fixed()\n    built.append(0)\n"
+        "    net.register_buffer(f'own{len(built)}', torch.zeros(1))\n    return net\n"  # of other names each time
     )
     monkeypatch.syspath_prepend(tmp_path)
     told: list[str] = []
-    models.warn_if_drawn(model.replace("random", "random_nets"), say=told.append)
+    models.load(model.replace("random", "random_nets"), normalize="mnist", say=told.append, warn=True)
     assert bool(told) is said
     assert not said or "are random: what is said here holds for them" in told[0]
 

@@ -64,6 +64,17 @@ def test_certified_training_says_what_is_verified(tmp_path: Path, capsys: pytest
     assert capsys.readouterr().out == ""
 
 
+def test_training_that_knows_more_layers_than_certificates_ends_well(tmp_path: Path, capsys) -> None:
+    """The weights are written by then: an error would say that something went wrong."""
+    network = nn.Sequential(nn.Flatten(), nn.ELU(), nn.Linear(1, 2)).eval()
+    known = data.from_tensors(torch.rand(3, 1, 1, 1), torch.tensor([0, 0, 1]))
+    train._certified(network, objectives.Ibp(radius=0.1), known, "nets:build", "digits:test", tmp_path)
+    said = " ".join(capsys.readouterr().out.split())
+    assert "Nothing is verified: certificates know fewer kinds of layers than this training" in said
+    assert "elu" in said
+    assert "Next" not in said
+
+
 def test_weights_that_were_given_are_not_drawn_anew(tmp_path: Path) -> None:
     certified = ["--objective", "ibp(weight=0.0)", "--epochs", 1, "--no-audit"]
     first = CliRunner().invoke(app, arguments(tmp_path / "a", *certified))

@@ -131,9 +131,7 @@ def _loaded(  # as many as the command has options of them
         raise DataError(f"--test: {test} holds no pictures, which are what a ball in [0, 1] is of")
     if bool((found.labels < 0).any()):
         raise DataError("--test: some samples have no label; an attack is on a right answer")
-    if weights is None:
-        models.warn_if_drawn(model, say=echo)
-    return found, models.load(model, weights, key=key, normalize=normalize, say=echo)
+    return found, models.load(model, weights, key=key, normalize=normalize, say=echo, warn=True)
 
 
 def _attacked(network: Any, found: Any, done: _Done) -> None:

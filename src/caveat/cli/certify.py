@@ -94,15 +94,13 @@ def run(
         raise DataError(f"--test: {test} holds no pictures, which are what a ball in [0, 1] is of")
     if bool((found.labels < 0).any()):
         raise DataError("--test: some samples have no label; a certificate is of a label")
-    network = models.load(model, weights, key=weights_key, normalize=normalize, say=echo)
+    network = models.load(model, weights, key=weights_key, normalize=normalize, say=echo, warn=True)
     settings = {
         "model": model, "weights": digest_of(network.state_dict(), {}),
         "normalize": normalize, "test": digest(found), "norm": norm,
         "radius": radius, "method": method, "seconds": seconds, "seed": seed,
         "transform": None if change is None else repr(change), "cells": cells,
     }  # fmt: skip
-    if weights is None:
-        models.warn_if_drawn(model, say=echo)
     rows = begun(output, settings, command=NAME)
     if rows:
         echo(f"{output} holds {len(rows)} of {len(found)} verdicts of the same run: it goes on from there.")

@@ -27,6 +27,7 @@ def load(
     normalize: str | None = None,
     seed: int = 0,
     say: Callable[[str], None] = lambda _: None,
+    warn: bool = False,
 ) -> "nn.Module":
     """Build the network that `spec` names, load its weights, and put it in evaluation mode.
 
@@ -36,7 +37,8 @@ def load(
     classifier of images or texts of transformers (extra `hf`), its normalisation or tokenizer included; `timm:name` one
     of timm, where that is installed, with its normalisation, and its own weights unless others are given. `normalize`
     (`models.normalized.statistics`) is put in front of a network that has none; weights that were saved with it bring
-    their own. `say` is told what was done to make the weights fit (`weights.load`).
+    their own. `say` is told what was done to make the weights fit (`weights.load`), and with `warn` that
+    they are random, where none are given: your code is run once more to find out.
 
     Raises
     ------
@@ -65,6 +67,11 @@ def load(
         model = _from_timm(spec[5:], pretrained=weights is None)
     else:
         model = _from_code(spec, seed)
+        if warn and weights is None and _drawn(model, _from_code(spec, seed + 1)):
+            say(
+                f"Warning: no --weights are given, and those that {spec} makes are random: what is said here holds for "
+                "them, and not for a trained network."
+            )
     if weights is not None:
         from caveat import weights as files
 
@@ -83,19 +90,15 @@ def load(
     return to_eval(model)
 
 
-def warn_if_drawn(spec: str, *, say: "Callable[[str], None]") -> None:
-    """Say that a network's weights are random, where no file of weights is given: made again, it has others."""
+def _drawn(model: "nn.Module", other: "nn.Module") -> bool:
+    """Whether the weights of a network are random: made again with another seed, it has others."""
     import torch
 
-    if spec.startswith(("hf:", "timm:")):
-        return
-    one, other = (_from_code(spec, seed).state_dict() for seed in (0, 1))
-    alike = all(each.shape == other[name].shape and torch.equal(each, other[name]) for name, each in one.items())
-    if not alike:
-        say(
-            f"Warning: no --weights are given, and those that {spec} makes are random: what is said here holds for "
-            "them, and not for a trained network."
-        )
+    one, two = model.state_dict(), other.state_dict()
+    return one.keys() != two.keys() or any(
+        isinstance(each, torch.Tensor) and not (each.shape == two[name].shape and torch.equal(each, two[name]))
+        for name, each in one.items()
+    )
 
 
 def posterior(
