@@ -84,6 +84,12 @@ def test_what_is_no_number_is_refused(tmp_path: Path, value: object):
         Record.load(tmp_path)
 
 
+@pytest.fixture(autouse=True)
+def without_pandas(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which a test of a peer may have imported."""
+    monkeypatch.delitem(sys.modules, "pandas", raising=False)
+
+
 def test_rows_hold_the_figures_of_every_score_and_set():
     rows = RECORD.to_frame()
     assert isinstance(rows, list)

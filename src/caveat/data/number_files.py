@@ -15,6 +15,7 @@ from caveat.batches import NO_LABEL
 from caveat.data.numbers import Numbers
 from caveat.data.parquet import class_names
 from caveat.data.tabular import open_uci
+from caveat.data.text_files import no_csv
 from caveat.errors import DataError, OptionError
 
 __all__ = [
@@ -63,10 +64,8 @@ def open_csv(
     """
     try:
         table = pyarrow.csv.read_csv(path)
-    except OSError as error:
-        raise DataError(f"{name}: cannot read {path} ({error.strerror or error})") from None
-    except pa.ArrowException as error:
-        raise DataError(f"{name}: {path} is no CSV file in UTF-8 ({str(error).splitlines()[0]})") from None
+    except (OSError, pa.ArrowException) as error:
+        raise no_csv(path, error, name) from None
     return _made(table, name=name, batch=batch, label=label, columns=columns, classes=None, gaps=gaps)
 
 

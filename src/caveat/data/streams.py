@@ -19,7 +19,6 @@ from caveat.data.pictures import Form
 from caveat.data.streamed import Streamed
 from caveat.data.text_files import TEXT
 from caveat.data.texts import encoding, renumbered
-from caveat.errors import DataError
 from caveat.types import Encoding
 
 __all__ = ["KINDS"]
@@ -245,10 +244,8 @@ def _csv(
         size = pyarrow.csv.ReadOptions(block_size=BLOCK)
         with pyarrow.csv.open_csv(path, size, lines, kinds) as batches:
             yield from _skipped(batches, start)
-    except OSError as error:
-        raise DataError(f"{name}: cannot read {path} ({error.strerror or error})") from None
-    except pa.ArrowException as error:
-        raise DataError(f"{name}: {path} is no CSV file in UTF-8 ({str(error).splitlines()[0]})") from None
+    except (OSError, pa.ArrowException) as error:
+        raise text_files.no_csv(path, error, name) from None
 
 
 def _parquet(files: Sequence[Path], name: str, columns: Sequence[str], start: int) -> Iterator[pa.RecordBatch]:

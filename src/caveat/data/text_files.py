@@ -29,6 +29,7 @@ __all__ = [
     "header",
     "json_batches",
     "label_column",
+    "no_csv",
     "no_text",
     "numbers_of",
     "open_clinc150",
@@ -90,10 +91,8 @@ def open_csv(path: Path, *, name: str, batch: int = 256) -> Texts:
         check_columns(columns, name)
         kinds, lines = csv_kinds(None)
         table = pyarrow.csv.read_csv(path, convert_options=kinds, parse_options=lines)
-    except OSError as error:
-        raise DataError(f"{name}: cannot read {path} ({error.strerror or error})") from None
-    except pa.ArrowException as error:
-        raise DataError(f"{name}: {path} is no CSV file in UTF-8 ({str(error).splitlines()[0]})") from None
+    except (OSError, pa.ArrowException) as error:
+        raise no_csv(path, error, name) from None
     return _written(table, name, batch)
 
 
@@ -161,6 +160,16 @@ def _written(table: pa.Table, name: str, batch: int) -> Texts:
     return _made(table.column(TEXT).to_pylist(), labels, None, name=name, batch=batch, written=True)
 
 
+def no_csv(path: Path, error: Exception, name: str) -> DataError:
+    """What is said of a CSV file that cannot be read, or of which a column holds something else further down."""
+    told = str(error).splitlines()[0]
+    if isinstance(error, OSError):
+        return DataError(f"{name}: cannot read {path} ({error.strerror or error})")
+    if "conversion error to double" in told:
+        return DataError(f"{name}: not every row of {path} holds what the first ones do ({told})")
+    return DataError(f"{name}: {path} is no CSV file in UTF-8 ({told})")
+
+
 def header(path: Path, *, name: str) -> list[str]:
     """The names of the columns of a CSV file.
 
@@ -172,10 +181,8 @@ def header(path: Path, *, name: str) -> list[str]:
     try:
         with path.open("rb") as file:
             return pyarrow.csv.open_csv(file).schema.names
-    except OSError as error:
-        raise DataError(f"{name}: cannot read {path} ({error.strerror or error})") from None
-    except pa.ArrowException as error:
-        raise DataError(f"{name}: {path} is no CSV file in UTF-8 ({str(error).splitlines()[0]})") from None
+    except (OSError, pa.ArrowException) as error:
+        raise no_csv(path, error, name) from None
 
 
 def open_parquet(files: list[Path], *, name: str, batch: int = 256) -> Texts:

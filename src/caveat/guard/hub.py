@@ -11,11 +11,11 @@ from torch import nn
 from caveat.errors import DataError, MissingExtraError
 from caveat.guard import artefact
 from caveat.guard.guard import Guard
-from caveat.guard.stored import MANIFEST
+from caveat.guard.stored import MANIFEST, ROLES
 
 __all__ = ["from_hub", "push_to_hub"]
 
-TENSORS = ("guard-*.safetensors", "model-*.safetensors", "examples-*.safetensors")
+TENSORS = [f"{role}-*.safetensors" for role in ROLES]
 Found = TypeVar("Found")
 
 

@@ -41,7 +41,9 @@ MANIFEST = "manifest.json"
 CLASSES = {"classification": "Guard", "regression": "RegressionGuard", "multilabel": "MultilabelGuard"}
 """What loads a guard, by its task."""
 TASKS = ("classification", "regression", "multilabel")
-_TENSORS = r"(?:guard|model|examples)-([0-9a-f]{16})\.safetensors"
+ROLES = ("guard", "model", "examples")
+"""What files of tensors are named after, beside the start of their hash."""
+_TENSORS = rf"(?:{'|'.join(ROLES)})-([0-9a-f]{{16}})\.safetensors"
 _OWN_FILE = re.compile(_TENSORS)
 _OWN_TEMPORARY = re.compile(TEMPORARY.format(name=rf"(?:manifest\.json|{_TENSORS})"))
 

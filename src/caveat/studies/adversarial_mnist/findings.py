@@ -89,8 +89,8 @@ def _accuracies(found: Mapping[str, Figures], size: Size) -> Table:
             "clean", "random signs", "FGSM", "PGD with restarts", "strongest attack",
             *(f"verified at {at:g} {how}" for how in ("by intervals", "by DeepPoly") for at in (radius / 3, radius)),
         ],
-        note=f"Random signs: every pixel {radius:g} up or down at random, the baseline of an attack. Strongest attack: "
-        f"and DeepPoly: of the first {size.struck} pictures. No attack broke a verified answer."
+        note=f"Random signs: every pixel {radius:g} up or down at random, the baseline of an attack. Strongest "
+        f"attack and DeepPoly: of the first {size.struck} pictures. No attack broke a verified answer."
         + "".join(f" {doubt}" for doubt in doubts),
     )  # fmt: skip
 

@@ -1,7 +1,6 @@
 """What the study of the CIFAR-10 ResNets shows: each network and their ensemble, and scores beside OpenOOD's table."""
 
 from collections.abc import Mapping, Sequence
-from typing import Literal
 
 import numpy as np
 from scipy.stats import rankdata
@@ -97,10 +96,6 @@ def _scores(name: str, figures: Figures, ood: Sequence[str], printed: Printed) -
     )  # fmt: skip
 
 
-def _verdict(right: Sequence[bool]) -> Literal["confirmed", "partly", "refuted"]:
-    return "confirmed" if all(right) else "partly" if any(right) else "refuted"
-
-
 def _together(judged: Figures, ood: Sequence[str]) -> Claim:
     alone = {name: one for name, one in judged.items() if name != ENSEMBLE}
     whole = judged[ENSEMBLE]
@@ -113,7 +108,7 @@ def _together(judged: Figures, ood: Sequence[str]) -> Claim:
     highest = {key: max(one[key] for one in alone.values()) for key in reached}
     return Claim(
         claim="An ensemble of architectures is more accurate, better calibrated and detects more than its best member",
-        verdict=_verdict([
+        verdict=common.verdict([
             whole["accuracy"] > best["accuracy"], whole["NLL"] < best["NLL"], whole["ECE"] < best["ECE"],
             *(whole[key] > highest[key] for key in reached),
         ]),
@@ -133,7 +128,7 @@ def _order(name: str, figures: Figures, ood: Sequence[str], printed: Printed) ->
     )
     return Claim(
         claim=f"Scores that are good on OpenOOD's ResNet-18 are good on {name}",
-        verdict=_verdict([near > 0.5, far > 0.5]),
+        verdict=common.verdict([near > 0.5, far > 0.5]),
         found=f"Rank correlation of {len(both)} scores' AUROC with OpenOOD's: near {near:.2f}, far {far:.2f}.",
     )
 

@@ -1,7 +1,6 @@
 """What the study of DeepG shows: certified shares and time by lines and by intervals, published shares beside them."""
 
 from collections.abc import Mapping
-from typing import Literal
 
 from caveat.records.findings import Cell, Claim, Findings, Row, Scale, Table
 from caveat.studies.kit import common
@@ -69,9 +68,6 @@ def _claim(found: Mapping[str, Judged]) -> Claim:
         name: lines["certified"] >= other["certified"] and lines["seconds"] < other["seconds"]
         for name, (lines, other) in pairs.items()
     }
-    verdict: Literal["confirmed", "partly", "refuted"] = (
-        "confirmed" if all(better.values()) else "partly" if any(better.values()) else "refuted"
-    )
     listed = "; ".join(
         f"{name} {one['few']['certified']:.0f} against {one['interval']['certified']:.0f} % in "
         f"{one['few']['seconds']:.2f} against {one['interval']['seconds']:.2f} s"
@@ -79,5 +75,5 @@ def _claim(found: Mapping[str, Judged]) -> Claim:
     )
     return Claim(
         claim="Linear bounds in the parameters certify at least as many digits as intervals, in less time",
-        verdict=verdict, found=f"A digit, lines against intervals: {listed}.",
+        verdict=common.verdict(better.values()), found=f"A digit, lines against intervals: {listed}.",
     )  # fmt: skip

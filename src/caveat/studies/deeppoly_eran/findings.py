@@ -1,7 +1,7 @@
 """What the study of DeepPoly shows: verified counts beside the published ones, and what no certificate may do."""
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
 
 from caveat.records.findings import Cell, Claim, Findings, Row, Scale, Table
 from caveat.studies.kit import common
@@ -58,16 +58,12 @@ def _few(found: Mapping[str, Judged], few: int, seconds: float) -> Table:
     )  # fmt: skip
 
 
-def _verdict(right: list[bool]) -> Literal["confirmed", "partly", "refuted"]:
-    return "confirmed" if all(right) else "partly" if any(right) else "refuted"
-
-
 def _same(found: Mapping[str, Judged], printed: Printed) -> Claim:
     counts = {name: (one["verified"]["deeppoly"], int(printed.at(name, "DeepPoly"))) for name, one in found.items()}
     least, most = AGREE
     return Claim(
         claim="DeepPoly verifies the published number of digits, or up to 5 % more",
-        verdict=_verdict([least * theirs <= ours <= most * theirs for ours, theirs in counts.values()]),
+        verdict=common.verdict([least * theirs <= ours <= most * theirs for ours, theirs in counts.values()]),
         found="; ".join(f"{name} {ours}, published {theirs}" for name, (ours, theirs) in counts.items()) + ".",
     )  # fmt: skip
 
@@ -75,7 +71,7 @@ def _same(found: Mapping[str, Judged], printed: Printed) -> Claim:
 def _sound(found: Mapping[str, Judged]) -> Claim:
     broken = sum(one["broken"] for one in found.values())
     return Claim(
-        claim="No attack succeeds on a digit that any method verifies", verdict=_verdict([broken == 0]),
+        claim="No attack succeeds on a digit that any method verifies", verdict=common.verdict([broken == 0]),
         found=f"{broken} verified digits were broken by PGD.",
     )  # fmt: skip
 
@@ -83,7 +79,7 @@ def _sound(found: Mapping[str, Judged]) -> Claim:
 def _tighter(found: Mapping[str, Judged]) -> Claim:
     lost = sum(one["lost"] for one in found.values())
     return Claim(
-        claim="Optimised slopes verify every digit that DeepPoly verifies", verdict=_verdict([lost == 0]),
+        claim="Optimised slopes verify every digit that DeepPoly verifies", verdict=common.verdict([lost == 0]),
         found="; ".join(f"{name} {one['few']['alpha']} where DeepPoly verifies {one['few']['deeppoly']}"
                         for name, one in found.items()) + ".",
     )  # fmt: skip

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from caveat import attacks, bounds, data
 from caveat.attacks import Ball
-from caveat.graph import trace
+from caveat.graph import Graph, trace
 from caveat.records.findings import Findings, Scale
 from caveat.studies.deeppoly_eran.findings import conclude
 from caveat.studies.deeppoly_eran.training import NETS, network
@@ -98,7 +98,7 @@ def _judged(model: nn.Module, inputs: Tensor, labels: Tensor, ball: Ball, size: 
 
 
 def _verified(
-    model: nn.Module, inputs: Tensor, labels: Tensor, ball: Ball, method: Literal["interval", "deeppoly"], graph: Any
+    model: nn.Module, inputs: Tensor, labels: Tensor, ball: Ball, method: Literal["interval", "deeppoly"], graph: Graph
 ) -> tuple[Tensor, float]:
     """Which digits are verified, and the CPU milliseconds for each, of bounds alone."""
     start = time.process_time()

@@ -1,6 +1,6 @@
 """What the study of gradient uncertainty shows: tables and claims, from the figures of its CNNs."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -161,7 +161,7 @@ def _single_claims(means: _Means) -> list[Claim]:
         ),
         Claim(
             claim="Mean, skewness and kurtosis are unsuitable as scores to threshold",
-            verdict=_all(value < entropy - 10 for value in useless.values()),
+            verdict=common.verdict(value < entropy - 10 for value in useless.values()),
             found="Mean AUROC over all sets: "
             + ", ".join(f"{name} {value:.1f}" for name, value in useless.items())
             + f"; entropy {entropy:.1f}. Each in the direction that is better in validation.",
@@ -183,18 +183,18 @@ def _mixture_claims(means: _Means) -> list[Claim]:
     return [
         Claim(
             claim="OOD inputs in the fit raise AUPR-Out of the meta NN: 200 pictures of uniform noise are enough",
-            verdict=_all(gain > 0 for gain in noise.values()),
+            verdict=common.verdict(gain > 0 for gain in noise.values()),
             found=f"By {_listed(noise)} points; mean {_average(noise):.1f}. As published, without clipped logarithms: "
             f"{_listed(printed)}; mean {_average(printed):.1f}.",
         ),
         Claim(
             claim="With them the meta NN is better than entropy on every set",
-            verdict=_all(gain > 0 for gain in against.values()),
+            verdict=common.verdict(gain > 0 for gain in against.values()),
             found=f"AUPR-Out above entropy's: {_listed(against)} points; mean {_average(against):.1f}.",
         ),
         Claim(
             claim="More kinds of OOD inputs in the fit help more",
-            verdict=_all(more[other] > 0 for other in others),
+            verdict=common.verdict(more[other] > 0 for other in others),
             found=f"CIFAR-10 and Omniglot added: {_listed(more)} points of AUPR-Out. On sets that were not in the fit "
             f"({', '.join(others)}): mean {_average({k: more[k] for k in others}):.1f}.",
         ),
@@ -242,11 +242,6 @@ def _linear(means: _Means, end: str, words: str) -> Claim:
         + ", ".join(f"{name} {value:.1f}" for name, value in averages.items())
         + f"; entropy {mean('entropy', 'aupr_out', sets):.1f}.",
     )
-
-
-def _all(each: Iterable[bool]) -> Verdict:
-    seen = list(each)
-    return "confirmed" if all(seen) else "partly" if any(seen) else "refuted"
 
 
 def _listed(gains: Mapping[str, float]) -> str:

@@ -1,7 +1,7 @@
 """What the studies share: metrics as the papers take them, rows of tables, findings with their date."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -12,7 +12,7 @@ from caveat.records.base import stamp
 from caveat.records.findings import Cell, Claim, Figure, Findings, Row, Scale, Shot, Table, cell
 from caveat.studies.kit.published import Printed
 
-__all__ = ["detection", "ece_with_ood", "findings", "mean", "pictures", "rows"]
+__all__ = ["detection", "ece_with_ood", "findings", "mean", "pictures", "rows", "verdict"]
 
 
 def detection(inside: Tensor, ood: Tensor) -> dict[str, float]:
@@ -99,3 +99,9 @@ def findings(  # noqa: PLR0913  # what a study found has so many parts
         notes=list(notes),
         seconds=dict(seconds or {}),
     )
+
+
+def verdict(holds: Iterable[bool]) -> Literal["confirmed", "partly", "refuted"]:
+    """Of a claim with several parts: whether all of them hold, some, or none."""
+    seen = list(holds)
+    return "confirmed" if all(seen) else "partly" if any(seen) else "refuted"
