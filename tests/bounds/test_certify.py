@@ -1,6 +1,7 @@
 """Certificates against an exact oracle: mixed-integer programmes of tiny networks, solved by HiGHS."""
 
 import math
+from functools import partial
 
 import numpy as np
 import pytest
@@ -9,8 +10,8 @@ from scipy.optimize import LinearConstraint, milp
 from torch import nn
 
 from caveat.attacks import Ball
-from caveat.bounds import METHODS, VERDICTS, bounds, certify
-from caveat.bounds.alpha import tightened
+from caveat.bounds import METHODS, VERDICTS, bounds, branch, certify
+from caveat.bounds.alpha import opened, tightened
 from caveat.bounds.deeppoly import known, lower, unit_of
 from caveat.bounds.outputs import forms, traced
 from caveat.bounds.region import Region
@@ -172,6 +173,25 @@ def test_the_sign_of_an_early_relu_tightens_what_comes_after_it():
         assert float((plain[1] - plain[0] - (high - low)).max()) > 0.01
         skipped = known(graph, region, after=torch.tensor([late]), **part).bounds[late]
         torch.testing.assert_close(skipped, plain)
+
+
+def test_branch_and_bound_decides_the_same_where_a_network_is_too_large_for_its_scores(monkeypatch):
+    """Then a ReLU is scored by the forms alone, which holds no coefficients of every argument."""
+    model = tiny(6)
+    inputs = torch.rand(8, 3, generator=torch.Generator().manual_seed(6), dtype=torch.float64)
+    labels = model(inputs).argmax(1)
+    certified = partial(certify, model, inputs, labels, Ball(math.inf, 0.5), method="branch", seconds=20.0)
+    graph, unit = traced(model, inputs), unit_of(model, inputs)
+    root = known(graph, Region.around(inputs[:1], Ball(math.inf, 0.5)), unit=unit)
+    first, second = (mask for _, mask in sorted(opened(root).items()))
+    assert branch._coefficients(root) == 8 * (int(first.sum()) * 3 + int(second.sum()) * (3 + first.numel()))
+    usual = certified()
+    scored, weights = [], branch._weights
+    monkeypatch.setattr(branch, "HELD", 0)
+    monkeypatch.setattr(branch, "_weights", lambda *args, **more: scored.append(weights(*args, **more)) or scored[-1])
+    assert torch.equal(certified().verdict, usual.verdict)
+    assert scored, "no sample was left to it: this shows nothing"
+    assert not usual.open.any()
 
 
 def test_what_is_verified_no_seed_breaks_and_the_world_is_left_alone():

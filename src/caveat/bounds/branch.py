@@ -26,6 +26,8 @@ __all__ = ["Part", "decided"]
 BATCH = 32
 """Parts that are bounded at once."""
 STEPS = 5
+HELD = 1 << 27
+"""Bytes of coefficients up to which a gradient is taken through the bounds of all arguments: ten times that is held."""
 SOLVED = 1e-6
 """How far the solver of linear programmes may be wrong: it promises 1e-7."""
 
@@ -177,8 +179,10 @@ def _empty(own: Known) -> Tensor:
 def _weights(root: Known, matrix: Tensor, unit: float, *, refine: bool) -> Table:
     """For every ReLU, by place of its result, how much the forms' bounds rise with its upper line, with a gradient.
 
-    The line bounds the forms, and bounds the arguments of all later ReLUs, whose lines bound the forms.
+    The line bounds the forms, and bounds the arguments of all later ReLUs, whose lines bound the forms; of a large
+    network, the first alone.
     """
+    refine = refine and _coefficients(root) <= HELD
     with torch.enable_grad():
         lift = {k: torch.zeros_like(mask, dtype=torch.float64).requires_grad_() for k, mask in opened(root).items()}
         now = known(
@@ -191,6 +195,14 @@ def _weights(root: Known, matrix: Tensor, unit: float, *, refine: bool) -> Table
             return {k: torch.zeros_like(zero) for k, zero in lift.items()}
         found = torch.autograd.grad(bound, list(lift.values()), allow_unused=True, materialize_grads=True)
     return {k: -gradient.clamp_max(0) for k, gradient in zip(lift, found, strict=True)}
+
+
+def _coefficients(root: Known) -> int:
+    """Bytes of those with which the arguments of all open ReLUs are carried back to the inputs, all at once."""
+    count, before = 0, root.region.low.numel()
+    for mask in opened(root).values():
+        count, before = count + int(mask.sum()) * before, before + mask.numel()
+    return 8 * count
 
 
 def _halved(root: Known, kept: Waiting, weights: Table) -> tuple[Waiting, Tensor]:
