@@ -167,36 +167,90 @@ def least(
     full
         Go on to the inputs; else `early` alone.
     """
+    begun = _begun(found, place, coefficients)
+    return _least(found, begun, rows, slopes=slopes, multipliers=multipliers, early=early, full=full)
+
+
+@dataclass(frozen=True)
+class _Begun:
+    """Rows of coefficients carried back through linear operations alone: so far they are the same for every sample."""
+
+    waiting: dict[int, Tensor]
+    """By place, what is left to carry back."""
+    constant: Float[Tensor, " r"]
+    passed: dict[int, Tensor]
+    """By place of the results that rounding is paid for, the coefficients there."""
+
+    def of(self, rows: Tensor, signs: Tensor) -> "_Begun":
+        """Some of the rows, also several times, times a sign."""
+        waiting = {k: part[rows] * signs.reshape(-1, *[1] * (part.ndim - 1)) for k, part in self.waiting.items()}
+        passed = {k: part[rows] for k, part in self.passed.items()}
+        return _Begun(waiting, self.constant[rows] * signs, passed)
+
+
+def _begun(found: Known, place: int, coefficients: Tensor) -> _Begun:
+    """Back to the last operation that is not linear, or to the inputs."""
     waiting, constant = {place: coefficients}, coefficients.new_zeros(len(coefficients))
+    passed: dict[int, Tensor] = {}
+    for k in range(place, 0, -1):
+        if k in found.relaxed and k in waiting:
+            break
+        if k in waiting:
+            mine = waiting.pop(k)
+            if k in found.rounding:
+                passed[k] = mine
+            constant = constant + _through(found, k, mine, waiting)
+    return _Begun(waiting, constant, passed)
+
+
+def _through(found: Known, k: int, mine: Tensor, waiting: dict[int, Tensor]) -> Tensor | float:
+    """Carry coefficients of a linear operation's result back to its arguments; what its constants add."""
+    node = found.graph.nodes[k - 1]
+    parts, more = ADJOINT[type(node.operation)](node.operation, mine, [found.shape(place) for place in node.arguments])
+    for argument, part in zip(node.arguments, parts, strict=True):
+        waiting[argument] = waiting[argument] + part if argument in waiting else part
+    return more
+
+
+def _least(
+    found: Known,
+    begun: _Begun,
+    rows: Rows,
+    *,
+    slopes: Slopes | None = None,
+    multipliers: Mapping[int, Tensor] | None = None,
+    early: bool = False,
+    full: bool = True,
+) -> Least:
+    """As `least`, from where the linear operations after the last one that is not have been passed."""
+    waiting, constant = dict(begun.waiting), begun.constant
+    for k, mine in begun.passed.items():
+        constant = constant - rows.dot(mine.abs(), found.rounding[k])
     at: dict[int, Tensor] = {}
     early_values: Tensor | None = None
-    for k in range(place, 0, -1):
+    for k in range(max(waiting, default=0), 0, -1):
         if k not in waiting:
             continue
-        node = found.graph.nodes[k - 1]
         if early and early_values is None and k in found.relaxed:
             early_values = constant + _of_intervals(found, waiting, rows)
             if not full:
-                return Least(early_values, coefficients, at)
+                return Least(early_values, waiting[k], at)
         mine = waiting.pop(k)
         if k in found.rounding:
             constant = constant - rows.dot(mine.abs(), found.rounding[k])
-        shapes = [found.shape(argument) for argument in node.arguments]
-        if k in found.relaxed:
-            at[k] = mine
-            relaxed = _with_slope(found, k, slopes)
-            back, more = relaxed.back(mine, rows, shapes[0])
-            if multipliers and node.arguments[0] in multipliers:
-                back = back + multipliers[node.arguments[0]]
-            parts: tuple[Tensor, ...] = (back,)
-        else:
-            parts, more = ADJOINT[type(node.operation)](node.operation, mine, shapes)
+        if k not in found.relaxed:
+            constant = constant + _through(found, k, mine, waiting)
+            continue
+        at[k] = mine
+        (argument,) = found.graph.nodes[k - 1].arguments
+        part, more = _with_slope(found, k, slopes).back(mine, rows, found.shape(argument))
+        if multipliers and argument in multipliers:
+            part = part + multipliers[argument]
         constant = constant + more
-        for argument, part in zip(node.arguments, parts, strict=True):
-            waiting[argument] = waiting[argument] + part if argument in waiting else part
+        waiting[argument] = waiting[argument] + part if argument in waiting else part
     inputs = waiting.get(0)
     if inputs is None:
-        inputs = coefficients.new_zeros(len(coefficients), *found.graph.input_shape)
+        inputs = constant.new_zeros(len(rows.sample), *found.graph.input_shape)
     values = constant + found.region.least(inputs, rows)
     return Least(values if early_values is None else torch.maximum(values, early_values), inputs, at)
 
@@ -260,13 +314,17 @@ def _refined(found: Known, place: int, mask: Tensor, memory: int, slopes: Slopes
     sample, value = mask.flatten(1).nonzero(as_tuple=True)
     largest = max(torch.Size(found.shape(k)).numel() for k in range(place + 1))
     chunk = max(1, memory // (2 * COPIES * largest * low.element_size()))
+    different, row = value.unique(return_inverse=True)
+    shared = None  # what is the same for every sample, once for all of them, where it is not too large
+    if 2 * len(different) * largest * low.element_size() <= memory:
+        shared = _begun(found, place, _units(different, low, shape))
     ends: list[tuple[Tensor, Tensor]] = []
-    for samples, values in zip(sample.split(chunk), value.split(chunk), strict=True):
-        both = samples.repeat_interleave(2)
-        unit = low.new_zeros(len(both), low.shape[1])
-        signs = torch.tensor([1.0, -1.0], dtype=low.dtype, device=low.device).repeat(len(samples))
-        unit[torch.arange(len(both), device=low.device), values.repeat_interleave(2)] = signs
-        bound = least(found, place, unit.reshape(-1, *shape), Rows(both), slopes=slopes).values
+    for samples, values in zip(sample.split(chunk), (value if shared is None else row).split(chunk), strict=True):
+        begun = shared or _begun(found, place, _units(values, low, shape))
+        each = torch.arange(len(values), device=low.device) if shared is None else values
+        signs = low.new_tensor([1.0, -1.0]).repeat(len(samples))
+        both = begun.of(each.repeat_interleave(2), signs)
+        bound = _least(found, both, Rows(samples.repeat_interleave(2)), slopes=slopes).values
         ends.append((bound[::2], -bound[1::2]))
     if not ends:
         return found.bounds[place]
@@ -275,6 +333,12 @@ def _refined(found: Known, place: int, mask: Tensor, memory: int, slopes: Slopes
     low = low.index_put(where, torch.maximum(low[where], new_low))
     high = high.index_put(where, torch.minimum(high[where], new_high))
     return low.reshape(-1, *shape), high.reshape(-1, *shape)
+
+
+def _units(values: Tensor, like: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Coefficients that are 1 at one value each."""
+    units = like.new_zeros(len(values), math.prod(shape))
+    return units.scatter_(1, values[:, None], 1.0).reshape(-1, *shape)
 
 
 def _both(a: Interval, b: Interval) -> Interval:
