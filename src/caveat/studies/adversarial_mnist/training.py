@@ -13,10 +13,11 @@ from caveat.records.findings import Scale
 from caveat.studies.kit.networks import strided
 from caveat.training import recipe
 
-__all__ = ["CERTIFIED", "PLAIN", "SIZES", "TWIN", "Size", "objectives", "slug", "trained"]
+__all__ = ["CERTIFIED", "NARROW", "PLAIN", "SIZES", "TWIN", "Size", "objectives", "slug", "trained"]
 
 PLAIN, TWIN = "plain", "plain, other seed"
-CERTIFIED = ("IBP", "CROWN-IBP")
+NARROW = "IBP, smaller radius"
+CERTIFIED = ("IBP", NARROW, "CROWN-IBP")
 
 
 @dataclass(frozen=True)
@@ -101,6 +102,7 @@ def objectives(size: Size, radius: float) -> dict[str, tuple[Objective, int]]:
         "PGD-trained": (_Rising(Adversarial(radius=radius, steps=size.inner), size.warm), size.attacked),
         "TRADES": (_Rising(Trades(radius=radius, steps=size.inner), size.warm), size.attacked),
         "IBP": (Ibp(radius=radius), size.certified),
+        NARROW: (Ibp(radius=2 * radius / 3), size.certified),  # twice that of the smaller certificate, as Gowal et al.
         "CROWN-IBP": (CrownIbp(radius=radius), size.crown),
     }
 
