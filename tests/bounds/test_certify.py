@@ -10,7 +10,7 @@ from scipy.optimize import LinearConstraint, milp
 from torch import nn
 
 from caveat.attacks import Ball
-from caveat.bounds import METHODS, VERDICTS, bounds, branch, certify
+from caveat.bounds import METHODS, VERDICTS, alpha, bounds, branch, certify
 from caveat.bounds.alpha import opened, tightened
 from caveat.bounds.deeppoly import known, lower, unit_of
 from caveat.bounds.outputs import forms, traced
@@ -151,6 +151,43 @@ def test_optimised_slopes_only_raise_bounds():
     assert bool((better.values <= reached).all())
 
 
+@pytest.mark.parametrize("seconds", [0.5, 5.0, 44.0, 60.0])
+@pytest.mark.parametrize("method", ["alpha", "branch"])
+def test_no_step_begins_after_the_seconds(method, seconds, monkeypatch):
+    """Every bound takes a second of this clock, a step two at most; 20 steps of alpha once took 40, whatever was asked.
+
+    The times that PyTorch and the solver take are none of it.
+    """
+    now = [0.0]
+
+    def slow(function):
+        def call(*args, **more):
+            now[0] += 1
+            return function(*args, **more)
+
+        return call
+
+    model = tiny(6)
+    inputs = torch.rand(8, 3, generator=torch.Generator().manual_seed(6), dtype=torch.float64)
+    labels = model(inputs).argmax(1)
+    usual = certify(model, inputs, labels, Ball(math.inf, 0.5))
+    row = usual.open.nonzero().flatten()[:1]
+    monkeypatch.setattr("time.perf_counter", lambda: now[0])
+    for module in (alpha, branch):
+        monkeypatch.setattr(module, "known", slow(module.known))
+        monkeypatch.setattr(module, "least", slow(module.least))
+    found = certify(model, inputs[row], labels[row], Ball(math.inf, 0.5), method=method, seconds=seconds)
+    assert 0 < now[0] <= seconds + 2
+    assert bool((found.margin >= usual.margin[row]).all())
+
+
+def test_branch_and_bound_takes_fewer_parts_towards_its_end(monkeypatch):
+    monkeypatch.setattr("time.perf_counter", lambda: 100.0)
+    assert branch._count(4, 98.0, 1000.0) == branch.BATCH  # half a second each
+    assert branch._count(4, 98.0, 105.0) == 10
+    assert branch._count(4, 98.0, 100.1) == 1
+
+
 def test_the_sign_of_an_early_relu_tightens_what_comes_after_it():
     """Bounds of a part are computed anew: intervals alone, cut to the sign, left them as they were."""
     model = tiny(4)
@@ -211,7 +248,7 @@ def test_what_is_verified_no_seed_breaks_and_the_world_is_left_alone():
 def test_errors_teach():
     model, inputs = tiny(0), torch.rand(2, 3, dtype=torch.float64)
     ball = Ball(math.inf, 0.1)
-    with pytest.raises(OptionError, match=r"seconds: .*method='branch'"):
+    with pytest.raises(OptionError, match=r"seconds: .*method='alpha' or 'branch', got 5.0 with 'deeppoly'"):
         certify(model, inputs, torch.tensor([0, 1]), ball, seconds=5.0)
     with pytest.raises(OptionError, match="seconds: "):
         certify(model, inputs, torch.tensor([0, 1]), ball, method="branch", seconds=0.0)

@@ -1,5 +1,7 @@
 """Alpha-CROWN: the lower lines of ReLUs whose sign is open are chosen by gradient ascent on the bound itself."""
 
+import math
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -53,13 +55,19 @@ def first(found: Known) -> dict[int, Tensor]:
 
 
 def tightened(
-    found: Known, matrix: Float[Tensor, "n m c"], *, unit: float, steps: int = STEPS, memory: int = MEMORY
+    found: Known,
+    matrix: Float[Tensor, "n m c"],
+    *,
+    unit: float,
+    steps: int = STEPS,
+    until: float = math.inf,
+    memory: int = MEMORY,
 ) -> Tightened:
     """Lower bounds of linear forms of the logits, never below those of `found`.
 
     Slopes are chosen both for the forms and for the bounds of every ReLU's arguments on the way: there all values of a
     layer share theirs. It costs about four times DeepPoly for each of `steps`, and keeps all coefficients for the
-    gradient: give it few samples at once.
+    gradient: give it few samples at once. After `until`, a moment of `time.perf_counter`, it begins no further step.
 
     Formula: max over lambda in [0, 1] of the lower bound of DeepPoly with lower lines lambda x, by Adam.
 
@@ -75,7 +83,7 @@ def tightened(
         slopes = {place: _leaves(first(found), below=place) for place in starts}
         slopes[final] = {k: _leaf(rows.pick(share)) for k, share in first(found).items()}
         leaves = [leaf for each in slopes.values() for leaf in each.values()]
-        for _ in _adam(leaves, steps):
+        for _ in _adam(leaves, steps, until):
             now = known(found.graph, found.region, unit=unit, slopes=slopes, start=found, memory=1 << 62)
             wide = now.of(rows.sample)
             each = Rows.each(n * m, device=matrix.device)
@@ -97,8 +105,11 @@ def raised(
     multipliers: Slopes,
     split: Split,
     steps: int,
+    until: float = math.inf,
 ) -> Raised:
     """Lower bounds of one form a sample, with slopes and, where signs are given, Lagrange multipliers by ascent.
+
+    After `until` it begins no step but the first.
 
     Formula: max over lambda in [0, 1], beta >= 0 of the lower bound of the form minus sum beta sign z, z the argument
     whose sign is given. Source: Wang et al., Beta-CROWN, NeurIPS 2021 (arXiv 2103.06624), equation 8.
@@ -108,7 +119,7 @@ def raised(
     with torch.enable_grad():
         lines = {k: _leaf(share) for k, share in slopes.items()}
         weights = {place: _leaf(weight) for place, weight in multipliers.items()}
-        for _ in _adam([*lines.values(), *weights.values()], steps, positive=list(weights.values())):
+        for _ in _adam([*lines.values(), *weights.values()], steps, until, positive=list(weights.values())):
             pull = {place: -weight * split[place] for place, weight in weights.items()}
             bound = least(found, found.graph.output, matrix, rows, slopes=lines, multipliers=pull)
             best = _better(best, bound.values, bound.inputs, bound.at, lines, weights)
@@ -147,8 +158,11 @@ def _better(
     )
 
 
-def _adam(leaves: list[Tensor], steps: int, *, positive: Iterable[Tensor] = ()) -> Iterable[int]:
-    """Ascend: the loop's body has put gradients; shares stay in [0, 1], multipliers at 0 or above."""
+def _adam(leaves: list[Tensor], steps: int, until: float, *, positive: Iterable[Tensor] = ()) -> Iterable[int]:
+    """Ascend: the loop's body has put gradients; shares stay in [0, 1], multipliers at 0 or above.
+
+    The first step is always given: without it there would be no bound.
+    """
     if not leaves:
         yield 0
         return
@@ -158,6 +172,8 @@ def _adam(leaves: list[Tensor], steps: int, *, positive: Iterable[Tensor] = ()) 
         optimizer.zero_grad(set_to_none=True)
         yield step
         optimizer.step()
+        if time.perf_counter() > until:
+            return
         optimizer.param_groups[0]["lr"] *= DECAY
         with torch.no_grad():
             for leaf in leaves:

@@ -106,16 +106,23 @@ def decided(
     Source: Bunel et al., Branch and bound for piecewise linear neural network verification, JMLR 2020; multipliers of
     Wang et al., Beta-CROWN, NeurIPS 2021. The score of a ReLU is ours: `_weights`.
     """
+    if time.perf_counter() > until:
+        return False, None
     waiting, closer = _whole(root, matrix), record is None
     weights = _weights(root, matrix, unit, refine=closer)
+    count, begun = 1, time.perf_counter()
     while len(waiting.worst):
-        if time.perf_counter() > until:
+        count, begun = _count(count, begun, until), time.perf_counter()
+        if begun > until:
             return False, None
-        now, waiting = waiting.of(slice(-BATCH, None)), waiting.of(slice(0, max(0, len(waiting.worst) - BATCH)))
+        now, waiting = waiting.of(slice(-count, None)), waiting.of(slice(0, max(0, len(waiting.worst) - count)))
+        count = len(now.worst)
         own = _bounded(root, now, unit, closer=closer)
         row, form = now.left.nonzero(as_tuple=True)
         split, slopes, multipliers = (_picked(table, row) for table in now.tables[:3])
-        found = raised(own.of(row), matrix[form], slopes=slopes, multipliers=multipliers, split=split, steps=STEPS)
+        found = raised(
+            own.of(row), matrix[form], slopes=slopes, multipliers=multipliers, split=split, steps=STEPS, until=until
+        )
         sure = (found.values > 0) | _empty(own)[row]
         if record is not None:
             record(Part(matrix[form], split, found.slopes, found.multipliers).of(sure))
@@ -126,6 +133,8 @@ def decided(
         open_ones, own = _rest(now, own, found, sure)
         children, leaves = _halved(root, open_ones, weights)
         for leaf, which in (open_ones.left & leaves[:, None]).nonzero().tolist():
+            if time.perf_counter() > until:
+                return False, None
             one = Part(matrix[which, None], *(_picked(table, slice(leaf, leaf + 1)) for table in open_ones.tables[:3]))
             answer, point, solved = _solved(own.of(torch.tensor([leaf])), one)
             if answer and record is not None:
@@ -134,6 +143,13 @@ def decided(
                 return False, None if point is None else attack(point)
         waiting = together(waiting, children)
     return True, None
+
+
+def _count(count: int, begun: float, until: float) -> int:
+    """How many parts to bound at once: fewer towards the end, by the time that `count` of them have taken."""
+    now = time.perf_counter()
+    each = (now - begun) / count
+    return max(1, BATCH if each * BATCH <= until - now else int((until - now) / each))
 
 
 def _rest(now: Waiting, own: Known, found: Raised, sure: Tensor) -> tuple[Waiting, Known]:

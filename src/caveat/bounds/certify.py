@@ -1,5 +1,6 @@
 """Certificates: for each sample whether any input near it changes the answer - proved, disproved, or open."""
 
+import math
 import time
 import warnings
 from dataclasses import dataclass
@@ -24,7 +25,8 @@ __all__ = ["METHODS", "VERDICTS", "Certificate", "certify"]
 
 VERDICTS = ("open", "verified", "falsified")
 METHODS = ("interval", "deeppoly", "alpha", "branch")
-SECONDS = 60.0
+TIMED = {"alpha": math.inf, "branch": 60.0}
+"""Seconds for each sample, unless told otherwise."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,8 @@ def certify(  # noqa: PLR0913 -- each is one independent choice
     Parameters
     ----------
     seconds
-        For `branch`, for each sample; 60 without.
+        For `alpha` (no limit without) and `branch` (60 without), for each sample that bounds leave open. The step that
+        is under way is finished: about four times DeepPoly's own time.
     seed
         Of the attack's random starts.
     memory
@@ -88,7 +91,7 @@ def certify(  # noqa: PLR0913 -- each is one independent choice
     ModelError, DataError
         As `bounds` and `attacks.pgd`.
     OptionError
-        If a method is unknown, or `seconds` is not above 0 or given for another method than branch.
+        If a method is unknown, or `seconds` is not above 0 or given for another method than those two.
 
     Formula: verified if min over the ball of z_y - z_k is above 0 for every k != y, by the bounds of `bounds.bounds`.
 
@@ -104,8 +107,10 @@ def certify(  # noqa: PLR0913 -- each is one independent choice
     ['verified', 'falsified', 'falsified']
     """
     known_name("method", method, METHODS)
-    if seconds is not None and (method != "branch" or not seconds > 0):
-        raise OptionError(f"seconds: expected a number above 0, with method='branch', got {seconds} with {method!r}")
+    if seconds is not None and (method not in TIMED or not seconds > 0):
+        raise OptionError(
+            f"seconds: expected a number above 0, with method='alpha' or 'branch', got {seconds} with {method!r}"
+        )
     checked(model, inputs, labels)
     region, unit = Region.around(inputs, ball), unit_of(model, inputs)
     verdict = torch.zeros_like(labels)
@@ -121,8 +126,8 @@ def certify(  # noqa: PLR0913 -- each is one independent choice
     state.verdict[wrong] = VERDICTS.index("falsified")
     state.prove()
     state.attack(seed)
-    if method in ("alpha", "branch"):
-        state.tighten(found, matrix, unit, memory, (seconds or SECONDS) if method == "branch" else None)
+    if method in TIMED:
+        state.tighten(found, matrix, unit, memory, seconds or TIMED[method], branch=method == "branch")
     return Certificate(state.verdict, state.margins.amin(1), state.counterexamples)
 
 
@@ -161,22 +166,22 @@ class _State:
             if not len(rows):
                 return
 
-    def tighten(self, found: Known, matrix: Tensor, unit: float, memory: int, seconds: float | None) -> None:
-        """Better bounds for what is open; with `seconds`, branch and bound for each sample."""
+    def tighten(self, found: Known, matrix: Tensor, unit: float, memory: int, seconds: float, *, branch: bool) -> None:
+        """Better bounds for what is open, and branch and bound, within `seconds` for each sample."""
         for row in self._rows().tolist():
-            start = time.perf_counter()
+            until = time.perf_counter() + seconds
             only = torch.tensor([row], device=matrix.device)
-            better = tightened(found.of(only), matrix[only], unit=unit, memory=memory)
+            better = tightened(found.of(only), matrix[only], unit=unit, until=until, memory=memory)
             self.margins[row] = better.values[0]
             self.prove()
-            if seconds is None or self.verdict[row]:
+            if not branch or self.verdict[row]:
                 continue
             left = matrix[row][better.values[0] <= 0]
             proved, point = decided(
                 better.known,
                 left,
                 unit=unit,
-                until=start + seconds,
+                until=until,
                 attack=lambda points, row=row: self._try(row, points),
             )
             if proved:

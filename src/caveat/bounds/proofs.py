@@ -23,7 +23,7 @@ from caveat.attacks import Ball
 from caveat.bounds import checker
 from caveat.bounds.alpha import first, raised, tightened
 from caveat.bounds.branch import Part, decided
-from caveat.bounds.certify import SECONDS
+from caveat.bounds.certify import TIMED
 from caveat.bounds.deeppoly import Known, known
 from caveat.bounds.outputs import forms
 from caveat.bounds.region import Region
@@ -218,7 +218,7 @@ def prove(
     ball: Ball,
     *,
     method: Method = "deeppoly",
-    seconds: float = SECONDS,
+    seconds: float | None = None,
     about: Mapping[str, object] | None = None,
 ) -> bytes | None:
     """A proof that the network answers `label` on the whole ball around one input; None if none was found.
@@ -233,7 +233,7 @@ def prove(
     graph
         The model's `graph.trace`.
     seconds
-        Of branch and bound.
+        Of `alpha` and `branch`, as of `bounds.certify`.
     about
         What else the proof should say of itself.
 
@@ -247,7 +247,7 @@ def prove(
     own = "float64" if inputs.dtype == torch.float64 else "float32"
     x, double = inputs[0].detach().cpu().numpy(), graph.to(torch.float64)
     matrix = forms(torch.tensor([label]), double)[0]
-    until = time.perf_counter() + seconds
+    until = time.perf_counter() + (TIMED.get(method, math.inf) if seconds is None else seconds)
     for rounding in (own, "exact"):
         unit, clip = checker.UNITS[rounding], (ball.low, ball.high)
         making = _Proof(net, double, matrix, {}, checker.ball(x, ball.radius, clip, unit), unit)
@@ -276,7 +276,7 @@ class Folder:
     graph: Graph
     ball: Ball
     method: Method
-    seconds: float
+    seconds: float | None
     run: str
 
     @classmethod
@@ -306,7 +306,7 @@ class Folder:
         if other or any(cls._run(file) != run for file in path.glob("*.safetensors") if file != kept):
             raise OptionError(f"--proof: {path} holds proofs of another network or run; choose another folder")
         write_bytes(kept, data)
-        return cls(path, checker.network(data), graph, ball, method, SECONDS if seconds is None else seconds, run)
+        return cls(path, checker.network(data), graph, ball, method, seconds, run)
 
     @staticmethod
     def _run(file: Path) -> object:
@@ -335,7 +335,7 @@ def _found(making: _Proof, method: str, until: float) -> tuple[checker.Bounds | 
     unit, region = making.stricter(), making.region()
     with torch.no_grad():
         start = known(making.graph, region, unit=unit)
-    better = tightened(start, making.matrix_of(left)[None], unit=unit)
+    better = tightened(start, making.matrix_of(left)[None], unit=unit, until=until)
     now = making.bounded(refine=True, alpha=better.slopes)
     leaves, left = making.proved(now, making.others(), making.adaptive(now))
     if not len(left):
@@ -345,7 +345,7 @@ def _found(making: _Proof, method: str, until: float) -> tuple[checker.Bounds | 
         root = known(making.graph, region, unit=unit, refine=False, start=Known(making.graph, region, ends))
     wide, lines = root.of(torch.zeros(len(left), dtype=torch.long)), first(root)
     lines = {k: share.expand(len(left), *share.shape[1:]) for k, share in lines.items()}
-    found = raised(wide, making.matrix_of(left), slopes=lines, multipliers={}, split={}, steps=STEPS)
+    found = raised(wide, making.matrix_of(left), slopes=lines, multipliers={}, split={}, steps=STEPS, until=until)
     more, left = making.proved(now, left, {k: _numbers(share) for k, share in found.slopes.items()})
     leaves += more
     if not len(left) or method == "alpha":

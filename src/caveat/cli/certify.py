@@ -48,7 +48,9 @@ def run(
     cells: int | None = typer.Option(
         None, min=1, help="Of --transform: parts of the ranges that are looked at for each sample; 1000 by default."
     ),
-    seconds: float | None = typer.Option(None, help="Of branch, for each sample; 60 by default."),
+    seconds: float | None = typer.Option(
+        None, help="Of alpha (no limit by default) and branch (60), for each sample that bounds leave open."
+    ),
     proof: Path | None = typer.Option(
         None,
         metavar="FOLDER",
@@ -72,6 +74,7 @@ def run(
     from caveat import bounds
     from caveat import data as sources
     from caveat.attacks import Ball
+    from caveat.bounds.certify import TIMED
     from caveat.cli import model as models
     from caveat.tensors import digest as digest_of
     from caveat.training.run_folder import digest
@@ -80,8 +83,8 @@ def run(
     known_name("--method", method, bounds.GEOMETRIC if change else bounds.METHODS)
     if cells is not None and change is None:
         raise OptionError("--cells: it is the number of parts of --transform; leave it out")
-    if seconds is not None and method != "branch":
-        raise OptionError("--seconds: it is the time of --method branch; leave it out")
+    if seconds is not None and method not in TIMED:
+        raise OptionError("--seconds: it is the time of --method alpha and branch; leave it out")
     positive("--seconds", [] if seconds is None else [seconds])
     if proof is not None and change is not None:
         raise OptionError("--proof: proofs are of balls (--radius), not of --transform; leave one of them out")
@@ -112,7 +115,7 @@ def run(
         limit = {} if cells is None else {"cells": cells}
         certify = partial(bounds.certify_transformed, transformation=change, **limit, **more)
     proofs = None if proof is None else _proofs(proof, network, found, Ball(math.inf, radius or 0.0), settings)
-    _certified(network, found, certify, rows, output, settings, one=method in ("alpha", "branch"),
+    _certified(network, found, certify, rows, output, settings, one=method in TIMED,
                graph=proofs and proofs.graph)  # fmt: skip
     _told(rows, output, method, transformed=change is not None)
     if proofs is not None:
