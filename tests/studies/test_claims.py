@@ -10,8 +10,9 @@ from caveat.studies.relu_overconfidence.training import SIZES as RELU_SIZES
 from caveat.studies.tradi_camvid.findings import conclude as camvid
 from caveat.studies.tradi_cifar.findings import conclude as cifar
 from caveat.studies.tradi_cifar.training import SIZES as CIFAR_SIZES
-from caveat.studies.tradi_mnist.findings import PER_WEIGHT, Found
+from caveat.studies.tradi_mnist.findings import ALONE, LESS, PER_WEIGHT, STALE, TRADI, Found, held_row, scaled
 from caveat.studies.tradi_mnist.findings import conclude as mnist
+from caveat.studies.tradi_mnist.training import DECAYS, SCALES
 from caveat.studies.tradi_mnist.training import SIZES as MNIST_SIZES
 from caveat.studies.two_uncertainties.findings import conclude as two
 from caveat.studies.two_uncertainties.training import SIZES as TWO_SIZES
@@ -41,11 +42,17 @@ def posteriors(**tradi):
     ],
 )
 def test_tradi_on_mnist(tradi, expected):
-    main = posteriors(**tradi)
-    found = Found([main], [{PER_WEIGHT: {**main["MC dropout"]}}], [posteriors(AUC=91.0)])
-    made = mnist("small", [0], MNIST_SIZES["small"], found)
+    main, size = posteriors(**tradi), MNIST_SIZES["small"]
+    main[TRADI + LESS] = {**main["MC dropout"], "NLL": 0.05}
+    held = {
+        held_row(decay, epochs, how): {"NLL": 10 * decay, "ECE": 0.01, "accuracy": 98.0, "AUC": 90.0}
+        for decay in DECAYS for epochs in (size.step, size.epochs) for how in (ALONE, STALE, *map(scaled, SCALES))
+    }  # fmt: skip
+    found = Found([main], [{PER_WEIGHT: {**main["MC dropout"]}}], [posteriors(AUC=91.0)], [held])
+    made = mnist("small", [0], size, found)
     better = "confirmed" if "NLL" in tradi else "refuted"
-    assert verdicts(made) == [*expected, "partly", better, better]
+    assert verdicts(made) == [*expected, "partly", better, better, "confirmed" if "NLL" in tradi else "partly"]
+    assert "one network 0.100 and 0.001" in made.claims[6].found
     assert "96.7 against 94.0 and 91.8" in made.claims[0].claim
     assert "0.407 against 0.305" in made.claims[4].claim
     assert made.tables[0].rows[4].cells[0].published == "96.7"

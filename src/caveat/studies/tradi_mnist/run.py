@@ -2,19 +2,34 @@
 
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 
 from caveat import posteriors
 from caveat.posteriors import Ensemble, dropout, tradi
+from caveat.posteriors.ensemble import stack
 from caveat.records.findings import Findings, Scale
+from caveat.studies.kit import common, networks
 from caveat.studies.kit import folder as folders
-from caveat.studies.kit import networks
-from caveat.studies.tradi_mnist.findings import PER_WEIGHT, Figures, Found, conclude
-from caveat.studies.tradi_mnist.training import SIZES, Sets, Size, sets_of, trained
+from caveat.studies.tradi_mnist.findings import (
+    ALONE,
+    LESS,
+    PER_WEIGHT,
+    PLAIN,
+    STALE,
+    TRADI,
+    Figures,
+    Found,
+    conclude,
+    held_row,
+    scaled,
+)
+from caveat.studies.tradi_mnist.training import DECAYS, SCALES, SIZES, Sets, Size, sets_of, trained
 from caveat.training import checkpoint, members
 
 __all__ = ["run"]
@@ -48,6 +63,10 @@ def run(folder: Path, *, scale: Scale, seed: int, say: Callable[[str], None]) ->
         place = folder / f"seed-{one}"
         made = _networks(sets, size, one, place, say)
         main = {name: networks.measure(method, sets.test, sets.ood) for name, method in made.methods.items()}
+        say(f"seed {one}: less weight decay")
+        less: dict[str, Any] = folders.stored(place / "decay.json", partial(_decayed, sets, size, one, place))
+        found.held.append(less["held"])
+        main |= less["test"]
         _add_costs(main, made.seconds, size)
         found.main.append(main)
         say(f"seed {one}: variants of TRADI")
@@ -102,7 +121,7 @@ def _networks(sets: Sets, size: Size, seed: int, place: Path, say: Callable[[str
 def _add_costs(main: Figures, seconds: dict[str, float], size: Size) -> None:
     """How long each method trains, in trainings of one network; sampling is not counted."""
     tracking = seconds["tracked network"] * size.members / seconds["plain networks"]
-    costs = {"Deep ensemble": float(size.members), "TRADI": tracking, "SWAG": tracking}
+    costs = {"Deep ensemble": float(size.members), TRADI: tracking, "SWAG": tracking, TRADI + LESS: tracking}
     for name, figures in main.items():
         figures["training time"] = costs.get(name, 1.0)
 
@@ -154,3 +173,43 @@ def _later(sets: Sets, size: Size, seed: int, place: Path) -> Figures:
     )  # fmt: skip
     methods = {"MCP (one network)": model, "TRADI": networks.mixture(drawn, model, draws=size.draws)}
     return {name: networks.measure(method, sets.test, sets.ood) for name, method in methods.items()}
+
+
+def _decayed(sets: Sets, size: Size, seed: int, place: Path) -> dict[str, Figures]:
+    """What NLL and ECE depend on, by validation digits; and test figures with less weight decay.
+
+    The samples' scale there is that of the lowest NLL on validation digits.
+    """
+    held: Figures = {}
+    test: Figures = {}
+    validation = common.pictures(sets.held)
+    for decay in DECAYS:
+        for epochs in (size.step, size.epochs):
+            model, tracked, _ = trained(
+                sets, size, seed, place / f"decay-{decay:g}.safetensors", epochs=epochs, track=True, decay=decay
+            )
+            named = partial(held_row, decay, epochs)
+            held[named(ALONE)] = networks.measure(model, validation, sets.ood)
+            drawn = {scale: _scaled(tracked.posterior(), model, sets, size, seed, scale=scale) for scale in SCALES}
+            for scale, method in drawn.items():
+                held[named(scaled(scale))] = networks.measure(method, validation, sets.ood)
+            stale = _scaled(tracked.posterior(), model, sets, size, seed, scale=1.0, renew=False)
+            held[named(STALE)] = networks.measure(stale, validation, sets.ood)
+            if (decay, epochs) == (DECAYS[-1], size.epochs):
+                best = min(SCALES, key=lambda scale, named=named: held[named(scaled(scale))]["NLL"])
+                test[PLAIN + LESS] = networks.measure(model, sets.test, sets.ood)
+                test[TRADI + LESS] = networks.measure(drawn[best], sets.test, sets.ood)
+    return {"held": held, "test": test}
+
+
+def _scaled(  # one choice each
+    posterior: tradi.Tradi, model: nn.Module, sets: Sets, size: Size, seed: int, *, scale: float, renew: bool = True
+) -> networks.Method:
+    """TRADI's samples with its standard deviations times a scale."""
+    narrow = replace(posterior, variance={name: value * scale**2 for name, value in posterior.variance.items()})
+    generator = torch.Generator().manual_seed(seed)
+    if renew:
+        drawn = posteriors.sample(narrow, model, draws=size.draws, generator=generator, batches=sets.renewing())
+    else:  # `sample` refuses that, and here is why
+        drawn = stack([narrow.draw(generator) for _ in range(size.draws)])
+    return networks.mixture(drawn, model, draws=size.draws)

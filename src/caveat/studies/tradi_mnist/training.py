@@ -15,7 +15,12 @@ from caveat.records.findings import Scale
 from caveat.studies.kit import common
 from caveat.training import fit
 
-__all__ = ["SIZES", "Sets", "Size", "sets_of", "trained"]
+__all__ = ["DECAYS", "SCALES", "SIZES", "Sets", "Size", "sets_of", "trained"]
+
+DECAYS = (1e-2, 1e-4)
+"""Weight decay: that of the public code, and less."""
+SCALES = (1.0, 0.5, 0.25)
+"""How far from the mean TRADI's samples are taken, in its own standard deviations."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +40,7 @@ class Size:
 
 
 SIZES: dict[Scale, Size] = {
-    "smoke": Size(seeds=1, epochs=2, step=1, members=2, draws=3, train=600, longer=3),
+    "smoke": Size(seeds=1, epochs=3, step=2, members=2, draws=3, train=600, longer=4),
     "small": Size(seeds=1, epochs=10, step=5, members=5, draws=20, train=20_000, longer=15),
     "full": Size(seeds=3, epochs=20, step=10, members=15, draws=20, train=None, longer=30),
 }
@@ -75,12 +80,12 @@ def sets_of(scale: Scale, size: Size) -> Sets:
 
 
 def trained(
-    sets: Sets, size: Size, seed: int, checkpoint: Path, *, epochs: int, track: bool
+    sets: Sets, size: Size, seed: int, checkpoint: Path, *, epochs: int, track: bool, decay: float = DECAYS[0]
 ) -> tuple[nn.Module, tradi.Tracker, swag.Tracker]:
     """A network and its trackers, which watch the training if `track`: they change no weight."""
     model = tradi_mlp(size=sets.train.shape[1], generator=torch.Generator().manual_seed(seed))
     batches = data.shuffled(sets.train, batch=128, generator=torch.Generator().manual_seed(seed + 1))
-    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, weight_decay=1e-2)
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, weight_decay=decay)
     steps = len(batches)
     schedule = torch.optim.lr_scheduler.StepLR(optimizer, size.step * steps, 0.1)
     tracked = tradi.start(model, optimizer, burn_in=steps)
