@@ -40,7 +40,7 @@ class Size:
 
 
 SIZES: dict[Scale, Size] = {
-    "smoke": Size(seeds=1, epochs=3, step=2, members=2, draws=3, train=600, longer=4),
+    "smoke": Size(seeds=1, epochs=4, step=2, members=2, draws=3, train=600, longer=5),
     "small": Size(seeds=1, epochs=10, step=5, members=5, draws=20, train=20_000, longer=15),
     "full": Size(seeds=3, epochs=20, step=10, members=15, draws=20, train=None, longer=30),
 }
