@@ -128,7 +128,10 @@ def test_its_first_weights_keep_boxes_as_wide_as_they_are(goal, generator):
     assert recipe.begin(net, None, generator) == 0
 
 
-def test_radius_and_weight_rise_over_the_first_half():
+def test_radius_and_weight_rise_over_the_first_fifth_and_in_short_runs_over_the_first_half():
+    for epochs, rising in ((1, 0), (4, 2), (10, 5), (24, 5), (40, 8), (71, 15)):
+        assert Ibp().phases(epochs)[-1] == (Ibp(), epochs - rising)
+        assert CrownIbp().phases(epochs)[-1] == (CrownIbp(share=0.0), epochs - rising)
     phases = Ibp(radius=0.3, weight=0.6).phases(10)
     assert sum(count for _, count in phases) == 10
     assert phases[-1] == (Ibp(radius=0.3, weight=0.6), 5)

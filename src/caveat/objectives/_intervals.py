@@ -12,7 +12,7 @@ from caveat.attacks import Ball
 from caveat.errors import ModelError
 from caveat.evaluation import by_batch, drops
 
-__all__ = ["Boxed", "boxed", "differences", "initialised", "layers_of", "normalising", "worst_logits"]
+__all__ = ["Boxed", "boxed", "differences", "initialised", "layers_of", "normalising", "ramp", "worst_logits"]
 
 MONOTONE = (
     nn.ReLU, nn.Sigmoid, nn.Tanh, nn.ELU, nn.Hardtanh, nn.ReLU6, nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d,
@@ -88,6 +88,11 @@ def initialised(model: nn.Module, generator: torch.Generator) -> int:
             if layer.bias is not None:
                 layer.bias.zero_()
     return len(affine)
+
+
+def ramp(epochs: int) -> int:
+    """Epochs over which radius and weight rise: a fifth of all, but five at least, and at most half of all."""
+    return min(epochs // 2, max(5, -(-epochs // 5)))
 
 
 def _flat(model: nn.Sequential) -> list[nn.Module]:

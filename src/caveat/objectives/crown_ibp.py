@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from caveat.objectives._backward import worst_by_lines
-from caveat.objectives._intervals import Boxed, boxed, initialised, layers_of, worst_logits
+from caveat.objectives._intervals import Boxed, boxed, initialised, layers_of, ramp, worst_logits
 from caveat.objectives._ranges import fraction
 from caveat.types import Labels
 
@@ -21,9 +21,9 @@ class CrownIbp:
 
     Intervals alone are so loose at the beginning that a training may not start, or ends at a lower accuracy; these are
     tighter there. `share` of the margin's bound is theirs, the rest that of intervals: `caveat train` lets it fall to
-    `last` over the first half of the training, while radius and weight rise. What has been learnt is certified by
-    `bounds` (method `interval` after `last` 0). Costs of a network of c classes about 3 + c times plain training while
-    the share is above 0. The model is `nn.Sequential` of layers with a rule, a linear one last.
+    `last` over the first fifth of the training (as Ibp), while radius and weight rise. What has been learnt is
+    certified by `bounds` (method `interval` after `last` 0). Costs of a network of c classes about 3 + c times plain
+    training while the share is above 0. The model is `nn.Sequential` of layers with a rule, a linear one last.
 
     Formula: (1 - weight) CE(x, y) + weight CE(z, y), z = share z_lines + (1 - share) z_intervals, z_j >= f_j - f_y
     everywhere in the ball of the maximum norm, within [0, 1].
@@ -79,8 +79,8 @@ class CrownIbp:
         return initialised(model, generator) if self.initialise else 0
 
     def phases(self, epochs: int) -> list[tuple["CrownIbp", int]]:
-        """What to train by in which epochs: over the first half weight and radius rise and the share falls."""
-        rise = epochs // 2
+        """What to train by in which epochs: over the first fifth weight and radius rise and the share falls."""
+        rise = ramp(epochs)
         parts = [k / (rise + 1) for k in range(1, rise + 1)]
         rising = [
             (

@@ -39,7 +39,7 @@ def conclude(
             "training pictures": size.train or "all", "batch": 100, "radius": size.radius,
             "epochs": f"{size.epochs}; FGSM-trained {2 * size.epochs}, PGD-trained and TRADES {size.attacked}, "
             f"{size.warm} of them with a smaller radius; IBP {size.certified} and CROWN-IBP {size.crown}, over the "
-            f"first half of which the radius grows; {NARROW}: {2 * size.radius / 3:.2g}",
+            f"first fifth of which the radius grows; {NARROW}: {2 * size.radius / 3:.2g}",
             "inner steps": size.inner,
             "network": f"convolutions of stride 2: {size.width}, {2 * size.width} channels; {size.hidden} units",
             "MLP": "256, 256 units",
@@ -52,8 +52,8 @@ def conclude(
             f"{size.inner} inner steps (40), {size.hidden} hidden units, {size.width} and {2 * size.width} channels: "
             "what two cores train in two hours. The MNIST challenge's network is a LeNet with 32 and 64 channels and "
             "1,024 units, 100,000 steps of 50 pictures.",
-            f"The first {size.judged:,} test pictures (10,000); {size.curve} for the curves, {size.struck} for the "
-            f"strongest attack and DeepPoly, {size.few} for the L1 attack.",
+            f"The first {size.judged:,} test pictures are attacked (10,000; intervals certify all); {size.curve} for "
+            f"the curves, {size.struck} for the strongest attack and DeepPoly, {size.few} for the L1 attack.",
         ],
         claims=[] if scale == "smoke" else _claims(found, crossed, pixels),
         tables=[
@@ -90,7 +90,8 @@ def _accuracies(found: Mapping[str, Figures], size: Size) -> Table:
             *(f"verified at {at:g} {how}" for how in ("by intervals", "by DeepPoly") for at in (radius / 3, radius)),
         ],
         note=f"Random signs: every pixel {radius:g} up or down at random, the baseline of an attack. Strongest "
-        f"attack and DeepPoly: of the first {size.struck} pictures. No attack broke a verified answer."
+        f"attack and DeepPoly: of the first {size.struck} pictures; by intervals: of all test pictures. "
+        "No attack broke a verified answer."
         + "".join(f" {doubt}" for doubt in doubts),
     )  # fmt: skip
 

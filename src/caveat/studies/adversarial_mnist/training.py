@@ -35,7 +35,7 @@ class Size:
     certified: int
     """Epochs of IBP."""
     crown: int
-    """Epochs of CROWN-IBP, of which one costs eleven of IBP."""
+    """Epochs of CROWN-IBP; one of those in which the radius grows costs eleven of IBP."""
     warm: int
     """Of these the first, with a smaller radius; also of FGSM training."""
     inner: int
@@ -65,7 +65,7 @@ SIZES: dict[Scale, Size] = {
     "small": Size(set="mnist", radius=0.3, train=15_000, epochs=5, attacked=10, certified=20, crown=8, warm=2, inner=7,
                   width=16, hidden=100, steps=40, restarts=5, judged=500, struck=50, queries=1000, few=100, priced=100,
                   curve=200, radii=(0.0, 0.05, 0.1, 0.2, 0.3, 0.4)),
-    "full": Size(set="mnist", radius=0.3, train=None, epochs=6, attacked=20, certified=40, crown=10, warm=2, inner=7,
+    "full": Size(set="mnist", radius=0.3, train=None, epochs=6, attacked=20, certified=70, crown=40, warm=2, inner=7,
                  width=16, hidden=100, steps=40, restarts=20, judged=1000, struck=200, queries=5000, few=100,
                  priced=200, curve=500, radii=(0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4)),
 }  # fmt: skip
