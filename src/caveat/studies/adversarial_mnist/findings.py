@@ -39,7 +39,7 @@ def conclude(
             "training pictures": size.train or "all", "batch": 100, "radius": size.radius,
             "epochs": f"{size.epochs}; FGSM-trained {2 * size.epochs}, PGD-trained and TRADES {size.attacked}, "
             f"{size.warm} of them with a smaller radius; IBP {size.certified} and CROWN-IBP {size.crown}, over the "
-            f"first fifth of which the radius grows; {NARROW}: {2 * size.radius / 3:.2g}",
+            f"first fifth of which the radius grows; {NARROW} ({2 * size.radius / 3:.2g}): {size.narrow}",
             "inner steps": size.inner,
             "network": f"convolutions of stride 2: {size.width}, {2 * size.width} channels; {size.hidden} units",
             "MLP": "256, 256 units",
@@ -105,11 +105,11 @@ def _sparse(found: Mapping[str, Figures], pixels: int) -> Table:
         for name, one in found.items()
     ]  # fmt: skip
     return Table(
-        title="The L1-penalised attack, towards the next digit", first="network", rows=rows,
+        title="Attacks that change few pixels, towards the next digit", first="network", rows=rows,
         columns=["reached in %", "pixels changed", "L1 size", f"at penalty {PENALTY:g}: reached in %", "pixels changed",
                  "L1 size", "pixels changed by PGD"],
-        note=f"No radius, values in [0, 1], {pixels} pixels. First three columns: the largest penalty that reaches the "
-        "target, searched for each picture. Pixels: median; L1 size: mean; both where the target was reached.",
+        note=f"No radius, values in [0, 1], {pixels} pixels. First three columns: the least change in L1 that reaches "
+        "the target (FMN). Pixels: median; L1 size: mean; both where the target was reached.",
     )  # fmt: skip
 
 
@@ -175,7 +175,7 @@ def _claims(found: Mapping[str, Figures], crossed: Mapping[str, Sequence[Sequenc
             + "; ".join(f"{name} {low:.1f}, {high:.1f} %" for name, (low, high) in verified.items()) + ".",
         ),
         Claim(
-            claim="A penalty on the L1 size of the change gives changes of few pixels",
+            claim="The least change in L1 changes few pixels",
             verdict="confirmed" if few["reached"] > 95 and few["pixels"] < pixels / 10
             else "partly" if few["pixels"] < pixels / 4 else "refuted",
             found=f"The plain network predicts the targeted digit for {few['reached']:.0f} % of the pictures, with "

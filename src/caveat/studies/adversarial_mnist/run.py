@@ -109,7 +109,7 @@ def _certified(model: nn.Module, inputs: Tensor, labels: Tensor, size: Size, see
 
 
 def _few_pixels(model: nn.Module, inputs: Tensor, labels: Tensor, size: Size) -> dict[str, Any]:
-    """The L1 attack towards the next digit, its penalty searched for and fixed."""
+    """The L1 attacks towards the next digit: the least change there is, and that of a fixed penalty."""
     few, targets = inputs[: size.few], (labels[: size.few] + 1) % 10
     return {
         "search": _sizes(attacks.sparse(model, few, targets, steps=size.priced)),
