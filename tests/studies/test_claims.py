@@ -146,6 +146,12 @@ def test_ood_zeros(good):
         ["confirmed"] * 9 if good else ["refuted"] * 2 + ["confirmed"] + ["refuted"] * 4 + ["confirmed", "refuted"]
     )
     assert [claim.verdict for claim in claims] == expected
+    pairs = [(97.0, 91.0), (96.0, 90.0)] if good else [(97.0, 80.0), (96.0, 80.0)]
+    better = [
+        {"zeros detected": zeros, "others correct": right, "accuracy": 99.0, "AUROC": 98.0} for zeros, right in pairs
+    ]
+    assert denoising._of_better(better).verdict == ("confirmed" if good else "partly")
+    assert denoising._better([one], better).rows[1].cells[0].value == 96.5
     assert claims[0].claim.startswith("96 % of the zeros are detected and 90 %")
     assert "about 99 %" in claims[1].claim
     assert denoising._rules([one]).rows[1].cells[3].published == "0.659"

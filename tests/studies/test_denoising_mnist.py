@@ -35,7 +35,7 @@ def done(tmp_path_factory):
 
 def test_from_pictures_to_findings(done):
     folder, found, said = done
-    assert said == ["seed 0: training", "seed 0: judging", "ablations"]
+    assert said == ["seed 0: training", "seed 0: judging", "the improved pipeline", "ablations"]
     found.save(folder / "findings.json")
     assert Findings.load(folder / "findings.json") == found
     assert len((folder / "findings.json").read_bytes()) < 300_000
@@ -46,9 +46,13 @@ def test_from_pictures_to_findings(done):
     # a second criterion can only reject more
     assert rejected[PIPELINE][0].value >= rejected[RECONSTRUCTED][0].value
     assert rejected[PIPELINE][1].value <= rejected[RECONSTRUCTED][1].value
-    assert len(found.tables[2].rows) == 10
-    assert sum(row.cells[3].value for row in found.tables[2].rows) == 200
-    assert [row.label for row in found.tables[3].rows] == list(ABLATIONS)
+    assert len(found.tables[3].rows) == 10
+    assert sum(row.cells[3].value for row in found.tables[3].rows) == 200
+    assert [row.label for row in found.tables[4].rows] == list(ABLATIONS)
+    # the rule keeps its share of validation digits, and the test digits are drawn like them
+    published, better = found.tables[1].rows
+    assert published.cells[0].value == rejected[PIPELINE][0].value
+    assert better.cells[1].value <= better.cells[2].value
     assert len(found.figures) == 5
     assert len(found.shots) == 3
     assert not found.claims

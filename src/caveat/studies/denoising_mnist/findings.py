@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from caveat.records.findings import Cell, Claim, Figure, Findings, Row, Scale, Shot, Table, cell
 from caveat.studies.denoising_mnist import figures
-from caveat.studies.denoising_mnist.training import COEFFICIENTS, CROSS_ENTROPY, Size
+from caveat.studies.denoising_mnist.training import COEFFICIENTS, CROSS_ENTROPY, KEPT, Size
 from caveat.studies.kit import common
 from caveat.studies.kit.published import Printed, published
 
@@ -71,7 +71,7 @@ def printed_pair() -> tuple[float, float]:
     return float(printed.at(PIPELINE, "zeros detected")), float(printed.at(PIPELINE, "others correct"))
 
 
-def conclude(
+def conclude(  # noqa: PLR0913  # what was measured, part by part
     scale: Scale,
     seeds: list[int],
     size: Size,
@@ -81,8 +81,11 @@ def conclude(
     seconds: dict[str, float],
     *,
     counts: dict[str, int],
+    better: Sequence[Mapping[str, float]],
 ) -> Findings:
-    """Findings from figures: `judged`, one entry a seed, and the networks of one seed that were trained otherwise."""
+    """Findings from figures: `judged`, one entry a seed, the networks of one seed that were trained otherwise, and
+    `better`, the improved pipeline, one entry a fresh seed.
+    """
     return common.findings(
         study="denoising-mnist",
         title="Zeros as OOD inputs: a classifier of the digits 1 to 9 that is a denoising autoencoder, too",
@@ -95,9 +98,9 @@ def conclude(
             "large squares": "16 to 20 pixels", **counts,
         },
         reduced=_reduced(size),
-        claims=[] if scale == "smoke" else _claims(judged, changed),
+        claims=[] if scale == "smoke" else [*_claims(judged, changed), _of_better(better)],
         notes=_notes(scale, judged),
-        tables=[_rules(judged), _ranked(judged), _errors(judged), _changed(changed)],
+        tables=[_rules(judged), _better(judged, better), _ranked(judged), _errors(judged), _changed(changed)],
         figures=_figures(judged, changed),
         shots=[
             Shot(title="Zeros: out-of-distribution", png=shots.zeros,
@@ -160,6 +163,36 @@ def _rules(judged: Sequence[Judged]) -> Table:
         rows=rows, digits=1,
         note="Others correct: digits 1 to 9 that are accepted and correctly classified. Balanced accuracy: mean of the "
         "shares of validation digits accepted and pseudo-OOD ones rejected; a rule is chosen by nothing else.",
+    )  # fmt: skip
+
+
+def _better(judged: Sequence[Judged], better: Sequence[Mapping[str, float]]) -> Table:
+    columns = ["zeros detected", "others correct", "accuracy", "AUROC"]
+    own = [{**one.rules[PIPELINE], "accuracy": one.accuracy, "AUROC": one.ranked[SOFTMAX]["auroc"]} for one in judged]
+    printed = published("denoising_mnist").tables["rules"]
+    rows = [
+        Row(label=name, cells=[cell([one[key] for one in found], printed.at(PIPELINE, key)) for key in columns])
+        for name, found in ((PIPELINE, own), (f"{CROSS_ENTROPY}: softmax, keeping {KEPT:.0%}", better))
+    ]
+    return Table(
+        title="An improved pipeline", first="training and rule", rows=rows, digits=1,
+        columns=["zeros detected, %", "others correct, %", "accuracy, %", "AUROC of the softmax"],
+        note=f"Second row: {len(better)} fresh seeds; clean digits and cross-entropy alone, and a digit is rejected if "
+        f"its largest softmax is below that of all but {KEPT:.0%} of the validation digits. No zero and no pseudo-OOD "
+        "digit has a part in it. The training was chosen by an ablation of this study's other seeds.",
+    )  # fmt: skip
+
+
+def _of_better(better: Sequence[Mapping[str, float]]) -> Claim:
+    detected, correct = printed_pair()
+    zeros, others = (_mean([one[key] for one in better]) for key in ("zeros detected", "others correct"))
+    return Claim(
+        claim=f"Clean digits, cross-entropy and a softmax threshold that keeps {KEPT:.0%} of the validation digits "
+        f"reach {detected:.0f} and {correct:.0f} %",
+        verdict="confirmed" if zeros >= detected and others >= correct
+        else "partly" if zeros >= detected or others >= correct else "refuted",
+        found=f"{zeros:.1f} % of the zeros are detected, {others:.1f} % of the others are correct; seed by seed "
+        + ", ".join(f"{one['zeros detected']:.1f} and {one['others correct']:.1f} %" for one in better) + ".",
     )  # fmt: skip
 
 

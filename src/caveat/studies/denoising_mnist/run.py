@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -32,7 +33,19 @@ from caveat.studies.denoising_mnist.findings import (
     Judged,
     conclude,
 )  # fmt: skip
-from caveat.studies.denoising_mnist.training import ABLATIONS, CROSS_ENTROPY, SIZES, Sets, ablated, sets, whole
+from caveat.studies.denoising_mnist.training import (
+    ABLATIONS,
+    CROSS_ENTROPY,
+    FRESH,
+    KEPT,
+    SIZES,
+    Sets,
+    Size,
+    ablated,
+    improved,
+    sets,
+    whole,
+)
 from caveat.studies.kit import common
 from caveat.studies.kit import folder as folders
 from caveat.training import checkpoint
@@ -100,10 +113,16 @@ def run(folder: Path, *, scale: Scale, seed: int, say: Callable[[str], None]) ->
         judged.append(_judged(given, model, seed=one))
         if not shots:
             shots.append(figures.shots(model, given, seed=one))
+    fresh = [seed + FRESH + number for number in range(size.fresh)]
+    say("the improved pipeline")
+    better: list[dict[str, float]] = [
+        folders.stored(folder / f"improved-seed-{one}.json", partial(_improved, given, size, folder, seed=one))
+        for one in fresh
+    ]
     say("ablations")
     changed = {name: _ablation(given, name, ablated(given, size, folder, name=name, seed=seed)) for name in ABLATIONS}
     seconds = {path.stem: checkpoint.seconds(path) for path in sorted(folder.glob("*.safetensors"))}
-    return conclude(scale, seeds, size, judged, changed, shots[0], seconds, counts=_counts(given))
+    return conclude(scale, seeds, size, judged, changed, shots[0], seconds, counts=_counts(given), better=better)
 
 
 def _judged(given: Sets, model: DenoisingClassifier, *, seed: int) -> Judged:
@@ -136,6 +155,21 @@ def _judged(given: Sets, model: DenoisingClassifier, *, seed: int) -> Judged:
         curves={name: [_others(*pair, right, share) for share in GRID] for name, pair in scores.items()},
         errors=_errors(given, test, zeros),
     )
+
+
+def _improved(given: Sets, size: Size, folder: Path, *, seed: int) -> dict[str, float]:
+    """The improved pipeline: a threshold from validation digits alone, then test digits and zeros."""
+    model = improved(given, size, folder, seed=seed)
+    rule = Rule(float(torch.quantile(look(model, given.held).uncertainty.double(), KEPT)))
+    test, zeros = look(model, given.test[0]), look(model, given.zeros)
+    right = test.logits.argmax(dim=1) == given.test[1]
+    return {
+        "zeros detected": _percent(rule.rejected(zeros)),
+        "others correct": _percent(~rule.rejected(test) & right),
+        "accuracy": _percent(right),
+        "AUROC": common.detection(test.uncertainty, zeros.uncertainty)["auroc"],
+        "softmax below": 1 - rule.uncertainty,
+    }
 
 
 def _worse(inside: Looked, seen: Looked) -> Tensor:
