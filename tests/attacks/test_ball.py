@@ -72,6 +72,31 @@ def test_a_projection_projected_is_itself(norm, box, radius, seed):
     torch.testing.assert_close(ball.project(once, centres), once, rtol=0, atol=1e-12)
 
 
+@given(**cases)
+def test_a_projector_gives_what_a_fresh_one_gives_whatever_it_projected_before(norm, box, radius, seed):
+    """Far, near and inside by turns: where the last projection ended is only where the next one begins to look."""
+    centres, points = drawn(box, seed)
+    ball = Ball(norm, radius, *box)
+    project = ball.projector(centres)
+    for share in (1.0, 30.0, 1e-6, 0.3, 1e-6, 2.0):
+        there = centres + share * (points - centres)
+        torch.testing.assert_close(project(there), ball.project(there, centres), rtol=0, atol=1e-12)
+
+
+@given(**cases)
+def test_within_radii_of_their_own_samples_are_projected_as_by_balls_of_these(norm, box, radius, seed):
+    centres, points = drawn(box, seed)
+    radii = radius * torch.tensor([0.5, 1.0, 3.0, math.inf], dtype=torch.float64)
+    found = Ball(norm, 0.0, *box).within(points, centres, radii)
+    for i, own in enumerate(radii.tolist()):
+        ball = Ball(norm, min(own, 1e3), *box)
+        one = found[i : i + 1], centres[i : i + 1]
+        inside(ball, *one)
+        if norm != 2:
+            near = ball.project(points[i : i + 1], one[1])
+            torch.testing.assert_close(one[0], near, rtol=0, atol=1e-12)
+
+
 @pytest.mark.parametrize("norm", [1, 2])
 def test_clipping_before_or_after_is_not_the_projection(norm):
     """By hand, from the corner (0, 0) towards (2, 1) with radius 1.2 in the unit box.

@@ -34,10 +34,10 @@ def smallest_l1(model, start, target):
     return solved.fun if solved.status == 0 else None
 
 
-def test_the_search_comes_near_the_least_change_there_is():
+def test_the_change_comes_near_the_least_change_there_is():
     """Never below the linear programme's optimum, and on average within 10 % of it."""
     model, inputs, targets = linear()
-    found = sparse(model, inputs, targets, searches=14, steps=400, penalties=(1e-3, 1e3))
+    found = sparse(model, inputs, targets, steps=400)
     least = [smallest_l1(model, start, int(target)) for start, target in zip(inputs, targets, strict=True)]
     ratios = [float(size) / best for size, best in zip(found.l1, least, strict=True) if best is not None]
     assert found.success.all()
@@ -51,6 +51,40 @@ def test_a_higher_price_gives_a_smaller_change_until_it_is_too_high():
     assert (sizes[1].l1 <= sizes[0].l1 + 1e-9).logical_or(~sizes[1].success).all()
     assert sizes[0].success.sum() >= sizes[1].success.sum() >= sizes[2].success.sum()
     assert (sizes[0].l0 < inputs.shape[1]).any()
+
+
+def test_a_quadratic_loss_gives_the_soft_threshold_solution():
+    """Of half the squared distance to a goal: d = soft(goal - x, price), clipped to the box."""
+    inputs = torch.rand(5, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    inputs[0] = inputs[0].round()  # on the box's faces
+    goal, price = torch.linspace(-0.5, 1.5, 6, dtype=torch.float64), 0.2
+
+    def square(logits, labels):
+        return 0.5 * (logits - goal).square().sum(1)
+
+    targets = torch.full((5,), 5)  # the goal's largest
+    found = penalised(nn.Identity().eval(), inputs, targets, penalty=price, loss=square, steps=100)
+    v = goal - inputs
+    expected = inputs + (v.sign() * (v.abs() - price).clamp_min(0)).clamp(-inputs, 1 - inputs)
+    assert found.success.any()
+    torch.testing.assert_close(found.inputs[found.success], expected[found.success], rtol=0, atol=1e-6)
+
+
+def test_the_least_change_is_smaller_than_that_of_any_price():
+    """At an eighth of the passes: it stood at 20.2 for 746 passes on ERAN's network, where 100 of these find 19.1."""
+    model = nn.Sequential(nn.Linear(40, 60), nn.ReLU(), nn.Linear(60, 5)).double().eval()
+    generator = torch.Generator().manual_seed(2)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(torch.randn(parameter.shape, generator=generator, dtype=torch.float64) / 3)
+    inputs = torch.rand(16, 40, generator=generator, dtype=torch.float64)
+    targets = (model(inputs).argmax(1) + 1) % 5
+    found = sparse(model, inputs, targets, steps=100)
+    assert found.success.all()
+    for price in (0.03, 0.1, 0.3, 1.0, 3.0):
+        other = penalised(model, inputs, targets, penalty=price, steps=200)
+        rows = other.success
+        assert found.l1[rows].mean() < other.l1[rows].mean() or not rows.any()
 
 
 def test_a_failure_comes_back_unchanged_and_marked():
@@ -96,7 +130,7 @@ def test_open_boxes():
 
 def test_errors_teach():
     model, inputs, targets = linear()
-    with pytest.raises(OptionError, match="penalties, searches"):
-        sparse(model, inputs, targets, penalties=(1.0, 0.5))
+    with pytest.raises(OptionError, match="steps"):
+        sparse(model, inputs, targets, steps=0)
     with pytest.raises(OptionError, match="penalty"):
         penalised(model, inputs, targets, penalty=-0.5)

@@ -107,7 +107,7 @@ DEFAULTS: dict[Callable[..., object], dict[str, object]] = {
     ascent.ascend: {"steps": 40, "restarts": 1, "momentum": 0.0, "best": True},
     estimated: {"steps": 20, "directions": 16},
     l1.penalised: {"penalty": 0.1, "low": 0.0, "high": 1.0, "steps": 200},
-    l1.sparse: {"low": 0.0, "high": 1.0, "steps": 100, "searches": 8},
+    l1.sparse: {"low": 0.0, "high": 1.0, "steps": 100},
     masking.without_gradient: {"steps": 20},
     pgd: {
         "targeted": False,
@@ -123,7 +123,7 @@ DEFAULTS: dict[Callable[..., object], dict[str, object]] = {
     apgd_targeted: {"steps": 100, "targets": 9},
     carlini: {"steps": 100, "searches": 6, "price": 1.0, "rate": 0.05, "classes": 9},
     deepfool: {"norm": 2, "steps": 50, "classes": 9, "overshoot": 0.02},
-    fmn: {"norm": 2, "steps": 100, "step": 1.0, "classes": 9, "rate": (0.05, 0.001)},
+    fmn: {"norm": 2, "steps": 100, "step": None, "targeted": False, "classes": 9, "rate": (0.05, 0.001)},
     square: {"queries": 1000, "area": 0.8},
     strongest: {"members": ("apgd", "apgd_targeted", "fmn", "square"), "steps": 100, "queries": 5000},
     proximal.sparsest: {"low": 0.0, "high": 1.0, "steps": 200, "tolerance": 1e-6},

@@ -25,19 +25,32 @@ def load_peer(name: str) -> ModuleType | None:
 
 
 def load_pytorch_ood() -> ModuleType | None:
-    """The detectors of pytorch_ood, or None where it is not installed.
-
-    PyPI's torchvision has no compiled operators for a CPU build of torch; declaring two of them lets it be imported.
-    """
+    """The detectors of pytorch_ood, or None where it is not installed."""
     if not (FOLDER / "pytorch_ood").is_dir():
         return None
+    _declare_torchvision()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import pytorch_ood.detector as pytorch_ood
+    return pytorch_ood
+
+
+def load_adv_lib() -> ModuleType | None:
+    """The attacks of adv-lib, or None where it or what it imports (torchvision, tqdm, visdom) is not installed."""
+    _declare_torchvision()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            return importlib.import_module("adv_lib.attacks")
+        except ImportError:
+            return None
+
+
+def _declare_torchvision() -> None:
+    """PyPI's torchvision has no compiled operators for a CPU build of torch; with two declared it can be imported."""
     if str(FOLDER) not in sys.path:
         sys.path.append(str(FOLDER))  # at the end: nothing of ours is shadowed
     if not _operators and not hasattr(torch.ops.torchvision, "nms"):
         _operators.append(torch.library.Library("torchvision", "DEF"))
         for operator in ("nms", "qnms"):
             _operators[0].define(operator + "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        import pytorch_ood.detector as pytorch_ood
-    return pytorch_ood

@@ -11,7 +11,7 @@ from torch import Tensor
 from caveat.attacks.noise import Noise, drawn
 from caveat.errors import DataError, OptionError
 
-__all__ = ["Ball", "shortened"]
+__all__ = ["Ball"]
 
 NORMS = (1, 2, math.inf)
 ROUNDS = 200  # of solving for the multiplier; a handful is usual
@@ -81,18 +81,35 @@ class Ball:
             low = self.boxed(centres - self.radius, centres)
             high = self.boxed(centres + self.radius, centres)
             return lambda points: points.clamp(low, high)
-        rooms = self._rooms(centres)
-        return lambda points: self._nearest(points, centres, rooms)
+        rooms, threshold = self._rooms(centres), torch.zeros_like(centres.flatten(1)[:, :1])
 
-    def _nearest(self, points: Tensor, centres: Tensor, rooms: tuple[Tensor, Tensor]) -> Tensor:
-        if self.radius == 0:
-            return centres.clone()
-        size, sign, room = _seen(points - centres, rooms)
-        if self.norm == 2:
-            share = torch.minimum(_scaled(size, room, self.radius), size)
+        def nearest(points: Tensor) -> Tensor:
+            nonlocal threshold  # that of the last projection is near this one's, and found in half the rounds
+            if self.radius == 0:
+                return centres.clone()
+            away = (points - centres).flatten(1)
+            if self.norm == 2:
+                return self._moved(centres, _scaled(away, rooms, self.radius, most=1))
+            size, room = _seen(away, rooms)
+            share, threshold = _thresholded(size, room, self.radius, near=threshold)
+            return self._moved(centres, share.copysign_(away))
+
+        return nearest
+
+    def within(self, points: Tensor, centres: Tensor, radii: Float[Tensor, " n"]) -> Float[Tensor, "n ..."]:
+        """The points drawn into the box and balls of the samples' own radii, which may be inf, not the ball's.
+
+        For 1 and inf the nearest ones; for 2 drawn towards the centre, then into the box.
+        """
+        away, limit = (points - centres).flatten(1), radii[:, None]
+        if self.norm == math.inf:
+            away = away.clamp(-limit, limit)
+        elif self.norm == 2:
+            size = torch.linalg.vector_norm(away, dim=1, keepdim=True).clamp_min(torch.finfo(away.dtype).tiny)
+            away = away * (limit / size).clamp_max(1)
         else:
-            share = _thresholded(size, room, self.radius)
-        return self._moved(centres, sign, share)
+            away = _thresholded(*_seen(away, self._rooms(centres)), limit)[0].copysign_(away)
+        return self.boxed(centres + away.reshape(centres.shape), centres)
 
     def furthest(self, centres: Float[Tensor, "n ..."], gradient: Float[Tensor, "n ..."]) -> Float[Tensor, "n ..."]:
         """The point of ball and box that is furthest along `gradient`: where a linear function is largest.
@@ -105,9 +122,10 @@ class Ball:
             return self.boxed(centres + self.radius * gradient.sign(), centres)
         if self.radius == 0:
             return centres.clone()
-        size, sign, room = _seen(gradient, self._rooms(centres))
-        share = _scaled(size, room, self.radius) if self.norm == 2 else _greedy(size, room, self.radius)
-        return self._moved(centres, sign, share)
+        flat, rooms = gradient.flatten(1), self._rooms(centres)
+        if self.norm == 2:
+            return self._moved(centres, _scaled(flat, rooms, self.radius))
+        return self._moved(centres, _greedy(*_seen(flat, rooms), self.radius).copysign_(flat))
 
     def step(
         self, points: Float[Tensor, "n ..."], gradient: Float[Tensor, "n ..."], length: int | float
@@ -120,19 +138,14 @@ class Ball:
         if self.norm == math.inf:
             return points.add(gradient.sign(), alpha=length)
         flat = gradient.flatten(1)
-        unit = flat / flat.abs().amax(1, keepdim=True).clamp_min(torch.finfo(flat.dtype).tiny)
-        if self.norm == 2:
-            unit = unit / torch.linalg.vector_norm(unit, dim=1, keepdim=True).clamp_min(1)
-        return points + (length * unit).reshape(points.shape)
+        unit = flat / _largest(flat)
+        size = torch.linalg.vector_norm(unit, dim=1, keepdim=True) if self.norm == 2 else torch.ones_like(unit[:, :1])
+        return points.flatten(1).addcmul(unit, length / size.clamp_min(1)).reshape(points.shape)
 
     def slopes(self, points: Float[Tensor, "n ..."], gradient: Float[Tensor, "n ..."]) -> Float[Tensor, "n ..."]:
         """The sizes of a gradient's values, 0 where the box leaves a point no room to go uphill."""
-        shut = torch.zeros_like(points, dtype=torch.bool)
-        if self.high is not None:
-            shut |= (gradient > 0) & (points >= self.high)
-        if self.low is not None:
-            shut |= (gradient < 0) & (points <= self.low)
-        return gradient.abs().masked_fill(shut, 0)
+        size, room = _seen(gradient.flatten(1), self._rooms(points))
+        return size.mul_(room.sign_()).reshape(points.shape)
 
     def sample(self, centres: Float[Tensor, "n ..."], generator: torch.Generator) -> Float[Tensor, "n ..."]:
         """A point of the ball for each centre, uniform; what leaves the box is projected back."""
@@ -167,94 +180,93 @@ class Ball:
         """How far each point is from its centre, in the ball's norm."""
         return torch.linalg.vector_norm((points - centres).flatten(1), self.norm, dim=1)
 
-    def _rooms(self, centres: Tensor) -> tuple[Tensor, Tensor]:
-        """How far each value may go up and down within the box, as (n, d)."""
-        flat = centres.flatten(1)
-        up = torch.full_like(flat, math.inf) if self.high is None else (self.high - flat).clamp_min(0)
-        down = torch.full_like(flat, math.inf) if self.low is None else (flat - self.low).clamp_min(0)
-        return up, down
+    def _ends(self, centres: Tensor) -> tuple[Tensor, Tensor]:
+        """The box, or where a centre is outside of it by rounding, no further out."""
+        low = centres.new_tensor(-math.inf) if self.low is None else centres.clamp_max(self.low)
+        return low, centres.new_tensor(math.inf) if self.high is None else centres.clamp_min(self.high)
 
-    def _moved(self, centres: Tensor, sign: Tensor, share: Tensor) -> Tensor:
-        excess = torch.linalg.vector_norm(share, self.norm, dim=1, keepdim=True) / self.radius
-        share = share / excess.clamp_min(1)  # towards the centre: cannot leave the box
-        return self.boxed(centres + (sign * share).reshape(centres.shape), centres)
+    def _rooms(self, centres: Tensor) -> tuple[Tensor, Tensor]:
+        """How far each value may go down, as numbers <= 0, and up within the box, as (n, d)."""
+        low, high = self._ends(centres)
+        return (low - centres).flatten(1), (high - centres).flatten(1)
+
+    def _moved(self, centres: Tensor, change: Tensor) -> Tensor:
+        """The centres changed by (n, d), which is written over."""
+        size = torch.linalg.vector_norm(change, dim=1) if self.norm == 2 else change.abs().sum(1)
+        change /= (size / self.radius).clamp_min(1)[:, None]  # towards the centre: cannot leave the box
+        return self.boxed(change.reshape(centres.shape).add_(centres), centres)
 
     def boxed(self, points: Tensor, centres: Tensor) -> Tensor:
         """In the box, or where a centre is outside of it by rounding, no further out."""
-        if self.low is not None:
-            points = torch.maximum(points, centres.clamp_max(self.low))
-        if self.high is not None:
-            points = torch.minimum(points, centres.clamp_min(self.high))
-        return points
+        return points.clamp(*self._ends(centres))
 
 
-def _seen(direction: Tensor, rooms: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-    """Size and sign of a direction, and how far each value may go that way, as (n, d)."""
-    flat = direction.flatten(1)
-    return flat.abs(), flat.sign(), torch.where(flat > 0, *rooms)
+# On a CPU masks cost ten times what arithmetic does (`where`, comparisons), so below values are clamped and multiplied.
 
 
-def shortened(change: Float[Tensor, "n ..."], norm: int | float, radii: Float[Tensor, " n"]) -> Float[Tensor, "n ..."]:
-    """The nearest change whose norm is at most the sample's own radius, box aside; a radius may be inf."""
-    flat, limit = change.flatten(1), radii[:, None]
-    if norm == math.inf:
-        short = flat.clamp(-limit, limit)
-    elif norm == 2:
-        size = torch.linalg.vector_norm(flat, dim=1, keepdim=True).clamp_min(torch.finfo(flat.dtype).tiny)
-        short = flat * (limit / size).clamp_max(1)
-    else:
-        size = flat.abs()
-        short = flat.sign() * _thresholded(size, torch.full_like(size, math.inf), limit)
-    return short.reshape(change.shape)
+def _seen(direction: Tensor, rooms: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    """Size of a direction (n, d), and how far each value may go that way."""
+    return direction.abs(), torch.copysign(direction.new_tensor(math.inf), direction).clamp_(*rooms).abs_()
 
 
-def _scaled(size: Tensor, room: Tensor, radius: int | float) -> Tensor:
-    """The values min(t size, room) with the t at which their Euclidean norm is the radius; all the room if it never is.
+def _largest(flat: Tensor) -> Tensor:
+    return flat.abs().amax(1, keepdim=True).clamp_min(torch.finfo(flat.dtype).tiny)
 
-    A value that has no room left at some t has none at a larger one, so fixing those and solving for the others climbs
-    to the answer and ends with it.
+
+def _scaled(flat: Tensor, rooms: tuple[Tensor, Tensor], radius: int | float, *, most: int | float = math.inf) -> Tensor:
+    """The values t v, cut off at their rooms, with the t at which their Euclidean norm is the radius, at most `most`.
+
+    All the rooms if it never is. A value that has no room left at some t has none at a larger one, so fixing those and
+    solving for the others climbs to the answer and ends with it.
     """
-    size = size / size.amax(1, keepdim=True).clamp_min(torch.finfo(size.dtype).tiny)
-    room = room.clamp_max(2 * radius)  # none is needed beyond: it keeps inf out of the sums
-    squares, rooms = size.square(), room.square()
-    t = radius / squares.sum(1, keepdim=True).sqrt().clamp_min(1)  # the largest is 1, or all are 0
+    scale = _largest(flat)
+    unit, ceiling = flat / scale, most * scale
+    t = torch.minimum(radius / torch.linalg.vector_norm(unit, dim=1, keepdim=True).clamp_min(1), ceiling)
+    wanted, free = torch.empty_like(unit), torch.empty_like(unit)
+    share = unit
     for _ in range(ROUNDS):
-        full = t * size >= room
-        left = (radius**2 - rooms.mul(full).sum(1, keepdim=True)).clamp_min(0)
-        free = squares.mul(~full).sum(1, keepdim=True)
-        further = torch.where(free > 0, torch.maximum((left / free).sqrt(), t), t)
+        torch.mul(unit, t, out=wanted)
+        share = wanted.clamp(*rooms)
+        torch.eq(share, wanted, out=free)  # 1 where there is room left, 0 where there is none
+        spent = torch.linalg.vector_norm(torch.addcmul(share, share, free, value=-1), dim=1, keepdim=True)
+        slope = torch.linalg.vector_norm(free.mul_(unit), dim=1, keepdim=True)
+        further = (radius**2 - spent.square()).clamp_min(0).sqrt() / slope.clamp_min(torch.finfo(t.dtype).tiny)
+        further = torch.where(slope > 0, torch.maximum(torch.minimum(further, ceiling), t), t)
         if torch.equal(further, t):
             break
         t = further
-    return torch.minimum(t * size, room)
+    return share
 
 
-def _thresholded(size: Tensor, room: Tensor, radius: int | float | Tensor) -> Tensor:
-    """The values min(max(size - t, 0), room) with the least t >= 0 at which their sum is at most the radius.
+def _thresholded(
+    size: Tensor, room: Tensor, radius: int | float | Tensor, *, near: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """The values min(max(size - t, 0), room) with the least t >= 0 at which their sum is at most the radius, and t.
 
     The sum falls along straight pieces, one slope for each number of values between their ends: Newton's step is exact
     from the right piece, and where it would leave what is known to enclose t, halving takes its place. A row that has
-    arrived stays, so that it does not depend on the others.
+    arrived stays, so that it does not depend on the others. `near` is where to begin.
     """
-    least, t = torch.zeros_like(size[:, :1]), torch.zeros_like(size[:, :1])
-    most = size.amax(1, keepdim=True)
+    zero = torch.zeros_like(size[:, :1])
+    least, most = zero - 1, size.amax(1, keepdim=True)  # 0 itself may be the answer
+    t = zero if near is None else torch.minimum(near, most)
     close = 4 * torch.finfo(size.dtype).eps * radius
-    arrived = torch.zeros_like(t, dtype=torch.bool)
+    arrived, falls = torch.zeros_like(t, dtype=torch.bool), torch.empty_like(size)
     for _ in range(ROUNDS):
         left = size - t
-        share = torch.minimum(left.clamp_min(0), room)
+        share = left.clamp(zero, room)
         excess = share.sum(1, keepdim=True) - radius
         arrived |= (excess <= close) & ((excess >= -close) | (t == 0))
         if bool(arrived.all()):
             break
         least, most = torch.where(excess > 0, t, least), torch.where(excess > 0, most, t)
-        newton = t + excess / (share == left).sum(1, keepdim=True).clamp_min(1)
-        middle = (least + most) / 2
+        newton = t + excess / torch.eq(share, left, out=falls).sum(1, keepdim=True).clamp_min(1)
+        newton, middle = newton.clamp_min(0), (least.clamp_min(0) + most) / 2
         step = torch.where((newton > least) & (newton < most), newton, middle)
         last = (step <= least) | (step >= most)  # nothing lies between: t is known to the last digit
         t = torch.where(arrived, t, torch.where(last, most, step))
         arrived |= last
-    return torch.minimum((size - t).clamp_min(0), room)
+    return (size - t).clamp_(zero, room), t
 
 
 def _greedy(size: Tensor, room: Tensor, radius: int | float) -> Tensor:

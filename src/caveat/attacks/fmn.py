@@ -7,9 +7,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from caveat.attacks.ascent import cosine, evaluated
-from caveat.attacks.ball import Ball, shortened
+from caveat.attacks.ball import Ball
 from caveat.attacks.deepfool import DUAL, linear_border
-from caveat.attacks.losses import margin
+from caveat.attacks.losses import margin, towards
 from caveat.attacks.network import Harm, broken, checked, others_by_logit
 from caveat.attacks.result import Attacked, measured, nearer
 from caveat.errors import OptionError
@@ -27,7 +27,8 @@ def fmn(  # noqa: PLR0913 -- each is one independent choice
     low: int | float | None = 0.0,
     high: int | float | None = 1.0,
     steps: int = 100,
-    step: int | float = 1.0,
+    step: int | float | None = None,
+    targeted: bool = False,
     classes: int = 9,
     rate: tuple[float, float] = (0.05, 0.001),
 ) -> Attacked:
@@ -38,18 +39,22 @@ def fmn(  # noqa: PLR0913 -- each is one independent choice
     distance is an upper bound of the true one. The walk begins at the nearest border of the linearised network, which
     the original does not: so it follows the border of the nearest class, and is exact where the network is linear.
     Nothing is random.
-    Formula: x <- clip(x0 + P(x - x0 + a g / |g|_2)), P into the ball of radius r around x0; r <- min(r (1 - c), the
-    smallest found) where x has another answer, r (1 + c) where it has not, and before any was found |x - x0| + |f| /
-    |grad f|_dual, the distance to the border were f, the margin, linear. a and c fall like a cosine.
+    Formula: x <- P(x + a g / |g|_2), P into box and ball of radius r around x0, g the gradient, 0 where the box leaves
+    no room (the original clips when it has projected, and in norm 1 stands still on dark pictures); r <- min(r (1 - c),
+    the smallest found) where x has another answer, r (1 + c) where it has not, and before any was found |x - x0| +
+    |f| / |grad f|_dual, the distance to the border were f, the margin, linear. a and c fall like a cosine.
 
     Parameters
     ----------
+    labels
+        The true ones; when `targeted`, the answers that are wanted.
     norm
         1, 2 or inf.
     step
-        Length of the first step a, in the Euclidean norm.
+        Length of the first step a, in the Euclidean norm. Without one 1, and for norm 1, where the projection takes
+        most of it back, 3: the change is sparser and smaller.
     classes
-        How many of the likeliest other classes are looked at first.
+        How many of the likeliest other classes are looked at first; when `targeted`, the wanted one alone.
     rate
         The first and the last c.
 
@@ -65,6 +70,7 @@ def fmn(  # noqa: PLR0913 -- each is one independent choice
     Source: Pintor, Roli, Brendel and Biggio, Fast Minimum-norm Adversarial Attacks through Adaptive Norm Constraints,
     NeurIPS 2021 (arXiv 2102.12827), algorithm 1.
     """
+    step = (3.0 if norm == 1 else 1.0) if step is None else step
     if steps < 1 or classes < 1 or not 0 < step < math.inf or not 0 < rate[1] <= rate[0] < 1:
         raise OptionError(
             "steps, classes, step, rate: expected at least 1, at least 1, a number > 0 and 1 > first >= last > 0, got "
@@ -75,15 +81,15 @@ def fmn(  # noqa: PLR0913 -- each is one independent choice
     box.check(inputs)
     with torch.inference_mode(False), torch.enable_grad():
         centres = inputs.detach().clone()
-        function = Harm(model, labels, margin)
-        success = broken(model, centres, labels, targeted=False) if len(centres) else labels.bool()
+        function = Harm(model, labels, towards(margin) if targeted else margin)
+        success = broken(model, centres, labels, targeted=targeted) if len(centres) else labels.bool()
         found, least = centres.clone(), torch.where(success, 0.0, torch.inf).to(centres.dtype)
-        others = others_by_logit(model, inputs, labels)[:, :classes]
-        begin = linear_border(model, centres, labels, others, box, overshoot=rate[0]) if len(centres) else centres
+        begin = _begin(model, centres, labels, box, rate[0], classes, targeted=targeted) if len(centres) else centres
         radius, points = least, box.boxed(begin, centres)
         for index in range(steps if len(centres) else 0):
             values, gradient = evaluated(function, points)
-            ended, distance = function.ended(), box.distance(points, centres)
+            gradient = box.slopes(points, gradient).copysign_(gradient)  # a step into a face of the box is lost
+            ended, distance = function.ended(targeted=targeted), box.distance(points, centres)
             closer = ended & (distance < least)
             found = torch.where(closer.reshape(-1, *[1] * (centres.ndim - 1)), points, found)
             least, success = torch.where(closer, distance, least), success | ended
@@ -94,9 +100,22 @@ def fmn(  # noqa: PLR0913 -- each is one independent choice
             wider = (1 + change) * torch.where(success, radius, linear)  # beyond the border, not onto it
             radius = torch.where(ended, torch.minimum(radius * (1 - change), least), wider)
             move = step * (0.01 + 0.99 * share) * _unit(gradient)
-            points = box.boxed(centres + shortened(points + move - centres, norm, radius), centres)
+            points = box.within(points + move, centres, radius)
         spent = torch.full(success.shape, steps, dtype=torch.int64, device=centres.device)
-        return measured(centres, nearer(model, centres, found, labels, success), success, spent)
+        return measured(centres, nearer(model, centres, found, labels, success, targeted=targeted), success, spent)
+
+
+def _begin(
+    model: nn.Module, centres: Tensor, labels: Tensor, box: Ball, overshoot: float, classes: int, *, targeted: bool
+) -> Tensor:
+    """The nearest border of the linearised network, to any of the likeliest classes or to the one that is wanted."""
+    if targeted:
+        now = Harm(model, labels, margin)
+        with torch.no_grad():
+            now(centres)
+        return linear_border(model, centres, now.logits.argmax(1), labels[:, None], box, overshoot=overshoot)
+    others = others_by_logit(model, centres, labels)[:, :classes]
+    return linear_border(model, centres, labels, others, box, overshoot=overshoot)
 
 
 def _unit(gradient: Tensor) -> Tensor:

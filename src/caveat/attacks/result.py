@@ -31,8 +31,10 @@ ROUNDS = 10
 """Of bisection: what comes back is too far by at most a thousandth of the way that was too long."""
 
 
-def nearer(model: nn.Module, centres: Tensor, found: Tensor, labels: Tensor, success: Tensor) -> Tensor:
-    """Points with another answer, brought back towards their centres as far as it stays another one, by bisection.
+def nearer(
+    model: nn.Module, centres: Tensor, found: Tensor, labels: Tensor, success: Tensor, *, targeted: bool = False
+) -> Tensor:
+    """Points that reached their end, brought back towards their centres as far as they stay there, by bisection.
 
     Where the answers change more than once on the way, to one of these places.
     """
@@ -46,10 +48,10 @@ def nearer(model: nn.Module, centres: Tensor, found: Tensor, labels: Tensor, suc
     for share in [near, *[None] * ROUNDS]:  # first the centre itself: it may be answered wrongly already
         middle = (near + far) / 2 if share is None else share
         points = torch.lerp(centres[rows], found[rows], middle.reshape(shape))
-        wrong = broken(model, points, labels[rows], targeted=False)
-        near, far = torch.where(wrong, near, middle), torch.where(wrong, middle, far)
+        ended = broken(model, points, labels[rows], targeted=targeted)
+        near, far = torch.where(ended, near, middle), torch.where(ended, middle, far)
     moved = torch.lerp(centres[rows], found[rows], far.reshape(shape))
-    still = broken(model, moved, labels[rows], targeted=False)
+    still = broken(model, moved, labels[rows], targeted=targeted)
     found[rows[still]] = moved[still]
     return found
 
