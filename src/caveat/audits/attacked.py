@@ -46,8 +46,8 @@ def attacked(  # noqa: PLR0913  # the signature is the configuration
 ) -> Attacked:
     """Attack a random part of `rows` of a set by PGD at each radius: on a soft margin, with steps that become shorter.
 
-    The strongest at its price: at equal steps no attack in a ball breaks more in norms inf and 2; in norm 1 APGD breaks up
-    to 2 points more, for half again the time (`benchmarks/attacks.py`, docs/bounds.md).
+    The strongest at its price: at equal steps no attack in a ball breaks more in norms inf and 2; in norm 1 APGD breaks
+    up to 2 points more, for half again the time (`benchmarks/attacks.py`, docs/bounds.md).
 
     An answer that a smaller radius has broken counts as broken at a larger one, so accuracy never rises with the radius
     and only what still stands is attacked further. What is found is an upper bound: another attack may break more.
