@@ -42,6 +42,7 @@ __all__ = [
     "observe",
     "observe_outputs",
     "outputs_of",
+    "outputs_unread",
     "squashed",
 ]
 
@@ -289,16 +290,22 @@ def observe_outputs(model: nn.Module, batches: Batches, *, name: str = "inputs",
 
 def outputs_of(model: nn.Module, inputs: Inputs, where: str) -> Tensor:
     """The outputs `(s, n, k)` of a network of any task or of the draws of a posterior, on the CPU."""
-    several = isinstance(model, Drawing)
-    with evaluation.without_gradients():
-        made = tensor(_called(model.draws if several else model, inputs, where))
+    made = outputs_unread(model, inputs, where)
     _check_finite(made, where)
-    made = wide(made if several else made[None]).cpu()
+    made = made.cpu()
     if made.ndim != 3 or made.shape[1] != len(inputs):
         raise ModelError(
             f"model: expected outputs (n, k), a row for each of {len(inputs)} inputs, got {tuple(made.shape[1:])}"
         )
     return made
+
+
+def outputs_unread(model: nn.Module, inputs: Inputs, where: str) -> Tensor:
+    """The same where the network is, without a look at the numbers, as `glance_unread`."""
+    several = isinstance(model, Drawing)
+    with evaluation.without_gradients():
+        made = tensor(_called(model.draws if several else model, inputs, where))
+    return wide(made if several else made[None])
 
 
 def glance(

@@ -153,7 +153,13 @@ def test_a_changed_state_of_a_monitor_is_refused_and_not_run(guard: tuple[Guard,
         with pytest.raises(DataError, match="state"):
             again()
         assert not mark.exists()
-    for change in ({"schema_version": 2}, {"guard": "0" * 64}, {"verdicts": "0" * 64}):
+    taken = json.loads(whole)["taken"]  # files that are as they were are not read again: what is said of them counts
+    for change in (
+        {"schema_version": 1},
+        {"guard": "0" * 64},
+        {"taken": taken | {"labelled": 7}},
+        {"sha256": "0" * 64},
+    ):
         path.write_text(json.dumps(json.loads(whole) | change))
         with pytest.raises(DataError, match=r"state|verdicts"):
             again()

@@ -15,7 +15,7 @@ from tests.contracts.world import pictures
 from torch import Tensor, nn
 
 from caveat import Guard, posteriors
-from caveat.cli.guard.export import EXAMPLE
+from caveat.cli.guard.export import example
 from caveat.cli.main import main
 from caveat.errors import CaveatError, DataError, OptionError
 from caveat.guard import onnx_file, plain_operations, portable
@@ -147,7 +147,7 @@ def test_the_ten_lines_run(place, monkeypatch, capsys, guard):
     """Those of the page and those that the command prints."""
     page = (Path(__file__).parents[2] / "docs" / "export.md").read_text()
     code = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)[0]
-    printed = EXAMPLE.format(name="guard.onnx", shape="(n, 1, 8, 8)")
+    printed = example("guard.onnx", (1, 8, 8), "classification")
     assert code.replace('"guard.onnx"', "'guard.onnx'").strip() == printed.strip()
     assert all(line in (place / "said").read_text() for line in printed.splitlines())
     inputs = known(20, seed=8)[0]

@@ -1,19 +1,24 @@
 """Verdicts on disk to a monitor that goes on where it stopped, refuses what has changed, and shows a page."""
 
 import json
+import os
+import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import nn
 from typer.testing import CliRunner
 
 from caveat.cli.main import app
 from caveat.errors import DataError
-from caveat.guard import Guard, artefact
+from caveat.guard import Guard, artefact, watching
 from caveat.guard.watching import watch
 from caveat.report import monitor as page
 
@@ -198,3 +203,117 @@ def test_the_command_exits_with_1_at_an_alarm(guard: tuple[Guard, Path], tmp_pat
     assert alarmed.exit_code == 1
     assert "Alarm: the scores are higher" in alarmed.stdout
     assert (tmp_path / "other" / "report.html").stat().st_size > 100_000
+
+
+def old(path: Path) -> None:
+    """As written an hour ago: a younger file may be written to again without its time telling it."""
+    then = path.stat().st_mtime_ns - 3_600_000_000_000
+    os.utime(path, ns=(then, then))
+
+
+def test_of_what_was_taken_nothing_is_read_again(guard: tuple[Guard, Path], tmp_path: Path, monkeypatch) -> None:
+    made, folder = guard
+    verdicts = tmp_path / "verdicts"
+    for number in range(3):
+        write(made, verdicts / f"{number}.parquet", number, 300, start=300 * number)
+        old(verdicts / f"{number}.parquet")
+    read: list[str] = []
+
+    def batches(path: Path, *args: Any, **more: Any) -> Any:
+        read.append(path.name)
+        return kept(path, *args, **more)
+
+    kept = watching.batches
+    monkeypatch.setattr(watching, "batches", batches)
+    watch(folder, verdicts, tmp_path)
+    assert read == ["0.parquet", "1.parquet", "2.parquet"]
+    read.clear()
+    write(made, verdicts / "3.parquet", 7, 300, start=900)
+    assert watch(folder, verdicts, tmp_path).fresh == 300
+    assert read == ["3.parquet"]
+    read.clear()
+    os.utime(verdicts / "1.parquet")  # touched, and still the same
+    assert watch(folder, verdicts, tmp_path).fresh == 0
+    assert read == ["1.parquet", "3.parquet"]  # the last is young
+    labels = tmp_path / "labels.csv"
+    labels.write_text("index,label\n1150,0\n1,0\n")
+    read.clear()
+    for number in range(4):
+        old(verdicts / f"{number}.parquet")
+    watch(folder, verdicts, tmp_path)
+    read.clear()
+    assert watch(folder, verdicts, tmp_path, labels=labels).labelled == 2
+    assert read == ["0.parquet", "3.parquet"]
+
+
+def test_a_file_that_was_taken_may_not_change_grow_or_go(guard: tuple[Guard, Path], tmp_path: Path) -> None:
+    made, folder = guard
+    verdicts = tmp_path / "verdicts"
+    for number in range(3):
+        write(made, verdicts / f"{number}.parquet", number, 100)
+    watch(folder, verdicts, tmp_path)
+    state = (tmp_path / "monitor.json").read_text()
+    for name, change in (
+        ("1.parquet has changed", lambda: write(made, verdicts / "1.parquet", 9, 100)),
+        ("1.parquet has changed", lambda: write(made, verdicts / "1.parquet", 1, 101)),
+        ("2.parquet is no longer there", lambda: (verdicts / "2.parquet").unlink()),
+        ("0a.parquet has changed", lambda: write(made, verdicts / "0a.parquet", 8, 100)),
+    ):
+        change()
+        with pytest.raises(DataError, match=name) as caught:
+            watch(folder, verdicts, tmp_path)
+        assert "the first 300 are not those that were read before" in str(caught.value)
+        assert (tmp_path / "monitor.json").read_text() == state
+        for number in range(3):
+            write(made, verdicts / f"{number}.parquet", number, 100)
+    (verdicts / "0a.parquet").unlink()
+    write(made, tmp_path / "more.parquet", 5, 60)
+    grown = [pq.read_table(path) for path in (verdicts / "2.parquet", tmp_path / "more.parquet")]
+    pq.write_table(pa.concat_tables(grown), verdicts / "2.parquet")  # the last may
+    assert watch(folder, verdicts, tmp_path).fresh == 60
+
+
+@settings(max_examples=25)
+@given(
+    st.lists(st.tuples(st.integers(1, 60), st.booleans(), st.booleans()), min_size=1, max_size=6),
+    st.integers(0, 2**20), st.booleans(),
+)  # fmt: skip
+def test_stopped_or_not_it_raises_the_same_alarms(
+    guard: tuple[Guard, Path], files: Any, seed: int, labelled: bool
+) -> None:
+    """Files of any number of verdicts, after some of which the monitor is asked, some of which grow afterwards."""
+    made, folder = guard
+    threshold, drawn = made.decision.promise.threshold, np.random.default_rng(seed)
+    total = sum(count for count, _, _ in files)
+    scores = threshold + drawn.normal(-0.1, 0.3, total) + np.linspace(0, drawn.choice([0, 1]), total)
+    scores[drawn.random(total) < 0.05] = np.nan
+    words = np.array([*made.decision.classes, "camera", None], dtype=object)
+    true = words[drawn.integers(len(words), size=total)] if labelled else np.full(total, None)
+    table = pa.table(
+        {
+            "index": np.arange(total), "score": scores, "accepted": scores <= threshold,
+            "predicted_name": words[drawn.integers(3, size=total)].tolist(),
+            "true_name": pa.array(true.tolist(), pa.string()),
+        }
+    )  # fmt: skip
+    with tempfile.TemporaryDirectory() as place:
+        verdicts, part, whole = (Path(place, name) for name in ("verdicts", "part", "whole"))
+        for one in (verdicts, part, whole):
+            one.mkdir()
+        start, asked = 0, 0
+        for number, (count, ask, grows) in enumerate(files):
+            path = verdicts / f"verdicts-{number:05d}.parquet"
+            if grows and count > 1:
+                pq.write_table(table.slice(start, count // 2), path)
+                asked += watch(folder, verdicts, part).fresh
+            pq.write_table(table.slice(start, count), path)
+            if ask:
+                old(path)
+                asked += watch(folder, verdicts, part).fresh
+            start += count
+        found, once = watch(folder, verdicts, part), watch(folder, verdicts, whole)
+        assert asked + found.fresh == once.fresh == total
+        assert found.state.alarms == once.state.alarms
+        assert found.state.bets == once.state.bets
+        assert found.state.counts == once.state.counts
+        assert (found.spoke, found.labelled, found.sentences) == (once.spoke, once.labelled, once.sentences)

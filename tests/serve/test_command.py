@@ -19,7 +19,7 @@ from starlette.testclient import TestClient
 
 from caveat import Guard
 from caveat.cli.guard.serve import _served, _token
-from caveat.errors import CaveatError, DataError, OptionError
+from caveat.errors import CaveatError, DataError
 from caveat.guard import onnx_guard
 from caveat.guard.graph import Graph
 from caveat.guard.portable import OUTPUTS
@@ -85,12 +85,12 @@ def test_an_exported_guard_is_served_too(guard: Guard, monkeypatch: pytest.Monke
         classes=made.classes, promise=vars(made.promise), score=made.score.name, shape=made.shape,
         largest=made.largest, columns=None,
     )  # fmt: skip
-    loaded = onnx_guard.OnnxGuard(about, "digest", OUTPUTS, run)
+    loaded = onnx_guard.OnnxGuard(about, "digest", OUTPUTS["classification"], run)
     monkeypatch.setattr(onnx_guard, "load", lambda _: loaded)
     path = Path("guard.onnx")
     served = _served(path, None, "auto")
     assert (served.platform, served.watch, served.digest) == ("onnxruntime_onnx", None, "digest")
-    assert (served.picture, served.epistemic) == ((1, 8, 8), False)
+    assert (served.picture, served.outputs) == ((1, 8, 8), OUTPUTS["classification"])
     inputs = known(20, seed=9)[0]
     inputs[3] = torch.nan
     with TestClient(application(served)) as client:
@@ -124,9 +124,3 @@ def test_an_address_that_is_taken_is_said() -> None:
     for host in ("nosuch.invalid", "1.2.3.4", "x" * 300, "::zz", ""):
         with pytest.raises(CaveatError, match=r"cannot listen on|expected an address"):
             listening(host, 0)
-
-
-def test_only_classification(folder: Path, tmp_path: Path) -> None:
-    (tmp_path / "manifest.json").write_text('{"task": "regression"}')
-    with pytest.raises(OptionError, match="is a guard of regression"):
-        _served(tmp_path, None, "auto")

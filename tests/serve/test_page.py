@@ -6,8 +6,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from torch import Tensor, nn
 
+from caveat.guard import MultilabelGuard, RegressionGuard, RegressionVerdict
 from caveat.serve import Limits, Served
+from caveat.serve.served import of_guard
 from tests.report.test_browser import ARGUMENTS, CHROMIUM
 from tests.serve.conftest import encoded, known, running
 
@@ -66,3 +70,57 @@ def test_a_picture_is_dropped_and_answered(port: int, served: Served) -> None:
         assert not page.is_visible("#answer")
         browser.close()
     assert all(url.startswith((f"http://127.0.0.1:{port}/", "data:")) for url in asked)
+
+
+class Numbers(nn.Module):
+    """How bright a picture is, with a deviation."""
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        bright = inputs.flatten(1).mean(dim=1)
+        return torch.stack([bright, 0.01 + 0.1 * bright.clamp_min(0)], dim=1)
+
+
+class Halves(nn.Module):
+    """A label for the upper half of a picture, and one for the lower: whether it is bright."""
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return 8 * torch.stack([part.flatten(1).mean(dim=1) - 0.5 for part in inputs.chunk(2, dim=2)], dim=1)
+
+
+def of_task(task: str) -> RegressionGuard | MultilabelGuard:
+    generator = torch.Generator().manual_seed(0)
+    images = torch.rand(400, 1, 8, 8, generator=generator) * torch.rand(400, 1, 1, 1, generator=generator)
+    if task == "regression":
+        labels = images.flatten(1).mean(dim=1) + 0.02 * torch.randn(400, generator=generator)
+        return RegressionGuard.fit(Numbers().eval(), (images, labels), outputs="gaussian_std", keep=0.9, error=0.2)
+    labels = torch.stack([images.flatten(1).mean(dim=1) > 0.1, images.flatten(1).mean(dim=1) > 0.2], dim=1).long()
+    return MultilabelGuard.fit(Halves().eval(), (images, labels), keep=0.9, error=0.2, score="max_label")
+
+
+@pytest.mark.parametrize(("task", "second"), [("regression", "Interval"), ("multilabel", "Labels")])
+def test_guards_of_other_tasks_are_shown_too(task: str, second: str) -> None:
+    guard = of_task(task)
+    grey = np.full((8, 8), 60, np.uint8)
+    verdict = guard(torch.from_numpy(grey)[None, None].float() / 255)
+    trouble: list[str] = []
+    with running(of_guard(guard), Limits()) as port, sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        page: Any = browser.new_page()
+        page.on("console", lambda message: trouble.append(message.text))
+        page.on("pageerror", lambda error: trouble.append(str(error)))
+        page.goto(f"http://127.0.0.1:{port}/")
+        page.set_input_files("#file", {"name": "b.png", "mimeType": "image/png", "buffer": encoded(grey)})
+        page.wait_for_selector(f"#answer[data-accepted={str(bool(verdict.accepted[0])).lower()}]")
+        assert page.inner_text("#sentence") == f"{verdict.explain(0)}."
+        told = [page.inner_text(f".tiles > div:nth-child(2) {part}") for part in ("dt", "dd:nth-child(2)")]
+        answer = page.inner_text(".tiles > div:first-child dd:nth-child(2)")
+        bars = page.locator("#classes meter").count()
+        browser.close()
+    assert trouble == []
+    assert told[0] == second
+    if isinstance(verdict, RegressionVerdict):
+        assert (answer, bars) == (f"{float(verdict.prediction[0]):.4g}", 0)
+        assert told[1] == f"{float(verdict.lower[0]):.4g} to {float(verdict.upper[0]):.4g}"
+    else:
+        assert (told[1], bars) == (str(int(verdict.predicted.sum())), 2)
+        assert answer == ", ".join(name for name, here in zip(verdict.names, verdict.labels[0], strict=True) if here)

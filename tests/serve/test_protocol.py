@@ -7,7 +7,9 @@ import torch
 from starlette.testclient import TestClient
 
 from caveat import Guard
-from caveat.serve.protocol import BYTES, OUTPUTS
+from caveat.guard.graph import ATTRIBUTES
+from caveat.guard.portable import OUTPUTS
+from caveat.serve.protocol import BYTES
 from tests.serve.conftest import known
 
 
@@ -18,7 +20,7 @@ def test_what_there_is(client: TestClient) -> None:
     for path in ("/v2/models/guard", "/v2/models/guard/versions/1"):
         about = client.get(path).json()
         assert about["inputs"] == [{"name": "inputs", "datatype": "FP32", "shape": [-1, 1, 8, 8]}]
-        assert [one["name"] for one in about["outputs"]] == [name for name in OUTPUTS if name != "epistemic"]
+        assert [one["name"] for one in about["outputs"]] == list(OUTPUTS["classification"])
         assert client.get(f"{path}/ready").json() == {"name": "guard", "ready": True}
     assert client.get("/v2/models/guard/versions/2").status_code == 404
 
@@ -26,7 +28,7 @@ def test_what_there_is(client: TestClient) -> None:
 def check(found: dict[str, np.ndarray], guard: Guard, inputs: torch.Tensor) -> None:
     verdict = guard(inputs)
     for name, values in found.items():
-        wanted = getattr(verdict, OUTPUTS[name][1]).numpy()
+        wanted = getattr(verdict, ATTRIBUTES.get(name, name)).numpy()
         np.testing.assert_allclose(np.asarray(values, dtype=wanted.dtype).reshape(wanted.shape), wanted, 1e-4, 1e-6)
 
 
@@ -40,7 +42,7 @@ def test_json_in_and_out(client: TestClient, guard: Guard) -> None:
         told = answer.json()
         assert (told["id"], told["model_name"], told["model_version"]) == ("7", "guard", "1")
         found = {one["name"]: np.array(one["data"], dtype=object) for one in told["outputs"]}
-        assert set(found) == set(OUTPUTS) - {"epistemic"}
+        assert set(found) == set(OUTPUTS["classification"])
         assert found["score"].tolist()[3] is None
         check(found, guard, inputs)
     body = json.dumps({"inputs": [part], "outputs": [{"name": "accepted"}]})

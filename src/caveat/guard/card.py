@@ -7,15 +7,18 @@ from pathlib import Path
 import torch
 
 from caveat import __version__
+from caveat.calibration.cqr import CQR
 from caveat.errors import OptionError
 from caveat.files import write_atomically
 from caveat.guard.decision import Decision
-from caveat.guard.guarantee import guarantee
+from caveat.guard.guarantee import guarantee, of_intervals, of_label_sets
+from caveat.guard.multilabel import MultilabelDecision
+from caveat.guard.regression import RegressionDecision
 from caveat.guard.stored import Sealed
 from caveat.guard.threshold import refused_at_most
 from caveat.metrics.interval import interval_of_share
 
-__all__ = ["check_output", "of", "write"]
+__all__ = ["check_output", "of", "of_multilabel", "of_regression", "write"]
 
 STARTS = "---\nlibrary_name: caveat\n"
 """What every card begins with: the header that the Hugging Face hub reads."""
@@ -34,31 +37,97 @@ def of(made: Decision, manifest: Sealed | None = None) -> str:
 
     All figures are of the held-out samples that the threshold was set on, which nothing else was fitted on.
     """
-    held, accepted = made.promise, made.reference <= made.promise.threshold
-    known, right = len(made.reference), ~made.reference_wrong
+    accepted, known = made.reference <= made.promise.threshold, len(made.reference)
+    right = ~made.reference_wrong
+    figures = [
+        ("accuracy", *_share(int(right.sum()), known)),
+        ("accepted", *_share(int(accepted.sum()), known)),
+        ("accuracy of the accepted", *_share(int((right & accepted).sum()), int(accepted.sum()))),
+    ]
+    facts = [f"calibration `{made.calibration}`"]
+    return _card(
+        made, made.score.name, f"{len(made.classes)} classes", guarantee(made.promise, made.classes), figures, facts,
+        manifest, [*_of_examples(made), *_of_classes(made)],
+    )  # fmt: skip
+
+
+def of_regression(made: RegressionDecision, manifest: Sealed | None = None) -> str:
+    """The same of a regression guard, whose intervals are fitted on other held-out samples."""
+    kept = made.scores <= made.promise.threshold
+    quantile = float(made.interval.quantile)
+    moved = (
+        f"the network's own ends moved outwards by {quantile:.4g} (`cqr`)"
+        if isinstance(made.interval, CQR)
+        else f"{quantile:.4g} standard deviations to each side (`normalised_conformal`)"
+    )
+    facts = [
+        f"outputs `{made.form}`",
+        f"intervals: {moved}, fitted on the {int(kept.sum())} that are accepted of {len(kept)} other held-out samples",
+    ]
+    promised = of_intervals(made.promise, made.error)
+    return _card(made, made.score, "A number for each input", promised, [_accepted(made)], facts, manifest)
+
+
+def of_multilabel(made: MultilabelDecision, manifest: Sealed | None = None) -> str:
+    """The same of a multi-label guard, whose label sets are fitted on other held-out samples."""
+    kept = (made.scores <= made.promise.threshold)[made.true_samples]
+    found = made.true_probs[kept] >= made.label_threshold
+    facts = [
+        "calibration: a temperature for each label",
+        f"label sets: a probability of at least {made.label_threshold:.4g}, fitted on the "
+        f"{len(made.true_samples[kept].unique())} that have a label and are accepted of {len(made.scores)} other "
+        f"held-out samples, of whose labels they hold {float(found.double().mean()):.1%}",
+        f"labels: {', '.join(map(_plain, made.names[:MOST]))}"
+        + (f" and {len(made.names) - MOST} more" if len(made.names) > MOST else ""),
+    ]
+    promised = of_label_sets(made.promise, made.error)
+    return _card(made, made.score, f"{len(made.names)} labels", promised, [_accepted(made)], facts, manifest)
+
+
+Figure = tuple[str, str, str]
+"""What it is, its value, its interval."""
+
+
+def _accepted(made: RegressionDecision | MultilabelDecision) -> Figure:
+    return ("accepted", *_share(int((made.reference <= made.promise.threshold).sum()), len(made.reference)))
+
+
+def _card(
+    made: Decision | RegressionDecision | MultilabelDecision,
+    score: str,
+    answers: str,
+    promised: str,
+    figures: Sequence[Figure],
+    facts: Sequence[str],
+    manifest: Sealed | None,
+    more: Sequence[str] = (),
+) -> str:
+    """What cards of every task say."""
+    held = made.promise
     refused = float(refused_at_most(made.reference, torch.tensor([held.threshold], dtype=torch.float64)))
     shape = " x ".join(map(str, made.shape)) or "not fixed"
+    rests = [
+        f"{len(made.reference)} held-out in-distribution samples",
+        f"score `{score}` ({_plain(made.why)}), higher is less trustworthy; threshold {held.threshold:.6g}",
+        *facts,
+    ]
     lines = [
         STARTS + "tags: [selective-prediction, out-of-distribution-detection, uncertainty]\n---",
         "# A guard: it predicts, or abstains",
-        f"Network: {_plain(manifest.model) if manifest and manifest.model else 'not named'}. {len(made.classes)} "
-        f"classes; inputs {shape}, {made.dtype}.",
+        f"Network: {_plain(manifest.model) if manifest and manifest.model else 'not named'}. {answers}; inputs "
+        f"{shape}, {made.dtype}.",
         "## Guarantee",
-        f"Guaranteed: {_plain(guarantee(held, made.classes))}.",
+        f"Guaranteed: {_plain(promised)}.",
         _table(
             ("of the held-out samples that the threshold was set on", "value", "95 % interval"),
             [
-                ("accuracy", *_share(int(right.sum()), known)),
-                ("accepted", *_share(int(accepted.sum()), known)),
-                ("accuracy of the accepted", *_share(int((right & accepted).sum()), int(accepted.sum()))),
+                *figures,
                 ("refused, for any threshold that is chosen", f"{1 - held.kept:.2%}", f"at most {refused:.2%}"),
             ],
         ),
         "## What it rests on",
-        f"- {known} held-out in-distribution samples\n- score `{made.score.name}` ({_plain(made.why)}), higher is less "
-        f"trustworthy; threshold {held.threshold:.6g}\n- calibration `{made.calibration}`",
-        *_of_examples(made),
-        *_of_classes(made),
+        "\n".join(f"- {fact}" for fact in rests),
+        *more,
         "## Limits",
         "\n".join(f"- {limit}" for limit in LIMITS),
         "## Versions and files",

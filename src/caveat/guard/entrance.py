@@ -1,16 +1,73 @@
 """Inputs as they come to a guard: which of them are of the kind that it was fitted on."""
 
 from functools import partial
+from typing import Any, Protocol, overload
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from caveat.batches import Inputs, Several
-from caveat.errors import DataError, OptionError
-from caveat.inputs import OTHER_UNITS
-from caveat.observations import Outputs
+from caveat import devices, evaluation
+from caveat.batches import Inputs, Several, given
+from caveat.errors import DataError, ModelError, OptionError
+from caveat.inputs import OTHER_UNITS, moved
+from caveat.observations import Outputs, outputs_of
 
-__all__ = ["blanked", "check_apart", "invalid_rows"]
+__all__ = ["Known", "blanked", "check_apart", "check_not_traced", "invalid_rows", "outputs"]
+
+
+class Known(Protocol):
+    """What a decision knows of the inputs that it was fitted on."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of one input; empty where it varies."""
+        ...
+
+    @property
+    def largest(self) -> float | None:
+        """The largest number among them; None of whole numbers."""
+        ...
+
+    @property
+    def dtype(self) -> str:
+        """In which the network runs."""
+        ...
+
+
+def outputs(model: nn.Module, made: Known, inputs: Any) -> tuple[Tensor, Tensor]:
+    """What a network gives for inputs, `(s, n, k)` on the CPU, and which of them it could not look at.
+
+    What can't be looked at is replaced, so that the others are answered.
+
+    Raises
+    ------
+    ModelError
+        If the model is in training mode, gives NaN or infinity, or is being traced.
+    OptionError
+        As `invalid_rows`.
+    """
+    check_not_traced()
+    evaluation.check(model)
+    known = given(inputs, "inputs")
+    invalid = invalid_rows(known, made.shape, made.largest)
+    with devices.running(model, dtype=made.dtype):
+        return outputs_of(model, moved(blanked(known, invalid), model), "inputs"), invalid.cpu()
+
+
+def check_not_traced() -> None:
+    """Refuse to be part of a graph.
+
+    Raises
+    ------
+    ModelError
+        If torch exports or traces what calls this.
+    """
+    exported = torch.compiler.is_exporting()
+    if exported or torch.jit.is_tracing():  # pyright: ignore[reportPrivateImportUsage]  # documented
+        raise ModelError(
+            "model: a guard answers with a Verdict, which no exported or traced graph can hold: "
+            "guard.export('guard.onnx') writes network, calibration, score and threshold as one graph of tensors"
+        )
 
 
 def invalid_rows(inputs: Inputs, shape: tuple[int, ...], largest: float | None) -> Tensor:
@@ -36,6 +93,10 @@ def invalid_rows(inputs: Inputs, shape: tuple[int, ...], largest: float | None) 
     return invalid
 
 
+@overload
+def blanked(inputs: Tensor, rows: Tensor) -> Tensor: ...
+@overload
+def blanked(inputs: Inputs, rows: Tensor) -> Inputs: ...
 def blanked(inputs: Inputs, rows: Tensor) -> Inputs:
     """The inputs with zeros in some rows."""
     return inputs.each(partial(_blank, rows=rows)) if isinstance(inputs, Several) else _blank(inputs, rows)

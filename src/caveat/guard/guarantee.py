@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from caveat.guard.stored import Operating
 from caveat.guard.threshold import Promise
 
-__all__ = ["guarantee"]
+__all__ = ["guarantee", "of_intervals", "of_label_sets"]
 
 NAMED = 10
 """Classes that are named at most."""
@@ -27,6 +27,22 @@ def guarantee(promise: Promise | Operating, classes: Sequence[str]) -> str:
     return (
         f"{said}, also where up to {promise.ood_share:.1%} of the inputs are OOD, if those are like the held-out OOD "
         f"set (of which at most {promise.ood_accepted:.1%} are accepted); of other OOD inputs nothing is guaranteed"
+    )
+
+
+def of_intervals(promise: Promise | Operating, error: float) -> str:
+    """The same of a regression guard."""
+    return (
+        f"{guarantee(promise, ())}; the interval of an accepted one holds its label with probability {1 - error:.1%} "
+        "or more"
+    )
+
+
+def of_label_sets(promise: Promise | Operating, error: float) -> str:
+    """The same of a multi-label guard."""
+    return (
+        f"{guarantee(promise, ())}; of the labels that an accepted one has, a share of {error:.1%} at most is missed "
+        "in expectation"
     )
 
 

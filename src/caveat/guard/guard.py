@@ -1,7 +1,6 @@
 """A network that answers, or abstains: calibration, score and threshold in one module."""
 
 from collections.abc import Callable, Mapping, Sequence
-from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -16,7 +15,7 @@ from caveat.guard import decision, threshold
 from caveat.guard import examples as known_examples
 from caveat.guard.answer import answer
 from caveat.guard.decision import Decision, mapped
-from caveat.guard.entrance import blanked, invalid_rows
+from caveat.guard.entrance import blanked, check_not_traced, invalid_rows
 from caveat.guard.examples import Examples, Nearest
 from caveat.guard.likeness import answers
 from caveat.guard.verdict import Verdict
@@ -195,7 +194,7 @@ class Guard(nn.Module):
         from caveat.guard import onnx_file
         from caveat.guard.graph import Graph
 
-        here = self if devices.of(self).type == "cpu" else deepcopy(self).to("cpu")
+        here = onnx_file.on_cpu(self)
         return onnx_file.write(here, Graph(here.model, here.decision, here._head), Path(path), example=example)
 
     def card(self) -> str:
@@ -219,12 +218,7 @@ class Guard(nn.Module):
         OptionError
             If the inputs have another shape than those the guard was fitted on, or are whole numbers and those not.
         """
-        exported = torch.compiler.is_exporting()
-        if exported or torch.jit.is_tracing():  # pyright: ignore[reportPrivateImportUsage]  # documented
-            raise ModelError(
-                "model: a guard answers with a Verdict, which no exported or traced graph can hold: "
-                "guard.export('guard.onnx') writes network, calibration, score and threshold as one graph of tensors"
-            )
+        check_not_traced()
         source = catalog.signal(self.decision.score.name)
         probes = {source: self.decision.probe} if self.decision.probe is not None else {}
         with devices.running(self.model, dtype=self.decision.dtype):

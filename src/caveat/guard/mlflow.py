@@ -17,18 +17,19 @@ from caveat.errors import DataError, OptionError
 from caveat.files import parse_json, read_bytes, write_atomically, write_bytes
 from caveat.guard import portable
 from caveat.guard.onnx_guard import MOST
-from caveat.guard.portable import SEAL, PortableGuard
+from caveat.guard.portable import COLUMNS, MORE, SEAL, PortableGuard
 from caveat.guard.triton import STARTS, ours
 
 __all__ = ["check_output", "write"]
 
 LOADER = "caveat_guard"
 """The name of `portable` in the folder: not one of Caveat's, which may be installed there too."""
-COLUMNS = {
-    "label": "long", "accepted": "boolean", "predicted": "long", "predicted_name": "string", "confidence": "double",
-    "score": "double", "p_value": "double", "aleatoric": "double", "epistemic": "double", "reason": "string",
+KINDS: dict[str, str] = {
+    "label": "long", "accepted": "boolean", "predicted": "long", "predicted_name": "string", "reason": "string",
 }  # fmt: skip
-"""What a verdict is made of, in MLflow's names of types."""
+"""Columns of a verdict that are no numbers with a fraction, in MLflow's names of types."""
+LISTS = {"labels": "string", "predicted": "string", "probabilities": "double"}
+"""Columns of lists, of a network of several labels, and what these are of."""
 
 
 def check_output(folder: Path, *, option: str = "--mlflow") -> None:
@@ -97,9 +98,9 @@ dependencies:
 def _described(guard: PortableGuard, *, example: bool) -> str:
     """The MLmodel: what loads the graph, and what it takes and gives."""
     outputs = [
-        {"type": kind, "name": name, "required": name != "predicted_name"}
-        for name, kind in COLUMNS.items()
-        if name != "epistemic" or name in guard.names
+        _column(name, guard) | {"name": name, "required": name != "predicted_name"}
+        for name in COLUMNS[guard.task]
+        if name not in MORE[guard.task] or name in guard.names
     ]
     lines = [
         "flavors:",
@@ -124,6 +125,13 @@ def _described(guard: PortableGuard, *, example: bool) -> str:
             f"  {{artifact_path: input_example.json, serving_input_path: serving_input_example.json, {kind}}}",
         ]
     return STARTS + "\n".join(lines) + "\n"
+
+
+def _column(name: str, guard: PortableGuard) -> dict[str, Any]:
+    """The type of a column in MLflow's words."""
+    if guard.task == "multilabel" and name in LISTS:
+        return {"type": "array", "items": {"type": LISTS[name]}}
+    return {"type": KINDS.get(name, "double")}
 
 
 def _taken(guard: PortableGuard) -> list[dict[str, Any]]:

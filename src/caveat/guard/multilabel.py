@@ -9,27 +9,35 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from caveat import devices, evaluation
-from caveat.batches import Data, given
+from caveat import devices
+from caveat.batches import Data
 from caveat.calibration import per_label, risk_control
 from caveat.calibration.per_label import PerLabel
 from caveat.calibration.risk_control import RiskControl
 from caveat.errors import DataError, ModelError, OptionError, known_name
 from caveat.guard.decision import REFERENCE, halved
-from caveat.guard.entrance import blanked, check_apart, invalid_rows
+from caveat.guard.entrance import check_apart, outputs
 from caveat.guard.likeness import answers
 from caveat.guard.threshold import ROUNDING, Promise, keeping, p_values
 from caveat.guard.verdict import ACCEPTED, INVALID, UNREADABLE, UNTRUSTED
-from caveat.inputs import check_same_classes, check_same_units, class_names, largest, moved, opened
+from caveat.inputs import check_same_classes, check_same_units, class_names, largest, opened
 from caveat.models.adapter import Adapted, adapted
-from caveat.observations import Outputs, observe_outputs, outputs_of
+from caveat.observations import Outputs, observe_outputs
 from caveat.posteriors.network import Predictive
 from caveat.sampling import evenly, spread
 from caveat.scores import FROM_SIGMOIDS
 from caveat.scores.multilabel import mean_logits
 from caveat.weights import state
 
-__all__ = ["MultilabelDecision", "MultilabelGuard", "MultilabelVerdict", "check_labels", "controlled", "decide"]
+__all__ = [
+    "MultilabelDecision",
+    "MultilabelGuard",
+    "MultilabelVerdict",
+    "answer",
+    "check_labels",
+    "controlled",
+    "decide",
+]
 
 AUTO = "auto"
 SHOWN = 5
@@ -122,6 +130,11 @@ class MultilabelDecision:
         control = controlled(self.scores, self.true_probs, self.true_samples, held.threshold, self.error)
         return replace(self, promise=held, control=control)
 
+    @property
+    def label_threshold(self) -> float:
+        """From which probability on a label is present."""
+        return float(self.control.threshold)
+
     def probs(self, logits: Float[Tensor, "s n c"]) -> Float[Tensor, "n c"]:
         """Calibrated probabilities."""
         return torch.sigmoid(self.calibrated(mean_logits(logits)))
@@ -166,6 +179,27 @@ def controlled(scores: Tensor, probs: Tensor, samples: Tensor, threshold: float,
         )
     found = risk_control.of_true(probs[kept], samples[kept], error=error).threshold
     return RiskControl(found * (1 - ROUNDING))  # it is a probability itself, which moves with the size of its batch
+
+
+def answer(
+    made: MultilabelDecision, logits: Float[Tensor, "s n c"], invalid: Tensor, *, threshold: Tensor | None = None
+) -> MultilabelVerdict:
+    """From what a network gave for a batch to verdicts: a pure function of tensors, which export stands on too.
+
+    `invalid` are inputs that could not be looked at `(n,)`; `threshold` is another one than the promise's, `()`.
+    """
+    score = score_of(made.score, logits)
+    probs = made.probs(logits)
+    invalid = invalid | ~torch.isfinite(score) | ~torch.isfinite(logits).all(dim=2).all(dim=0)
+    accepted = (score <= (made.promise.threshold if threshold is None else threshold)) & ~invalid
+    predicted = made.control(probs) & ~invalid[:, None]
+    return MultilabelVerdict(
+        accepted, predicted & accepted[:, None], predicted, probs.masked_fill(invalid[:, None], torch.nan),
+        score.masked_fill(invalid, torch.nan),
+        p_values(made.reference, score).masked_fill(invalid, torch.nan),
+        torch.where(invalid, INVALID, torch.where(accepted, ACCEPTED, UNTRUSTED)),
+        made.error, made.promise.threshold, made.label_threshold, made.score, made.names,
+    )  # fmt: skip
 
 
 def decide(  # noqa: PLR0913  # the signature is the configuration
@@ -313,28 +347,26 @@ class MultilabelGuard(nn.Module):
         Raises
         ------
         ModelError
-            If the model is in training mode.
+            If the model is in training mode, or the guard is to be traced: see `export`.
         OptionError
             If the inputs have another shape than those the guard was fitted on.
         """
-        evaluation.check(self.model)
-        known = given(inputs, "inputs")
-        made = self.decision
-        invalid = invalid_rows(known, made.shape, made.largest).cpu()
-        with devices.running(self.model, dtype=made.dtype):
-            logits = outputs_of(self.model, moved(blanked(known, invalid), self.model), "inputs")
-        score = score_of(made.score, logits)
-        probs = made.probs(logits)
-        invalid = invalid | ~torch.isfinite(score)
-        accepted = (score <= made.promise.threshold) & ~invalid
-        predicted = made.control(probs) & ~invalid[:, None]
-        return MultilabelVerdict(
-            accepted, predicted & accepted[:, None], predicted, probs.masked_fill(invalid[:, None], torch.nan),
-            score.masked_fill(invalid, torch.nan),
-            p_values(made.reference, score).masked_fill(invalid, torch.nan),
-            torch.where(invalid, INVALID, torch.where(accepted, ACCEPTED, UNTRUSTED)),
-            made.error, made.promise.threshold, float(made.control.threshold), made.score, made.names,
-        )  # fmt: skip
+        logits, invalid = outputs(self.model, self.decision, inputs)
+        return answer(self.decision, logits, invalid)
+
+    def export(self, path: str | Path, *, example: Tensor | None = None) -> dict[str, str]:
+        """Write network, calibration, label sets, score and threshold as one ONNX graph, as `Guard.export` does."""
+        from caveat.guard import onnx_file
+        from caveat.guard.graph import MultilabelGraph
+
+        here = onnx_file.on_cpu(self)
+        return onnx_file.write(here, MultilabelGraph(here.model, here.decision), Path(path), example=example)
+
+    def card(self) -> str:
+        """A model card in Markdown; one that names the files too: `caveat guard card`."""
+        from caveat.guard import card
+
+        return card.of_multilabel(self.decision)
 
     def tuned(self, *, keep: float) -> "MultilabelGuard":
         """The same guard with another share kept; calibration and score stay, the label sets are fitted on what is

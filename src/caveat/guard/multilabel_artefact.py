@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from caveat.calibration.per_label import PerLabel
 from caveat.errors import DataError, OptionError
+from caveat.guard import card as cards
 from caveat.guard import stored
 from caveat.guard.likeness import Answers
 from caveat.guard.multilabel import MultilabelDecision, MultilabelGuard, controlled
@@ -18,7 +19,7 @@ from caveat.records.base import stamp
 from caveat.scores import FROM_SIGMOIDS
 from caveat.tensors import pack
 
-__all__ = ["MultilabelManifest", "load", "manifest", "save", "tune"]
+__all__ = ["MultilabelManifest", "card", "load", "manifest", "save", "tune"]
 
 TENSORS = ("reference", "temperature", "scores", "true_probs", "true_samples")
 """The label threshold is none of them: it follows from the last three and the threshold of the score, also of a guard
@@ -124,6 +125,19 @@ def tune(folder: str | Path, *, keep: float) -> MultilabelManifest:
     changed = made.model_copy(update={"operating": stored.Operating(**vars(tuned.promise))})
     stored.seal(folder, changed)
     return changed
+
+
+def card(folder: str | Path) -> str:
+    """The model card of a guard on disk, which needs no network; see `card.of_multilabel`.
+
+    Raises
+    ------
+    DataError
+        As `load`.
+    """
+    folder, made = Path(folder), manifest(folder)
+    stored.tensors(folder, "model", made)  # what it says of the files is true
+    return cards.of_multilabel(_decision(made, stored.tensors(folder, "guard", made)), made)
 
 
 def _decision(made: MultilabelManifest, tensors: dict[str, Tensor]) -> MultilabelDecision:

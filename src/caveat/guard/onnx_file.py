@@ -6,29 +6,26 @@ import re
 import warnings
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from copy import deepcopy
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from caveat import evaluation
+from caveat import devices, evaluation
 from caveat.batches import given
 from caveat.errors import DataError, MissingExtraError, ModelError, OptionError, check_suffix
 from caveat.files import write_bytes
-from caveat.guard.decision import BASELINE
-from caveat.guard.graph import Graph
+from caveat.guard.graph import ATTRIBUTES, Traced
 from caveat.guard.portable import BLANK, INPUTS, SEAL, sealed
-from caveat.guard.verdict import Verdict
 from caveat.inputs import OTHER_UNITS, moved
 from caveat.posteriors.at_once import AtOnce
 from caveat.posteriors.dropout import Dropout
 from caveat.records.base import stamp
-from caveat.scoring import catalog
 
-__all__ = ["OURS", "THRESHOLD", "check_output", "session", "translated", "write"]
+__all__ = ["OURS", "THRESHOLD", "check_output", "on_cpu", "session", "translated", "write"]
 
 THRESHOLD = "threshold"
 """Name of what a graph takes beside the inputs."""
@@ -39,11 +36,19 @@ TRACED, COMPARED = 3, 32
 """Inputs that the graph is traced with, and that it is compared on with PyTorch."""
 SLACK = 1e-4
 """What numbers of the graph may differ by from PyTorch's, relative to their size or to 1: another order of sums."""
+EXACT = ("label", "accepted", "labels")
+"""What is decided by the threshold of the score: near it, the last digits decide."""
 Session = Callable[[dict[str, Any]], list[Any]]
+Found = TypeVar("Found", bound=nn.Module)
+
+
+def on_cpu(guard: Found) -> Found:
+    """The guard where a graph can be made of it: itself, or a copy of one that is elsewhere."""
+    return guard if devices.of(guard).type == "cpu" else deepcopy(guard).to("cpu")
 
 
 def write(
-    guard: Callable[[Tensor], Verdict], graph: Graph, path: Path, *, example: Tensor | None = None
+    guard: Callable[[Tensor], Any], graph: Traced, path: Path, *, example: Tensor | None = None
 ) -> dict[str, str]:
     """Write a guard on the CPU as ONNX, whole or not at all; its metadata is given back.
 
@@ -53,7 +58,7 @@ def write(
     Parameters
     ----------
     guard
-        What it is compared with.
+        What it is compared with: from inputs to verdicts.
     example
         A few inputs; needed where none can be generated (`largest` or the shape is not known: tokens).
 
@@ -67,13 +72,18 @@ def write(
         If the network cannot be traced, or computes something else as a graph.
     """
     check_output("path", path)
-    _check_score(graph)
+    graph.check()
+    if graph.decision.dtype != "float32":
+        raise OptionError(
+            f"dtype: the guard runs its network in {graph.decision.dtype} by autocast, which an ONNX graph does not "
+            "know: fit it with dtype float32"
+        )
     inputs = _inputs(graph, example)
     if isinstance(graph.model, AtOnce):
         graph.model.fix(inputs)
     proto = _traced(graph, inputs)
     metadata = {**_metadata(graph), SEAL: BLANK}
-    _finish(proto, graph, metadata | _reference(graph))
+    _finish(proto, graph, metadata)
     try:
         data = proto.SerializeToString()
     except ValueError as error:
@@ -81,7 +91,7 @@ def write(
     _compare(guard, graph, session(data), inputs)
     seal = sealed(data)
     write_bytes(path, data.replace(BLANK.encode(), seal.encode()))
-    return {**metadata, SEAL: seal}
+    return {name: text for name, text in metadata.items() if not name.startswith("reference")} | {SEAL: seal}
 
 
 def check_output(option: str, path: Path) -> None:
@@ -112,26 +122,7 @@ def _ours(path: Path) -> bool:
     return any(entry.key == OURS for entry in found.metadata_props)
 
 
-def _check_score(graph: Graph) -> None:
-    made = graph.decision
-    if made.probe is not None and made.probe.graph:
-        raise OptionError(
-            f"score: {made.score.name} takes gradients of the network, a backward pass that an ONNX graph does not "
-            "hold: fit the guard with a score from logits, features or layers, such as energy, knn or gram"
-        )
-    if made.score.kind.family == "model":
-        raise OptionError(
-            f"score: {made.score.name} asks the network again, and an ONNX graph holds one pass: fit the guard with a "
-            "score from logits, features or layers, such as energy, knn or gram"
-        )
-    if made.dtype != "float32":
-        raise OptionError(
-            f"dtype: the guard runs its network in {made.dtype} by autocast, which an ONNX graph does not know: fit it "
-            "with dtype float32"
-        )
-
-
-def _inputs(graph: Graph, example: Tensor | None) -> Tensor:
+def _inputs(graph: Traced, example: Tensor | None) -> Tensor:
     """Inputs of the kind that the network takes."""
     made = graph.decision
     if example is not None:
@@ -148,29 +139,40 @@ def _inputs(graph: Graph, example: Tensor | None) -> Tensor:
     return moved(torch.rand(COMPARED, *made.shape, generator=generator) * made.largest, graph.model)
 
 
-def _traced(graph: Graph, inputs: Tensor) -> Any:
+def _traced(graph: Traced, inputs: Tensor) -> Any:
     """The graph as a message of ONNX; what is said of a failure tells whether the network or the score is to blame."""
     try:
-        return _translated(graph, inputs)
+        return _translated(graph, graph, inputs)
     except Exception as error:  # torch and onnxscript raise whatever the operation at fault does
         reason = _reason(error)
-    plain = replace(graph.decision, score=catalog.restored(BASELINE, None), probe=None)
-    try:
-        _translated(Graph(graph.model, plain, None), inputs)
-    except Exception:
+    plain = graph.plain()
+    if plain is not None:
+        try:
+            _translated(plain, graph, inputs)
+        except Exception:
+            plain = None
+    if plain is None:
         raise ModelError(
             f"model: it cannot be written as an ONNX graph ({reason}): export needs a network whose operations do not "
             "depend on the values of its inputs"
-        ) from None
+        )
     raise OptionError(
-        f"score: {graph.decision.score.name} cannot be written as an ONNX graph ({reason}): fit the guard with another "
+        f"score: {graph.score} cannot be written as an ONNX graph ({reason}): fit the guard with another "
         "score, such as energy, knn or gram"
     )
 
 
-def _translated(graph: Graph, inputs: Tensor) -> Any:
+def _translated(module: Any, graph: Traced, inputs: Tensor) -> Any:
     default = torch.tensor(graph.decision.promise.threshold, dtype=torch.float64)
-    return translated(graph, {INPUTS: inputs[:TRACED], THRESHOLD: default}, graph.outputs)
+    given = {INPUTS: inputs[:TRACED], THRESHOLD: default}
+    several = graph.model if isinstance(graph.model, AtOnce) else None
+    if several is None or not several.together:
+        return translated(module, given, graph.outputs)
+    try:
+        return translated(module, given, graph.outputs)
+    except Exception:  # torch cannot trace every operation for all draws at once: not a `cat`, for instance
+        several.together = False
+        return translated(module, given, graph.outputs)
 
 
 def translated(module: nn.Module, inputs: Mapping[str, Tensor], outputs: Sequence[str]) -> Any:
@@ -221,7 +223,7 @@ def _reason(error: BaseException) -> str:
     return next((line.strip(" -") for line in text.splitlines() if line.strip()), type(error).__name__)[:200]
 
 
-def _metadata(graph: Graph) -> dict[str, str]:
+def _metadata(graph: Traced) -> dict[str, str]:
     """What whoever runs the graph should know of it: texts, of which those that are no words are JSON."""
     made, made_by = graph.decision, stamp()
     several = graph.model if isinstance(graph.model, AtOnce) else None
@@ -231,27 +233,18 @@ def _metadata(graph: Graph) -> dict[str, str]:
         draws = {"draws": str(several.count), "masks": f"fixed, of seed {several.seed}" if fixed else "none"}
     return {
         **{name: str(value) for name, value in made_by.items()},
-        "classes": json.dumps(made.classes),
+        **graph.about,
         "promise": json.dumps(vars(made.promise)),
-        "score": made.score.name,
-        "calibration": made.calibration,
+        "score": graph.score,
         "shape": json.dumps(made.shape),
         "largest": json.dumps(made.largest),
         "columns": json.dumps(made.columns),
         **draws,
+        "reference": json.dumps(made.reference.tolist()),  # what a monitor compares verdicts with
     }
 
 
-def _reference(graph: Graph) -> dict[str, str]:
-    """What a monitor of the graph's verdicts compares them with."""
-    made = graph.decision
-    return {
-        "reference": json.dumps(made.reference.tolist()),
-        "reference_wrong": json.dumps(made.reference_wrong.long().tolist()),
-    }
-
-
-def _finish(proto: Any, graph: Graph, metadata: dict[str, str]) -> None:
+def _finish(proto: Any, graph: Traced, metadata: dict[str, str]) -> None:
     """Give the threshold its default, the number of inputs a name, and the graph its metadata."""
     from onnx import helper, numpy_helper
 
@@ -288,7 +281,7 @@ def session(data: bytes, *, threads: int = 1) -> Session:
     return lambda given: made.run(None, given)
 
 
-def _compare(guard: Callable[[Tensor], Verdict], graph: Graph, session: Session, inputs: Tensor) -> None:
+def _compare(guard: Callable[[Tensor], Any], graph: Traced, session: Session, inputs: Tensor) -> None:
     """Ask both for the inputs, larger and smaller ones and some that cannot be read, in batches of several sizes."""
     made = graph.decision
     asked = [inputs, inputs[:1]]
@@ -304,14 +297,14 @@ def _compare(guard: Callable[[Tensor], Verdict], graph: Graph, session: Session,
             _check_equal(name, torch.from_numpy(found[name]), wanted, expected["score"], made.promise.threshold)
 
 
-def _parts(verdict: Verdict, names: tuple[str, ...]) -> dict[str, Tensor]:
-    return {name: getattr(verdict, {"probabilities": "probs"}.get(name, name)) for name in names}
+def _parts(verdict: Any, names: tuple[str, ...]) -> dict[str, Tensor]:
+    return {name: getattr(verdict, ATTRIBUTES.get(name, name)) for name in names}
 
 
 def _check_equal(name: str, found: Tensor, wanted: Tensor, score: Tensor, threshold: float) -> None:
     clear = (score - threshold).abs() > SLACK * (1 + abs(threshold))  # nearer, the last digits decide
     clear |= score.isnan()
-    if name in ("label", "accepted"):
+    if name in EXACT:
         same = bool((found == wanted)[clear].all())
     elif name == "p_value" or not wanted.is_floating_point():
         same = found.shape == wanted.shape  # steps: a last digit may take one

@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 __all__ = ["PLAIN", "Plain"]
@@ -72,6 +73,77 @@ def expm1(values: Tensor) -> Tensor:
     return torch.where(grown == 1, values, torch.where(near, grown - 1, corrected))
 
 
+def softplus(values: Tensor) -> Tensor:
+    """log(1 + exp x), which ONNX Runtime has in single precision alone.
+
+    >>> softplus(torch.tensor([-800.0, 0.0, 800.0]))
+    tensor([  0.0000,   0.6931, 800.0000])
+    """
+    return values.clamp_min(0) + log1p((-values.abs()).exp())
+
+
+def logsigmoid(values: Tensor) -> Tensor:
+    """-log(1 + exp -x), where ONNX takes the logarithm of what is 0 from some x on.
+
+    >>> logsigmoid(torch.tensor([-800.0, 0.0]))
+    tensor([-800.0000,   -0.6931])
+    """
+    return -softplus(-values)
+
+
+def nextafter(values: Tensor, towards: Tensor) -> Tensor:
+    """The next number upwards, or the one after it; `towards` is infinity wherever intervals are rounded.
+
+    >>> float(nextafter(torch.tensor(1.0), torch.tensor(torch.inf))) - 1 < 3e-7
+    True
+    """
+    del towards
+    kind = torch.finfo(values.dtype)
+    return values + (values.abs() * kind.eps).clamp_min(kind.tiny)
+
+
+def ndtr(values: Tensor) -> Tensor:
+    """The distribution function of a standard normal variable, to 1e-15: ONNX Runtime has erf in single precision.
+
+    Source: J. Hart et al., Computer Approximations, 1968, 5666, as printed by G. West, Better approximations to
+    cumulative normal functions, Wilmott 2005.
+
+    >>> ndtr(torch.tensor([-1.959963984540054, 0.0, 40.0], dtype=torch.float64))
+    tensor([0.0250, 0.5000, 1.0000], dtype=torch.float64)
+    """
+    size = values.abs()
+    above, below = torch.zeros_like(size), torch.zeros_like(size)
+    for number in ABOVE:
+        above = above * size + number
+    for number in BELOW:
+        below = below * size + number
+    tail = (-size * size / 2).exp() * (above / below)
+    return torch.where(values > 0, 1 - tail, tail)
+
+
+ABOVE = (
+    3.52624965998911e-02, 0.700383064443688, 6.37396220353165, 33.912866078383, 112.079291497871, 221.213596169931,
+    220.206867912376,
+)  # fmt: skip
+BELOW = (
+    8.83883476483184e-02, 1.75566716318264, 16.064177579207, 86.7807322029461, 296.564248779674, 637.333633378831,
+    793.826512519948, 440.413735824752,
+)  # fmt: skip
+"""Of numerator and denominator, the highest power first."""
+
+
+def quantile(values: Tensor, level: float, dim: int = 0) -> Tensor:
+    """The quantile along an axis, between two of the values where it lies there.
+
+    >>> float(quantile(torch.tensor([2.0, 0.0, 1.0]), 0.25))
+    0.5
+    """
+    place = level * (values.shape[dim] - 1)
+    low, ordered = int(place), values.sort(dim=dim).values
+    first, last = (ordered.select(dim, min(low + step, values.shape[dim] - 1)) for step in (0, 1))
+    return first + (place - low) * (last - first)
+
+
 def isfinite(values: Tensor) -> Tensor:
     """Of whole numbers, which ONNX does not ask, each is.
 
@@ -107,6 +179,11 @@ PLAIN: Mapping[Any, Callable[..., Any]] = {
     torch.expm1: expm1,
     Tensor.expm1: expm1,
     torch.isfinite: isfinite,
+    functional.softplus: softplus,
+    functional.logsigmoid: logsigmoid,
+    torch.nextafter: nextafter,
+    torch.special.ndtr: ndtr,
+    Tensor.quantile: quantile,
     torch.cdist: cdist,
     torch.argsort: argsort,
     Tensor.argsort: argsort,

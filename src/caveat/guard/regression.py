@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -11,19 +12,19 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from caveat import calibration, devices, evaluation
-from caveat.batches import Data, given
+from caveat.batches import Data
 from caveat.calibration.cqr import CQR
 from caveat.calibration.normalised import NormalisedConformal
 from caveat.errors import DataError, OptionError, known_name
 from caveat.guard.decision import REFERENCE, halved
-from caveat.guard.entrance import blanked, check_apart, invalid_rows
+from caveat.guard.entrance import check_apart, outputs
 from caveat.guard.likeness import answers
 from caveat.guard.threshold import Promise, keeping, p_values
 from caveat.guard.verdict import ACCEPTED, INVALID, UNREADABLE, UNTRUSTED
-from caveat.inputs import check_same_units, largest, moved, opened
+from caveat.inputs import check_same_units, largest, opened
 from caveat.models import standardized
 from caveat.models.columns import Columns, as_columns
-from caveat.observations import Outputs, observe_outputs, outputs_of
+from caveat.observations import Outputs, observe_outputs
 from caveat.posteriors.network import Predictive
 from caveat.sampling import evenly, spread
 from caveat.scores import distribution
@@ -34,6 +35,8 @@ __all__ = [
     "RegressionDecision",
     "RegressionGuard",
     "RegressionVerdict",
+    "Units",
+    "answer",
     "corrected",
     "decide",
     "form_of",
@@ -41,6 +44,8 @@ __all__ = [
     "interval_of",
     "nonconformity",
     "predicted",
+    "told",
+    "units_of",
 ]
 
 AUTO = "auto"
@@ -127,10 +132,67 @@ class RegressionDecision:
         return corrected(self.interval, found, self.error)
 
 
+@dataclass(frozen=True)
+class Units:
+    """In which units a network's outputs are: label = centre + scale * output."""
+
+    limited: bool
+    """As in `distribution.of`."""
+    centre: float
+    scale: float
+
+
+def units_of(model: nn.Module) -> Units:
+    """Those of a network, or of a part of it that is standardised."""
+    return Units(standardized.standardizes(model), *standardized.label_units(model))
+
+
 def predicted(model: nn.Module, values: Tensor, form: str, levels: tuple[float, ...]) -> Distribution:
     """The distributions `(n,)` that outputs `(s, n, k)` of a network mean, in the labels' own units."""
-    limited = standardized.standardizes(model)
-    return distribution.of(values, form, levels=levels, limited=limited).moved(*standardized.label_units(model))
+    units = units_of(model)
+    found = distribution.of(values, form, levels=levels, limited=units.limited)
+    return found.moved(units.centre, units.scale)
+
+
+def answer(
+    made: RegressionDecision, values: Tensor, invalid: Tensor, units: Units, *, threshold: Tensor | None = None
+) -> RegressionVerdict:
+    """From what a network gave for a batch to verdicts: a pure function of tensors, which export stands on too.
+
+    Parameters
+    ----------
+    values
+        Outputs `(s, n, k)`. Those that cannot mean what the form says make their input abstain.
+    invalid
+        Inputs that could not be looked at `(n,)`: they abstain in any case.
+    threshold
+        Another one than the promise's, `()`: that which an exported graph is given.
+    """
+    told = distribution.unread(values, made.form, levels=made.levels, limited=units.limited)
+    found = told.moved(units.centre, units.scale)
+    score = score_of(made.score, found)
+    invalid = invalid | ~distribution.usable(values, made.form, limited=units.limited) | ~torch.isfinite(score)
+    accepted = (score <= (made.promise.threshold if threshold is None else threshold)) & ~invalid
+    lower, upper = made.ends(found)
+
+    def shown(numbers: Tensor) -> Tensor:
+        return numbers.double().masked_fill(invalid, torch.nan)
+
+    return RegressionVerdict(
+        accepted, shown(found.mean), shown(lower), shown(upper), shown(score),
+        shown(p_values(made.reference, score)),
+        torch.where(invalid, INVALID, torch.where(accepted, ACCEPTED, UNTRUSTED)),
+        None if found.aleatoric is None else shown(found.aleatoric.sqrt()),
+        None if found.epistemic is None else shown(found.epistemic.sqrt()),
+        made.error, made.promise.threshold, made.score,
+    )  # fmt: skip
+
+
+def told(made: RegressionDecision, draws: int) -> tuple[str, ...]:
+    """Which uncertainties of a verdict are not None, of so many networks."""
+    columns = next(k for k in count(1) if distribution.FORMS[made.form].fits(k, made.levels))
+    found = distribution.unread(torch.zeros(draws, 1, columns), made.form, levels=made.levels)
+    return tuple(name for name in ("aleatoric", "epistemic") if getattr(found, name) is not None)
 
 
 def score_of(name: str, found: Distribution) -> Tensor:
@@ -322,38 +384,32 @@ class RegressionGuard(nn.Module):
     def forward(self, inputs: Any) -> RegressionVerdict:
         """Answer or abstain for every input `(n, ...)`.
 
-        Inputs that hold NaN or infinity abstain, and so do those 50 times as large as what the guard was fitted on.
+        Inputs that hold NaN or infinity abstain, and so do those 50 times as large as what the guard was fitted on, and
+        those for which the network gives what its form cannot mean, such as a negative variance.
 
         Raises
         ------
         ModelError
-            If the model is in training mode.
+            If the model is in training mode, or the guard is to be traced: see `export`.
         OptionError
             If the inputs have another shape than those the guard was fitted on.
         """
-        evaluation.check(self.model)
-        known = given(inputs, "inputs")
-        made = self.decision
-        invalid = invalid_rows(known, made.shape, made.largest).cpu()
-        with devices.running(self.model, dtype=made.dtype):
-            values = outputs_of(self.model, moved(blanked(known, invalid), self.model), "inputs")
-        found = predicted(self.model, values, made.form, made.levels)
-        score = score_of(made.score, found)
-        invalid = invalid | ~torch.isfinite(score)
-        accepted = (score <= made.promise.threshold) & ~invalid
-        lower, upper = made.ends(found)
+        values, invalid = outputs(self.model, self.decision, inputs)
+        return answer(self.decision, values, invalid, units_of(self.model))
 
-        def shown(numbers: Tensor) -> Tensor:
-            return numbers.double().masked_fill(invalid, torch.nan)
+    def export(self, path: str | Path, *, example: Tensor | None = None) -> dict[str, str]:
+        """Write network, interval, score and threshold as one ONNX graph, as `Guard.export` does."""
+        from caveat.guard import onnx_file
+        from caveat.guard.graph import RegressionGraph
 
-        return RegressionVerdict(
-            accepted, shown(found.mean), shown(lower), shown(upper), shown(score),
-            shown(p_values(made.reference, score)),
-            torch.where(invalid, INVALID, torch.where(accepted, ACCEPTED, UNTRUSTED)),
-            None if found.aleatoric is None else shown(found.aleatoric.sqrt()),
-            None if found.epistemic is None else shown(found.epistemic.sqrt()),
-            made.error, made.promise.threshold, made.score,
-        )  # fmt: skip
+        here = onnx_file.on_cpu(self)
+        return onnx_file.write(here, RegressionGraph(here.model, here.decision), Path(path), example=example)
+
+    def card(self) -> str:
+        """A model card in Markdown; one that names the files too: `caveat guard card`."""
+        from caveat.guard import card
+
+        return card.of_regression(self.decision)
 
     def tuned(self, *, keep: float) -> "RegressionGuard":
         """The same guard with another share kept; nothing is fitted again."""

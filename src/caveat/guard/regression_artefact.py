@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from caveat.calibration.cqr import CQR
 from caveat.calibration.normalised import NormalisedConformal
 from caveat.errors import DataError, OptionError
+from caveat.guard import card as cards
 from caveat.guard import stored
 from caveat.guard.likeness import Answers
 from caveat.guard.regression import RegressionDecision, RegressionGuard, interval_among
@@ -19,7 +20,7 @@ from caveat.records.base import stamp
 from caveat.scores.distribution import FORMS, UNCERTAINTIES
 from caveat.tensors import pack
 
-__all__ = ["RegressionManifest", "load", "manifest", "save", "tune"]
+__all__ = ["RegressionManifest", "card", "load", "manifest", "save", "tune"]
 
 
 class RegressionManifest(stored.Sealed):
@@ -122,6 +123,19 @@ def tune(folder: str | Path, *, keep: float) -> RegressionManifest:
     changed = made.model_copy(update={"operating": stored.Operating(**vars(tuned.promise))})
     stored.seal(folder, changed)
     return changed
+
+
+def card(folder: str | Path) -> str:
+    """The model card of a guard on disk, which needs no network; see `card.of_regression`.
+
+    Raises
+    ------
+    DataError
+        As `load`.
+    """
+    folder, made = Path(folder), manifest(folder)
+    stored.tensors(folder, "model", made)  # what it says of the files is true
+    return cards.of_regression(_decision(made, stored.tensors(folder, "guard", made)), made)
 
 
 def _decision(made: RegressionManifest, tensors: dict[str, Tensor]) -> RegressionDecision:

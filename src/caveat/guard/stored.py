@@ -8,7 +8,7 @@ import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar, get_args
 
 from pydantic import Field, ValidationError
 from torch import Tensor, nn
@@ -27,6 +27,7 @@ __all__ = [
     "File",
     "Operating",
     "Sealed",
+    "Task",
     "below",
     "check_output",
     "fill",
@@ -40,7 +41,8 @@ __all__ = [
 MANIFEST = "manifest.json"
 CLASSES = {"classification": "Guard", "regression": "RegressionGuard", "multilabel": "MultilabelGuard"}
 """What loads a guard, by its task."""
-TASKS = ("classification", "regression", "multilabel")
+Task = Literal["classification", "regression", "multilabel"]
+TASKS: tuple[Task, ...] = get_args(Task)
 ROLES = ("guard", "model", "examples")
 """What files of tensors are named after, beside the start of their hash."""
 _TENSORS = rf"(?:{'|'.join(ROLES)})-([0-9a-f]{{16}})\.safetensors"
@@ -169,7 +171,7 @@ def read(folder: str | Path, kind: type[Made]) -> Made:
     return made
 
 
-def task_of(folder: str | Path) -> str:
+def task_of(folder: str | Path) -> Task:
     """The task of the guard in a folder; classification where its manifest names none.
 
     Raises
@@ -187,9 +189,10 @@ def task_of(folder: str | Path) -> str:
         raise DataError(f"guard: {place} is an audit; make a guard of it with  caveat guard fit {place} -o FOLDER")
     data = read_json(place / MANIFEST, name="guard", constants=True)
     task = str(data.get("task", "classification")) if isinstance(data, dict) else "classification"
-    if task not in TASKS:
+    known: dict[str, Task] = {one: one for one in TASKS}
+    if task not in known:
         raise DataError(f"guard: this version knows no guard of the task {task!r}; it knows {', '.join(TASKS)}")
-    return task
+    return known[task]
 
 
 def tensors(folder: Path, role: str, made: Sealed) -> dict[str, Tensor]:

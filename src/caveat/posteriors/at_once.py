@@ -33,6 +33,8 @@ class AtOnce(nn.Module):
         super().__init__()
         self.model, self.count, self.seed = predictive.model, predictive.count, predictive.seed
         self.posterior = predictive.posterior
+        self.together = isinstance(self.posterior, Ensemble) and _linear(self.model, self.posterior)
+        """Whether all draws go through an operation at once; else one after the other, which every network can."""
         self._masks: Masks = []
         evaluation.without_mode(self)
 
@@ -54,7 +56,7 @@ class AtOnce(nn.Module):
         posterior = self.posterior
         if isinstance(posterior, Dropout):
             return self._dropped(posterior, inputs)
-        if _linear(self.model, posterior):
+        if self.together:
             return torch.vmap(lambda weights: tensor(with_weights(self.model, weights, inputs)))(posterior.weights)
         members = [posterior.member(index) for index in range(len(posterior))]
         drawn = {id(weight) for member in members for weight in member.values()}

@@ -1,6 +1,7 @@
 // A picture goes to the service, the verdict comes back; all that is shown is put there as text.
 const at = (id) => document.getElementById(id);
 const percent = (x) => (x === null ? "not known" : `${(100 * x).toFixed(1)} %`);
+const number = (x) => (x === null ? "not known" : String(Number(x.toPrecision(4))));
 const nats = (x) => (x === null ? "not known" : `${x.toFixed(3)} nats`);
 
 function fail(text) {
@@ -33,17 +34,45 @@ function examples(near) {
   }));
 }
 
+// What the tiles say, by the kind of verdict: answer, a second number, uncertainty; what it would be, and two asides.
+function ofClasses(verdict) {
+  return {
+    answer: verdict.label, second: percent(verdict.confidence), uncertainty: nats(verdict.aleatoric),
+    would: verdict.predicted_name,
+    uncertain: verdict.epistemic === null ? "between the classes (entropy)" : `between the classes; about the network ${nats(verdict.epistemic)}`,
+  };
+}
+
+function ofNumbers(verdict, found) {
+  const answer = verdict.prediction === null ? null : number(verdict.prediction);
+  return {
+    answer, second: verdict.lower === null ? "not known" : `${number(verdict.lower)} to ${number(verdict.upper)}`,
+    uncertainty: number(verdict.aleatoric), would: answer,
+    promised: `holds the label of accepted inputs in ${percent(1 - found.error)} or more`,
+    uncertain: verdict.epistemic === null ? "standard deviation of the label" : `of the label; about the network ${number(verdict.epistemic)}`,
+  };
+}
+
+function ofLabels(verdict, found) {
+  const named = (labels) => (labels === null ? null : labels.join(", ") || "no label");
+  return {
+    answer: named(verdict.labels), second: verdict.predicted === null ? "not known" : String(verdict.predicted.length),
+    uncertainty: number(verdict.score), would: named(verdict.predicted),
+    promised: `probability of at least ${number(found.label_threshold)}`,
+    uncertain: `${found.score}; refused above ${number(found.threshold)}`,
+  };
+}
+
 function show(found) {
   const verdict = found.verdicts[0];
-  const shown = [
-    verdict.accepted ? verdict.label : "abstains", percent(verdict.confidence), percent(verdict.p_value), nats(verdict.aleatoric),
-  ];
+  const told = ("prediction" in verdict ? ofNumbers : "labels" in verdict ? ofLabels : ofClasses)(verdict, found);
+  const shown = [verdict.accepted ? told.answer : "abstains", told.second, percent(verdict.p_value), told.uncertainty];
   document.querySelectorAll(".tiles dd:nth-child(2)").forEach((cell, k) => { cell.textContent = shown[k]; });
-  at("name").textContent = verdict.accepted ? "accepted" : verdict.predicted_name === null ? verdict.reason : `would be ${verdict.predicted_name}`;
-  at("uncertain").textContent =
-    verdict.epistemic === null ? "between the classes (entropy)" : `between the classes; about the network ${nats(verdict.epistemic)}`;
+  at("name").textContent = verdict.accepted ? "accepted" : told.would === null ? verdict.reason : `would be ${told.would}`;
+  at("uncertain").textContent = told.uncertain;
+  if (at("promised")) at("promised").textContent = told.promised;
   at("sentence").textContent = `${verdict.explanation}.`;
-  bars(verdict, found.classes);
+  if (at("classes")) bars(verdict, found.classes);
   if (at("nearest")) examples(verdict.nearest);
   at("trouble").hidden = true;
   at("answer").hidden = false;

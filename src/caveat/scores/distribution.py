@@ -6,16 +6,30 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 
+import numpy as np
 import torch
-from jaxtyping import Float, Float64
+from jaxtyping import Bool, Float, Float64
 from torch import Tensor
 
 from caveat.errors import DataError, OptionError, known_name
 from caveat.scores import evidential
-from caveat.scores.regression import Gaussians, Mixture, cdf, from_densities, from_gaussians, quantile
+from caveat.scores.regression import Gaussians, Mixture, cdf, from_densities, from_gaussians, interval, quantile
 
-__all__ = ["FORMS", "LEVELS", "UNCERTAINTIES", "Distribution", "Form", "Quantiles", "Samples", "StudentT", "of"]
+__all__ = [
+    "FORMS",
+    "LEVELS",
+    "UNCERTAINTIES",
+    "Distribution",
+    "Form",
+    "Quantiles",
+    "Samples",
+    "StudentT",
+    "of",
+    "unread",
+    "usable",
+]
 
 LEVELS = (0.05, 0.5, 0.95)
 """Of the form `quantiles`, as the objective `quantile` trains them."""
@@ -25,6 +39,10 @@ WIDTH_ERROR = 0.1
 """Of the interval whose width is a score."""
 FEW_SAMPLES = 2
 TO_A_DIGIT = 1e-9
+TERMS = 25
+"""Of the series for quantiles of Student's t: the last one is below rounding for probabilities from 1e-6 on."""
+FREEST = 2.0
+"""Fewer degrees of freedom no evidential network gives."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +105,8 @@ class Distribution:
         """
         if not 0 < error < 1:
             raise OptionError(f"error: expected a share in (0, 1), got {error}")
+        if isinstance(self.law, Mixture):
+            return interval(self.law, error=error)
         low, high = self.quantile(error / 2), self.quantile(1 - error / 2)
         return None if low is None or high is None else (low, high)
 
@@ -103,10 +123,7 @@ class Distribution:
         if isinstance(law, Mixture):
             return quantile(law, level)
         if isinstance(law, StudentT):
-            from scipy.special import stdtrit
-
-            steps = torch.from_numpy(stdtrit(law.freedom.numpy(), level))
-            return law.mean + law.scale * steps
+            return law.mean + law.scale * _student(law.freedom, level)
         if isinstance(law, Samples):
             return law.values.quantile(level, dim=0)
         if isinstance(law, Quantiles):
@@ -166,6 +183,10 @@ class Form:
     """Whether it can have so many columns."""
     draws: bool = True
     """Whether those of several networks can be put together."""
+    usable: Callable[[Float64[Tensor, "s n k"]], Bool[Tensor, "s n"]] = lambda outputs: torch.isfinite(outputs).all(-1)
+    """Which numbers can mean that."""
+    check: Callable[[Float64[Tensor, "s n k"], tuple[float, ...]], None] = lambda outputs, levels: None
+    """Refuses those that cannot, by what may have been meant."""
 
 
 def of(
@@ -184,8 +205,37 @@ def of(
     DataError
         If a number is not finite, or what must be positive is not.
     """
+    chosen, marks = _chosen(outputs, form, levels, limited=limited)
+    if not bool(torch.isfinite(outputs).all()):
+        raise DataError("outputs: expected finite numbers, got NaN or infinity")
+    wide = _wide(outputs)
+    chosen.check(wide, marks)
+    return chosen.make(wide, marks)
+
+
+def unread(
+    outputs: Float[Tensor, "*s n k"], form: str, *, levels: Sequence[float] = LEVELS, limited: bool = False
+) -> Distribution:
+    """The same without a look at the numbers, which no exported graph could take: ask `usable` which rows are told.
+
+    Raises
+    ------
+    OptionError, DataError
+        As `of`, of the form and the shape.
+    """
+    chosen, marks = _chosen(outputs, form, levels, limited=limited)
+    return chosen.make(_wide(outputs), marks)
+
+
+def usable(outputs: Float[Tensor, "*s n k"], form: str, *, limited: bool = False) -> Bool[Tensor, " n"]:
+    """Which samples have outputs that can mean what the form says: finite, and positive where that is needed."""
+    return _kind(form, limited=limited).usable(_wide(outputs)).all(0)
+
+
+def _chosen(outputs: Tensor, form: str, levels: Sequence[float], *, limited: bool) -> tuple[Form, tuple[float, ...]]:
+    """The form and the levels, if outputs of this shape can have them."""
     known_name("outputs", form, FORMS)
-    chosen, marks = FORMS[form], tuple(map(float, levels))
+    chosen, marks = _kind(form, limited=limited), tuple(map(float, levels))
     if not marks or any(not 0 < level < 1 for level in marks) or sorted(set(marks)) != list(marks):
         raise OptionError(f"levels: expected ascending probabilities in (0, 1), got {marks}")
     if outputs.ndim not in (2, 3):
@@ -195,15 +245,45 @@ def of(
             f"outputs: {form} means {chosen.columns}, but the network gives {outputs.shape[-1]} numbers for each "
             f"input; expected one of {', '.join(n for n, one in FORMS.items() if one.fits(outputs.shape[-1], marks))}"
         )
-    if not bool(torch.isfinite(outputs).all()):
-        raise DataError("outputs: expected finite numbers, got NaN or infinity")
     if outputs.ndim == 3 and len(outputs) > 1 and not chosen.draws:
         raise OptionError(
             f"outputs: those of several networks can't be put together in the form {form}; take one network, or train "
             "the members with heteroscedastic"
         )
-    wide = outputs.double() if outputs.ndim == 3 else outputs.double()[None]
-    return (LIMITED.get(form, chosen.make) if limited else chosen.make)(wide, marks)
+    return chosen, marks
+
+
+def _kind(form: str, *, limited: bool) -> Form:
+    return LIMITED.get(form, FORMS[form]) if limited else FORMS[form]
+
+
+def _wide(outputs: Tensor) -> Tensor:
+    """In double precision, those of one network too as draws `(s, n, k)`."""
+    return outputs.double() if outputs.ndim == 3 else outputs.double()[None]
+
+
+@cache
+def _series(level: float) -> tuple[float, ...]:
+    """Coefficients of the Chebyshev series of the quantile of Student's t in 4/freedom - 1, which lies in [-1, 1]."""
+    from scipy.special import stdtrit
+
+    nodes = np.cos(np.pi * (np.arange(TERMS) + HALF) / TERMS)
+    at = np.polynomial.chebyshev.chebfit(nodes, stdtrit(2 * FREEST / (nodes + 1), level), TERMS - 1)
+    return tuple(at.tolist())
+
+
+def _student(freedom: Tensor, level: float) -> Tensor:
+    """The quantile of Student's t, from two degrees of freedom on, in operations that torch and ONNX have.
+
+    >>> _student(torch.tensor([3.0, 1e9], dtype=torch.float64), 0.975)
+    tensor([3.1824, 1.9600], dtype=torch.float64)
+    """
+    place = 2 * FREEST / freedom - 1
+    one, other = torch.zeros_like(place), torch.zeros_like(place)
+    first, *rest = _series(level)
+    for number in reversed(rest):  # Clenshaw's recurrence
+        one, other = 2 * place * one - other + number, one
+    return place * one - other + first
 
 
 def _point(outputs: Tensor, levels: tuple[float, ...]) -> Distribution:
@@ -224,7 +304,7 @@ def _gaussians(found: Gaussians) -> Distribution:
 
 def _gaussian(outputs: Tensor, levels: tuple[float, ...]) -> Distribution:
     del levels
-    return _gaussians(Gaussians(outputs[..., 0], _exponential(outputs[..., 1])))
+    return _gaussians(Gaussians(outputs[..., 0], outputs[..., 1].exp()))
 
 
 def _limited_gaussian(outputs: Tensor, levels: tuple[float, ...]) -> Distribution:
@@ -232,31 +312,45 @@ def _limited_gaussian(outputs: Tensor, levels: tuple[float, ...]) -> Distributio
     return _gaussians(from_gaussians(outputs))
 
 
-def _exponential(raw: Tensor) -> Tensor:
-    """Variances of log variances, as they are."""
-    found = raw.exp()
-    if not bool((torch.isfinite(found) & (found > 0)).all()):
-        raise DataError(
-            f"outputs: expected log variances, got {float(raw.abs().max()):g}, whose exponential is no number: are "
-            "they variances or standard deviations (forms gaussian_variance, gaussian_std)?"
-        )
+def _as_logs(parts: int) -> Callable[[Tensor], Tensor]:
+    """Whether the last of so many parts of the columns are logarithms of numbers."""
+
+    def found(outputs: Tensor) -> Tensor:
+        variance = outputs.chunk(parts, dim=-1)[-1].exp()
+        return (torch.isfinite(outputs).all(-1)) & (torch.isfinite(variance) & (variance > 0)).all(-1)
+
     return found
+
+
+def _check_logs(parts: int) -> Callable[[Tensor, tuple[float, ...]], None]:
+    """Refuses log variances whose exponential is 0 or infinite."""
+
+    def check(outputs: Tensor, levels: tuple[float, ...]) -> None:
+        del levels
+        if not bool(_as_logs(parts)(outputs).all()):
+            raise DataError(
+                f"outputs: expected log variances, got {float(outputs.chunk(parts, dim=-1)[-1].abs().max()):g}, whose "
+                "exponential is no number: are they variances or standard deviations (forms gaussian_variance, "
+                "gaussian_std)?"
+            )
+
+    return check
 
 
 def _with_variance(outputs: Tensor, levels: tuple[float, ...]) -> Distribution:
     del levels
-    return _gaussians(Gaussians(outputs[..., 0], _positive(outputs[..., 1], "variance")))
+    return _gaussians(Gaussians(outputs[..., 0], outputs[..., 1]))
 
 
 def _with_deviation(outputs: Tensor, levels: tuple[float, ...]) -> Distribution:
     del levels
-    return _gaussians(Gaussians(outputs[..., 0], _positive(outputs[..., 1], "standard deviation").square()))
+    return _gaussians(Gaussians(outputs[..., 0], outputs[..., 1].square()))
 
 
 def _mixture(outputs: Tensor, levels: tuple[float, ...]) -> Distribution:
     del levels
     logits, mean, raw = (part.movedim(-1, 1) for part in outputs.chunk(3, dim=-1))  # (s, k, n)
-    weight, variance = logits.softmax(dim=1), _exponential(raw)
+    weight, variance = logits.softmax(dim=1), raw.exp()
     centre = (weight * mean).sum(1)
     own = Gaussians(centre, (weight * (variance + (mean - centre[:, None]) ** 2)).sum(1))
     law = Mixture((weight / len(outputs)).flatten(0, 1), mean.flatten(0, 1), variance.flatten(0, 1))
@@ -278,11 +372,6 @@ def _evidential(outputs: Tensor, levels: tuple[float, ...]) -> Distribution:
 
 
 def _quantiles(outputs: Tensor, levels: tuple[float, ...]) -> Distribution:
-    if len(levels) > 1 and bool((outputs[..., 0] > outputs[..., -1]).double().mean() > 0.5):
-        raise DataError(
-            f"outputs: expected quantiles at the levels {', '.join(map(str, levels))} in this order, but for most "
-            "inputs the first lies above the last: are the columns in another order?"
-        )
     ordered = outputs.sort(dim=-1).values
     low = max((k for k, level in enumerate(levels) if level <= HALF), default=0)
     high = min((k for k, level in enumerate(levels) if level >= HALF), default=len(levels) - 1)
@@ -298,30 +387,55 @@ def _samples(outputs: Tensor, levels: tuple[float, ...]) -> Distribution:
     return Distribution(means.mean(0), variances.mean(0), _between(means), law)
 
 
-def _positive(values: Tensor, what: str) -> Tensor:
-    if bool((values <= 0).any()):
+def _check_order(outputs: Tensor, levels: tuple[float, ...]) -> None:
+    if len(levels) > 1 and bool((outputs[..., 0] > outputs[..., -1]).double().mean() > 0.5):
         raise DataError(
-            f"outputs: expected a positive {what} in the second column, got {float(values.min()):g}: is it the "
-            "logarithm of the variance (form gaussian)?"
+            f"outputs: expected quantiles at the levels {', '.join(map(str, levels))} in this order, but for most "
+            "inputs the first lies above the last: are the columns in another order?"
         )
-    return values
+
+
+def _positive(outputs: Tensor) -> Tensor:
+    return torch.isfinite(outputs).all(-1) & (outputs[..., 1] > 0)
+
+
+def _check_positive(what: str) -> Callable[[Tensor, tuple[float, ...]], None]:
+    """Refuses a second column that is not positive."""
+
+    def check(outputs: Tensor, levels: tuple[float, ...]) -> None:
+        del levels
+        if bool((outputs[..., 1] <= 0).any()):
+            raise DataError(
+                f"outputs: expected a positive {what} in the second column, got {float(outputs[..., 1].min()):g}: is "
+                "it the logarithm of the variance (form gaussian)?"
+            )
+
+    return check
 
 
 FORMS: dict[str, Form] = {
     "point": Form("the prediction alone", _point, lambda columns, _: columns == 1),
-    "gaussian": Form("mean and log variance", _gaussian, lambda columns, _: columns == 2),
-    "gaussian_variance": Form("mean and variance", _with_variance, lambda columns, _: columns == 2),
-    "gaussian_std": Form("mean and standard deviation", _with_deviation, lambda columns, _: columns == 2),
+    "gaussian": Form(
+        "mean and log variance", _gaussian, lambda columns, _: columns == 2, usable=_as_logs(2), check=_check_logs(2),
+    ),
+    "gaussian_variance": Form(
+        "mean and variance", _with_variance, lambda columns, _: columns == 2, usable=_positive,
+        check=_check_positive("variance"),
+    ),
+    "gaussian_std": Form(
+        "mean and standard deviation", _with_deviation, lambda columns, _: columns == 2, usable=_positive,
+        check=_check_positive("standard deviation"),
+    ),
     "mixture": Form(
         "logits of the weights, means and log variances of some Gaussians, a third of the columns each",
-        _mixture, lambda columns, _: columns > 0 and columns % 3 == 0,
+        _mixture, lambda columns, _: columns > 0 and columns % 3 == 0, usable=_as_logs(3), check=_check_logs(3),
     ),
     "evidential": Form(
         "mean and three raw parameters of a normal-inverse-gamma distribution", _evidential,
         lambda columns, _: columns == 4, draws=False,
     ),
     "quantiles": Form(
-        "quantiles at the levels", _quantiles, lambda columns, levels: columns == len(levels)
+        "quantiles at the levels", _quantiles, lambda columns, levels: columns == len(levels), check=_check_order,
     ),
     "samples": Form("equally likely values of the label", _samples, lambda columns, _: columns >= FEW_SAMPLES),
 }  # fmt: skip
@@ -329,7 +443,10 @@ FORMS: dict[str, Form] = {
 (heteroscedastic, beta_nll), mixture, evidential and quantiles."""
 
 
-LIMITED = {"gaussian": _limited_gaussian, "mixture": _limited_mixture}
+LIMITED = {
+    "gaussian": Form(FORMS["gaussian"].columns, _limited_gaussian, FORMS["gaussian"].fits),
+    "mixture": Form(FORMS["mixture"].columns, _limited_mixture, FORMS["mixture"].fits),
+}
 """Forms with log variances, of networks whose training limited them."""
 
 

@@ -5,7 +5,9 @@ mixture. Components stand on the first axis: `(s, n)`.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 
 import torch
 from jaxtyping import Float
@@ -190,7 +192,8 @@ def cdf(mixture: Gaussians | Mixture, values: Float[Tensor, "*q n"]) -> Float[Te
 
 
 def quantile(mixture: Gaussians | Mixture, level: float) -> Float[Tensor, " n"]:
-    """The value that the mixture stays below with probability `level`; by bisection, to the last bits.
+    """The value that the mixture stays below with probability `level`; by bisection, to the last bits, and in an
+    exported graph, which holds every step by itself, in few wide ones, to 1e-9 of the way between components.
 
     It lies between the smallest and the largest of the components' own quantiles.
 
@@ -199,16 +202,28 @@ def quantile(mixture: Gaussians | Mixture, level: float) -> Float[Tensor, " n"]:
     OptionError
         If `level` is not in (0, 1).
     """
-    if not 0 < level < 1:
-        raise OptionError(f"level: expected a probability in (0, 1), got {level}")
+    return _quantiles(mixture, [level])[0]
+
+
+def _quantiles(mixture: Gaussians | Mixture, levels: Sequence[float]) -> Float[Tensor, "l n"]:
+    if wrong := [level for level in levels if not 0 < level < 1]:
+        raise OptionError(f"level: expected a probability in (0, 1), got {wrong[0]}")
     weight, mean, variance = _components(mixture)
-    own = mean.double() + variance.double().sqrt() * torch.special.ndtri(torch.tensor(level, dtype=torch.float64))
-    low, high = own.amin(0), own.amax(0)
+    deviation, steps_of = variance.double().sqrt(), NormalDist().inv_cdf
+    own = torch.stack([mean.double() + deviation * steps_of(level) for level in levels])
+    if len(mean) == 1:
+        return own[:, 0].to(mean.dtype)
+    low, high = own.amin(1), own.amax(1)
     exact = Mixture(weight.double(), mean.double(), variance.double())
-    for _ in range(60):
-        middle = (low + high) / 2
-        below = cdf(exact, middle) < level
-        low, high = torch.where(below, middle, low), torch.where(below, high, middle)
+    parts, steps = (32, 6) if torch.compiler.is_exporting() else (2, 60)
+    inner, wanted = (
+        torch.tensor(values, dtype=torch.float64, device=low.device)
+        for values in ([[[part]] for part in range(1, parts)], [[level] for level in levels])
+    )
+    for _ in range(steps):
+        width = (high - low) / parts
+        low = low + width * (cdf(exact, low + width * inner) < wanted).double().sum(0)
+        high = low + width
     return ((low + high) / 2).to(mean.dtype)
 
 
@@ -222,7 +237,8 @@ def interval(mixture: Gaussians | Mixture, *, error: float = 0.05) -> tuple[Floa
     """
     if not 0 < error < 1:
         raise OptionError(f"error: expected a share in (0, 1), got {error}")
-    return quantile(mixture, error / 2), quantile(mixture, 1 - error / 2)
+    low, high = _quantiles(mixture, [error / 2, 1 - error / 2])
+    return low, high
 
 
 def _components(mixture: Gaussians | Mixture) -> tuple[Tensor, Tensor, Tensor]:

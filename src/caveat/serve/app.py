@@ -16,12 +16,11 @@ from torch import Tensor
 
 from caveat import __version__
 from caveat.errors import CaveatError
-from caveat.guard.verdict import Verdict
 from caveat.serve import inputs, page, protocol, spoken
 from caveat.serve.batching import Batcher
 from caveat.serve.limits import Application, Gate, Limits, Message, Receive, RequestError, Send, error
 from caveat.serve.metrics import Metrics
-from caveat.serve.served import MOST, Served, neighbours, rows
+from caveat.serve.served import MOST, Answer, Served, neighbours, rows
 from caveat.serve.watched import Watched
 
 __all__ = ["application"]
@@ -45,7 +44,7 @@ class Service:
         self.metrics = Metrics(served, watched, lambda: self.batcher.depth)
         self._readers = ThreadPoolExecutor(READERS, "caveat-reader")
 
-    def _seen(self, verdict: Verdict) -> None:
+    def _seen(self, verdict: Answer) -> None:
         self.metrics.verdicts(verdict)
         if self.watched is not None:
             self.watched.update(verdict)
@@ -111,7 +110,9 @@ def application(
 
 
 def _page(served: Served, token: str | None) -> tuple[str, str]:
-    return page.render(picture=served.picture is not None, token=token is not None, nearest=served.nearest is not None)
+    return page.render(
+        served.task, picture=served.picture is not None, token=token is not None, nearest=served.nearest is not None
+    )
 
 
 class Counted:
@@ -185,7 +186,7 @@ def _health(made: FastAPI, service: Service, shown: tuple[str, str]) -> None:
 def _verdicts(made: FastAPI, service: Service) -> None:
     served = service.served
 
-    @made.post("/v1/verdict", responses=spoken.VERDICTS, openapi_extra=spoken.body(served))
+    @made.post("/v1/verdict", responses=spoken.verdicts(served.task), openapi_extra=spoken.body(served))
     async def verdict(request: Request) -> JSONResponse:
         """Answer or abstain for every picture or row of an array."""
         count = _nearest(request.query_params.get("nearest"), served)
@@ -194,8 +195,7 @@ def _verdicts(made: FastAPI, service: Service) -> None:
         if count and service.nearest is not None:
             near = await asyncio.to_thread(neighbours, await service.nearest(given), served.classes, count)
             verdicts = [{**one, "nearest": found} for one, found in zip(verdicts, near, strict=True)]
-        about = {"classes": list(served.classes), "score": served.score, "threshold": served.threshold}
-        return JSONResponse({"verdicts": verdicts, **about, "promise": served.promise})
+        return JSONResponse({"verdicts": verdicts, **served.about})
 
 
 def _nearest(asked: str | None, served: Served) -> int:

@@ -16,12 +16,12 @@ from torch import Tensor
 
 from caveat.errors import CaveatError
 from caveat.guard.examples import Nearest
-from caveat.guard.verdict import Verdict
 from caveat.serve.limits import Limits, RequestError
+from caveat.serve.served import Answer
 
 __all__ = ["Batcher"]
 
-Found = TypeVar("Found", Verdict, Nearest)
+Found = TypeVar("Found", Answer, Nearest)
 """A row for every input."""
 
 

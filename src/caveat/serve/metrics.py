@@ -7,8 +7,8 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from caveat.guard.verdict import REASONS, Verdict
-from caveat.serve.served import Served
+from caveat.guard.verdict import REASONS
+from caveat.serve.served import Answer, Served
 from caveat.serve.watched import Watched
 
 __all__ = ["Metrics"]
@@ -49,7 +49,7 @@ class Metrics:
         self._requests.labels(path, str(status)).inc()
         self._seconds.labels(path).observe(seconds)
 
-    def verdicts(self, verdict: Verdict) -> None:
+    def verdicts(self, verdict: Answer) -> None:
         """Count the verdicts of a pass."""
         self._batch.observe(len(verdict))
         self._all += len(verdict)

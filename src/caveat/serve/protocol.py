@@ -12,10 +12,10 @@ import numpy as np
 from torch import Tensor
 
 from caveat import __version__
-from caveat.guard.verdict import Verdict
+from caveat.guard.graph import ATTRIBUTES
 from caveat.serve.inputs import array_of_json, body_of_json, tensor
 from caveat.serve.limits import RequestError
-from caveat.serve.served import Served, known
+from caveat.serve.served import Answer, Served, known
 
 __all__ = ["HEADER", "INPUT", "KINDS", "Asked", "answered", "asked", "model", "server"]
 
@@ -27,12 +27,6 @@ KINDS = {
     "UINT8": "u1", "UINT16": "<u2", "UINT32": "<u4", "UINT64": "<u8",
 }  # fmt: skip
 """Types of tensors that are taken, as numpy writes them."""
-OUTPUTS = {
-    "label": ("INT64", "label"), "predicted": ("INT64", "predicted"), "probabilities": ("FP64", "probs"),
-    "confidence": ("FP64", "confidence"), "score": ("FP64", "score"), "p_value": ("FP64", "p_value"),
-    "accepted": ("BOOL", "accepted"), "aleatoric": ("FP64", "aleatoric"), "epistemic": ("FP64", "epistemic"),
-}  # fmt: skip
-"""What is given, by the names of the exported graph: its type, and what it is of a verdict."""
 BYTES = {"INT64": "<i8", "FP64": "<f8", "BOOL": "?"}
 
 
@@ -43,11 +37,6 @@ def server() -> dict[str, Any]:
 
 def model(name: str, served: Served) -> dict[str, Any]:
     """What the guard takes and gives."""
-    outputs = [
-        {"name": output, "datatype": kind, "shape": [-1, len(served.classes)] if output == "probabilities" else [-1]}
-        for output, (kind, _) in OUTPUTS.items()
-        if output != "epistemic" or served.epistemic
-    ]
     return {
         "name": name,
         "versions": ["1"],
@@ -55,14 +44,18 @@ def model(name: str, served: Served) -> dict[str, Any]:
         "inputs": [
             {"name": INPUT, "datatype": "INT64" if served.whole else "FP32", "shape": [-1, *served.shape]},
         ],
-        "outputs": outputs,
-        "parameters": {
-            "classes": list(served.classes),
-            "score": served.score,
-            "threshold": served.threshold,
-            "promise": served.promise,
-        },
+        "outputs": [_declared(output, served) for output in served.outputs],
+        "parameters": served.about,
     }
+
+
+def _declared(output: str, served: Served) -> dict[str, Any]:
+    """Name, type and shape of an output."""
+    kind = "INT64" if output in ("label", "predicted") else "BOOL" if output == "accepted" else "FP64"
+    if served.task == "multilabel" and output in ("labels", "predicted"):
+        kind = "BOOL"
+    for_each_class = output == "probabilities" or (kind == "BOOL" and output != "accepted")
+    return {"name": output, "datatype": kind, "shape": [-1, len(served.classes)] if for_each_class else [-1]}
 
 
 @dataclass(frozen=True)
@@ -140,7 +133,7 @@ def _parameters(part: dict[str, Any]) -> dict[str, Any]:
 
 
 def _wanted(found: dict[str, Any], served: Served) -> dict[str, bool]:
-    there = [name for name in OUTPUTS if name != "epistemic" or served.epistemic]
+    there = served.outputs
     all_binary = _parameters(found).get("binary_data_output") is True
     outputs = found.get("outputs")
     if outputs is None or outputs == []:
@@ -150,13 +143,13 @@ def _wanted(found: dict[str, Any], served: Served) -> dict[str, bool]:
     return {one["name"]: _parameters(one).get("binary_data", all_binary) is True for one in outputs}
 
 
-def answered(verdict: Verdict, one: Asked, name: str) -> tuple[bytes, int | None]:
+def answered(verdict: Answer, one: Asked, name: str) -> tuple[bytes, int | None]:
     """The body of an answer, and the length of its JSON where tensors follow it."""
     parts: list[dict[str, Any]] = []
     rest: list[bytes] = []
     for output, binary in one.outputs.items():
-        kind, attribute = OUTPUTS[output]
-        values: np.ndarray = getattr(verdict, attribute).cpu().numpy()
+        values: np.ndarray = getattr(verdict, ATTRIBUTES.get(output, output)).cpu().numpy()
+        kind = {"b": "BOOL", "i": "INT64"}.get(values.dtype.kind, "FP64")
         part: dict[str, Any] = {"name": output, "datatype": kind, "shape": list(values.shape)}
         if binary:
             rest.append(values.astype(BYTES[kind]).tobytes())

@@ -4,12 +4,13 @@ from typing import Any
 
 from pydantic import Field, RootModel
 
+from caveat.guard.stored import Task
 from caveat.records.base import Part
 from caveat.serve.inputs import JSON, NPY, PICTURES
 from caveat.serve.protocol import INPUT, KINDS
 from caveat.serve.served import MOST, Served
 
-__all__ = ["ALIVE", "ANY", "INFER", "METRICS", "MODEL", "READY", "VERDICTS", "body", "tensors"]
+__all__ = ["ALIVE", "ANY", "INFER", "METRICS", "MODEL", "READY", "body", "tensors", "verdicts"]
 
 Responses = dict[int | str, dict[str, Any]]
 
@@ -27,35 +28,85 @@ class Example(Part):
     """A PNG as a data URL."""
 
 
-class Verdict(Part):
+class Answered(Part):
+    """What the guard's answer to one input holds, whatever its task."""
+
+    accepted: bool
+    score: float | None
+    p_value: float | None
+    reason: str
+    explanation: str
+
+
+class Verdict(Answered):
     """The guard's answer to one input."""
 
     label: str | None
     """The predicted class; null where the guard abstains."""
-    accepted: bool
     predicted: int | None
     """Whether it is accepted or not; null of an input that holds no numbers."""
     predicted_name: str | None
     confidence: float | None
-    score: float | None
-    p_value: float | None
     aleatoric: float | None
     epistemic: float | None
-    reason: str
-    explanation: str
     probs: list[float | None]
     nearest: list[Example] = Field(default_factory=list[Example])
     """With `?nearest=`: the known examples that are most similar, the most similar first."""
 
 
-class Verdicts(Part):
+class RegressionVerdict(Answered):
+    """The guard's answer to one input, in the labels' units; null of an input that holds no numbers."""
+
+    prediction: float | None
+    lower: float | None
+    upper: float | None
+    aleatoric: float | None
+    """A standard deviation, as the next; null where the network does not tell it."""
+    epistemic: float | None
+
+
+class MultilabelVerdict(Answered):
+    """The guard's answer to one input."""
+
+    labels: list[str] | None
+    """Names of the labels that it has; null where the guard abstains."""
+    predicted: list[str] | None
+    """Whether it is accepted or not; null of an input that holds no numbers."""
+    probs: list[float | None]
+
+
+class About(Part):
+    """What is said of the guard with every answer."""
+
+    score: str
+    threshold: float
+    promise: str
+
+
+class Verdicts(About):
     """Answers in the order of the inputs."""
 
     verdicts: list[Verdict]
     classes: list[str]
-    score: str
-    threshold: float
-    promise: str
+
+
+class RegressionVerdicts(About):
+    """Answers in the order of the inputs."""
+
+    verdicts: list[RegressionVerdict]
+    error: float
+    """Share of the accepted inputs whose label the interval misses, at most."""
+
+
+class MultilabelVerdicts(About):
+    """Answers in the order of the inputs."""
+
+    verdicts: list[MultilabelVerdict]
+    classes: list[str]
+    error: float
+    """Share of an accepted input's labels that is missed, at most on average."""
+    label_threshold: float
+    """A label whose probability is at least this is present."""
 
 
 class Reason(Part):
@@ -91,11 +142,20 @@ METRICS: Responses = {
     200: {"content": {"text/plain": {"schema": {"type": "string"}}}},
     **_refusals(Failure, "400 401 413"),
 }
-VERDICTS: Responses = {200: {"model": Verdicts}, **_refusals(Failure, "400 401 408 413 415 422 429 500 504")}
+ANSWERS: dict[Task, type[About]] = {
+    "classification": Verdicts,
+    "regression": RegressionVerdicts,
+    "multilabel": MultilabelVerdicts,
+}
 ANY: Responses = {200: {"model": Anything}, **_refusals(ProtocolFailure, "400 401 413")}
 READY: Responses = {200: {"model": Anything}, 503: {"model": Anything}, **_refusals(Failure, "400 413")}
 MODEL: Responses = {200: {"model": Anything}, **_refusals(ProtocolFailure, "400 401 404 413")}
 INFER: Responses = {200: {"model": Anything}, **_refusals(ProtocolFailure, "400 401 404 408 413 422 429 500 504")}
+
+
+def verdicts(task: Task) -> Responses:
+    """What `/v1/verdict` answers for a guard of this task."""
+    return {200: {"model": ANSWERS[task]}, **_refusals(Failure, "400 401 408 413 415 422 429 500 504")}
 
 
 def body(served: Served) -> dict[str, Any]:

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from caveat.files import write_atomically
 from caveat.guard.monitor import Monitor, kept
-from caveat.guard.verdict import Verdict
 from caveat.records.base import stamp
 from caveat.records.monitor import Kept, State
+from caveat.serve.served import Answer
 
 __all__ = ["STATE", "Watched"]
 
@@ -40,7 +40,7 @@ class Watched:
         """What the monitor knows."""
         return self._monitor.state
 
-    def update(self, verdict: Verdict) -> None:
+    def update(self, verdict: Answer) -> None:
         """Take the verdicts of a pass; an alarm is said once in the log."""
         for alarm in self._monitor.update(verdict.score.cpu().numpy(), verdict.accepted.cpu().numpy()):
             told = dict(zip(self.state.bets, self._monitor.sentences(), strict=True))[alarm.watched]

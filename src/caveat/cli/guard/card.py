@@ -16,11 +16,9 @@ def run(
 ) -> None:
     """Write a model card: guarantee, accuracy and samples it rests on, limits, versions and hashes of the files."""
     output_file("-o", output, (".md",))
-    from caveat.errors import OptionError
-    from caveat.guard import artefact, card, stored
+    from caveat.guard import card
+    from caveat.guard.tasks import artefact_of
 
     card.check_output(output)
-    if (task := stored.task_of(guard)) != "classification":
-        raise OptionError(f"guard: {guard} is a guard of {task}; cards are written of those of classification")
-    card.write(artefact.card(guard), output)
+    card.write(artefact_of(guard).card(guard), output)
     echo(f"{output}: what {guard} guarantees, what that rests on, and its limits.")

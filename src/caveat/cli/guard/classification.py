@@ -1,4 +1,4 @@
-"""`caveat guard` for classifiers, and for what they are exported as."""
+"""`caveat guard` for classifiers."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from caveat.cli.guard.verdicts import Answering, named_network, names, numbers, opened, rows_of, said
-from caveat.errors import OptionError
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -15,7 +14,7 @@ if TYPE_CHECKING:
     from caveat.data import Bound, Streamed
     from caveat.guard.verdict import Verdict
 
-__all__ = ["answering", "answering_graph", "table_of"]
+__all__ = ["answering", "table_of"]
 
 
 def answering(
@@ -35,32 +34,6 @@ def answering(
         data, shape=guard.decision.shape, columns=made.columns, batch=batch, seed=seed, workers=workers, model=bare
     )
     return Answering(made.digest, guard.decision.dtype, guard, source, table_of(source), said(guard, made.dtype))
-
-
-def answering_graph(
-    path: Path, data: str, *, model: str | None, batch: int, seed: int, device: str, dtype: str | None, workers: int
-) -> Answering:
-    """The same of an exported graph, which needs no code of the network.
-
-    Raises
-    ------
-    OptionError
-        For options of a network.
-    """
-    from caveat.guard import onnx_guard
-
-    for option, given, fine in (
-        ("--model", model, [None]), ("--device", device, ["auto", "cpu"]), ("--dtype", dtype, [None, "float32"]),
-    ):  # fmt: skip
-        if given not in fine:
-            raise OptionError(
-                f"{option}: {path} is an exported guard, which holds its network and runs on the CPU in float32; leave "
-                "the option out"
-            )
-    guard = onnx_guard.load(path)
-    about = guard.about
-    source = opened(data, shape=about.shape, columns=about.columns, batch=batch, seed=seed, workers=workers)
-    return Answering(guard.digest, "float32", guard, source, table_of(source), ["The graph ran in onnxruntime."])
 
 
 def table_of(source: "Bound | Streamed") -> "Callable[[Verdict, Tensor], pa.Table]":

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from caveat.guard.multilabel import MultilabelVerdict
     from caveat.guard.multilabel_artefact import MultilabelManifest
 
-__all__ = ["answering", "fit", "show", "tune"]
+__all__ = ["answering", "fit", "show", "table_of", "tune"]
 
 
 def fit(folder: Path, output: Path, *, score: str, keep: float | None, seed: int | None) -> None:
@@ -45,10 +45,11 @@ def fit(folder: Path, output: Path, *, score: str, keep: float | None, seed: int
 
 def show(made: "MultilabelManifest") -> None:
     """Print what a guard guarantees."""
+    from caveat.guard.guarantee import of_label_sets
+
     echo(
-        f"Guard: score {made.score} ({made.why}). Guarantee: accepts a fresh in-distribution input with probability "
-        f"{made.operating.level:.1%} or more; of the labels that an accepted one has, a share of {made.error:.1%} at "
-        f"most is missed in expectation. Threshold {made.operating.threshold:.6g}."
+        f"Guard: score {made.score} ({made.why}). Guarantee: {of_label_sets(made.operating, made.error)}. Threshold "
+        f"{made.operating.threshold:.6g}."
     )
 
 
@@ -77,10 +78,10 @@ def answering(
     fitted = guard.decision.dtype
     guard.decision = replace(guard.decision, dtype=dtype or fitted)
     source = opened(data, shape=made.shape, columns=made.columns, batch=batch, seed=seed, workers=workers, several=True)
-    return Answering(made.digest, guard.decision.dtype, guard, source, _table_of(source), said(guard, fitted))
+    return Answering(made.digest, guard.decision.dtype, guard, source, table_of(source), said(guard, fitted))
 
 
-def _table_of(source: "Bound | Streamed") -> "Callable[[MultilabelVerdict, Tensor], pa.Table]":
+def table_of(source: "Bound | Streamed") -> "Callable[[MultilabelVerdict, Tensor], pa.Table]":
     """From verdicts and their positions to rows."""
 
     def table(verdict: "MultilabelVerdict", positions: "Tensor") -> "pa.Table":

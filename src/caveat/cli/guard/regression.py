@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from caveat.guard.regression import RegressionVerdict
     from caveat.guard.regression_artefact import RegressionManifest
 
-__all__ = ["answering", "fit", "refuse", "show", "tune"]
+__all__ = ["answering", "fit", "refuse", "show", "table_of", "tune"]
 
 
 def refuse(others: Mapping[str, object], *, task: str = "regression") -> None:
@@ -56,10 +56,11 @@ def fit(folder: Path, output: Path, *, score: str, keep: float | None, seed: int
 
 def show(made: "RegressionManifest") -> None:
     """Print what a guard guarantees."""
+    from caveat.guard.guarantee import of_intervals
+
     echo(
-        f"Guard: score {made.score} ({made.why}). Guarantee: accepts a fresh in-distribution input with probability "
-        f"{made.operating.level:.1%} or more; the interval of an accepted one holds its label with probability "
-        f"{1 - made.error:.1%} or more. Threshold {made.operating.threshold:.6g}."
+        f"Guard: score {made.score} ({made.why}). Guarantee: {of_intervals(made.operating, made.error)}. Threshold "
+        f"{made.operating.threshold:.6g}."
     )
 
 
@@ -87,10 +88,10 @@ def answering(
     fitted = guard.decision.dtype
     guard.decision = replace(guard.decision, dtype=dtype or fitted)
     source = opened(data, shape=made.shape, columns=made.columns, batch=batch, seed=seed, workers=workers)
-    return Answering(made.digest, guard.decision.dtype, guard, source, _table_of(source), said(guard, fitted))
+    return Answering(made.digest, guard.decision.dtype, guard, source, table_of(source), said(guard, fitted))
 
 
-def _table_of(source: "Bound | Streamed") -> "Callable[[RegressionVerdict, Tensor], pa.Table]":
+def table_of(source: "Bound | Streamed") -> "Callable[[RegressionVerdict, Tensor], pa.Table]":
     """From verdicts and their positions to rows."""
     known = getattr(source, "labelled", True)
     return lambda verdict, positions: _table(verdict, positions, source.labels[positions].double() if known else None)

@@ -52,7 +52,7 @@ def run(
     With a folder as output, verdicts are written in files of a fixed number of rows. The same command goes on with the
     first that is missing; another run into the same folder is refused.
     """
-    from caveat.cli.guard import classification, cluster, multilabel, regression, verdicts
+    from caveat.cli.guard import classification, cluster, exported, multilabel, regression, verdicts
     from caveat.guard import stored
 
     _check(output, rows, engine, address)
@@ -61,15 +61,15 @@ def run(
         "regression": regression.answering,
         "multilabel": multilabel.answering,
     }
-    exported = guard.suffix == ".onnx" and not guard.is_dir()
-    answering = classification.answering_graph if exported else tasks[stored.task_of(guard)]
+    is_graph = exported.is_exported(guard)
+    answering = exported.answering if is_graph else tasks[stored.task_of(guard)]
     make = partial(
         answering, guard, data, model=model, batch=batch, seed=seed, device=device, dtype=dtype,
         workers=workers,
     )  # fmt: skip
     elsewhere = None if engine == "local" else partial(cluster.answer_all, make, address=address)
     verdicts.write(make(), output, data=data, seed=seed, rows=rows or ROWS, engine=elsewhere)
-    if not exported:
+    if not is_graph:
         echo(f"Another threshold: caveat guard tune {quote(str(guard))} --keep 0.99")
 
 

@@ -124,24 +124,20 @@ def _served(guard: Path, model: str | None, device: str) -> "Served":
 
     from caveat import devices
     from caveat.cli import model as models
+    from caveat.cli.guard import exported
     from caveat.cli.guard.verdicts import named_network
-    from caveat.guard import artefact, onnx_guard, stored
+    from caveat.guard import onnx_guard
+    from caveat.guard.tasks import artefact_of
     from caveat.serve.served import of_graph, of_guard
 
     place = devices.check(device, None)
-    if guard.suffix == ".onnx" and not guard.is_dir():
-        for option, known in (("--model", model is None), ("--device", device in ("auto", "cpu"))):
-            if not known:
-                raise OptionError(
-                    f"{option}: {guard} is an exported guard, which holds its network and runs on the CPU; leave the "
-                    "option out"
-                )
+    if exported.is_exported(guard):
+        exported.check(guard, model=model, device=device)
         served = of_graph(onnx_guard.load(guard))
-    elif (task := stored.task_of(guard)) != "classification":
-        raise OptionError(f"guard: {guard} is a guard of {task}, and only those of classification can be served")
     else:
-        made = artefact.manifest(guard)
-        network = artefact.load(guard, models.load(named_network(model, made))).to(place)
+        home = artefact_of(guard)
+        made = home.manifest(guard)
+        network = home.load(guard, models.load(named_network(model, made))).to(place)
         served = of_guard(network, digest=made.digest)
     # before the first request: what fails, fails here, and what is made at the first call is made now
     served.ask(torch.zeros(1, *served.shape, dtype=torch.int64 if served.whole else torch.float32))

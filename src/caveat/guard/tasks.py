@@ -1,0 +1,28 @@
+"""What reads and writes the guards of each task."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from types import ModuleType
+
+from caveat.guard import artefact, multilabel_artefact, regression_artefact, stored
+from caveat.guard.stored import Task
+
+__all__ = ["ARTEFACTS", "artefact_of"]
+
+ARTEFACTS: Mapping[Task, ModuleType] = {
+    "classification": artefact,
+    "regression": regression_artefact,
+    "multilabel": multilabel_artefact,
+}
+"""Each has `manifest`, `load` and `card`."""
+
+
+def artefact_of(folder: str | Path) -> ModuleType:
+    """The one that knows the guard in a folder.
+
+    Raises
+    ------
+    DataError
+        As `stored.task_of`.
+    """
+    return ARTEFACTS[stored.task_of(folder)]
