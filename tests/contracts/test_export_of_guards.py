@@ -144,7 +144,11 @@ def test_a_graph_answers_as_the_guard(name: str) -> None:
     assert 0.6 * 500 < int(verdict.accepted.sum()) < 0.95 * 500
     for output, part in found.items():
         wanted = getattr(verdict, ATTRIBUTES.get(output, output))
-        if wanted.is_floating_point():
+        if output == "p_value":  # steps: a last digit of a score that is one of the reference may take one
+            apart = (part - wanted).abs() * (1 + len(guard.decision.reference))
+            assert float(apart.nan_to_num(0).max()) < 1.01
+            assert int((apart > 0.5).sum()) <= 5
+        elif wanted.is_floating_point():
             assert wanted[6:].std() > 0
             scale = max(1.0, float(wanted.nan_to_num(0).abs().max()))
             torch.testing.assert_close(part, wanted, rtol=CLOSE, atol=CLOSE * scale, equal_nan=True)

@@ -1,7 +1,7 @@
 """Inputs as they come to a guard: which of them are of the kind that it was fitted on."""
 
 from functools import partial
-from typing import Any, Protocol, overload
+from typing import Any, Protocol, overload, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,7 @@ from caveat.observations import Outputs, outputs_of
 __all__ = ["Known", "blanked", "check_apart", "check_not_traced", "invalid_rows", "outputs"]
 
 
+@runtime_checkable
 class Known(Protocol):
     """What a decision knows of the inputs that it was fitted on."""
 

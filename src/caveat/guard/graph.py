@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -31,6 +31,7 @@ ATTRIBUTES = {"probabilities": "probs"}
 """What outputs are of a verdict, where that calls them otherwise."""
 
 
+@runtime_checkable
 class Traced(Protocol):
     """A guard of any task as a module of tensors, and what is said of it in the file."""
 
@@ -64,6 +65,7 @@ class Traced(Protocol):
         ...
 
 
+@runtime_checkable
 class Operated(Known, Protocol):
     """What every decision has."""
 
