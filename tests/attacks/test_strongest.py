@@ -9,7 +9,7 @@ from tests.conftest import shapes_unchecked
 from torch import nn
 
 from caveat.attacks import IN_BALL, Ball, apgd, pgd, smallest_radius, spatial, square, strongest
-from caveat.attacks.spatial import turned
+from caveat.attacks.transformation import Transformation, applied
 from caveat.errors import DataError, OptionError
 
 QUICK = {"steps": 15, "queries": 60}
@@ -111,9 +111,11 @@ def test_errors_teach():
     with pytest.raises(OptionError, match="restarts: expected"):
         apgd(model, inputs, labels, ball, generator=seeded(), restarts=0)
     with shapes_unchecked(), pytest.raises(DataError, match="expected pictures"):
-        spatial(model, inputs, labels, generator=seeded())
-    with pytest.raises(OptionError, match="scaling < 1"):
-        spatial(model, torch.rand(40, 1, 3, 4), labels, generator=seeded(), scaling=1.0)
+        spatial(model, inputs, labels, Transformation(rotate=5), generator=seeded())
+    with pytest.raises(OptionError, match="poses, tries: expected at least 1"):
+        spatial(model, torch.rand(40, 1, 3, 4), labels, Transformation(rotate=5), generator=seeded(), poses=0)
+    with pytest.raises(OptionError, match="transformation: expected a range"):
+        spatial(model, torch.rand(40, 1, 3, 4), labels, Transformation(), generator=seeded())
     assert strongest(model, inputs[:0], labels[:0], ball, generator=seeded()).broken.shape == (0,)
 
 
@@ -165,14 +167,13 @@ class TestSpatial:
     def test_turning_and_shifting_by_hand(self):
         """A quarter turn to the left brings the right edge to the top; one pixel to the right moves the columns."""
         picture = torch.arange(9.0).reshape(1, 1, 3, 3)
-        pose = torch.tensor([[90.0, 0, 0, 0]])
-        torch.testing.assert_close(turned(picture, pose), picture.rot90(1, (2, 3)), rtol=0, atol=1e-4)
-        right = turned(picture, torch.tensor([[0.0, 1, 0, 0]]))
+        quarter = torch.tensor([[90.0, 0, 0, 0, 0, 0, 0]])
+        torch.testing.assert_close(applied(picture, quarter), picture.rot90(1, (2, 3)), rtol=0, atol=1e-4)
+        right = applied(picture, torch.tensor([[0.0, 1, 0, 0, 0, 0, 0]]))
         torch.testing.assert_close(right[..., 1:], picture[..., :-1], rtol=0, atol=1e-5)
         assert (right[..., 0].abs() < 1e-5).all()
-        down = turned(picture, torch.tensor([[0.0, 0, 1, 0]]))
+        down = applied(picture, torch.tensor([[0.0, 0, 1, 0, 0, 0, 0]]))
         torch.testing.assert_close(down[..., 1:, :], picture[..., :-1, :], rtol=0, atol=1e-5)
-        assert torch.equal(turned(picture, torch.zeros(1, 4)), picture)
 
     def test_finds_the_shift_that_changes_the_answer(self):
         """The answer is 1 where the left column is bright: one pixel to the right is enough, and a turn of 5 is not."""
@@ -184,11 +185,34 @@ class TestSpatial:
             model[1].bias.copy_(torch.tensor([2.0, -2.0]))
         inputs, labels = torch.zeros(3, 1, 5, 5), torch.ones(3, dtype=torch.long)
         inputs[..., 0] = 1
-        found = spatial(model, inputs, labels, generator=seeded(), degrees=0, pixels=1, grid=(1, 3, 1), tries=0)
+        shift = Transformation(right=1, down=1)
+        found = spatial(model, inputs, labels, shift, generator=seeded(), poses=9, tries=0)
         assert found.success.all()
-        assert (found.pose[:, 1].abs() == 1).all()
+        assert (found.parameters[:, 1].abs() == 1).all()
+        assert torch.equal(applied(inputs, found.parameters), found.inputs)
         assert (model(found.inputs).argmax(1) == 0).all()
-        still = spatial(model, inputs, labels, generator=seeded(), degrees=5, pixels=0, grid=(3, 1, 1), tries=4)
+        turn = Transformation(rotate=5)
+        still = spatial(model, inputs, labels, turn, generator=seeded(), poses=3, tries=4)
         assert not still.success.any()
-        again = spatial(model, inputs, labels, generator=seeded(), degrees=5, pixels=0, grid=(3, 1, 1), tries=4)
-        assert torch.equal(still.pose, again.pose)
+        again = spatial(model, inputs, labels, turn, generator=seeded(), poses=3, tries=4)
+        assert torch.equal(still.parameters, again.parameters)
+        worst = spatial(model, inputs, 1 - labels, Transformation(right=(1, 2)), generator=seeded(), poses=3, tries=0)
+        assert not worst.success.any(), "the picture as it is is none of these"
+
+    @pytest.mark.parametrize("poses", [1, 2, 9, 125])
+    def test_the_grid_is_no_larger_than_asked_and_holds_the_middle_and_the_ends(self, poses):
+        """Each transformed picture is one forward pass: the constant network is never wrong, so that all are tried."""
+        seen = []
+
+        class Constant(nn.Module):
+            def forward(self, inputs):
+                seen.append(inputs)
+                return inputs.flatten(1)[:, :2] * 0 + torch.tensor([1.0, 0.0])
+
+        picture, labels = torch.rand(1, 1, 4, 4, generator=seeded()), torch.zeros(1, dtype=torch.long)
+        limits = Transformation(right=1, down=1)
+        spatial(Constant().eval(), picture, labels, limits, generator=seeded(), poses=poses, tries=0)
+        assert {1: 2, 2: 2, 9: 10, 125: 122}[poses] == len(seen)
+        assert torch.equal(seen[0], picture)
+        corner = applied(picture, torch.tensor([[0.0, 1, 1, 0, 0, 0, 0]]))
+        assert poses < 9 or any(torch.equal(one, corner) for one in seen)

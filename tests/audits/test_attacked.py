@@ -2,7 +2,9 @@
 
 import base64
 import io
+import json
 import math
+import sys
 
 import numpy as np
 import pytest
@@ -184,7 +186,7 @@ def test_an_audit_certifies_answers_and_detection():
     other = caveat.audit(model, (inputs, labels), ood=wide, attack_certify="interval", **options)
     assert not other.attacked[0].guaranteed
     assert any(note.startswith("Not certified: wide.") for note in other.notes)
-    with pytest.raises(OptionError, match="expected attack_radii beside it"):
+    with pytest.raises(OptionError, match="expected attack_radii or attack_transform beside it"):
         caveat.audit(model, (inputs, labels), scores=["msp"], attack_certify="deeppoly")
     with pytest.raises(OptionError, match="attack_certify: there is no 'crown'"):
         caveat.audit(model, (inputs, labels), attack_certify="crown", **options)
@@ -202,3 +204,96 @@ def test_a_network_without_known_bounds_is_refused_before_any_work():
             attack_certify="interval", say=seen.append,
         )  # fmt: skip
     assert not seen
+
+
+def linear(norm: float):
+    """Distances of the sum to 2, over its slope in the dual norm: of norm 1 all of it in one pixel."""
+    return {1: [0.24, 0.6, 1.2], 2: [0.12, 0.3, 0.6], math.inf: [0.06, 0.15, 0.3]}[norm]
+
+
+@pytest.mark.parametrize("norm", [1, 2, math.inf])
+def test_the_smallest_perturbations_of_a_linear_network_are_its_distances(norm):
+    found = run(norm=norm).smallest
+    assert (found.samples, found.found, found.masked) == (3, 3, 0)
+    assert found.quartiles == pytest.approx(linear(norm), rel=0.02)
+    assert [item.distance for item in found.nearest] == sorted(item.distance for item in found.nearest)
+    assert [(item.index, item.label, item.predicted) for item in found.nearest] == [
+        (0, "1", "0"), (1, "1", "0"), (2, "0", "1"),
+    ]  # fmt: skip
+    assert all(png.startswith("iVBOR") for item in found.nearest for png in (item.before, item.after, item.change))
+    assert run(norm=norm, nearest=0).smallest is None
+    assert run(norm=norm, nearest=2).smallest.samples == 2
+    assert len(run(norm=norm, pictures=1).smallest.nearest) == 1
+
+
+def test_a_smallest_perturbation_changes_the_answer_and_is_no_larger_than_the_radius_that_did(monkeypatch):
+    """Distances are measured at inputs that the network itself answers otherwise."""
+    model, inputs = small_net(), torch.rand(60, 1, 4, 4, generator=torch.Generator().manual_seed(1))
+    labels, seen = model(inputs).argmax(1), {}
+    whole = sys.modules["caveat.audits.smallest"]
+    shown = whole._shown
+    monkeypatch.setattr(whole, "_shown", lambda *given: seen.update(given=given) or shown(*given))
+    for norm, radii in ((2, [0.1, 0.4]), (math.inf, [0.02, 0.1])):
+        found = attacked(
+            model, [(inputs, labels)], torch.arange(60), labels, fingerprints(inputs), radii=radii, norm=norm,
+            generator=torch.Generator().manual_seed(0), nearest=60, pictures=60,
+        )  # fmt: skip
+        _, clean, changed, far, order, truth, _, _ = seen["given"]
+        assert bool((model(changed[order]).argmax(1) != truth[order]).all())
+        measured = torch.linalg.vector_norm((changed - clean).flatten(1), norm, dim=1)[order]
+        assert [item.distance for item in found.smallest.nearest] == pytest.approx(measured.tolist(), rel=1e-4)
+        assert float(changed.min()) >= 0
+        assert float(changed.max()) <= 1
+        for radius in found.radii[1:]:  # what the attack breaks within a radius has a perturbation that small
+            within = sum(item.distance <= radius.radius * (1 + 1e-5) for item in found.smallest.nearest)
+            assert within >= round((1 - radius.accuracy) * 60)
+        assert bool((far[order].diff() >= 0).all())
+
+
+def test_what_a_masked_gradient_hides_is_said_and_no_distance_is_made_up():
+    class Rounding(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = brightness()
+
+        def forward(self, inputs):
+            return self.inner((inputs * 10).round() / 10)
+
+    batches = [(pixels(SUMS), LABELS)]
+    found = attacked(
+        Rounding().eval(), batches, torch.arange(4), LABELS, fingerprints(pixels(SUMS)), radii=[0.01, 0.2],
+        generator=torch.Generator().manual_seed(0),
+    ).smallest  # fmt: skip
+    assert found.masked == found.samples > 0
+    assert found.found < found.samples
+    assert found.quartiles[2] is None
+
+
+def test_inputs_that_are_no_pictures_have_distances_too():
+    model = nn.Linear(3, 2).eval()
+    with torch.no_grad():
+        model.weight.copy_(torch.tensor([[0.0] * 3, [1.0] * 3]))
+        model.bias.copy_(torch.tensor([1.5, 0.0]))
+    inputs = torch.rand(40, 3, generator=torch.Generator().manual_seed(0))
+    record = audit(
+        model, [(inputs, model(inputs).argmax(1))], scores=["msp"], calibrations=[], replicas=2, attack_radii=[0.1]
+    )
+    near = record.attacked[0].smallest
+    assert near.samples > 0
+    assert all(item.before == item.after == item.change == "" for item in near.nearest)
+    assert "Smallest adversarial perturbations" in render(record)
+    assert "Size of the change" in render(record)
+
+
+def test_a_record_without_smallest_perturbations_and_transformations_opens(tmp_path):
+    generator = torch.Generator().manual_seed(0)
+    inputs = torch.rand(60, 1, 2, 2, generator=generator)
+    options = {"scores": ["msp"], "calibrations": [], "replicas": 2, "attack_radii": [0.05]}
+    record = audit(brightness(), [(inputs, (inputs.sum((1, 2, 3)) > 2).long())], **options)
+    record.save(tmp_path / "record.json")
+    old = json.loads((tmp_path / "record.json").read_text())
+    del old["transformed"], old["attacked"][0]["smallest"]
+    (tmp_path / "record.json").write_text(json.dumps(old))
+    found = caveat.Record.load(tmp_path / "record.json")
+    assert (found.transformed, found.attacked[0].smallest) == ([], None)
+    assert "Smallest adversarial" not in render(found)

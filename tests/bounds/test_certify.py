@@ -183,9 +183,10 @@ def test_no_step_begins_after_the_seconds(method, seconds, monkeypatch):
 
 def test_branch_and_bound_takes_fewer_parts_towards_its_end(monkeypatch):
     monkeypatch.setattr("time.perf_counter", lambda: 100.0)
-    assert branch._count(4, 98.0, 1000.0) == branch.BATCH  # half a second each
-    assert branch._count(4, 98.0, 105.0) == 10
-    assert branch._count(4, 98.0, 100.1) == 1
+    assert branch.affordable(32, 4, 98.0, math.inf) == 32
+    assert branch.affordable(32, 4, 98.0, 1000.0) == 32  # half a second each
+    assert branch.affordable(32, 4, 98.0, 105.0) == 10
+    assert branch.affordable(32, 4, 98.0, 100.1) == 1
 
 
 def test_the_sign_of_an_early_relu_tightens_what_comes_after_it():

@@ -142,8 +142,7 @@ def test_no_attack_breaks_what_is_verified(trained, method):
     model, inputs, labels = trained
     limits = Transformation(rotate=4, right=0.2, scale=0.02)
     found = certify_transformed(model, inputs, labels, limits, method=method, cells=24)
-    attack = spatial(model, inputs, labels, generator=torch.Generator().manual_seed(1), degrees=4, pixels=0.0,
-                     scaling=0.02, grid=(5, 1, 3), tries=100)  # fmt: skip
+    attack = spatial(model, inputs, labels, limits, generator=torch.Generator().manual_seed(1), tries=100)
     assert not bool((found.verified & attack.success).any())
     assert bool((found.margin[found.verified] > 0).all())
     assert bool((found.margin[found.open] <= 0).all())
@@ -213,3 +212,29 @@ def test_inputs_are_in_range():
             Transformation(**change)
     empty = certify_transformed(model, torch.rand(0, 1, 4, 4), torch.zeros(0).long(), Transformation(rotate=3))
     assert len(empty.verdict) == 0
+
+
+def test_no_parts_are_bounded_after_the_seconds(trained, monkeypatch):
+    """Each lot of parts takes a second of this clock."""
+    from caveat.bounds.geometric import _State
+
+    model, inputs, labels = trained
+    now, limits = [0.0], Transformation(rotate=40)
+    usual = certify_transformed(model, inputs[:4], labels[:4], limits, cells=60, parts=[8])
+    bounded = _State.bounded
+
+    def slow(*given):
+        now[0] += 1
+        return bounded(*given)
+
+    monkeypatch.setattr("time.perf_counter", lambda: now[0])
+    monkeypatch.setattr(_State, "bounded", slow)
+    short = certify_transformed(model, inputs[:4], labels[:4], limits, cells=60, parts=[8], seconds=0.5)
+    assert 0 < now[0] <= 4 * 0.5 + 1
+    assert bool((short.open | (short.verdict == usual.verdict)).all())
+    assert bool((short.margin[short.open] <= 0).all())
+    assert int(short.verified.sum()) < int(usual.verified.sum())
+    long = certify_transformed(model, inputs[:4], labels[:4], limits, cells=60, parts=[8], seconds=1000.0)
+    assert torch.equal(long.verdict, usual.verdict)
+    with pytest.raises(OptionError, match="seconds: expected a number above 0, got 0"):
+        certify_transformed(model, inputs, labels, limits, seconds=0.0)

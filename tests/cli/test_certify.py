@@ -71,7 +71,7 @@ def test_a_file_belongs_to_one_run(tmp_path: Path) -> None:
         (["--radius", "-1"], "--radius: expected a number of at least 0"),
         (["--norm", "3"], "--norm: .*inf"),
         (["--method", "deepoly"], "--method: .*deeppoly"),
-        (["--seconds", "3"], "--seconds: it is the time of --method alpha and branch"),
+        (["--seconds", "3"], "--seconds: it is the time of --method alpha and branch, and of --transform"),
         (["-o", "x.csv"], "-o: expected a name that ends in .parquet"),
     ],
 )

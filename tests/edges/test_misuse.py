@@ -89,7 +89,8 @@ WAYS: list[tuple[str, dict[str, str], dict[str, list[str]]]] = [
             "--outliers": SET, "--score": ["nosuch", "", "enrtopy", "mutual_information"],
             "--calibration": ["nosuch", "", "temp"], "--head": ["nosuch", ""], "--attack-radius": [*REAL, "0"],
             "--attack-norm": ["3", "x", "", "nan", "2"], "--attack-samples": [*POSITIVE, "5"],
-            "--attack-certify": ["nosuch", "", "deeppoly"],
+            "--attack-certify": ["nosuch", "", "deeppoly"], "--attack-smallest": ["-1", "x", "", "nan", "1.5", "3"],
+            "--attack-transform": ["", "rotate", "rotate=", "rotat=3", "rotate=x", "rotate=-3", "rotate=3"],
             "--calibration-share": SHARE, "--replicas": POSITIVE, "--seed": INTEGER, "--batch": POSITIVE,
             "--fail-if": [
                 "", "ece", "ece>", "ecee>0.1", "ece>5", "ece>nan", "auroc[near]<85%", "auroc<0.5", "accepted[near]>0.3",
@@ -112,7 +113,8 @@ WAYS: list[tuple[str, dict[str, str], dict[str, list[str]]]] = [
             "--model": ["nets:linear"], "--test": ["npz:known.npz"], "--train": ["npz:known.npz"],
             "--ood": ["a=noise:uniform"], "--unlabelled": ["a=digits"], "--weights": ["net.safetensors"],
             "--posterior": ["net.safetensors"], "--outliers": ["noise:uniform"], "--head": ["fc"],
-            "--attack-radius": ["0.1"], "--attack-norm": ["2"], "--attack-samples": ["5"], "--batch": ["2"],
+            "--attack-radius": ["0.1"], "--attack-norm": ["2"], "--attack-samples": ["5"], "--attack-smallest": ["5"],
+            "--attack-transform": ["rotate=3"], "--batch": ["2"],
             "--draws": ["5"], "--score": ["nosuch", "knn", "grad_l2"], "--calibration": ["nosuch"],
             "--fail-if": ["ecee>0.1", "ece>5"], "--calibration-share": SHARE, "--replicas": POSITIVE,
         },
@@ -274,6 +276,8 @@ SINGLE = [
 CLASH = {
     "audit": [
         ["--posterior", "net.safetensors", "--dropout"], ["--dropout", "--attack-radius", "0.1"], ["--dropout"],
+        ["--dropout", "--attack-transform", "rotate=3"],
+        ["--attack-transform", "rotate=3", "--attack-transform", "rotate=4"],
         ["--ood", "a=noise:uniform", "--ood", "a=blobs"], ["--ood", "a=noise:uniform", "--unlabelled", "a=blobs"],
         ["--attack-norm", "1"], ["--score", "vim", "--head", "nosuch"], ["--dropout", "--score", "odin"],
         ["--attack-radius", "0.1", "--attack-radius", "nan"],

@@ -73,6 +73,31 @@ class Transformation:
         return tuple(name for name in AXES if _ends(getattr(self, name)) != (0.0, 0.0))
 
     @property
+    def holds_still(self) -> bool:
+        """Whether the picture as it is is one of them."""
+        return all(low <= 0 <= high for low, high in zip(self.low, self.high, strict=True))
+
+    def check(self, inputs: Tensor) -> None:
+        """Refuse what it can't be of.
+
+        Raises
+        ------
+        OptionError
+            If no parameter has a range.
+        DataError
+            If inputs are no pictures, or contrast or brightness changes ones outside of [0, 1].
+        """
+        if not self.names:
+            raise OptionError(f"transformation: expected a range for one of {', '.join(AXES)} at least, got none")
+        if inputs.ndim != 4:
+            raise DataError(f"inputs: expected pictures (n, c, h, w), got {tuple(inputs.shape)}")
+        if {"contrast", "brightness"} & {*self.names} and not bool(((inputs >= 0) & (inputs <= 1)).all()):
+            raise DataError(
+                f"inputs: contrast and brightness are of values in [0, 1], got {float(inputs.min()):.4g} to "
+                f"{float(inputs.max()):.4g}; put what scales them into the model (caveat.models.Normalized)"
+            )
+
+    @property
     def low(self) -> tuple[float, ...]:
         """The least value of every parameter of `AXES`."""
         return tuple(_ends(getattr(self, name))[0] for name in AXES)

@@ -11,7 +11,8 @@ from caveat.attacks import Ball, masked, pgd, without_gradient
 from caveat.attacks.network import answered
 from caveat.attacks.strongest import warnings_of
 from caveat.audits.certified import Method, proved
-from caveat.audits.pictures import encoded
+from caveat.audits.pictures import mistake
+from caveat.audits.smallest import smallest
 from caveat.batches import Several
 from caveat.errors import OptionError
 from caveat.inputs import moved, take
@@ -19,7 +20,7 @@ from caveat.metrics.interval import interval_of_share
 from caveat.records.attack import Attacked, AttackedPicture, AttackedRadius
 from caveat.types import Batches
 
-__all__ = ["attacked", "gradient_note"]
+__all__ = ["attacked", "drawn", "gradient_note", "right"]
 
 NORMS: dict[float, Literal["1", "2", "inf"]] = {1: "1", 2: "2", math.inf: "inf"}
 
@@ -40,6 +41,7 @@ def attacked(  # noqa: PLR0913  # the signature is the configuration
     high: float | None = 1.0,
     classes: Sequence[str] | None = None,
     pictures: int = 12,
+    nearest: int = 24,
     batch_size: int = 128,
     certify: Method | None = None,
     say: Callable[[str], None] = lambda _: None,
@@ -63,6 +65,9 @@ def attacked(  # noqa: PLR0913  # the signature is the configuration
         In units of the inputs, each > 0; norm 1, 2 or inf over all values of an input.
     low, high
         The box of valid inputs.
+    nearest
+        Of how many inputs that are answered rightly, drawn at random, the smallest adversarial perturbation is looked
+        for; see `audits.smallest`.
     certify
         Bounds by which answers are proved to stay: with the accuracy under attack, the true one lies between the two.
 
@@ -78,18 +83,11 @@ def attacked(  # noqa: PLR0913  # the signature is the configuration
     radii = sorted({float(radius) for radius in radii})
     if not radii or not 0 < radii[0] <= radii[-1] < math.inf:
         raise OptionError(f"attack_radii: expected positive, finite radii, got {radii}")
-    if samples < 1:
-        raise OptionError(f"attack_samples: expected at least 1, got {samples}")
-    chosen = rows[torch.randperm(len(rows), generator=generator)[:samples]].sort().values
-    taken = take(batches, chosen, prints, "test")
-    if isinstance(taken, Several):
-        raise OptionError(
-            "attack_radii: expected inputs of one tensor, which a radius can be around, got several parts"
-        )
-    clean = moved(taken, model)
-    truth = labels[chosen].to(clean.device)
+    if nearest < 0:
+        raise OptionError(f"attack_smallest: expected at least 0, got {nearest}")
+    chosen, clean, truth = drawn(model, batches, rows, labels, prints, samples, generator, option="attack_radii")
     found, broken_at = clean.clone(), torch.full((len(clean),), math.inf, dtype=torch.float64, device=clean.device)
-    broken_at[~_right(model, clean, truth, batch_size)] = 0.0
+    broken_at[~right(model, clean, truth, batch_size)] = 0.0
     blind = masked(model, clean, truth)
     for radius in radii:
         say(f"attacking within {radius:g}")
@@ -100,13 +98,20 @@ def attacked(  # noqa: PLR0913  # the signature is the configuration
         for part in _parts(standing[blind[standing]], batch_size):
             say(f"attacking within {radius:g} without the gradient, which is zero")
             found[part] = without_gradient(model, clean[part], truth[part], ball, generator=generator)
-        broken_at[standing[~_right(model, found[standing], truth[standing], batch_size)]] = radius
+        broken_at[standing[~right(model, found[standing], truth[standing], batch_size)]] = radius
     shares: list[float | None] = [None] * len(radii)
     if certify is not None:
         balls = [Ball(norm, radius, low, high) for radius in radii]
         shares[:] = proved(model, clean, truth, broken_at, balls, method=certify, say=say)
     order = _worst(model, found, broken_at)[:pictures]
     names = classes if classes is not None else [str(k) for k in range(int(truth.max()) + 1)]
+    near = None
+    if nearest and len(safe := (broken_at > 0).nonzero().squeeze(1)):
+        own = safe[torch.randperm(len(safe), generator=generator)[:nearest].sort().values.to(safe.device)]
+        near = smallest(
+            model, clean[own], truth[own], Ball(norm, 0.0, low, high), reached=found[own], masked=blind[own],
+            places=chosen[own.cpu()], names=names, pictures=pictures, say=say,
+        )  # fmt: skip
     return Attacked(
         attack=f"PGD on a soft margin, {steps} steps that become shorter, random start",
         norm=NORMS[norm],
@@ -116,7 +121,36 @@ def attacked(  # noqa: PLR0913  # the signature is the configuration
         notes=list(warnings_of(model, clean[:batch_size], torch.zeros(0, dtype=torch.bool))),
         certified_by=certify or "",
         pictures=_shown(model, clean, found, broken_at, order, chosen, truth, names),
+        smallest=near,
     )
+
+
+def drawn(
+    model: nn.Module,
+    batches: Batches,
+    rows: Tensor,
+    labels: Tensor,
+    prints: Tensor,
+    samples: int,
+    generator: torch.Generator,
+    *,
+    option: str,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Places in the set of a random part of `rows`; their inputs and labels, where the model is.
+
+    Raises
+    ------
+    OptionError
+        If there are to be none, or the inputs are not one tensor.
+    """
+    if samples < 1:
+        raise OptionError(f"attack_samples: expected at least 1, got {samples}")
+    chosen = rows[torch.randperm(len(rows), generator=generator)[:samples]].sort().values
+    taken = take(batches, chosen, prints, "test")
+    if isinstance(taken, Several):
+        raise OptionError(f"{option}: expected inputs of one tensor, which a radius can be around, got several parts")
+    clean = moved(taken, model)
+    return chosen, clean, labels[chosen].to(clean.device)
 
 
 def gradient_note(found: Attacked) -> str:
@@ -135,7 +169,8 @@ def _parts(rows: Tensor, size: int) -> tuple[Tensor, ...]:
     return rows.split(size) if len(rows) else ()
 
 
-def _right(model: nn.Module, inputs: Tensor, labels: Tensor, batch_size: int) -> Tensor:
+def right(model: nn.Module, inputs: Tensor, labels: Tensor, batch_size: int) -> Tensor:
+    """Which inputs are answered with their label."""
     with torch.no_grad():
         parts = zip(inputs.split(batch_size), labels.split(batch_size), strict=True)
         return torch.cat([answered(model, x).argmax(1) == y for x, y in parts]) if len(labels) else labels.bool()
@@ -168,24 +203,8 @@ def _shown(
 ) -> list[AttackedPicture]:
     shown: list[AttackedPicture] = []
     for row in order:
-        with torch.no_grad():
-            probs = answered(model, found[row : row + 1]).softmax(1)[0]
-        change = found[row] - clean[row]
-        largest = change.abs().amax().clamp_min(torch.finfo(change.dtype).tiny)
-        pngs = [encoded(picture) for picture in (clean[row], found[row], 0.5 + 0.5 * change / largest)]
-        before, after, difference = pngs
-        if before is None or after is None or difference is None:
+        one = mistake(model, clean[row], found[row], int(truth[row]), names)
+        if not one.before:
             return []  # no pictures: a table's rows, say
-        predicted, label = int(probs.argmax()), int(truth[row])
-        shown.append(
-            AttackedPicture(
-                index=int(places[row]), radius=float(broken_at[row]), label=_name(names, label),
-                predicted=_name(names, predicted), confidence=float(probs[predicted]),
-                before=before, after=after, change=difference,
-            )
-        )  # fmt: skip
+        shown.append(AttackedPicture(index=int(places[row]), radius=float(broken_at[row]), **one._asdict()))
     return shown
-
-
-def _name(names: Sequence[str], k: int) -> str:
-    return names[k] if k < len(names) else str(k)

@@ -12,7 +12,8 @@ from torch import nn
 
 from caveat import calibration, devices, evaluation, fitted, models
 from caveat.attacks import Ball
-from caveat.audits import arrays, cache, certified, many
+from caveat.attacks.transformation import Transformation
+from caveat.audits import arrays, cache, certified, many, transformed
 from caveat.audits.assess import Observed, Options, assess, split
 from caveat.audits.attacked import attacked, gradient_note
 from caveat.audits.certified import Method
@@ -64,6 +65,8 @@ def audit(  # noqa: PLR0913  # the signature is the configuration
     attack_norm: int | float = math.inf,
     attack_samples: int = 200,
     attack_certify: str | None = None,
+    attack_smallest: int = 24,
+    attack_transform: Transformation | None = None,
     calibration_share: float = 0.2,
     replicas: int = 200,
     seed: int = 0,
@@ -108,6 +111,11 @@ def audit(  # noqa: PLR0913  # the signature is the configuration
     attack_certify
         `interval` or `deeppoly`: bounds that prove which of their answers no change within the radius alters, and
         how well OOD inputs stay detected.
+    attack_smallest
+        Of how many attacked inputs, answered rightly, the smallest adversarial perturbation is looked for.
+    attack_transform
+        Rotations, shifts, ... (`attacks.transformation.Transformation`) that pictures are attacked with, 30 of them at
+        most; and what is certified of them, by `deeppoly` unless `attack_certify` says otherwise.
     calibration_share
         Share of `test` that is set aside to fit calibrations (and scores, without `train`); never judged on.
     replicas
@@ -137,8 +145,7 @@ def audit(  # noqa: PLR0913  # the signature is the configuration
     OptionError
         If a name is in no table, or `calibration_share` leaves too little on either side.
     """
-    say = say or _silent
-    started = time.perf_counter()
+    say, started = say or _silent, time.perf_counter()
     options = _options(
         scores, calibrations, draws=isinstance(model, Drawing), head=head, calibration_share=calibration_share,
         replicas=replicas, seed=seed,
@@ -146,16 +153,12 @@ def audit(  # noqa: PLR0913  # the signature is the configuration
     ood, unlabelled = named_sets("ood", ood), named_sets("unlabelled", unlabelled)
     _check_names(ood, unlabelled)
     evaluation.check(model)
-    if attack_radii and isinstance(model, Drawing):
-        raise OptionError("attack_radii: a posterior's mean has no gradient here; attack one of its networks")
     given = {"test": test} | ({"train": train} if train is not None else {}) | ood | unlabelled
     sets = {name: opened(batches, name, unpack) for name, batches in given.items()}
     with devices.running(model, device, dtype) as place:
         model = models.adapted(model, sets["test"].first[0], name="test")
         model, told = _subset(model, classes, sets["test"])
-        method = None
-        if attack_certify is not None:
-            method = certified.check(model, sets["test"].first[0], attack_radii, attack_certify)
+        method = _attackable(model, sets["test"].first[0], attack_radii, attack_certify, attack_transform)
         planned = plan(
             options.scores, model, sets["test"].first[0], head=head, features=features, explicit=options.explicit,
             options=lambda: _samples(sets, options, seed),
@@ -193,10 +196,27 @@ def audit(  # noqa: PLR0913  # the signature is the configuration
         if attack_radii:
             judged = _attacked(
                 judged, model, {name: (sets[name].batches, seen[name]) for name in ("test", *ood)}, titles, say,
-                radii=attack_radii, norm=attack_norm, samples=attack_samples, certify=method,
+                radii=attack_radii, norm=attack_norm, samples=attack_samples, certify=method, nearest=attack_smallest,
+            )  # fmt: skip
+        if attack_transform is not None:
+            judged = _transformed(
+                judged, model, sets["test"].batches, seen["test"], titles, say,
+                transformation=attack_transform, samples=attack_samples, method=method or "deeppoly",
             )  # fmt: skip
         judged.seconds["all"] = _short(time.perf_counter() - started)
         return judged
+
+
+def _attackable(
+    model: nn.Module, first: Inputs, radii: Sequence[float], certify: str | None, change: Transformation | None
+) -> Method | None:
+    """The bounds that are asked for; refuse what cannot be attacked or certified, before any work."""
+    for option, asked in (("attack_radii", radii), ("attack_transform", change)):
+        if asked and isinstance(model, Drawing):
+            raise OptionError(f"{option}: expected one network, got posterior samples; attack one of its networks")
+    if change is not None:
+        transformed.check(first, change)
+    return None if certify is None else certified.check(model, first, certify, asked=bool(radii or change))
 
 
 def _attacked(  # noqa: PLR0913  # what an attack is made of
@@ -210,6 +230,7 @@ def _attacked(  # noqa: PLR0913  # what an attack is made of
     norm: int | float,
     samples: int,
     certify: Method | None,
+    nearest: int,
 ) -> Record:
     """The record with the accuracy under attack, of inputs that it was judged on; with what is certified of them and
     of OOD inputs, where that is asked for.
@@ -217,11 +238,10 @@ def _attacked(  # noqa: PLR0913  # what an attack is made of
     before = time.perf_counter()
     test, known = sets["test"]
     assert known.fingerprints is not None
-    share, seed = float(str(judged.settings["calibration_share"])), int(str(judged.settings["seed"]))
-    rows = split(len(known), share, seed)[1]
+    rows, seed = _judged(judged, known)
     found = attacked(
         model, test, rows, known.labels, known.fingerprints, radii=radii, norm=norm, samples=samples, classes=classes,
-        certify=certify, say=say, generator=torch.Generator().manual_seed(seed),
+        nearest=nearest, certify=certify, say=say, generator=torch.Generator().manual_seed(seed),
     )  # fmt: skip
     if certify is not None:
         others = {name: pair for name, pair in sets.items() if name != "test"}
@@ -240,6 +260,36 @@ def _attacked(  # noqa: PLR0913  # what an attack is made of
     notes = [*judged.notes, *found.notes, *([note] if (note := gradient_note(found)) else [])]
     judged.seconds["attack"] = _short(time.perf_counter() - before)
     return judged.model_copy(update={"attacked": [found], "notes": notes})
+
+
+def _transformed(  # noqa: PLR0913  # as above
+    judged: Record,
+    model: nn.Module,
+    test: Batches,
+    known: Observations,
+    classes: tuple[str, ...],
+    say: Callable[[str], None],
+    *,
+    transformation: Transformation,
+    samples: int,
+    method: Method,
+) -> Record:
+    """The record with the accuracy under rotations, shifts, ... of pictures that it was judged on."""
+    before = time.perf_counter()
+    assert known.fingerprints is not None
+    rows, seed = _judged(judged, known)
+    found = transformed.transformed(
+        model, test, rows, known.labels, known.fingerprints, transformation, samples=min(samples, transformed.SAMPLES),
+        method=method, classes=classes, say=say, generator=torch.Generator().manual_seed(seed),
+    )  # fmt: skip
+    judged.seconds["transform"] = _short(time.perf_counter() - before)
+    return judged.model_copy(update={"transformed": [found]})
+
+
+def _judged(judged: Record, known: Observations) -> tuple[torch.Tensor, int]:
+    """The rows that the record was judged on, and its seed."""
+    share, seed = float(str(judged.settings["calibration_share"])), int(str(judged.settings["seed"]))
+    return split(len(known), share, seed)[1], seed
 
 
 def _check_alike(sets: Mapping[str, Opened]) -> None:

@@ -19,30 +19,40 @@ from caveat.observations import Observations
 from caveat.records.attack import Guaranteed
 from caveat.types import Batches
 
-__all__ = ["Method", "check", "guaranteed", "proved"]
+__all__ = ["Method", "check", "contradiction", "guaranteed", "proved"]
 
 Method = Literal["interval", "deeppoly"]
 BATCH = 50
 """Inputs that are bounded at once."""
 
 
-def check(model: nn.Module, first: Inputs, radii: Sequence[float], method: str) -> Method:
+def check(model: nn.Module, first: Inputs, method: str, *, asked: bool) -> Method:
     """The method; refuse a network that no bounds are known for, before any work.
+
+    `asked` says whether there is anything to certify.
 
     Raises
     ------
     OptionError
-        If there is no such method, there are no radii, or inputs are not one tensor.
+        If there is no such method, nothing is asked for, or inputs are not one tensor.
     ModelError
         As `graph.trace`.
     """
     known_name("attack_certify", method, METHODS)
-    if not radii:
-        raise OptionError("attack_certify: expected attack_radii beside it: within which radius?")
+    if not asked:
+        raise OptionError("attack_certify: expected attack_radii or attack_transform beside it: against which changes?")
     if isinstance(first, Several):
         raise OptionError("attack_certify: expected inputs of one tensor, which a radius can be around, got several")
     traced(model, moved(first[:1], model))
     return "interval" if method == "interval" else "deeppoly"
+
+
+def contradiction() -> ModelError:
+    """What is said of a network that an attack broke where nothing can."""
+    return ModelError(
+        "model: an attack broke an answer that bounds prove to stay: it computes something else than its layers say "
+        "(its forward pass depends on values), so no certificate holds; leave out the certificate"
+    )
 
 
 def proved(
@@ -78,10 +88,7 @@ def proved(
             )  # fmt: skip
             safe[rows] = (low > 0).all(dim=1)
         if bool((safe & (broken_at <= ball.radius)).any()):
-            raise ModelError(
-                "model: an attack broke an answer that bounds prove to stay: it computes something else than its "
-                "layers say (its forward pass depends on values), so no certificate holds; leave out the certificate"
-            )
+            raise contradiction()
         shares.append(float(safe.double().mean()))
         open_rows = safe.nonzero().squeeze(1)  # what a smaller ball does not hold, a larger one does not
     return shares

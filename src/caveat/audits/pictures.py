@@ -1,18 +1,19 @@
 """The pictures worth looking at: confident errors, uncertain correct answers, OOD inputs that pass as known."""
 
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from caveat.attacks.network import answered
 from caveat.batches import Several
 from caveat.inputs import take
 from caveat.observations import Observations
 from caveat.records import pictures, record
 from caveat.types import Batches
 
-__all__ = ["choose", "encoded"]
+__all__ = ["Mistake", "choose", "encoded", "mistake"]
 
 Kind = Literal["confident error", "uncertain correct", "accepted OOD"]
 SIDE = 64
@@ -86,6 +87,32 @@ def _picked(scores: Tensor, seen: Observations, known: bool, count: int) -> list
         rows = mask.nonzero().flatten()
         found.append((kind, rows[scores[rows].argsort(descending=descending, stable=True)[:count]]))
     return found
+
+
+class Mistake(NamedTuple):
+    """An input that was changed, and what the network says of it then."""
+
+    label: str
+    predicted: str
+    confidence: float
+    """In that answer."""
+    before: str
+    """Base64 of a PNG, like the next; empty for what is no picture."""
+    after: str
+    change: str
+    """Grey is no change; scaled so that the largest change is black or white."""
+
+
+def mistake(model: nn.Module, before: Tensor, after: Tensor, label: int, names: Sequence[str]) -> Mistake:
+    """What an attack shows of one input."""
+    with torch.no_grad():
+        probs = answered(model, after[None]).softmax(1)[0]
+    change = after - before
+    largest = change.abs().amax().clamp_min(torch.finfo(change.dtype).tiny)
+    pngs = (encoded(image) or "" for image in (before, after, 0.5 + 0.5 * change / largest))
+    predicted = int(probs.argmax())
+    label_name, other = (names[k] if k < len(names) else str(k) for k in (label, predicted))
+    return Mistake(label_name, other, float(probs[predicted]), *pngs)
 
 
 def encoded(image: Tensor) -> str | None:

@@ -21,7 +21,7 @@ from caveat.bounds.deeppoly import Known, known, least
 from caveat.bounds.region import Rows
 from caveat.graph import Relu
 
-__all__ = ["Part", "decided"]
+__all__ = ["Part", "affordable", "decided"]
 
 BATCH = 32
 """Parts that are bounded at once."""
@@ -112,12 +112,12 @@ def decided(
     weights = _weights(root, matrix, unit, refine=closer)
     count, begun = 1, time.perf_counter()
     while len(waiting.worst):
-        count, begun = _count(count, begun, until), time.perf_counter()
+        count, begun = affordable(BATCH, count, begun, until), time.perf_counter()
         if begun > until:
             return False, None
         now, waiting = waiting.of(slice(-count, None)), waiting.of(slice(0, max(0, len(waiting.worst) - count)))
         count = len(now.worst)
-        own = _bounded(root, now, unit, closer=closer)
+        own = _bounded(root, now, unit, until, closer=closer)
         row, form = now.left.nonzero(as_tuple=True)
         split, slopes, multipliers = (_picked(table, row) for table in now.tables[:3])
         found = raised(
@@ -145,11 +145,13 @@ def decided(
     return True, None
 
 
-def _count(count: int, begun: float, until: float) -> int:
-    """How many parts to bound at once: fewer towards the end, by the time that `count` of them have taken."""
+def affordable(most: int, count: int, begun: float, until: float) -> int:
+    """How many parts to bound at once, of at most `most`: fewer towards the end, by the time that `count` took from
+    `begun` on.
+    """
     now = time.perf_counter()
     each = (now - begun) / count
-    return max(1, BATCH if each * BATCH <= until - now else int((until - now) / each))
+    return max(1, most if each * most <= until - now else int((until - now) / each))
 
 
 def _rest(now: Waiting, own: Known, found: Raised, sure: Tensor) -> tuple[Waiting, Known]:
@@ -177,13 +179,15 @@ def _whole(root: Known, matrix: Tensor) -> Waiting:
     return Waiting(left, matrix.new_zeros(1), nowhere, (none, shares, none, low, high))
 
 
-def _bounded(root: Known, now: Waiting, unit: float, *, closer: bool) -> Known:
+def _bounded(root: Known, now: Waiting, unit: float, until: float, *, closer: bool) -> Known:
     """Bounds of all values in each part; those after the place of its last sign by back-substitution if `closer`."""
     split, _, _, low, high = now.tables
     region = root.region.of(torch.zeros_like(now.after))
     start = Known(root.graph, region, {place: (low[place], high[place]) for place in low})
     with torch.no_grad():
-        return known(root.graph, region, unit=unit, refine=closer, split=split, start=start, after=now.after)
+        return known(
+            root.graph, region, unit=unit, refine=closer, split=split, start=start, after=now.after, until=until
+        )
 
 
 def _empty(own: Known) -> Tensor:

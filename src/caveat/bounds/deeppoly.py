@@ -9,6 +9,7 @@ carries through. So the outputs of a float32 network do not leave their bounds, 
 """
 
 import math
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
@@ -94,6 +95,7 @@ def known(  # noqa: PLR0913 -- each is one independent choice
     start: Known | None = None,
     after: Tensor | None = None,
     lift: Mapping[int, Tensor] | None = None,
+    until: float = math.inf,
 ) -> Known:
     """Bounds of every value of the network over the region.
 
@@ -111,6 +113,8 @@ def known(  # noqa: PLR0913 -- each is one independent choice
         `(n,)`; up to this place those of `start` are as good, and nothing is carried back.
     lift
         Of ReLUs, what is added to the upper lines, by place of the result: 0, for the gradient.
+    until
+        A moment of `time.perf_counter`, after which nothing more is carried back: what is left has wider bounds.
 
     Raises
     ------
@@ -127,7 +131,7 @@ def known(  # noqa: PLR0913 -- each is one independent choice
             if after is not None:
                 mask = mask & (after < place).reshape(-1, *[1] * (mask.ndim - 1))
             if refine and not _exact(found, k):
-                found.bounds[place] = _refined(found, place, mask, memory, (slopes or {}).get(place))
+                found.bounds[place] = _refined(found, place, mask, memory, (slopes or {}).get(place), until)
             if start is not None:
                 found.bounds[place] = _both(found.bounds[place], start.bounds[place])
             if split and place in split:
@@ -307,7 +311,7 @@ def _lifted(relaxed: Relaxed, more: Tensor | None) -> Relaxed:
     return replace(relaxed, high_offset=relaxed.high_offset + more)
 
 
-def _refined(found: Known, place: int, mask: Tensor, memory: int, slopes: Slopes | None) -> Interval:
+def _refined(found: Known, place: int, mask: Tensor, memory: int, slopes: Slopes | None, until: float) -> Interval:
     """Bounds by back-substitution where the mask says so, never looser than before."""
     low, high = (end.flatten(1) for end in found.bounds[place])
     shape = found.shape(place)
@@ -320,6 +324,8 @@ def _refined(found: Known, place: int, mask: Tensor, memory: int, slopes: Slopes
         shared = _begun(found, place, _units(different, low, shape))
     ends: list[tuple[Tensor, Tensor]] = []
     for samples, values in zip(sample.split(chunk), (value if shared is None else row).split(chunk), strict=True):
+        if time.perf_counter() > until:
+            break
         begun = shared or _begun(found, place, _units(values, low, shape))
         each = torch.arange(len(values), device=low.device) if shared is None else values
         signs = low.new_tensor([1.0, -1.0]).repeat(len(samples))
@@ -329,7 +335,7 @@ def _refined(found: Known, place: int, mask: Tensor, memory: int, slopes: Slopes
     if not ends:
         return found.bounds[place]
     new_low, new_high = (torch.cat(part) for part in zip(*ends, strict=True))
-    where = (sample, value)
+    where = (sample[: len(new_low)], value[: len(new_low)])
     low = low.index_put(where, torch.maximum(low[where], new_low))
     high = high.index_put(where, torch.minimum(high[where], new_high))
     return low.reshape(-1, *shape), high.reshape(-1, *shape)

@@ -6,6 +6,7 @@ are proved, a transformed picture is answered otherwise, or there would be too m
 
 import itertools
 import math
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -16,11 +17,12 @@ from torch import Tensor, nn
 
 from caveat.attacks.network import broken, checked
 from caveat.attacks.transformation import AXES, TURN, Transformation, applied
+from caveat.bounds.branch import affordable
 from caveat.bounds.certify import VERDICTS, Certificate
 from caveat.bounds.deeppoly import MEMORY, known, lower, unit_of
 from caveat.bounds.outputs import forms, traced
 from caveat.bounds.pixels import Boxes, between, samples_of, whole
-from caveat.errors import DataError, OptionError, known_name
+from caveat.errors import OptionError, known_name
 from caveat.graph import Graph
 from caveat.types import Labels
 
@@ -46,6 +48,7 @@ def certify_transformed(  # noqa: PLR0913 -- each is one independent choice
     method: Literal["interval", "crown_ibp", "deeppoly"] = "deeppoly",
     cells: int = CELLS,
     parts: Sequence[int] | None = None,
+    seconds: float | None = None,
     seed: int = 0,
     memory: int = MEMORY,
     graph: Graph | None = None,
@@ -65,6 +68,9 @@ def certify_transformed(  # noqa: PLR0913 -- each is one independent choice
     parts
         In how many parts the range of each of `transformation.names` is split at first; without, in so many that a
         part moves no place of the picture by more than a pixel.
+    seconds
+        For each sample on the average: when as many times the samples have passed, no further parts are bounded, and
+        what is not decided stays open. No limit without.
     seed
         Of the transformed pictures that are tried.
     memory
@@ -77,7 +83,7 @@ def certify_transformed(  # noqa: PLR0913 -- each is one independent choice
     ModelError, DataError
         As `bounds.certify`; if inputs are no pictures, or contrast changes ones outside of [0, 1].
     OptionError
-        If no parameter has a range, a method is unknown, or a number is below 1.
+        If no parameter has a range, a method is unknown, a number is below 1, or `seconds` not above 0.
 
     Formula: verified if min over k in K of z_y(T_k x) - z_j(T_k x) is above 0 for every j != y, K the ranges.
 
@@ -98,14 +104,17 @@ def certify_transformed(  # noqa: PLR0913 -- each is one independent choice
     falsified
     """
     known_name("method", method, GEOMETRIC)
+    if seconds is not None and not seconds > 0:
+        raise OptionError(f"seconds: expected a number above 0, got {seconds}")
     checked(model, inputs, labels)
     axes, split = _plan(inputs, transformation, cells, parts)
     if not len(inputs):
         return Certificate(torch.zeros_like(labels), labels.double(), inputs)
     state = _State(model, inputs, labels, transformation, traced(model, inputs, graph), method, memory)
+    until = math.inf if seconds is None else time.perf_counter() + seconds * len(inputs)
     with torch.no_grad():
         state.attack(torch.Generator().manual_seed(seed))
-        state.work(_first(inputs, transformation, axes, split), cells)
+        state.work(_first(inputs, transformation, axes, split), cells, until)
     return Certificate(state.verdict, state.margin, state.counterexamples)
 
 
@@ -119,16 +128,8 @@ def _plan(
     OptionError, DataError
         As `certify_transformed`.
     """
+    transformation.check(inputs)
     axes = tuple(AXES.index(name) for name in transformation.names)
-    if not axes:
-        raise OptionError(f"transformation: expected a range for one of {', '.join(AXES)} at least, got none")
-    if inputs.ndim != 4:
-        raise DataError(f"inputs: expected pictures (n, c, h, w), got {tuple(inputs.shape)}")
-    if max(axes) >= 5 and not bool(((inputs >= 0) & (inputs <= 1)).all()):
-        raise DataError(
-            f"inputs: contrast and brightness are of values in [0, 1], got {float(inputs.min()):.4g} to "
-            f"{float(inputs.max()):.4g}; put what scales them into the model (caveat.models.Normalized)"
-        )
     if parts is None:
         far = math.hypot(*inputs.shape[2:]) / 2
         moved = {0: TURN * far, 1: 1.0, 2: 1.0, 3: far, 4: far, 5: 0.0, 6: 0.0}
@@ -183,8 +184,7 @@ class _State:
     def attack(self, generator: torch.Generator) -> None:
         """The pictures as they are, if that is one of the transformations, and some at random."""
         rows = torch.arange(len(self.inputs), device=self.inputs.device)
-        ends = zip(self.transformation.low, self.transformation.high, strict=True)
-        if all(low <= 0 <= high for low, high in ends):
+        if self.transformation.holds_still:
             self.tried(rows, None)
         for _ in range(TRIES):
             rows = (self.verdict == 0).nonzero().flatten()
@@ -198,17 +198,22 @@ class _State:
         self.verdict[rows[hit]] = VERDICTS.index("falsified")
         self.counterexamples[rows[hit]] = pictures[hit]
 
-    def work(self, boxes: Boxes, cells: int) -> None:
-        """Bound and halve until every sample is decided or has used up its parts."""
-        batch = self.inputs[0].numel() * 8 * (4 * len(samples_of(len(boxes.axes), self.inputs)) + COPIES)
-        batch = max(1, min(MANY, self.memory // batch))
+    def work(self, boxes: Boxes, cells: int, until: float) -> None:
+        """Bound and halve until every sample is decided or has used up its parts, or the time is up."""
+        most = self.inputs[0].numel() * 8 * (4 * len(samples_of(len(boxes.axes), self.inputs)) + COPIES)
+        most = max(1, min(MANY, self.memory // most))
+        batch, begun = most if until == math.inf else 1, time.perf_counter()
         before = torch.full((len(boxes),), -torch.inf, dtype=torch.float64, device=self.inputs.device)
         seen = torch.zeros_like(self.labels)
         given_up = torch.zeros_like(self.verdict, dtype=torch.bool)
         while len(boxes):
+            if begun > until:
+                given_up[boxes.picture] = True
+                self.margin.scatter_reduce_(0, boxes.picture, before, "amin")
+                break
             now, boxes, before = boxes.of(slice(batch)), boxes.of(slice(batch, None)), before[batch:]
             seen.index_add_(0, now.picture, torch.ones_like(now.picture))
-            found = self.bounded(now)
+            found = self.bounded(now, until)
             proved = found > 0
             self.margin.scatter_reduce_(0, now.picture[proved], found[proved], "amin")
             left, found = now.of(~proved), found[~proved]
@@ -225,18 +230,21 @@ class _State:
             halves = self.halved(left.of(going))
             before = torch.cat([found[going].repeat(2), before[kept]])
             boxes = _joined(halves, boxes.of(kept))
+            batch, begun = affordable(min(most, 2 * batch), len(now), begun, until), time.perf_counter()
         self.verdict[(self.verdict == 0) & ~given_up] = VERDICTS.index("verified")
 
-    def bounded(self, boxes: Boxes) -> Tensor:
-        """Lower bounds of the least margin over every box."""
+    def bounded(self, boxes: Boxes, until: float) -> Tensor:
+        """Lower bounds of the least margin over every box; after `until` by intervals of hidden values alone."""
         lines = self.method != "interval"
         region = between(self.inputs.double(), boxes, unit=self.unit, lines=lines)
         matrix = forms(self.labels[boxes.picture], self.graph)
         found = known(self.graph, region, unit=self.unit, refine=False)
         values = lower(found, matrix, full=lines, memory=self.memory).amin(1)
         rows = (values <= 0).nonzero().flatten()
-        if self.method == "deeppoly" and len(rows):
-            better = known(self.graph, region.of(rows), unit=self.unit, memory=self.memory, start=found.of(rows))
+        if self.method == "deeppoly" and len(rows) and time.perf_counter() <= until:
+            better = known(
+                self.graph, region.of(rows), unit=self.unit, memory=self.memory, start=found.of(rows), until=until
+            )
             values[rows] = torch.maximum(values[rows], lower(better, matrix[rows], memory=self.memory).amin(1))
         return values
 

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from caveat.cli.checks import clash, existing, given, output_file, output_folder, positive, share
+from caveat.cli import under_attack
+from caveat.cli.checks import clash, existing, given, output_file, output_folder, share
 from caveat.cli.options import (
     DEVICE,
     DTYPE,
@@ -17,6 +18,7 @@ from caveat.cli.options import (
     OUTPUTS,
     TASKS,
     THRESHOLD,
+    TRANSFORM,
     WEIGHTS_KEY,
     WORKERS,
     asked,
@@ -129,6 +131,18 @@ def run(
         help="interval or deeppoly: also certify within each radius which answers no change alters, and how well OOD "
         "inputs stay detected.",
     ),
+    attack_smallest: int = typer.Option(
+        24,
+        min=0,
+        help="Of --attack-radius: number of inputs, rightly predicted, whose smallest adversarial perturbation is "
+        "looked for (FMN) and shown.",
+    ),
+    attack_transform: list[str] = typer.Option(
+        [],
+        metavar="NAME=RANGE",
+        help="Accuracy of at most 30 pictures under transformations, attacked by grid and random search and certified "
+        f"(DeepG): {TRANSFORM}",
+    ),
     calibration_share: float = typer.Option(
         0.2,
         callback=asked,
@@ -184,7 +198,7 @@ def run(
         return _of_arrays(logits, output, score, calibration, calibration_share, replicas, seed, name, fail_if, junit)
     if model is None or test is None:
         raise OptionError("--model, --test: both are needed (or --logits, an npz file of its outputs)")
-    _check_attack(own, attack_radius, attack_norm, attack_certify, several=posterior is not None or dropout)
+    change = under_attack.check(own, values, several=posterior is not None or dropout)
     _check_names(fail_if, ood, unlabelled, score, calibration, several=posterior is not None or dropout)
     existing("--weights", weights)
     existing("--posterior", posterior)
@@ -210,8 +224,8 @@ def run(
             outliers=others["outliers"].get("outliers"), scores=score or None, calibrations=calibration or None,
             classes=None if classes is None else [one.strip() for one in classes.split(",")], head=head,
             features=features, attack_radii=attack_radius, attack_norm=float(attack_norm),
-            attack_samples=attack_samples, attack_certify=attack_certify, calibration_share=calibration_share,
-            replicas=replicas, seed=seed,
+            attack_samples=attack_samples, attack_certify=attack_certify, attack_smallest=attack_smallest,
+            attack_transform=change, calibration_share=calibration_share, replicas=replicas, seed=seed,
             folder=output, made_by=model, say=say, device=device, dtype=dtype,
         )  # fmt: skip
         notes = [*told, *record.notes, *([UNUSED_HEAD] if head is not None and not record.head else [])]
@@ -270,26 +284,6 @@ def _check_gate(fail_if: list[str], junit: Path | None) -> None:
         output_file("--junit", junit, (".xml",))
         if not fail_if:
             raise OptionError("--junit: expected --fail-if beside it; without a condition there is no outcome to write")
-
-
-def _check_attack(own: set[str], radii: list[float], norm: str, certify: str | None, *, several: bool) -> None:
-    positive("--attack-radius", radii)
-    if certify is not None:
-        known_name("--attack-certify", certify, ("interval", "deeppoly"))
-    if norm not in ("1", "2", "inf"):
-        raise OptionError(f"--attack-norm: expected 1, 2 or inf, got {norm!r}")
-    if norm == "inf" and radii and max(radii) >= 1:
-        raise OptionError(
-            f"--attack-radius: expected less than 1 in norm inf, got {max(radii):g}: inputs are in [0, 1], so that any "
-            "input could be made any other"
-        )
-    if not radii and (alone := sorted(own & {"attack_norm", "attack_samples", "attack_certify"})):
-        raise OptionError(f"--{alone[0].replace('_', '-')}: expected --attack-radius beside it; nothing is attacked")
-    if radii and several:
-        raise OptionError(
-            "--attack-radius: expected one network, got posterior samples, whose mean has no gradient here; leave out "
-            "--posterior and --dropout"
-        )
 
 
 def _check_names(
@@ -431,17 +425,7 @@ def show(record: "Record", folder: Path) -> None:
     for item in record.sets:
         if item.role == "unlabelled" and item.estimated_accuracy is not None:
             echo(f"Estimated accuracy on {item.name} (unlabelled): {item.estimated_accuracy:.1%}")
-    for attack in record.attacked:
-        at = ", ".join(f"{radius.accuracy:.1%} at radius {radius.radius:g}" for radius in attack.radii)
-        echo(f"Accuracy under attack ({attack.attack}; norm {attack.norm}; {attack.samples} inputs): {at}")
-        if attack.certified_by:
-            sure = ", ".join(f"{item.verified:.1%} at radius {item.radius:g}" for item in attack.radii[1:])
-            echo(f"Certified accuracy ({attack.certified_by}): {sure}")
-        for item in attack.guaranteed:
-            echo(
-                f"AUROC of {item.ood} by msp, whatever is changed within {item.radius:g}: at least "
-                f"{item.guaranteed:.1%} (unchanged: {item.auroc:.1%})"
-            )
+    under_attack.tell(record)
     if "device" in record.settings:
         echo(f"The network ran on {record.settings['device']}, in {record.settings['dtype']}.")
     for warning in record.warnings:

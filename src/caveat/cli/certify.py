@@ -9,7 +9,7 @@ from typing import Any
 import typer
 
 from caveat.cli.checks import existing, output_file, output_folder, positive
-from caveat.cli.options import NORMALIZE, WEIGHTS_KEY
+from caveat.cli.options import NORMALIZE, TRANSFORM, WEIGHTS_KEY
 from caveat.cli.terminal import echo
 from caveat.cli.verdicts import OFTEN, begun, write
 from caveat.errors import DataError, OptionError, known_name
@@ -25,8 +25,7 @@ def run(
     transform: list[str] = typer.Option(
         [],
         metavar="NAME=RANGE",
-        help="In place of a ball: rotate=30 (degrees), translate=2 or right=, down= (pixels), scale=0.1, shear=0.1, "
-        "contrast=0.1, brightness=0.1, each -x to x or least:largest. Given several times they act together.",
+        help=f"In place of a ball: {TRANSFORM}",
     ),
     output: Path = typer.Option(
         Path("verdicts.parquet"),
@@ -49,7 +48,9 @@ def run(
         None, min=1, help="Of --transform: parts of the ranges that are looked at for each sample; 1000 by default."
     ),
     seconds: float | None = typer.Option(
-        None, help="Of alpha (no limit by default) and branch (60), for each sample that bounds leave open."
+        None,
+        help="Of alpha and --transform (no limit by default) and branch (60), for each sample: what is not decided "
+        "by then is open.",
     ),
     proof: Path | None = typer.Option(
         None,
@@ -79,12 +80,12 @@ def run(
     from caveat.tensors import digest as digest_of
     from caveat.training.run_folder import digest
 
-    change = _transformation(transform) if transform else None
+    change = transformation(transform, "--transform") if transform else None
     known_name("--method", method, bounds.GEOMETRIC if change else bounds.METHODS)
     if cells is not None and change is None:
         raise OptionError("--cells: it is the number of parts of --transform; leave it out")
-    if seconds is not None and method not in TIMED:
-        raise OptionError("--seconds: it is the time of --method alpha and branch; leave it out")
+    if seconds is not None and method not in TIMED and change is None:
+        raise OptionError("--seconds: it is the time of --method alpha and branch, and of --transform; leave it out")
     positive("--seconds", [] if seconds is None else [seconds])
     if proof is not None and change is not None:
         raise OptionError("--proof: proofs are of balls (--radius), not of --transform; leave one of them out")
@@ -107,10 +108,10 @@ def run(
     rows = begun(output, settings, command=NAME)
     if rows:
         echo(f"{output} holds {len(rows)} of {len(found)} verdicts of the same run: it goes on from there.")
-    more = {"method": method, "seed": seed}
+    more = {"method": method, "seed": seed, "seconds": seconds}
     if change is None:
         ball = Ball(NORMS[norm], radius or 0.0)
-        certify = partial(bounds.certify, ball=ball, seconds=seconds, **more)
+        certify = partial(bounds.certify, ball=ball, **more)
     else:
         limit = {} if cells is None else {"cells": cells}
         certify = partial(bounds.certify_transformed, transformation=change, **limit, **more)
@@ -157,23 +158,23 @@ def _proved(rows: list[dict[str, Any]], proofs: Any) -> None:
          f"{proofs.net.sha256}). Next: python -m caveat.bounds.checker {proofs.path}")  # fmt: skip
 
 
-def _transformation(words: list[str]) -> Any:
+def transformation(words: list[str], option: str) -> Any:
     """From NAME=RANGE to a transformation; translate is right and down at once."""
     from caveat.attacks.transformation import AXES, Transformation
 
     ranges = dict[str, Any]()
     for word in words:
         name, _, given = word.partition("=")
-        known_name("--transform", name, ["translate", *AXES])
+        known_name(option, name, ["translate", *AXES])
         try:
             ends = [float(end) for end in given.split(":")]
         except ValueError:
             ends = []
         if len(ends) not in (1, 2):
-            raise OptionError(f"--transform: expected {name}=x or {name}=least:largest, numbers, got {word!r}")
+            raise OptionError(f"{option}: expected {name}=x or {name}=least:largest, numbers, got {word!r}")
         for each in ("right", "down") if name == "translate" else (name,):
             if each in ranges:
-                raise OptionError(f"--transform: {each} is given twice; name each range once")
+                raise OptionError(f"{option}: {each} is given twice; name each range once")
             ranges[each] = ends[0] if len(ends) == 1 else (ends[0], ends[1])
     return Transformation(**ranges)
 

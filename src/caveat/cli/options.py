@@ -13,6 +13,7 @@ __all__ = [
     "OUTPUTS",
     "TASKS",
     "THRESHOLD",
+    "TRANSFORM",
     "WEIGHTS_KEY",
     "WORKERS",
     "Asked",
@@ -39,6 +40,10 @@ NORMALIZE = typer.Option(
     metavar="NAME|MEAN,../STD,..",
     help="Normalise the inputs, which are in [0, 1], as the model was trained with: imagenet, cifar10, cifar100, "
     "mnist, fashion-mnist, clip, or numbers like 0.5,0.5,0.5/0.25,0.25,0.25.",
+)
+TRANSFORM = (
+    "rotate=30 (degrees), translate=2 or right=, down= (pixels), scale=0.1, shear=0.1, contrast=0.1, brightness=0.1, "
+    "each -x to x or least:largest. Given several times they act together."
 )
 DEVICE = typer.Option(
     "auto",

@@ -18,7 +18,7 @@ __all__ = ["UNUSED", "Prepared", "prepared"]
 UNUSED = {
     "logits", "unlabelled", "outliers", "score", "calibration", "classes", "head", "features", "attack_radius",
     "attack_norm",
-    "attack_samples", "attack_certify", "replicas", "fail_if", "junit",
+    "attack_samples", "attack_certify", "attack_smallest", "attack_transform", "replicas", "fail_if", "junit",
 }  # fmt: skip
 """Options of `caveat audit` that are for classifiers."""
 SHARE = 0.5

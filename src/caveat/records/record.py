@@ -13,7 +13,7 @@ from pydantic import Field, ValidationError, model_validator
 from caveat.errors import DataError
 from caveat.files import read_json, write_atomically
 from caveat.records import views
-from caveat.records.attack import Attacked
+from caveat.records.attack import Attacked, Transformed
 from caveat.records.base import Estimate, Number, Part, task_of
 from caveat.records.classes import Confusion, PerClass
 from caveat.records.gradients import GradientStatistic, MetaClassifier
@@ -350,6 +350,8 @@ class Record(Part):
     """Of dense prediction."""
     attacked: list[Attacked] = Field(default_factory=list[Attacked])
     """Accuracy under attack, where it was asked for."""
+    transformed: list[Transformed] = Field(default_factory=list[Transformed])
+    """Accuracy under rotations, shifts and the like, where it was asked for."""
     warnings: list[str] = Field(default_factory=list)
     """Signs that the model or its data were set up wrongly."""
     notes: list[str] = Field(default_factory=list)
