@@ -76,8 +76,8 @@ def expm1(values: Tensor) -> Tensor:
 def softplus(values: Tensor) -> Tensor:
     """log(1 + exp x), which ONNX Runtime has in single precision alone.
 
-    >>> softplus(torch.tensor([-800.0, 0.0, 800.0]))
-    tensor([  0.0000,   0.6931, 800.0000])
+    >>> softplus(torch.tensor([-800.0, 800.0])).tolist()
+    [0.0, 800.0]
     """
     return values.clamp_min(0) + log1p((-values.abs()).exp())
 
@@ -85,8 +85,8 @@ def softplus(values: Tensor) -> Tensor:
 def logsigmoid(values: Tensor) -> Tensor:
     """-log(1 + exp -x), where ONNX takes the logarithm of what is 0 from some x on.
 
-    >>> logsigmoid(torch.tensor([-800.0, 0.0]))
-    tensor([-800.0000,   -0.6931])
+    >>> logsigmoid(torch.tensor([-800.0, 800.0])).tolist()
+    [-800.0, -0.0]
     """
     return -softplus(-values)
 
