@@ -90,7 +90,7 @@ WAYS: list[tuple[str, dict[str, str], dict[str, list[str]]]] = [
             "--calibration": ["nosuch", "", "temp"], "--head": ["nosuch", ""], "--attack-radius": [*REAL, "0"],
             "--attack-norm": ["3", "x", "", "nan", "2"], "--attack-samples": [*POSITIVE, "5"],
             "--attack-certify": ["nosuch", "", "deeppoly"], "--attack-smallest": ["-1", "x", "", "nan", "1.5", "3"],
-            "--attack-transform": ["", "rotate", "rotate=", "rotat=3", "rotate=x", "rotate=-3", "rotate=3"],
+            "--attack-transform": ["", "rotate", "rotate=", "rotat=3", "rotate=x", "rotate=-3"],
             "--calibration-share": SHARE, "--replicas": POSITIVE, "--seed": INTEGER, "--batch": POSITIVE,
             "--fail-if": [
                 "", "ece", "ece>", "ecee>0.1", "ece>5", "ece>nan", "auroc[near]<85%", "auroc<0.5", "accepted[near]>0.3",
