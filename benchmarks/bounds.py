@@ -36,6 +36,8 @@ from caveat.studies.deeppoly_eran.training import NETS, network
 from caveat.studies.kit.networks import state_of, strided
 
 BATCH = 50
+FLOOR = 1.0
+"""MB: less growth of a process is not told from none, and no ratio is taken where neither grew by more."""
 
 
 def cnn_a(name: str) -> nn.Module:
@@ -93,11 +95,6 @@ def theirs(name: str, count: int, kind: torch.dtype = torch.float32) -> tuple[in
     return verified, (time.process_time() - started) / len(inputs)
 
 
-def theirs_double(name: str, count: int) -> tuple[int, float]:
-    """In float64."""
-    return theirs(name, count, torch.float64)
-
-
 def alone(function: Any, name: str, count: int, threads: int) -> dict[str, float]:
     """In a process of its own: what it found, seconds a sample, and by how much its memory grew, in MB."""
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
@@ -110,7 +107,7 @@ def _measured(function: Any, name: str, count: int, threads: int) -> dict[str, f
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     verified, seconds = function(name, count)
     grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
-    return {"verified": verified, "seconds": seconds, "memory": max(1.0, grown / 1024)}
+    return {"verified": verified, "seconds": seconds, "memory": max(FLOOR, grown / 1024)}
 
 
 def branched(name: str, seconds: float, smoke: bool) -> dict[str, int]:
@@ -155,8 +152,12 @@ def main(arguments: list[str] | None = None) -> None:
         mine = alone(ours, name, compared, chosen.threads)
         other = alone(theirs, name, compared, chosen.threads) if find_spec("auto_LiRPA") else None
         if other:
-            times[name], memories[name] = mine["seconds"] / other["seconds"], mine["memory"] / other["memory"]
-            doubles[name] = mine["seconds"] / alone(theirs_double, name, compared, chosen.threads)["seconds"]
+            times[name] = mine["seconds"] / other["seconds"]
+            if max(mine["memory"], other["memory"]) > FLOOR:
+                memories[name] = mine["memory"] / other["memory"]
+            doubles[name] = (
+                mine["seconds"] / alone(partial(theirs, kind=torch.float64), name, compared, chosen.threads)["seconds"]
+            )
         cells = [f"{1000 * mine['seconds']:.1f}", f"{1000 * other['seconds']:.1f}" if other else "-",
                  f"{mine['memory']:.0f}", f"{other['memory']:.0f}" if other else "-"]  # fmt: skip
         table.add_row(name, str(verified[name]), *cells)

@@ -21,8 +21,8 @@ class Ibp:
     What it has learnt can be certified by the cheapest of bounds (`bounds`, method `interval`). `caveat train` raises
     `radius` and `weight` from 0 over the first fifth of the training (five epochs at least, half of them at most), and
     first draws the weights anew (`initialise`; not those of --weights) so that boxes do not grow from layer to layer:
-    else many networks do not begin to learn.
-    Costs about three times plain training. The model is `nn.Sequential` of layers with a rule, a linear one last.
+    else many networks do not begin to learn. Costs about three times plain training. The model is `nn.Sequential` of
+    layers with a rule, a linear one last.
 
     Formula: (1 - weight) CE(x, y) + weight CE(z(x), y), z_j = max over the interval before the last layer of f_j - f_y.
 
@@ -32,8 +32,8 @@ class Ibp:
         If `weight` is not in [0, 1], or `radius` not in [0, 1).
 
     Source: S. Gowal et al., On the effectiveness of interval bound propagation for training verifiably robust models,
-    2018 (arXiv 1810.12715), equations 6 to 12; the last layer merged as in section 3; for
-    MNIST the whole radius from step 12,000 of 60,000 on. First weights: Z. Shi et al., NeurIPS 2021 (arXiv 2103.17268).
+    2018 (arXiv 1810.12715), equations 6 to 12; the last layer merged as in section 3; for MNIST the whole radius from
+    step 12,000 of 60,000 on. First weights: Z. Shi et al., NeurIPS 2021 (arXiv 2103.17268).
     """
 
     radius: int | float = 0.1
