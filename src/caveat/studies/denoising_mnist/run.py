@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from caveat.calibration import keeping_threshold
 from caveat.data.outliers import quarter_turned
 from caveat.guard.pseudo_ood import pseudo_ood
 from caveat.guard.threshold import refusing
@@ -160,7 +161,7 @@ def _judged(given: Sets, model: DenoisingClassifier, *, seed: int) -> Judged:
 def _improved(given: Sets, size: Size, folder: Path, *, seed: int) -> dict[str, float]:
     """The improved pipeline: a threshold from validation digits alone, then test digits and zeros."""
     model = improved(given, size, folder, seed=seed)
-    rule = Rule(float(torch.quantile(look(model, given.held).uncertainty.double(), KEPT)))
+    rule = Rule(keeping_threshold(look(model, given.held).uncertainty.double(), KEPT))
     test, zeros = look(model, given.test[0]), look(model, given.zeros)
     right = test.logits.argmax(dim=1) == given.test[1]
     return {
