@@ -14,6 +14,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import caveat
+from caveat.attacks.transformation import Transformation
 from caveat.audits.assess import split
 from caveat.audits.attacked import attacked
 from caveat.audits.audit import audit
@@ -118,6 +119,29 @@ def test_errors_teach():
             run(radii=radii)
     with pytest.raises(OptionError, match="at least 1"):
         run(samples=0)
+
+
+def test_what_cannot_be_attacked_is_refused_before_the_pass_over_the_data():
+    seen = []
+
+    class Counting(nn.Module):
+        def forward(self, inputs):
+            seen.append(len(inputs))
+            return inputs.flatten(1)
+
+    inputs, labels = torch.rand(300, 1, 2, 2), torch.arange(300) % 4
+    change = {"attack_transform": Transformation(rotate=5)}
+    for options, message in (
+        ({"attack_radii": [0.1]}, r"attack_radii: expected inputs in \[0, 1\], got -.*Normalized"),
+        (change, r"attack_transform: expected inputs in \[0, 1\], got -.*Normalized"),
+        ({"attack_radii": [-0.1]}, "attack_radii: expected positive, finite radii"),
+        ({"attack_radii": [0.1], "attack_smallest": -1}, "attack_smallest: expected at least 0"),
+    ):
+        given = TensorDataset(4 * inputs - 2 if "expected inputs" in message else inputs, labels)
+        with pytest.raises(OptionError, match=message):
+            caveat.audit(Counting().eval(), DataLoader(given, batch_size=10), scores=["msp"], replicas=2, **options)
+        assert sum(seen) < 100  # of 300
+        seen.clear()
 
 
 def test_the_inputs_attacked_are_those_observed_whatever_the_loader_does():

@@ -13,16 +13,56 @@ from caveat.attacks.strongest import warnings_of
 from caveat.audits.certified import Method, proved
 from caveat.audits.pictures import mistake
 from caveat.audits.smallest import smallest
-from caveat.batches import Several
-from caveat.errors import OptionError
+from caveat.batches import Inputs, Several
+from caveat.errors import DataError, OptionError
 from caveat.inputs import moved, take
 from caveat.metrics.interval import interval_of_share
 from caveat.records.attack import Attacked, AttackedPicture, AttackedRadius
 from caveat.types import Batches
 
-__all__ = ["attacked", "drawn", "gradient_note", "right"]
+__all__ = ["attacked", "boxed", "check", "drawn", "gradient_note", "right"]
 
 NORMS: dict[float, Literal["1", "2", "inf"]] = {1: "1", 2: "2", math.inf: "inf"}
+
+
+def check(radii: Sequence[float], nearest: int) -> list[float]:
+    """The radii in ascending order.
+
+    Raises
+    ------
+    OptionError
+        If a radius is not positive or there are none, or the number of smallest perturbations is negative.
+    """
+    ascending = sorted({float(radius) for radius in radii})
+    if not ascending or not 0 < ascending[0] <= ascending[-1] < math.inf:
+        raise OptionError(f"attack_radii: expected positive, finite radii, got {ascending}")
+    if nearest < 0:
+        raise OptionError(f"attack_smallest: expected at least 0, got {nearest}")
+    return ascending
+
+
+def boxed(first: Inputs, *, option: str) -> None:
+    """Refuse a first batch outside of [0, 1], which attacks stay in, before any work.
+
+    Raises
+    ------
+    OptionError
+        If it is, or inputs are not one tensor.
+    """
+    inputs = _one(first, option)
+    try:
+        Ball(math.inf, 0.0, 0.0, 1.0).check(inputs)
+    except DataError:
+        raise OptionError(
+            f"{option}: expected inputs in [0, 1], got {float(inputs.min()):.4g} to {float(inputs.max()):.4g}; put "
+            "what scales them into the model (caveat.models.Normalized)"
+        ) from None
+
+
+def _one(inputs: Inputs, option: str) -> Tensor:
+    if isinstance(inputs, Several):
+        raise OptionError(f"{option}: expected inputs of one tensor, which a radius can be around, got several parts")
+    return inputs
 
 
 def attacked(  # noqa: PLR0913  # the signature is the configuration
@@ -80,11 +120,7 @@ def attacked(  # noqa: PLR0913  # the signature is the configuration
     ModelError
         If the model has no gradient with respect to its inputs.
     """
-    radii = sorted({float(radius) for radius in radii})
-    if not radii or not 0 < radii[0] <= radii[-1] < math.inf:
-        raise OptionError(f"attack_radii: expected positive, finite radii, got {radii}")
-    if nearest < 0:
-        raise OptionError(f"attack_smallest: expected at least 0, got {nearest}")
+    radii = check(radii, nearest)
     chosen, clean, truth = drawn(model, batches, rows, labels, prints, samples, generator, option="attack_radii")
     found, broken_at = clean.clone(), torch.full((len(clean),), math.inf, dtype=torch.float64, device=clean.device)
     broken_at[~right(model, clean, truth, batch_size)] = 0.0
@@ -146,10 +182,7 @@ def drawn(
     if samples < 1:
         raise OptionError(f"attack_samples: expected at least 1, got {samples}")
     chosen = rows[torch.randperm(len(rows), generator=generator)[:samples]].sort().values
-    taken = take(batches, chosen, prints, "test")
-    if isinstance(taken, Several):
-        raise OptionError(f"{option}: expected inputs of one tensor, which a radius can be around, got several parts")
-    clean = moved(taken, model)
+    clean = moved(_one(take(batches, chosen, prints, "test"), option), model)
     return chosen, clean, labels[chosen].to(clean.device)
 
 

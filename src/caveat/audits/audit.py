@@ -15,7 +15,7 @@ from caveat.attacks import Ball
 from caveat.attacks.transformation import Transformation
 from caveat.audits import arrays, cache, certified, many, transformed
 from caveat.audits.assess import Observed, Options, assess, split
-from caveat.audits.attacked import attacked, gradient_note
+from caveat.audits.attacked import attacked, boxed, check, gradient_note
 from caveat.audits.certified import Method
 from caveat.batches import Data, Inputs
 from caveat.errors import OptionError, known_name
@@ -158,7 +158,9 @@ def audit(  # noqa: PLR0913  # the signature is the configuration
     with devices.running(model, device, dtype) as place:
         model = models.adapted(model, sets["test"].first[0], name="test")
         model, told = _subset(model, classes, sets["test"])
-        method = _attackable(model, sets["test"].first[0], attack_radii, attack_certify, attack_transform)
+        method = _attackable(
+            model, sets["test"].first[0], attack_radii, attack_certify, attack_transform, attack_smallest
+        )
         planned = plan(
             options.scores, model, sets["test"].first[0], head=head, features=features, explicit=options.explicit,
             options=lambda: _samples(sets, options, seed),
@@ -207,15 +209,25 @@ def audit(  # noqa: PLR0913  # the signature is the configuration
         return judged
 
 
-def _attackable(
-    model: nn.Module, first: Inputs, radii: Sequence[float], certify: str | None, change: Transformation | None
+def _attackable(  # what is asked of attacks
+    model: nn.Module,
+    first: Inputs,
+    radii: Sequence[float],
+    certify: str | None,
+    change: Transformation | None,
+    nearest: int,
 ) -> Method | None:
     """The bounds that are asked for; refuse what cannot be attacked or certified, before any work."""
     for option, asked in (("attack_radii", radii), ("attack_transform", change)):
-        if asked and isinstance(model, Drawing):
+        if not asked:
+            continue
+        if isinstance(model, Drawing):
             raise OptionError(f"{option}: expected one network, got posterior samples; attack one of its networks")
-    if change is not None:
-        transformed.check(first, change)
+        if change is not None:
+            transformed.check(first, change)
+        boxed(first, option=option)
+    if radii:
+        check(radii, nearest)
     return None if certify is None else certified.check(model, first, certify, asked=bool(radii or change))
 
 
