@@ -127,6 +127,18 @@ def test_a_monitor_that_was_stopped_goes_on_as_if_it_had_not_been(cuts: list[int
     assert kept == whole.state.model_dump_json()
 
 
+def test_alarms_are_told_alike_whichever_of_verdicts_and_labels_came_first() -> None:
+    """A process that takes a long file at once has its labels after all verdicts, one that is asked often not."""
+    scores, accepted, wrong = stream(400, share=1.0), np.zeros(400, dtype=bool), np.ones(200, dtype=bool)
+    early, late = monitor(), monitor()
+    assert [alarm.watched for alarm in early.learn(wrong)] == ["errors"]
+    assert [alarm.watched for alarm in early.update(scores, accepted)] == ["scores", "abstentions"]
+    late.update(scores, accepted)
+    assert [alarm.watched for alarm in late.learn(wrong)] == ["errors"]
+    assert early.state.alarms == late.state.alarms
+    assert len(early.state.alarms) == 3
+
+
 def test_another_guard_or_an_altered_state_is_refused() -> None:
     state = monitor().state
     for other in (monitor(300), monitor(level=0.02), monitor(keep=0.8)):

@@ -123,12 +123,12 @@ class Monitor:
         found, answered = np.asarray(scores, dtype=np.float64), np.asarray(accepted, dtype=bool)
         if found.shape != answered.shape or found.ndim != 1:
             raise DataError(f"scores: expected as many as accepted, got {found.shape} and {answered.shape}")
-        before = len(self.state.alarms)
+        before = list(self.state.alarms)
         for start in range(0, len(found), martingale.TOGETHER):
             part = slice(start, start + martingale.TOGETHER)
             self._take(found[part], answered[part])
         self.state.counts = self._ranks.counts.tolist()
-        return self.state.alarms[before:]
+        return self._since(before)
 
     def learn(self, wrong: Sequence[bool] | np.ndarray) -> list[Alarm]:
         """Take labels as they arrive: which answers to accepted inputs were wrong; the alarms that are new.
@@ -142,9 +142,12 @@ class Monitor:
         """
         if "errors" not in self.state.bets:
             raise OptionError("wrong: errors are watched of classifiers alone")
-        before = len(self.state.alarms)
+        before = list(self.state.alarms)
         self._advance("errors", np.asarray(wrong, dtype=np.float64))
-        return self.state.alarms[before:]
+        return self._since(before)
+
+    def _since(self, before: list[Alarm]) -> list[Alarm]:
+        return [alarm for alarm in self.state.alarms if alarm not in before]
 
     def _take(self, scores: np.ndarray, accepted: np.ndarray) -> None:
         state, first = self.state, self.state.seen
@@ -183,7 +186,10 @@ class Monitor:
         if len(over) and not any(alarm.watched == name for alarm in self.state.alarms):
             earlier = fell[fell <= over[0]]
             since = bet.seen + int(earlier[-1]) + 1 if len(earlier) else bet.lowest_at
-            self.state.alarms.append(Alarm(watched=name, at=bet.seen + int(over[0]) + 1, since=since))
+            found = {alarm.watched: alarm for alarm in self.state.alarms}
+            found[name] = Alarm(watched=name, at=bet.seen + int(over[0]) + 1, since=since)
+            # verdicts and labels are counted apart: which alarm came first depends on how many are taken at once
+            self.state.alarms = [found[each] for each in self.state.bets if each in found]
         if len(curve):
             bet.lowest_at = bet.seen + int(fell[-1]) + 1 if len(fell) else bet.lowest_at
             bet.capital, bet.lowest = float(curve[-1]), float(lowest[-1])
