@@ -2,9 +2,12 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+import math
+import struct
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
+from zipfile import ZIP_STORED, ZipFile, ZipInfo
 
 import numpy as np
 import torch
@@ -32,6 +35,10 @@ MOST_UNPACKED = 1 << 34
 """Bytes of all arrays of an npz archive at most: one of some megabytes can unpack to any number."""
 SEAL = "sha256"
 """Text of a header: `digest` of all else in the file."""
+HEADERS: dict[tuple[int, int], Callable[[Any], tuple[tuple[int, ...], bool, np.dtype]]] = {
+    (1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0,
+}  # fmt: skip
+"""What reads the head of an array in a file, by the version of its format."""
 BROKEN = (OSError, SafetensorError, KeyError, ValueError, RuntimeError, OverflowError)
 """What safetensors raises about missing, cut and hostile files; a type of numbers it does not know is a KeyError."""
 
@@ -88,11 +95,12 @@ def digest(tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> str:
 
 
 def read_npz(
-    path: Path, *, name: str, keys: Iterable[str] | None = None, hint: str = ""
+    path: Path, *, name: str, keys: Iterable[str] | None = None, hint: str = "", mapped: bool = False
 ) -> tuple[dict[str, np.ndarray], list[str]]:
     """The arrays of an npz archive (of `keys` those that there are, else all), and the names of all; no pickles.
 
-    `hint` ends the error about a file that is no such archive.
+    `hint` ends the error about a file that is no such archive. With `mapped`, arrays that are not compressed are read
+    once, to compare them with their checksum, and stay in the file: they may be larger than memory.
 
     Raises
     ------
@@ -103,13 +111,17 @@ def read_npz(
     try:
         # NumPy leaves a broken file open if it opened it itself
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            unpacked = sum(entry.file_size for entry in archive.zip.infolist())
+            entries = archive.zip.infolist()
+            unpacked = sum(each.file_size for each in entries if not (mapped and _stored(each)))
             if unpacked > MOST_UNPACKED:
                 raise DataError(f"{name}: {path} unpacks to {unpacked} bytes; at most {MOST_UNPACKED} are read")
             found = sorted(archive.files)
             if twice := {key for key in found if found.count(key) > 1}:
                 raise DataError(f"{name}: {path} holds {min(twice)!r} more than once: which is meant?")
-            return {key: archive[key] for key in (found if keys is None else keys) if key in found}, found
+            places = {each.filename.removesuffix(".npy"): each for each in entries if mapped and _stored(each)}
+            chosen = [key for key in (found if keys is None else keys) if key in found]
+            left = {key: _mapped(path, archive.zip, places.get(key)) for key in chosen}
+            return {key: archive[key] if array is None else array for key, array in left.items()}, found
     except DataError:
         raise
     except OSError as error:
@@ -118,6 +130,32 @@ def read_npz(
         raise DataError(
             f"{name}: {path} is not a whole npz archive of plain arrays (pickled ones are refused){hint}"
         ) from None
+
+
+def _stored(entry: ZipInfo) -> bool:
+    return entry.compress_type == ZIP_STORED and entry.file_size == entry.compress_size
+
+
+def _mapped(path: Path, archive: ZipFile, entry: ZipInfo | None) -> np.ndarray | None:
+    """An array that is not compressed, left in the file; None if it has to be read."""
+    if entry is None:
+        return None
+    with archive.open(entry) as stream:
+        version = np.lib.format.read_magic(stream)
+        if version not in HEADERS:
+            return None
+        shape, by_columns, kind = HEADERS[version](stream)
+        header = stream.tell()
+        if kind.hasobject or not math.prod(shape) or header + math.prod(shape) * kind.itemsize != entry.file_size:
+            return None
+        while stream.read(1 << 20):  # the checksum is compared at the end
+            pass
+    with path.open("rb") as file:
+        file.seek(entry.header_offset + 26)
+        lengths = struct.unpack("<HH", file.read(4))  # of the name and of what follows it, before the content
+    start = entry.header_offset + 30 + sum(lengths) + header
+    # copy on write: tensors may not stand on what cannot be written
+    return np.memmap(path, kind, "c", start, shape, order="F" if by_columns else "C")
 
 
 def write_tensors(path: str | Path, tensors: Mapping[str, Tensor], *, header: Mapping[str, str] | None = None) -> None:

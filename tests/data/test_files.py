@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from tests.conftest import shapes_unchecked
 
-from caveat import data
+from caveat import data, tensors
 from caveat.data.idx import open_idx
 from caveat.data.parquet import find, open_parquet
 from caveat.errors import DataError
@@ -200,16 +200,18 @@ def test_sizes_that_differ_are_made_equal_by_a_modifier(tmp_path: Path):
 
 
 @pytest.mark.parametrize("layout", ["hw", "hwc", "chw"])
-@pytest.mark.parametrize("kind", [np.uint8, np.float64, np.float16])
-def test_npz_layouts_agree(tmp_path: Path, arrays: np.ndarray, layout: str, kind: type):
+@pytest.mark.parametrize("kind", [np.uint8, np.float64, np.float32, np.float16])
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+def test_npz_layouts_agree(tmp_path: Path, arrays: np.ndarray, layout: str, kind: type, save: Callable[..., None]):
     expected = arrays if layout != "hw" else arrays[:, :, :, :1]
     stored = {"hw": arrays[:, :, :, 0], "hwc": arrays, "chw": arrays.transpose(0, 3, 1, 2)}[layout]
     stored = stored if kind == np.uint8 else (stored / 255).astype(kind)
-    np.savez(tmp_path / "a.npz", x=stored, y=np.arange(23, dtype=np.int32))
+    save(tmp_path / "a.npz", x=stored, y=np.arange(23, dtype=np.int32))
     source = data.load(f"npz:{tmp_path}/a.npz")
     assert source.labels.tolist() == list(range(23))
     ((inputs, _),) = source
     assert inputs.dtype == torch.float32
+    assert inputs.is_contiguous()
     assert np.array_equal(pixels(inputs), expected)
 
 
@@ -238,7 +240,12 @@ def test_npz_of_another_kind(tmp_path: Path, content: dict, message: str):
 def test_broken_npz(tmp_path: Path):
     np.savez_compressed(tmp_path / "a.npz", images=np.random.default_rng(0).random((9, 9, 9)))
     whole = (tmp_path / "a.npz").read_bytes()
-    for broken in (whole[:-40], whole[:200] + bytes(200) + whole[400:], b"", b"junk"):
+    np.savez(tmp_path / "a.npz", images=np.random.default_rng(0).random((9, 9, 9)).astype(np.float32))
+    plain = (tmp_path / "a.npz").read_bytes()
+    for broken in (
+        whole[:-40], whole[:200] + bytes(200) + whole[400:], b"", b"junk", plain[:-40],
+        plain[:600] + bytes([plain[600] ^ 1]) + plain[601:],
+    ):  # fmt: skip
         (tmp_path / "b.npz").write_bytes(broken)
         with pytest.raises(DataError, match=r"^npz:.*not a whole npz archive"):
             data.load(f"npz:{tmp_path}/b.npz")
@@ -246,6 +253,27 @@ def test_broken_npz(tmp_path: Path):
     for missing, message in (("none.npz", "No such file"), ("c.npy", "not a whole npz")):
         with pytest.raises(DataError, match=message):
             data.load(f"npz:{tmp_path}/{missing}")
+
+
+def test_an_npz_that_is_not_compressed_may_be_larger_than_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """It stays in the file, so the limit to what an archive may unpack to is none to it."""
+    monkeypatch.setattr(tensors, "MOST_UNPACKED", 1000)
+    rng = np.random.default_rng(0)
+    images, rows = rng.integers(0, 256, (40, 6, 6), dtype=np.uint8), rng.random((40, 30)).astype(np.float32)
+    for number, (array, kind) in enumerate(((images, "pictures"), (np.asfortranarray(rows), "rows"))):
+        path = tmp_path / f"{number}.npz"
+        np.savez(path, x=array, y=np.arange(40))
+        before = path.read_bytes()
+        found = data.read(f"npz:{path}")
+        inputs, labels = found.take([39, 3])
+        assert labels.tolist() == [39, 3]
+        wanted = array[[39, 3]] if kind == "rows" else array[[39, 3], None] / np.float32(255)
+        assert np.array_equal(inputs.numpy(), wanted)
+        inputs.zero_()
+        assert path.read_bytes() == before
+        np.savez_compressed(path, x=array)
+        with pytest.raises(DataError, match="at most 1000 are read"):
+            data.read(f"npz:{path}")
 
 
 def test_idx(tmp_path: Path, arrays: np.ndarray):

@@ -73,6 +73,42 @@ def test_a_table_in_pieces_is_the_table(kind: str, labels: str, tmp_path: Path) 
     assert digest(found) == digest(held)
 
 
+def tagged(place: Path, kind: str, *, last: str = "0") -> str:
+    """A table of two columns of numbers and two of labels; `last` stands in the last row's second one."""
+    lines = [f"{row},{row % 4 / 2},{row % 2},{row // 2 % 2}" for row in range(ROWS - 1)]
+    (place / "t.csv").write_text("\n".join(["a,b,one,two", *lines, f"1,1,1,{last}"]) + "\n")
+    if kind == "parquet":
+        pq.write_table(pyarrow.csv.read_csv(place / "t.csv"), place / "t.parquet", row_group_size=20)
+    return f"{kind}:{place}/t.{kind}+label=one,two"
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_a_table_of_several_labels_in_pieces_is_the_table(kind: str, tmp_path: Path) -> None:
+    spec = tagged(tmp_path, kind)
+    held = data.read(spec, batch=16, gaps=True, several=True)
+    found = data.streamed(spec, batch=16, several=True)
+    assert found is not None
+    assert found.labels.dtype == held.labels.dtype
+    assert torch.equal(found.labels, held.labels)
+    assert (found.classes, found.shape, found.labelled) == (("one", "two"), (2,), True)
+    for (at, rows), (_, wanted) in zip(found.chunks([range(3, 90)]), held.chunks([range(3, 90)]), strict=True):
+        assert torch.equal(rows, wanted)
+        assert torch.equal(found.take(at)[1], held.labels[at])
+    with pytest.raises(DataError, match="expected one label for each sample, got several"):
+        data.streamed(spec, batch=16)
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+@pytest.mark.parametrize(
+    ("last", "told"), [("2", "got 2 in column 'two', row 89"), ("", "row 89 lacks a number in column 'two'")]
+)
+def test_a_wrong_label_of_several_is_told_by_its_row(kind: str, last: str, told: str, tmp_path: Path) -> None:
+    spec = tagged(tmp_path, kind, last=last)
+    for opened in (data.read, data.streamed):
+        with pytest.raises(DataError, match=told):
+            opened(spec, batch=16, several=True)
+
+
 @pytest.mark.parametrize("kind", ["csv", "parquet", "jsonl"])
 @pytest.mark.parametrize("labels", ["numbers", "names", "none"])
 def test_texts_in_pieces_are_the_texts(kind: str, labels: str, tmp_path: Path) -> None:
@@ -154,7 +190,7 @@ def test_lines_that_are_no_texts_are_refused(line: str, told: str, tmp_path: Pat
 def test_what_is_not_read_in_pieces(tmp_path: Path) -> None:
     """Sets that `read` streams or holds."""
     spec = table(tmp_path, "csv", LABELS["numbers"])
-    for other in (f"{spec}+first=10", f"{spec}+label=c,label", "digits", "noise:uniform"):
+    for other in (f"{spec}+first=10", "digits", "noise:uniform"):
         assert data.streamed(other, batch=4) is None
     assert data.streamed(spec, batch=4, columns=["b", "a"]).take([79])[0][0, 1] == 79
     assert data.streamed(f"{spec}+columns=a,b", batch=4, columns=["b", "a"]) is None

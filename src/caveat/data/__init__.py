@@ -179,21 +179,33 @@ def read(
         raise OptionError(f"{spec}: +{next(iter(told))} is for tables of numbers, this set is none; leave it out")
     if isinstance(found, Numbers) and isinstance(like, Numbers):
         found = numbers.named(found, like.columns)
-    if not several and found.labels.ndim > 1:
-        raise DataError(
-            f"{spec}: expected one label for each sample, got several, {tuple(found.labels.shape)}: of one-hot labels "
-            "take argmax(axis=1); a network of several labels is audited with --task multilabel"
-        )
+    if not several:
+        _check_single(found, spec)
     for change in changes:
         found = change(found)
     return replace(found, workers=workers) if isinstance(found, Source) else found
 
 
-def streamed(spec: str, *, batch: int, columns: Sequence[str] | None = None, model: object = None) -> Streamed | None:
+def _check_single(found: Set | Streamed, spec: str) -> None:
+    if found.labels.ndim > 1:
+        raise DataError(
+            f"{spec}: expected one label for each sample, got several, {tuple(found.labels.shape)}: of one-hot labels "
+            "take argmax(axis=1); a network of several labels is audited with --task multilabel"
+        )
+
+
+def streamed(
+    spec: str,
+    *,
+    batch: int,
+    columns: Sequence[str] | None = None,
+    model: object = None,
+    several: bool = False,
+) -> Streamed | None:
     """The same set, read in pieces as inputs of `model`, whatever its size; a table may lack numbers, which are NaN.
 
-    None where `read` has to hold it or streams it already: of pictures, of a table of several labels, and of a set with
-    modifiers other than `+label` and `+columns`.
+    None where `read` has to hold it or streams it already: of pictures, and of a set with modifiers other than `+label`
+    and `+columns`.
 
     Raises
     ------
@@ -207,7 +219,10 @@ def streamed(spec: str, *, batch: int, columns: Sequence[str] | None = None, mod
     if parts.head not in streams.KINDS or not parts.tail or others:
         return None
     form = Form(label=told.get("label"), columns=own, gaps=True)
-    return streams.KINDS[parts.head](parts.tail, spec, batch, form, model)
+    found = streams.KINDS[parts.head](parts.tail, spec, batch, form, model)
+    if found is not None and not several:
+        _check_single(found, spec)
+    return found
 
 
 def _columns(text: str | None, like: object, named: Sequence[str] | None) -> tuple[str, ...] | None:

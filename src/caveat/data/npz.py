@@ -25,14 +25,15 @@ def open_npz(path: Path, *, name: str, batch: int = 256, gaps: bool = False) -> 
     Pixels are bytes in 0..255 or floats in [0, 1]. Three axes are `(n, h, w)`. Four are `(n, ch, h, w)` or
     `(n, h, w, ch)`, told apart by where the axis of length 1 or 3 is; if both could be it, that is an error. Two are
     rows of numbers, whose labels may be real, and which may hold NaN with `gaps`. Labels `(n, c)` are 0 and 1 for each
-    of c labels. Nothing pickled is loaded.
+    of c labels. Nothing pickled is loaded. Bytes and float32 that are not compressed stay in the file, of which batches
+    are read.
 
     Raises
     ------
     DataError
         If the file is missing or broken, its arrays are not of these kinds, or two could be meant.
     """
-    arrays, found = read_npz(path, name=name, keys=(*IMAGES, *LABELS))
+    arrays, found = read_npz(path, name=name, keys=(*IMAGES, *LABELS), mapped=True)
     images, labels = _one_of(IMAGES, arrays, name), _one_of(LABELS, arrays, name)
     if images is None:
         raise DataError(f"{name}: no array 'images', 'x' or 'X' in the archive, only {found}")
@@ -61,7 +62,7 @@ def _pixels(images: np.ndarray, name: str) -> Pixels:
     if images.dtype != np.uint8 and images.dtype.kind != "f":
         raise DataError(f"{name}: pixels must be bytes in 0..255 or floats in [0, 1], got {images.dtype}")
     with np.errstate(over="ignore"):  # what becomes infinite is refused
-        array = images if images.dtype == np.uint8 else images.astype(np.float32)
+        array = images if images.dtype == np.uint8 else images.astype(np.float32, copy=False)
     return _channels_first(torch.from_numpy(array), name)
 
 
@@ -74,4 +75,4 @@ def _channels_first(images: Tensor, name: str) -> Tensor:
     if before == after:
         why = "both axis 1 and axis 3" if before else "neither axis 1 nor axis 3"
         raise DataError(f"{name}: {why} of {tuple(images.shape)} can be the channels (1 or 3 long): reshape the array")
-    return images if before else images.permute(0, 3, 1, 2).contiguous()
+    return images if before else images.permute(0, 3, 1, 2)

@@ -29,6 +29,7 @@ __all__ = [
     "open_parquet",
     "open_uci_part",
     "several",
+    "several_of",
     "targets",
 ]
 
@@ -136,7 +137,7 @@ def from_arrays(
         whole = several(torch.from_numpy(labels), None, name)
     else:
         whole = torch.full((len(inputs),), NO_LABEL) if labels is None else _labels(torch.from_numpy(labels))
-    values = torch.from_numpy(inputs.astype(np.float32))
+    values = torch.from_numpy(inputs.astype(np.float32, copy=False))
     values = values if gaps else _finite(values, None, name)
     return Numbers(name, values, whole, None, None, batch, labelled=labels is not None)
 
@@ -145,8 +146,8 @@ def _labels(labels: Tensor) -> Tensor:
     return labels.double() if labels.is_floating_point() else labels.long()
 
 
-def several(labels: Tensor, titles: Sequence[str] | None, name: str) -> Int64[Tensor, "n c"]:
-    """Several labels of each sample as 0 and 1.
+def several(labels: Tensor, titles: Sequence[str] | None, name: str, start: int = 0) -> Int64[Tensor, "n c"]:
+    """Several labels of each sample as 0 and 1; the first row is row `start` of the set.
 
     Raises
     ------
@@ -158,9 +159,22 @@ def several(labels: Tensor, titles: Sequence[str] | None, name: str) -> Int64[Te
         row, column = bad[0].tolist()
         raise DataError(
             f"{name}: expected 0 or 1 for each of several labels, got {labels[row, column].item():g} in column "
-            f"{repr(titles[column]) if titles else column}, row {row}; leave out rows of which a label is missing"
+            f"{repr(titles[column]) if titles else column}, row {start + row}; leave out rows of which a label is "
+            "missing"
         )
     return labels.long()
+
+
+def several_of(table: pa.Table, titles: Sequence[str], name: str, start: int = 0) -> Int64[Tensor, "n c"]:
+    """The same from the columns of a table whose first row is row `start` of the set.
+
+    Raises
+    ------
+    DataError
+        As `several`, and if one is missing.
+    """
+    columns = [numbers_of(table.column(title), title, name, start=start) for title in titles]
+    return several(torch.stack(columns, dim=1), titles, name, start)
 
 
 def label_columns(names: Sequence[str], label: str | None, name: str) -> list[str]:
@@ -223,8 +237,7 @@ def _made(
         raise no_rows(table.column_names, name)
     values = torch.stack([numbers_of(table.column(column), column, name, gaps) for column in inputs], dim=1)
     if len(chosen) > 1:
-        whole = torch.stack([numbers_of(table.column(column), column, name) for column in chosen], dim=1)
-        found, names, known = several(whole, chosen, name), tuple(chosen), True
+        found, names, known = several_of(table, chosen, name), tuple(chosen), True
     else:
         title = chosen[0] if chosen else None
         column = None if title is None else table.column(title)
@@ -234,8 +247,8 @@ def _made(
     return Numbers(name, values, found, names, tuple(inputs), batch, labelled=known)
 
 
-def numbers_of(column: pa.ChunkedArray, title: str, name: str, gaps: bool = False) -> Tensor:
-    """A column as float32; with `gaps` NaN where a number is missing.
+def numbers_of(column: pa.ChunkedArray, title: str, name: str, gaps: bool = False, start: int = 0) -> Tensor:
+    """A column as float32, whose first row is row `start` of the set; with `gaps` NaN where a number is missing.
 
     Raises
     ------
@@ -252,7 +265,7 @@ def numbers_of(column: pa.ChunkedArray, title: str, name: str, gaps: bool = Fals
         )
     if column.null_count and not gaps:
         row = column.to_pylist().index(None)
-        raise DataError(f"{name}: row {row} lacks a number in column {title!r}; fill it in, or leave it out")
+        raise DataError(f"{name}: row {start + row} lacks a number in column {title!r}; fill it in, or leave it out")
     return torch.from_numpy(column.cast(pa.float64()).to_numpy().copy()).float()
 
 

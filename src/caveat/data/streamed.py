@@ -25,7 +25,7 @@ class Streamed:
 
     name: str
     """As the caller wrote it; errors begin with it."""
-    labels: Shaped[Tensor, " n"]
+    labels: Shaped[Tensor, "n *c"]
     """As in `Numbers` or `Texts`."""
     classes: tuple[str, ...] | None
     """Names of the labels 0, 1, ..., if known."""

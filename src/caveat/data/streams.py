@@ -31,26 +31,25 @@ Rows = Callable[[Sequence[str], int], Iterator[pa.RecordBatch]]
 """From columns and a position to the rows from there on, in pieces."""
 
 
-def open_csv(where: str, name: str, batch: int, form: Form, model: object) -> Streamed | None:
-    """A CSV file; None of several labels."""
+def open_csv(where: str, name: str, batch: int, form: Form, model: object) -> Streamed:
+    """A CSV file."""
     path = Path(where).expanduser()
     names = text_files.header(path, name=name)
     if _of_texts(names, form):
         return _texts(partial(_csv, path, None, name), names, name, batch, model, written=True)
     chosen, inputs = _chosen(names, form, name)
-    if len(chosen) > 1:
-        return None
     # what the first rows hold; whole numbers may become others further below, and gaps numbers
     first = pyarrow.csv.open_csv(path, pyarrow.csv.ReadOptions(block_size=BLOCK)).schema
-    types = {each: _widened(first.field(each).type) for each in inputs}
+    several = chosen if len(chosen) > 1 else []
+    types = {each: _widened(first.field(each).type) for each in [*inputs, *several]}
     _check_numbers(types, name)
-    rows = partial(_csv, path, types | dict.fromkeys(chosen, pa.string()), name)
+    rows = partial(_csv, path, dict.fromkeys(chosen, pa.string()) | types, name)
     # all columns are looked at, so that what is no number is refused before any answer
     return _table(rows, rows([*inputs, *chosen], 0), chosen, inputs, name, batch, written=True)
 
 
 def open_parquet(where: str, name: str, batch: int, form: Form, model: object) -> Streamed | None:
-    """Parquet files; None of pictures and of several labels."""
+    """Parquet files; None of pictures."""
     files = find(str(Path(where).expanduser()), name=name)
     try:
         schemas = [pq.read_schema(file) for file in files]
@@ -64,8 +63,6 @@ def open_parquet(where: str, name: str, batch: int, form: Form, model: object) -
     if set(names) & set(IMAGE_COLUMNS) and form.label is None and form.columns is None:
         return None
     chosen, inputs = _chosen(names, form, name)
-    if len(chosen) > 1:
-        return None
     _check_alike(schemas, [*inputs, *chosen], name)
     _check_numbers({each: schema.field(each).type for each in inputs}, name)
     classes = class_names(schema, chosen[0]) if chosen else None
@@ -132,6 +129,11 @@ def _table(
     written: bool = False,
 ) -> Streamed:
     """A set of rows; the pass `first` holds the labels, `written` as texts."""
+    if len(labels) > 1:
+        several = _several(first, labels, name)
+        if not len(several):
+            raise number_files.no_rows([*inputs, *labels], name)
+        return _read_as_numbers(name, several, tuple(labels), inputs, batch, rows, labelled=True)
     title = labels[0] if labels else None
     count, codes, there = _looked_at(first, title, None, name)
     if not count:
@@ -141,12 +143,33 @@ def _table(
         column = pa.chunked_array([_typed(there) if written else there])
         each, names = number_files.targets(column, len(there), title, name, classes, gaps=True)
         found = each[codes]
+    known = bool((found != NO_LABEL).any())
+    return _read_as_numbers(name, found, names, inputs, batch, rows, labelled=known)
 
+
+def _read_as_numbers(
+    name: str,
+    labels: Tensor,
+    classes: tuple[str, ...] | None,
+    inputs: Sequence[str],
+    batch: int,
+    rows: Rows,
+    *,
+    labelled: bool,
+) -> Streamed:
     def numbers(table: pa.Table) -> Tensor:
         return torch.stack([number_files.numbers_of(table.column(one), one, name, gaps=True) for one in inputs], dim=1)
 
-    known = bool((found != NO_LABEL).any())
-    return Streamed(name, found, names, (len(inputs),), batch, partial(rows, inputs), numbers, labelled=known)
+    return Streamed(name, labels, classes, (len(inputs),), batch, partial(rows, inputs), numbers, labelled=labelled)
+
+
+def _several(batches: Iterable[pa.RecordBatch], labels: Sequence[str], name: str) -> Tensor:
+    """Several labels of each row."""
+    count, parts = 0, [torch.empty(0, len(labels), dtype=torch.int64)]
+    for batch in batches:
+        parts.append(number_files.several_of(pa.Table.from_batches([batch]), labels, name, count))
+        count += batch.num_rows
+    return torch.cat(parts)
 
 
 def _texts(

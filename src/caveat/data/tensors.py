@@ -50,7 +50,7 @@ def from_tensors(
             raise DataError(f"{name}: pixels must be numbers in [0, 1] (or bytes), these are in [{low:g}, {high:g}]")
 
     def read(chunks: Iterable[Indices]) -> Iterator[Images]:
-        return (unit(images[chunk]) for chunk in chunks)
+        return (unit(images[chunk].contiguous()) for chunk in chunks)
 
     _, channels, height, width = images.shape
     return Source(name, (channels, height, width), labels.to(torch.int64), classes, batch, read)

@@ -142,7 +142,8 @@ def opened(
     like = None
     if len(shape) == PICTURE:
         like = sources.generated.blank((shape[0], shape[1], shape[2]), name=data)
-    if (pieces := sources.streamed(data, batch=batch, columns=columns, model=model)) is not None:
+    pieces = sources.streamed(data, batch=batch, columns=columns, model=model, several=several)
+    if pieces is not None:
         return pieces
     found = sources.read(
         data, batch=batch, like=like, seed=seed, workers=workers, several=several, columns=columns, gaps=True
