@@ -1,10 +1,12 @@
 """A guard goes to the hub in one commit and comes back with the same verdicts; what was altered there is refused."""
 
+import copy
 import sys
 from dataclasses import dataclass, field
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -14,6 +16,8 @@ from torch import nn
 
 from caveat.errors import DataError, MissingExtraError
 from caveat.guard import Guard, hub
+from caveat.guard.multilabel import MultilabelGuard
+from caveat.guard.regression import RegressionGuard
 
 guard = fitted
 
@@ -100,6 +104,34 @@ def test_it_goes_and_comes_back(guard: tuple[Guard, Path], fake: Hub) -> None:
     assert len(list(there.glob("*.safetensors"))) == 2
     assert (there / "notes.txt").exists()
     assert hub.from_hub("me/guard", network()).decision.score.name == "energy"
+
+
+def _regression() -> tuple[nn.Module, RegressionGuard, torch.Tensor]:
+    model = nn.Sequential(nn.Linear(4, 2), nn.Softplus()).eval()
+    x, labels = torch.randn(200, 4), torch.randn(200)
+    return model, RegressionGuard.fit(model, (x, labels), outputs="gaussian_std", keep=0.9, error=0.2), x
+
+
+def _multilabel() -> tuple[nn.Module, MultilabelGuard, torch.Tensor]:
+    model, x = nn.Linear(4, 3).eval(), torch.randn(200, 4)
+    labels = (torch.rand(200, 3) < torch.sigmoid(model(x))).long()
+    return model, MultilabelGuard.fit(model, (x, labels), keep=0.9, error=0.2), x
+
+
+@pytest.mark.parametrize("fit", [_regression, _multilabel])
+def test_guards_of_other_tasks_go_and_come_back_too(fit: Any, fake: Hub) -> None:
+    torch.manual_seed(0)
+    model, made, x = fit()
+    hub.push_to_hub(made, "me/other", model="nets:other")
+    fresh = copy.deepcopy(model)
+    for values in fresh.parameters():
+        nn.init.zeros_(values)
+    back = hub.from_hub("me/other", fresh)
+    assert type(back) is type(made)
+    for name, value in vars(made(x)).items():
+        if isinstance(value, torch.Tensor):
+            assert torch.equal(getattr(back(x), name).nan_to_num(-7), value.nan_to_num(-7)), name
+    assert "library_name: caveat" in (fake.root / "me" / "other" / "README.md").read_text()
 
 
 def test_what_is_no_guard_is_neither_sent_nor_loaded(guard: tuple[Guard, Path], fake: Hub, tmp_path: Path) -> None:

@@ -4,22 +4,25 @@ from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 from torch import nn
 
 from caveat.errors import DataError, MissingExtraError
-from caveat.guard import artefact
 from caveat.guard.guard import Guard
+from caveat.guard.multilabel import MultilabelGuard
+from caveat.guard.regression import RegressionGuard
 from caveat.guard.stored import MANIFEST, ROLES
+from caveat.guard.tasks import artefact_of
 
 __all__ = ["from_hub", "push_to_hub"]
 
 TENSORS = [f"{role}-*.safetensors" for role in ROLES]
 Found = TypeVar("Found")
+AnyGuard: TypeAlias = Guard | RegressionGuard | MultilabelGuard
 
 
-def push_to_hub(guard: Guard | str | Path, repository: str, *, private: bool = True, model: str = "") -> str:
+def push_to_hub(guard: AnyGuard | str | Path, repository: str, *, private: bool = True, model: str = "") -> str:
     """Upload a guard, or the folder of one, to `repository` ("org/name") in one commit; gives its address.
 
     The repository is made where there is none, private unless told otherwise. The files of an older guard in it are
@@ -31,13 +34,14 @@ def push_to_hub(guard: Guard | str | Path, repository: str, *, private: bool = T
     MissingExtraError
         Without the extra `hf`.
     DataError
-        If the folder holds no whole guard of classification, or the hub refuses.
+        If the folder holds no whole guard, or the hub refuses.
     """
-    if isinstance(guard, Guard):
+    if isinstance(guard, AnyGuard):
         with TemporaryDirectory() as place:
             guard.save(Path(place, "guard"), model=model)
             return push_to_hub(Path(place, "guard"), repository, private=private)
     hub, folder = _library(), Path(guard)
+    artefact = artefact_of(folder)
     card = artefact.card(folder)  # all files are there, and are those that were written
     names = [MANIFEST, *(file.name for file in artefact.manifest(folder).files.values())]
 
@@ -57,7 +61,7 @@ def push_to_hub(guard: Guard | str | Path, repository: str, *, private: bool = T
     return _told(f"cannot upload to {repository!r}", upload)
 
 
-def from_hub(repository: str, model: nn.Module, *, revision: str | None = None) -> Guard:
+def from_hub(repository: str, model: nn.Module, *, revision: str | None = None) -> AnyGuard:
     """The guard of `repository` around `model`, a network of the architecture it was fitted for.
 
     Only its manifest and tensors are downloaded, and they are checked as `artefact.load` checks a folder. A `revision`
@@ -75,7 +79,7 @@ def from_hub(repository: str, model: nn.Module, *, revision: str | None = None) 
         f"cannot download {repository!r}",
         lambda: hub.snapshot_download(repository, revision=revision, allow_patterns=[MANIFEST, *TENSORS]),
     )
-    return artefact.load(str(folder), model)
+    return artefact_of(folder).load(folder, model)
 
 
 def _library() -> Any:
