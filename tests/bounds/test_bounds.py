@@ -254,7 +254,7 @@ def test_errors_teach():
     model, inputs, ball = network("relu"), pictures(11), Ball(math.inf, 0.1)
     with pytest.raises(DataError, match=r"expected a matrix \(m, 4\), got shape \(2, 3\)"):
         bounds(model, inputs, ball, outputs=torch.ones(2, 3))
-    with pytest.raises(DataError, match=r"labels: expected integers in \[0, 4\)"):
+    with pytest.raises(DataError, match=r"labels: expected classes in \[0, 4\)"):
         bounds(model, inputs, ball, outputs="margins", labels=torch.tensor([0, 1, 4]))
     with pytest.raises(OptionError, match=r"labels: .*margins"):
         bounds(model, inputs, ball, labels=torch.tensor([0, 1, 3]))

@@ -63,7 +63,7 @@ def apgd(  # noqa: PLR0913 -- each is one independent choice
     Attacks, ICML 2020 (arXiv 2003.01690), algorithm 1; for norm 1 Croce and Hein, Mind the Box, ICML 2021 (arXiv
     2103.01208), algorithm 1.
     """
-    checked(model, inputs, labels)
+    labels = checked(model, inputs, labels)
     climbed = towards(loss) if targeted else loss
     tries: list[Callable[[Tensor], Loss]] = [lambda rows: climbed] * restarts
     return _tried(model, inputs, labels, ball, tries, generator=generator, steps=steps, start=start, targeted=targeted)
@@ -123,7 +123,7 @@ def apgd_targeted(
 
     Source: Croce and Hein, ICML 2020 (arXiv 2003.01690), equation 7.
     """
-    checked(model, inputs, labels)
+    labels = checked(model, inputs, labels)
     if targets < 1:
         raise OptionError(f"targets: expected at least 1, got {targets}")
     others = others_by_logit(model, inputs, labels)

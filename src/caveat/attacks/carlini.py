@@ -69,7 +69,7 @@ def carlini(  # noqa: PLR0913 -- each is one independent choice
             "steps, searches, classes, price, rate: expected three numbers of at least 1 and two above 0, got "
             f"{steps}, {searches}, {classes}, {price} and {rate}"
         )
-    checked(model, inputs, labels)
+    labels = checked(model, inputs, labels)
     box = Ball(2, 0.0, low, high)
     box.check(inputs)
     with torch.inference_mode(False), torch.enable_grad():

@@ -60,7 +60,7 @@ def deepfool(  # noqa: PLR0913 -- each is one independent choice
             "norm, steps, classes, overshoot: expected 2 or inf, at least 1, at least 1 and a number >= 0, got "
             f"{norm}, {steps}, {classes} and {overshoot}"
         )
-    checked(model, inputs, labels)
+    labels = checked(model, inputs, labels)
     box = Ball(norm, 0.0, low, high)
     box.check(inputs)
     others = others_by_logit(model, inputs, labels)[:, :classes]

@@ -53,7 +53,7 @@ def estimated(  # noqa: PLR0913 -- each is one independent choice
     Source: Uesato et al., Adversarial Risk and the Dangers of Evaluating Against Weak Attacks, ICML 2018 (arXiv
     1802.05666), section 4 (SPSA).
     """
-    checked(model, inputs, labels)
+    labels = checked(model, inputs, labels)
     if directions < 1 or (width is not None and not width > 0):
         raise OptionError(f"directions, width: expected at least 1 and a number > 0, got {directions} and {width}")
     size = inputs[0].numel() if len(inputs) else 1

@@ -54,6 +54,6 @@ def fgsm(  # noqa: PLR0913 -- each is one independent choice
 
     Source: Goodfellow, Shlens and Szegedy, ICLR 2015 (arXiv 1412.6572).
     """
-    checked(model, inputs, labels)
+    labels = checked(model, inputs, labels)
     function = Harm(model, labels, towards(loss) if targeted else loss)
     return ascend(function, inputs, ball, generator=generator, steps=1, step=step, start=start).inputs

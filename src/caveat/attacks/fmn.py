@@ -76,7 +76,7 @@ def fmn(  # noqa: PLR0913 -- each is one independent choice
             "steps, classes, step, rate: expected at least 1, at least 1, a number > 0 and 1 > first >= last > 0, got "
             f"{steps}, {classes}, {step} and {rate}"
         )
-    checked(model, inputs, labels)
+    labels = checked(model, inputs, labels)
     box = Ball(norm, 0.0, low, high)
     box.check(inputs)
     with torch.inference_mode(False), torch.enable_grad():

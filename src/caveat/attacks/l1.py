@@ -51,7 +51,7 @@ def penalised(
     Source: Okatani, Deep Learning (2nd edition, in Japanese), chapter 8; the steps are exact where those of EAD (Chen
     et al., AAAI 2018) as commonly coded threshold by the penalty instead of step length times penalty.
     """
-    checked(model, inputs, targets)
+    targets = checked(model, inputs, targets)
     lowest = sparsest(Harm(model, targets, loss), inputs, penalty=penalty, low=low, high=high, steps=steps)
     found = _clipped(inputs.detach() + lowest.change.reshape(inputs.shape), inputs.detach(), low, high)
     return measured(inputs.detach(), found, broken(model, found, targets, targeted=True), lowest.steps)

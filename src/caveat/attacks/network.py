@@ -10,23 +10,27 @@ from caveat.errors import DataError, ModelError
 from caveat.evaluation import check
 from caveat.types import Labels
 
-__all__ = ["Harm", "answered", "broken", "checked", "masked", "others_by_logit"]
+__all__ = ["Harm", "answered", "broken", "check_numbers", "checked", "classes_of", "masked", "others_by_logit"]
 
 PART = 64
 """Inputs whose gradients are taken at once."""
 
 
-def checked(model: nn.Module, inputs: Tensor, labels: Tensor) -> None:
-    """Refuse a model that is not in evaluation mode, inputs that are no numbers, and labels that do not belong to them.
+def checked(model: nn.Module, inputs: Tensor, labels: Tensor) -> Labels:
+    """The labels as int64; refuse a model that is not in evaluation mode, and what is no inputs and labels.
 
     Raises
     ------
     ModelError
         As `evaluation.check`; in the midst of training, attack within `evaluation.in_eval_mode(model)`.
     DataError
-        If the inputs are not floating or there is not one label for each.
+        If the inputs are not floating or there is not one whole number for each.
     """
     check(model)
+    both: dict[str, object] = {"inputs": inputs, "labels": labels}
+    for name, given in both.items():
+        if not isinstance(given, Tensor):
+            raise DataError(f"{name}: expected a tensor, got {type(given).__name__}; give torch.as_tensor({name})")
     if not inputs.is_floating_point():
         raise DataError(
             f"inputs: expected floating numbers, got {inputs.dtype}: whole numbers (tokens, bytes) have no ball around "
@@ -34,6 +38,23 @@ def checked(model: nn.Module, inputs: Tensor, labels: Tensor) -> None:
         )
     if labels.shape != inputs.shape[:1] or labels.is_floating_point():
         raise DataError(f"labels: expected {len(inputs)} integers, got {labels.dtype} of shape {tuple(labels.shape)}")
+    return labels.long()
+
+
+def classes_of(labels: Tensor, count: int) -> Labels:
+    """Labels as int64.
+
+    Raises
+    ------
+    DataError
+        If one is none of `count` classes.
+    """
+    found = labels.long()
+    bad = ((found < 0) | (found >= count)).nonzero().flatten().tolist()
+    if labels.is_floating_point() or bad:
+        row = f"{int(found[bad[0]])} at position {bad[0]}" if bad else str(labels.dtype)
+        raise DataError(f"labels: expected classes in [0, {count}), as integers, got {row}")
+    return found
 
 
 def answered(model: nn.Module, inputs: Tensor) -> Tensor:
@@ -43,7 +64,27 @@ def answered(model: nn.Module, inputs: Tensor) -> Tensor:
     if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(inputs):
         kind = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
         raise ModelError(f"model: expected logits (n, c) of {len(inputs)} inputs, got {kind}")
+    if logits.shape[1] < 2:
+        raise ModelError(
+            "model: expected logits of two classes at least, got one for each input; give "
+            "caveat.models.Adapted(model, single=True), for which one logit is two classes"
+        )
     return logits
+
+
+def check_numbers(logits: Tensor) -> None:
+    """Refuse logits that are NaN: no answer follows from them.
+
+    Raises
+    ------
+    ModelError
+        If some are.
+    """
+    if bool((bad := torch.isnan(logits).any(dim=1)).any()):
+        raise ModelError(
+            f"model: its logits are NaN at {int(bad.sum())} of {len(bad)} inputs, so it gives no answer there; look "
+            "for NaN in its weights and in the inputs, or for an overflow in half precision"
+        )
 
 
 class Harm:
@@ -66,12 +107,13 @@ class Harm:
         ------
         DataError
             If a label is no class of the network.
+        ModelError
+            If logits are NaN at the inputs of the first call.
         """
         logits = answered(self.model, inputs)
         if not self._fits and len(self.labels):  # once: on a device every look at a value waits
-            least, most = int(self.labels.min()), int(self.labels.max())
-            if not 0 <= least <= most < logits.shape[1]:
-                raise DataError(f"labels: expected classes in [0, {logits.shape[1]}), got {least} to {most}")
+            classes_of(self.labels, logits.shape[1])
+            check_numbers(logits)
         self._fits, self.logits = True, logits.detach()
         return self.loss(logits, self.labels)
 
@@ -96,7 +138,9 @@ def others_by_logit(model: nn.Module, inputs: Tensor, labels: Tensor) -> Int[Ten
 def broken(model: nn.Module, inputs: Tensor, labels: Tensor, *, targeted: bool) -> Tensor:
     """Where the attack has reached its end: another answer than the label, or when targeted the label."""
     with torch.no_grad():
-        answers = answered(model, inputs).argmax(1)
+        logits = answered(model, inputs)
+    check_numbers(logits)
+    answers = logits.argmax(1)
     return (answers == labels) if targeted else (answers != labels)
 
 
@@ -110,7 +154,7 @@ def masked(model: nn.Module, inputs: Float[Tensor, "n ..."], labels: Labels) -> 
     ModelError, DataError
         As `pgd`.
     """
-    checked(model, inputs, labels)
+    labels = checked(model, inputs, labels)
     parts: list[Tensor] = []
     with torch.inference_mode(False), torch.enable_grad():
         for part, truth in zip(inputs.detach().split(PART), labels.split(PART), strict=True):

@@ -73,7 +73,7 @@ def pgd(  # noqa: PLR0913 -- each is one independent choice
 
     Source: Madry et al., Towards Deep Learning Models Resistant to Adversarial Attacks, ICLR 2018 (arXiv 1706.06083).
     """
-    checked(model, inputs, labels)
+    labels = checked(model, inputs, labels)
     climbed = towards(loss) if targeted else loss
     if skip_broken and not best:
         raise OptionError("skip_broken: expected best=True with it: what is broken must be known")

@@ -46,7 +46,7 @@ def smallest_radius(
     """
     if rounds < 1:
         raise OptionError(f"rounds: expected at least 1, got {rounds}")
-    checked(model, inputs, labels)
+    labels = checked(model, inputs, labels)
     ball.check(inputs)
     centres = inputs.detach().clone()
     found = centres.clone()

@@ -69,7 +69,7 @@ def spatial(
     """
     if poses < 1 or tries < 0:
         raise OptionError(f"poses, tries: expected at least 1 and at least 0, got {poses} and {tries}")
-    checked(model, inputs, labels)
+    labels = checked(model, inputs, labels)
     transformation.check(inputs)
     low, high = (torch.tensor(end, dtype=torch.float64) for end in (transformation.low, transformation.high))
     plan = low + _grid(transformation, poses) * (high - low)

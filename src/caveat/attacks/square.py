@@ -56,7 +56,7 @@ def square(
     """
     if queries < 0 or not 0 < area <= 1:
         raise OptionError(f"queries, area: expected at least 0 and a share in (0, 1], got {queries} and {area}")
-    checked(model, inputs, labels)
+    labels = checked(model, inputs, labels)
     ball.check(inputs)
     noise, centres = drawn(len(inputs), generator, inputs.device), inputs.detach()
     found, rows = centres.clone(), torch.arange(len(inputs), device=inputs.device)
@@ -97,6 +97,8 @@ def _tried(ball: Ball, centres: Tensor, now: Tensor, noise: Noise, query: int, s
     if ball.norm == math.inf:
         return _within(ball, centres, torch.where(here, signs * ball.radius, change).reshape(centres.shape))
     there = _window(numbers[:, 2:4], h, w, share) & ~here
+    wide = torch.promote_types(centres.dtype, torch.float32)  # squares of small numbers are 0 in half precision
+    change, signs = change.to(wide), signs.to(wide)
     kept = torch.where(there, 0, change)
     bump = torch.where(here, signs, 0)
     size = torch.linalg.vector_norm((here * change).flatten(1), ball.norm, dim=1).reshape(n, 1, 1, 1)
@@ -105,7 +107,8 @@ def _tried(ball: Ball, centres: Tensor, now: Tensor, noise: Noise, query: int, s
     unit = unit / torch.linalg.vector_norm(unit.flatten(1), ball.norm, dim=1).reshape(n, 1, 1, 1).clamp_min(1e-12)
     rest = torch.linalg.vector_norm(torch.where(here, 0, kept).flatten(1), ball.norm, dim=1).reshape(n, 1, 1, 1)
     free = (ball.radius**ball.norm - rest**ball.norm).clamp_min(0) ** (1 / ball.norm)
-    return ball.project(centres + torch.where(here, free * unit, kept).reshape(centres.shape), centres)
+    moved = torch.where(here, free * unit, kept).reshape(centres.shape).to(centres.dtype)
+    return ball.project(centres + moved, centres)
 
 
 def _within(ball: Ball, centres: Tensor, change: Tensor) -> Tensor:

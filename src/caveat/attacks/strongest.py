@@ -73,7 +73,7 @@ def strongest(
         known_name("members", name, MEMBERS)
     if not members:
         raise OptionError(f"members: expected some of {', '.join(MEMBERS)}, got none")
-    checked(model, inputs, labels)
+    labels = checked(model, inputs, labels)
     ball.check(inputs)
     found, by = inputs.detach().clone(), [""] * len(inputs)
     if not len(inputs):

@@ -68,7 +68,7 @@ def transfer(
     if not models:
         raise OptionError("models: expected at least one network, got none")
     for model in models.values():
-        checked(model, inputs, labels)
+        labels = checked(model, inputs, labels)
     clean = [_right(model, inputs, labels) for model in models.values()]
     counts = torch.zeros(4, len(models), len(models), dtype=torch.int64)
     for row, source in enumerate(models.values()):

@@ -106,13 +106,13 @@ class Mistake(NamedTuple):
 def mistake(model: nn.Module, before: Tensor, after: Tensor, label: int, names: Sequence[str]) -> Mistake:
     """What an attack shows of one input."""
     with torch.no_grad():
-        probs = answered(model, after[None]).softmax(1)[0]
+        logits = answered(model, after[None])[0]
+    predicted = int(logits.argmax())  # probabilities can be equal where logits are not
     change = after - before
     largest = change.abs().amax().clamp_min(torch.finfo(change.dtype).tiny)
     pngs = (encoded(image) or "" for image in (before, after, 0.5 + 0.5 * change / largest))
-    predicted = int(probs.argmax())
     label_name, other = (names[k] if k < len(names) else str(k) for k in (label, predicted))
-    return Mistake(label_name, other, float(probs[predicted]), *pngs)
+    return Mistake(label_name, other, float(logits.softmax(0)[predicted]), *pngs)
 
 
 def encoded(image: Tensor) -> str | None:

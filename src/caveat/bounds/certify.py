@@ -111,7 +111,7 @@ def certify(  # noqa: PLR0913 -- each is one independent choice
         raise OptionError(
             f"seconds: expected a number above 0, with method='alpha' or 'branch', got {seconds} with {method!r}"
         )
-    checked(model, inputs, labels)
+    labels = checked(model, inputs, labels)
     region, unit = Region.around(inputs, ball), unit_of(model, inputs)
     verdict = torch.zeros_like(labels)
     if not len(inputs):

@@ -106,7 +106,7 @@ def certify_transformed(  # noqa: PLR0913 -- each is one independent choice
     known_name("method", method, GEOMETRIC)
     if seconds is not None and not seconds > 0:
         raise OptionError(f"seconds: expected a number above 0, got {seconds}")
-    checked(model, inputs, labels)
+    labels = checked(model, inputs, labels)
     axes, split = _plan(inputs, transformation, cells, parts)
     if not len(inputs):
         return Certificate(torch.zeros_like(labels), labels.double(), inputs)

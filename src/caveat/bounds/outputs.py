@@ -7,11 +7,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from caveat.attacks import Ball
-from caveat.attacks.network import answered
+from caveat.attacks.network import answered, classes_of
 from caveat.bounds.deeppoly import MEMORY, known, lower, unit_of
 from caveat.bounds.region import Box, Region
 from caveat.errors import DataError, ModelError, OptionError, known_name
-from caveat.graph import Graph, trace
+from caveat.graph import Graph, assert_same, trace
 from caveat.types import Labels
 
 __all__ = ["bounds", "forms", "traced"]
@@ -91,10 +91,11 @@ def bounds(
         raise DataError("inputs: expected at least one sample, got none")
     graph, unit = traced(model, inputs, graph), unit_of(model, inputs)
     with torch.no_grad():
-        if isinstance(outputs, str):
-            answer = answered(model, inputs) if labels is None else labels
-            answer = answer.argmax(1) if labels is None else answer
-            matrix = forms(answer, graph, margins=outputs == "margins")
+        if outputs == "logits":
+            classes = _classes(graph)
+            matrix = torch.eye(classes, dtype=torch.float64, device=inputs.device).expand(len(inputs), classes, classes)
+        elif isinstance(outputs, str):
+            matrix = forms(answered(model, inputs).argmax(1) if labels is None else labels, graph)
         elif outputs.ndim != 2 or outputs.shape[1] != _classes(graph):
             raise DataError(f"outputs: expected a matrix (m, {_classes(graph)}), got shape {tuple(outputs.shape)}")
         else:
@@ -104,8 +105,8 @@ def bounds(
         return lower(found, matrix, full=full, memory=memory), -lower(found, -matrix, full=full, memory=memory)
 
 
-def forms(labels: Labels, graph: Graph, *, margins: bool = True) -> Float[Tensor, "n m c"]:
-    """Of each sample the matrix that makes margins of logits, or the unit matrix.
+def forms(labels: Labels, graph: Graph) -> Float[Tensor, "n m c"]:
+    """Of each sample the matrix that makes margins of logits.
 
     Raises
     ------
@@ -113,11 +114,7 @@ def forms(labels: Labels, graph: Graph, *, margins: bool = True) -> Float[Tensor
         If labels are no classes of the network.
     """
     count = _classes(graph)
-    eye = torch.eye(count, dtype=torch.float64, device=labels.device)
-    if not margins:
-        return eye.expand(len(labels), count, count)
-    if labels.is_floating_point() or not bool(((labels >= 0) & (labels < count)).all()):
-        raise DataError(f"labels: expected integers in [0, {count}), got {labels.dtype} {labels.tolist()[:5]}")
+    labels, eye = classes_of(labels, count), torch.eye(count, dtype=torch.float64, device=labels.device)
     others = torch.arange(count, device=labels.device).expand(len(labels), -1)
     others = others[others != labels[:, None]].reshape(len(labels), count - 1)
     return eye[labels][:, None] - eye[others]
@@ -129,11 +126,14 @@ def traced(model: nn.Module, inputs: Float[Tensor, "n ..."], graph: Graph | None
     Raises
     ------
     ModelError
-        As `graph.trace`; if it gives no logits (n, c).
+        As `graph.trace`; if the list is not of this model, with the weights that it has now; if it gives no logits
+        (n, c).
     """
-    graph = (trace(model, inputs) if graph is None else graph).to(torch.float64, inputs.device)
-    _classes(graph)
-    return graph
+    made = (trace(model, inputs) if graph is None else graph).to(torch.float64, inputs.device)
+    if graph is not None:
+        assert_same(made, model, inputs[:2])
+    _classes(made)
+    return made
 
 
 def _classes(graph: Graph) -> int:

@@ -7,7 +7,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from caveat import evaluation
-from caveat.errors import OptionError
+from caveat.attacks.network import answered, check_numbers
+from caveat.errors import DataError, OptionError
 from caveat.inputs import moved
 from caveat.metrics.interval import highest_share
 
@@ -66,6 +67,10 @@ def smooth(
     ------
     OptionError
         If `std`, a number of copies or `confidence` is out of range.
+    DataError
+        If inputs are not floating, or not finite.
+    ModelError
+        If the model gives no logits of two classes or more, or NaN.
 
     Source: J. Cohen, E. Rosenfeld, Z. Kolter, Certified adversarial robustness via randomized smoothing, ICML 2019,
     theorem 1 and algorithm CERTIFY.
@@ -75,6 +80,9 @@ def smooth(
     if not 0 < confidence < 1:
         raise OptionError(f"confidence: expected a share in (0, 1), got {confidence}")
     evaluation.check(model)
+    if not inputs.is_floating_point() or not bool(torch.isfinite(inputs).all()):
+        what = "NaN or infinite ones among them" if inputs.is_floating_point() else str(inputs.dtype)
+        raise DataError(f"inputs: expected finite floating numbers, got {what}")
     labels, shares = [], []
     for one in inputs:
         chosen = int(_votes(model, one, std, first, batch, generator).argmax())
@@ -106,7 +114,8 @@ def _votes(
             size = min(BLOCK, copies - start)  # what is drawn does not depend on the batch
             noise = torch.randn((size, *one.shape), generator=generator, dtype=one.dtype)
             for part in noise.split(batch):
-                logits = model(moved(one.cpu() + std * part, model))
+                logits = answered(model, moved(one.cpu() + std * part, model))
+                check_numbers(logits)
                 votes = torch.bincount(logits.argmax(dim=1).cpu(), minlength=logits.shape[1])
                 counts = votes if counts is None else counts + votes
     assert counts is not None

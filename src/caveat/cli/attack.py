@@ -9,11 +9,12 @@ from typing import Any
 
 import typer
 
+from caveat.cli import labelled
 from caveat.cli.checks import existing, output_file, positive
 from caveat.cli.options import NORMALIZE, WEIGHTS_KEY
 from caveat.cli.terminal import echo
 from caveat.cli.verdicts import OFTEN, begun, warned, write
-from caveat.errors import DataError, OptionError, known_name
+from caveat.errors import OptionError, known_name
 
 NAME = "attack"
 NORMS = {"1": 1, "2": 2, "inf": math.inf}
@@ -58,7 +59,7 @@ def run(
     _fits(attack, norm, radius)
     output_file("-o", output, (".parquet",))
     existing("--weights", weights)
-    found, network = _loaded(model, test, weights, weights_key, normalize, batch, seed)
+    found, network = labelled.opened(model, test, weights, weights_key, normalize, batch=batch, seed=seed)
     from caveat.tensors import digest as digest_of
     from caveat.training.run_folder import digest
 
@@ -113,27 +114,6 @@ class _Done:
         write(self.rows, self.output, self.settings | {"notes": self.notes}, kinds)
 
 
-def _loaded(  # as many as the command has options of them
-    model: str,
-    test: str,
-    weights: Path | None,
-    key: str | None,
-    normalize: str | None,
-    batch: int,
-    seed: int,
-) -> tuple[Any, Any]:
-    """The set and the network."""
-    from caveat import data as sources
-    from caveat.cli import model as models
-
-    found = sources.read(test, batch=batch, seed=seed)
-    if not isinstance(found, sources.Source):
-        raise DataError(f"--test: {test} holds no pictures, which are what a ball in [0, 1] is of")
-    if bool((found.labels < 0).any()):
-        raise DataError("--test: some samples have no label; an attack is on a right answer")
-    return found, models.load(model, weights, key=key, normalize=normalize, say=echo, warn=True)
-
-
 def _attacked(network: Any, found: Any, done: _Done) -> None:
     """Add a row for every sample that has none, and write them now and then."""
     import torch
@@ -147,7 +127,7 @@ def _attacked(network: Any, found: Any, done: _Done) -> None:
     shown, written = console(stderr=True), time.perf_counter()
     parts = left.split(done.settings["batch"]) if len(left) else ()
     for part in track(parts, "attacking", console=shown, transient=True, disable=not shown.is_terminal):
-        inputs, labels = found.take(part)
+        inputs, labels = labelled.part(found, network, part)
         started = time.perf_counter()
         # a seed for each part, which begins where it would have begun without a stop
         generator = torch.Generator().manual_seed((done.settings["seed"] + int(part[0])) % 2**63)

@@ -8,11 +8,12 @@ from typing import Any
 
 import typer
 
+from caveat.cli import labelled
 from caveat.cli.checks import existing, output_file, output_folder, positive
 from caveat.cli.options import NORMALIZE, TRANSFORM, WEIGHTS_KEY
 from caveat.cli.terminal import echo
 from caveat.cli.verdicts import OFTEN, begun, write
-from caveat.errors import DataError, OptionError, known_name
+from caveat.errors import OptionError, known_name
 
 NAME = "certify"
 NORMS = {"1": 1, "2": 2, "inf": math.inf}
@@ -70,13 +71,13 @@ def run(
         raise OptionError("--radius: expected either it or --transform, which say what is certified; got "
                           + ("neither" if radius is None else "both"))  # fmt: skip
     positive("--radius", [] if radius is None else [radius], zero=True)
+    if transform and norm != "inf":
+        raise OptionError("--norm: it is of the ball of --radius; leave it out with --transform")
     output_file("-o", output, (".parquet",))
     existing("--weights", weights)
     from caveat import bounds
-    from caveat import data as sources
     from caveat.attacks import Ball
     from caveat.bounds.certify import TIMED
-    from caveat.cli import model as models
     from caveat.tensors import digest as digest_of
     from caveat.training.run_folder import digest
 
@@ -93,14 +94,9 @@ def run(
         raise OptionError("--proof: proofs are of balls of --norm inf alone; leave it out")
     if proof is not None:
         output_folder(proof, option="--proof")
-    found = sources.read(test, batch=batch, seed=seed)
-    if not isinstance(found, sources.Source):
-        raise DataError(f"--test: {test} holds no pictures, which are what a ball in [0, 1] is of")
-    if bool((found.labels < 0).any()):
-        raise DataError("--test: some samples have no label; a certificate is of a label")
-    network = models.load(model, weights, key=weights_key, normalize=normalize, say=echo, warn=True)
+    found, network = labelled.opened(model, test, weights, weights_key, normalize, batch=batch, seed=seed)
     settings = {
-        "model": model, "weights": digest_of(network.state_dict(), {}),
+        "command": NAME, "model": model, "weights": digest_of(network.state_dict(), {}),
         "normalize": normalize, "test": digest(found), "norm": norm,
         "radius": radius, "method": method, "seconds": seconds, "seed": seed,
         "transform": None if change is None else repr(change), "cells": cells,
@@ -120,7 +116,7 @@ def run(
                graph=proofs and proofs.graph)  # fmt: skip
     _told(rows, output, method, transformed=change is not None)
     if proofs is not None:
-        _prove_left(rows, found, proofs)
+        _prove_left(rows, network, found, proofs)
         _proved(rows, proofs)
 
 
@@ -131,12 +127,12 @@ def _proofs(folder: Path, network: Any, found: Any, ball: Any, settings: dict[st
     from caveat.bounds.proofs import Folder
     from caveat.graph import trace
 
-    graph = trace(network, found.take(torch.arange(1))[0])
+    graph = trace(network, labelled.part(found, network, torch.arange(1))[0])
     settings = settings | {"proof": str(folder)}
     return Folder.begun(folder, graph, ball, method=settings["method"], seconds=settings["seconds"], settings=settings)
 
 
-def _prove_left(rows: list[dict[str, Any]], found: Any, proofs: Any) -> None:
+def _prove_left(rows: list[dict[str, Any]], network: Any, found: Any, proofs: Any) -> None:
     """Proofs of verdicts that an earlier run without them left, and of those whose file was removed."""
     import torch
     from rich.progress import track
@@ -146,7 +142,7 @@ def _prove_left(rows: list[dict[str, Any]], found: Any, proofs: Any) -> None:
     lacking = [row for row in rows if row["verdict"] == "verified" and not proofs.file(row["index"]).exists()]
     shown = console(stderr=True)
     for row in track(lacking, "proving", console=shown, transient=True, disable=not shown.is_terminal):
-        inputs, labels = found.take(torch.tensor([row["index"]]))
+        inputs, labels = labelled.part(found, network, torch.tensor([row["index"]]))
         proofs.keep(row["index"], inputs, int(labels[0]))
 
 
@@ -202,7 +198,7 @@ def _certified(
     shown, written = console(stderr=True), time.perf_counter()
     parts = left.split(1 if one else found.batch) if len(left) else ()
     for part in track(parts, "certifying", console=shown, transient=True, disable=not shown.is_terminal):
-        inputs, labels = found.take(part)
+        inputs, labels = labelled.part(found, network, part)
         graph = graph or trace(network, inputs)
         started = time.perf_counter()
         made = certify(network, inputs, labels, graph=graph)

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 SETTINGS = b"caveat"
 """Under this name the file keeps what it was made with."""
+HASHED = {"command": "another command", "test": "other data", "weights": "other weights of the network"}
+"""What to say of settings that are hashes, which tell a reader nothing, or that are not asked for."""
 OFTEN = 10.0
 """Seconds after which what is done is written."""
 
@@ -60,10 +62,8 @@ def check_same(output: Path, settings: Mapping[str, Any], *, command: str, where
     there = there if isinstance(there, dict) else {}
     differing = next((key for key in settings if there.get(key) != settings[key]), None)
     if differing is not None:
-        raise OptionError(
-            f"-o: {output} holds verdicts of a run with {differing} = {there.get(differing)!r}, this run has "
-            f"{settings[differing]!r}; choose another {where}"
-        )
+        was = HASHED.get(differing) or f"{differing} = {there.get(differing)!r}, this run has {settings[differing]!r}"
+        raise OptionError(f"-o: {output} holds verdicts of a run with {was}; choose another {where}")
     return count
 
 

@@ -19,7 +19,7 @@ from caveat.graph.operations import (
     Slice,
     Sum,
 )
-from caveat.graph.trace import trace
+from caveat.graph.trace import assert_same, trace
 
 __all__ = [
     "CURVES",
@@ -43,6 +43,7 @@ __all__ = [
     "Scale",
     "Slice",
     "Sum",
+    "assert_same",
     "trace",
     "windows",
 ]

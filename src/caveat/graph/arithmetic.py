@@ -71,11 +71,11 @@ def negative(adds: Adds, given: Given, shapes: Shapes, where: str) -> Value:
 
 
 def like(value: float | None) -> Lower:
-    """A constant of the shape of a value: its number alone, which meets every shape and type."""
+    """A constant of the shape of a value, the same for every sample."""
 
     def lowered(adds: Adds, given: Given, shapes: Shapes, where: str) -> Tensor:
-        del adds, shapes, where
-        return torch.tensor(float(given["fill_value"] if value is None else value))
+        del adds, where
+        return torch.full((1, *shapes[0]), float(given["fill_value"] if value is None else value))
 
     return lowered
 

@@ -14,7 +14,7 @@ from caveat.graph.graph import Graph
 from caveat.graph.lowering import LOWER
 from caveat.graph.value import Adds, Unsuited, Value
 
-__all__ = ["trace"]
+__all__ = ["assert_same", "trace"]
 
 SAYS_NOTHING = {torch.ops.aten._assert_tensor_metadata.default}
 """Operations without a result, which `.float()` brings along."""
@@ -48,7 +48,7 @@ def trace(model: nn.Module, inputs: Float[Tensor, "n ..."]) -> Graph:
         raise DataError(f"inputs: expected at least one floating sample, got {inputs.dtype} of {tuple(inputs.shape)}")
     pair = inputs.detach()[:2] if len(inputs) > 1 else torch.cat([inputs.detach()] * 2)
     graph = _lowered(_exported(model, pair), pair)
-    _assert_same(graph, model, pair[[1, 0, 1]])
+    assert_same(graph, model, pair[[1, 0, 1]])
     return graph
 
 
@@ -132,13 +132,26 @@ def _place(node: fx.Node) -> str:
     return str(stack[-1][0] or "the model's forward") if stack else "the model's forward"
 
 
-def _assert_same(graph: Graph, model: nn.Module, inputs: Tensor) -> None:
+def assert_same(graph: Graph, model: nn.Module, inputs: Tensor) -> None:
+    """Refuse a list of operations that does not give the model's output at the inputs. Costs a forward pass of each.
+
+    Raises
+    ------
+    ModelError
+        If it is of another model, or of other weights, or the model is none that the list can say.
+    """
     with torch.no_grad():
-        expected, found = model(inputs), graph(inputs)
-    eps = torch.finfo(inputs.dtype).eps
-    scale = float(expected.abs().max()) + torch.finfo(inputs.dtype).tiny
-    if expected.shape != found.shape or not float((expected.to(found.dtype) - found).abs().max()) <= 1e4 * eps * scale:
+        expected = model(inputs.clone())
+        found = graph.to(torch.float64, inputs.device)(inputs.double())
+    if not bool(torch.isfinite(expected).all()):
+        raise ModelError(
+            "model: its output is NaN or infinite, so nothing can be said of it; look for such numbers in its weights "
+            "and in the inputs"
+        )
+    near = min(1e4 * torch.finfo(inputs.dtype).eps, 0.1) * float(expected.abs().max()) + torch.finfo(inputs.dtype).tiny
+    if expected.shape != found.shape or not float((expected.to(found.dtype) - found).abs().max()) <= near:
         raise ModelError(
             "model: its list of operations does not give its own output; it draws random numbers, changes itself, ties "
-            "samples together, or does something the list cannot say"
+            "samples together, or does something the list cannot say; or `graph` is of another model, or of weights "
+            "that were changed since: trace it again"
         )

@@ -1,0 +1,57 @@
+"""What `caveat attack` and `caveat certify` are about: labelled pictures, and a network that answers them."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from caveat.cli.terminal import echo
+from caveat.errors import DataError
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from caveat.data import Source
+
+__all__ = ["opened", "part"]
+
+
+def opened(
+    model: str, test: str, weights: Path | None, key: str | None, normalize: str | None, *, batch: int, seed: int
+) -> "tuple[Source, nn.Module]":
+    """The set and the network, which takes `part`s of it; one logit is two classes, as for `caveat audit`.
+
+    Raises
+    ------
+    DataError
+        If the set holds no pictures, or a label is missing or no class of the network.
+    ModelError, OptionError
+        As `cli.model.load`; if the network gives no logits, or NaN.
+    """
+    import torch
+
+    from caveat import data as sources
+    from caveat.attacks.network import answered, check_numbers, classes_of
+    from caveat.cli import model as models
+    from caveat.models import adapted
+
+    found = sources.read(test, batch=batch, seed=seed)
+    if not isinstance(found, sources.Source):
+        raise DataError(f"--test: {test} holds no pictures, which are what a ball in [0, 1] is of")
+    if bool((found.labels < 0).any()):
+        raise DataError("--test: some samples have no label, which says what a right answer is")
+    network = models.load(model, weights, key=key, normalize=normalize, say=echo, warn=True)
+    few = part(found, network, torch.arange(min(8, len(found))))[0]
+    network = adapted(network, few, name="--test")
+    with torch.no_grad():
+        logits = answered(network, few)
+    check_numbers(logits)
+    classes_of(found.labels, logits.shape[1])
+    return found, network
+
+
+def part(found: "Source", network: "nn.Module", rows: "torch.Tensor") -> "tuple[torch.Tensor, torch.Tensor]":
+    """Inputs, of the network's type, and labels."""
+    from caveat.inputs import moved
+
+    inputs, labels = found.take(rows)
+    return moved(inputs, network), labels
