@@ -195,7 +195,7 @@ REFUSED = {
     "a rounded cast": (Written(lambda self, x: x.to(torch.int64).to(x.dtype)), r"rounds to torch\.int64"),
     "limits that are tensors": (Written(lambda self, x: torch.clamp(x, EYE[0], EYE[0] + 1)), "clamp"),
     "square": (Written(lambda self, x: x * x), r"aten\.mul\.Tensor \(in the model's forward\): the product of two"),
-    "reciprocal": (Written(lambda self, x: 1 / x), "piecewise affine"),
+    "reciprocal": (Written(lambda self, x: 1 / x), "none of the operations that bounds and rays know"),
     "batch mean": (Written(lambda self, x: x - x.mean(0)), "ties samples together|over the batch"),
     "batch norm by the batch": (nn.BatchNorm1d(4, track_running_stats=False), r"running stat|ties samples together"),
     "control flow": (Written(lambda self, x: x if x.sum() > 0 else -x), "torch.export cannot follow it"),
@@ -216,6 +216,13 @@ def test_what_it_cannot_say_is_refused_by_name(name):
     shape = (3, 4) if name in {"attention", "reflection", "windows of several sizes"} else (4,)
     with pytest.raises(ModelError, match=message):
         trace(model.double().eval(), torch.rand(2, *shape).double())
+
+
+def test_numbers_that_are_none_are_named():
+    model = nn.Linear(3, 2).eval()
+    model.weight.data[0, 0] = torch.nan
+    with pytest.raises(ModelError, match="its output is NaN or infinite"):
+        trace(model, torch.rand(2, 3))
 
 
 def test_randomness_is_noticed():

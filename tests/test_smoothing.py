@@ -8,7 +8,7 @@ from scipy.stats import binom, norm
 from torch import nn
 
 from caveat.bounds.smoothing import ABSTAINED, lower_share, smooth
-from caveat.errors import ModelError, OptionError
+from caveat.errors import DataError, ModelError, OptionError
 
 
 def halfspace(weight, bias):
@@ -83,3 +83,15 @@ def test_options_out_of_range_are_refused(generator):
     with pytest.raises(ModelError, match="training mode"):
         smooth(nn.Linear(2, 2), torch.zeros(1, 2), std=1.0, generator=generator)
     assert math.isclose(float(norm.ppf(0.5)), 0.0)
+
+
+def test_what_gives_no_answer_is_not_certified(generator):
+    net, inputs = halfspace(WEIGHT, 0.0), torch.zeros(2, 2, dtype=torch.float64)
+    with pytest.raises(ModelError, match="two classes at least, got one"):
+        smooth(nn.Linear(2, 1, dtype=torch.float64).eval(), inputs, std=1.0, generator=generator)
+    with pytest.raises(DataError, match="finite"):
+        smooth(net, inputs / 0, std=1.0, generator=generator)
+    broken = nn.Linear(2, 2, dtype=torch.float64).eval()
+    broken.weight.data[1, 1] = math.nan
+    with pytest.raises(ModelError, match=r"NaN at \d+ of \d+ inputs"):
+        smooth(broken, inputs, std=1.0, generator=generator)

@@ -18,6 +18,7 @@ from caveat.attacks.transformation import Transformation
 from caveat.audits.assess import split
 from caveat.audits.attacked import attacked
 from caveat.audits.audit import audit
+from caveat.audits.pictures import mistake
 from caveat.errors import DataError, ModelError, OptionError
 from caveat.inputs import fingerprints
 from caveat.report.page import render
@@ -272,6 +273,17 @@ def test_a_smallest_perturbation_changes_the_answer_and_is_no_larger_than_the_ra
             within = sum(item.distance <= radius.radius * (1 + 1e-5) for item in found.smallest.nearest)
             assert within >= round((1 - radius.accuracy) * 60)
         assert bool((far[order].diff() >= 0).all())
+
+
+def test_an_answer_is_that_of_the_logits_where_probabilities_are_equal():
+    """Of logits that are very small, the probabilities of all classes are one float32 number."""
+
+    class Small(nn.Module):
+        def forward(self, inputs):
+            return 1e-9 * inputs.flatten(1)
+
+    after = torch.tensor([[[0.1, 0.2], [0.9, 0.3]]])
+    assert mistake(Small().eval(), after, after, 0, ["a", "b", "c", "d"]).predicted == "c"
 
 
 def test_what_a_masked_gradient_hides_is_said_and_no_distance_is_made_up():

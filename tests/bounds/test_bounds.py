@@ -10,15 +10,18 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.conftest import shapes_unchecked
 from torch import nn
 from torch.nn import functional
 
 from caveat.attacks import IN_BALL, Ball, pgd
 from caveat.bounds import bounds, certify
+from caveat.bounds.confidence import highest_confidence
 from caveat.bounds.interval import LOWEST
 from caveat.bounds.relaxations import BENDS, RELAXATIONS, bent
 from caveat.errors import DataError, ModelError, OptionError
 from caveat.graph import CURVES, Curve, MaxPool, Relu, trace
+from caveat.models import Adapted
 
 
 class Written(nn.Module):
@@ -242,6 +245,44 @@ def test_a_sample_does_not_depend_on_its_batch():
     for k in range(4):
         for a, b in zip(bounds(model, inputs[k : k + 1], ball), whole, strict=True):
             torch.testing.assert_close(a[0], b[k], rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", [torch.uint8, torch.int16, torch.int32, torch.bool])
+def test_labels_of_any_whole_type_mean_the_same(kind):
+    """Labels of bytes and of yes and no would be a mask where they are meant as places."""
+    model, inputs, ball, labels = network("relu"), pictures(4, 3), Ball(math.inf, 0.05), torch.tensor([1, 0, 1])
+    expected = bounds(model, inputs, ball, outputs="margins", labels=labels)
+    verdicts = certify(model, inputs, labels, ball)
+    with shapes_unchecked():
+        for a, b in zip(bounds(model, inputs, ball, outputs="margins", labels=labels.to(kind)), expected, strict=True):
+            assert torch.equal(a, b)
+        assert torch.equal(certify(model, inputs, labels.to(kind), ball).verdict, verdicts.verdict)
+
+
+def test_one_logit_is_bounded_as_two_classes():
+    model, inputs = nn.Sequential(nn.Flatten(), nn.Linear(72, 1)).eval(), pictures(5, 3)
+    two, ball = Adapted(model, single=True), Ball(math.inf, 0.01)
+    low, high = bounds(two, inputs, ball, outputs="margins", labels=torch.tensor([1, 1, 1]))
+    one_low, one_high = bounds(model, inputs, ball)
+    torch.testing.assert_close(low, one_low)
+    torch.testing.assert_close(high, one_high)
+    with pytest.raises(ModelError, match="two classes at least, got one"):
+        bounds(model, inputs, ball, outputs="margins")
+
+
+def test_a_list_of_operations_of_other_weights_is_refused():
+    model, inputs, ball = network("relu"), pictures(6, 3), Ball(math.inf, 0.05)
+    graph = trace(model, inputs)
+    bounds(model, inputs, ball, graph=graph)
+    with torch.no_grad():
+        next(model.parameters()).mul_(1.1)
+    for refuse in (
+        lambda: bounds(model, inputs, ball, graph=graph),
+        lambda: certify(model, inputs, torch.tensor([1, 0, 1]), ball, graph=graph),
+        lambda: highest_confidence(model, inputs, ball, graph=graph),
+    ):
+        with pytest.raises(ModelError, match="weights that were changed since: trace it again"):
+            refuse()
 
 
 def test_every_kind_that_is_not_linear_has_a_row():

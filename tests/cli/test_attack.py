@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from caveat.cli import attack
 from caveat.cli.main import app
-from caveat.errors import OptionError
+from caveat.errors import DataError, ModelError, OptionError
 
 MODEL = "caveat.models:mlp(size=8, hidden=(6,))"
 
@@ -52,6 +52,75 @@ def test_every_sample_has_a_verdict_and_a_second_run_goes_on(tmp_path: Path, mon
     assert "holds 8 of 12 verdicts" in result.output
     again = pq.read_table(other).to_pylist()
     assert [{**row, "seconds": 0} for row in again] == [{**row, "seconds": 0} for row in whole]
+
+
+NETWORKS = """
+import torch
+from torch import nn
+
+
+def single():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 1)).eval()
+
+
+def double():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 10)).double().eval()
+
+
+def half():
+    return double().bfloat16()
+
+
+def empty():
+    model = double()
+    model[1].weight.data[0, 0] = torch.nan
+    return model
+"""
+
+
+@pytest.mark.parametrize("name", ["single", "double", "half"])
+@pytest.mark.parametrize("command", [["attack", "--attack", "apgd"], ["certify"]])
+def test_networks_of_one_logit_and_of_other_types_are_taken_as_the_audit_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, command: list[str]
+) -> None:
+    (tmp_path / "nets_of_trial.py").write_text(NETWORKS)
+    monkeypatch.chdir(tmp_path)
+    words = [
+        "--model",
+        f"nets_of_trial:{name}",
+        "--test",
+        "digits:test+only=0,1+first=8",
+        "--radius",
+        "0.01",
+        "-o",
+        "v.parquet",
+    ]
+    result = CliRunner().invoke(app, [*command, *words], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    rows = pq.read_table("v.parquet").to_pylist()
+    assert len(rows) == 8
+    for row in rows:
+        assert (row["verdict"] in ("misclassified", "falsified")) or row["predicted"] == row["label"]
+
+
+def test_what_gives_no_answer_and_labels_of_other_classes_are_told_by_their_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "nets_of_trial.py").write_text(NETWORKS)
+    monkeypatch.chdir(tmp_path)
+    rest = ["--radius", "0.01", "-o", "v.parquet", "--test"]
+    for command in ("attack", "certify"):
+        with pytest.raises(ModelError, match="logits are NaN at 8 of 8 inputs"):
+            CliRunner().invoke(
+                app, [command, "--model", "nets_of_trial:empty", *rest, "digits:test"], catch_exceptions=False
+            )
+        with pytest.raises(DataError, match=r"labels: expected classes in \[0, 2\), as integers, got \d at position"):
+            CliRunner().invoke(
+                app, [command, "--model", "nets_of_trial:single", *rest, "digits:test"], catch_exceptions=False
+            )
+    assert not (tmp_path / "v.parquet").exists()
 
 
 def test_the_strongest_breaks_no_less(tmp_path: Path) -> None:

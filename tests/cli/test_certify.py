@@ -105,6 +105,7 @@ def test_transformations_are_certified_too(tmp_path: Path) -> None:
         (["--transform", "translate=1", "--transform", "right=2"], "right is given twice"),
         (["--transform", "rotate=3", "--method", "branch"], "--method: there is no 'branch'"),
         (["--radius", "0.1", "--cells", "3"], "--cells: it is the number of parts of --transform"),
+        (["--transform", "rotate=1", "--norm", "2"], "--norm: it is of the ball of --radius; leave it out"),
     ],
 )
 def test_what_is_certified_is_said_once(tmp_path: Path, words: list[str], message: str) -> None:
@@ -225,3 +226,9 @@ def test_the_checker_says_how_it_is_called(tmp_path: Path, capsys) -> None:
         told = capsys.readouterr().out
         assert why in told
         assert "usage: python -m caveat.bounds.checker FOLDER, where caveat certify --proof FOLDER" in told
+
+
+def test_the_checker_names_the_network_that_is_missing(tmp_path: Path, capsys) -> None:
+    (tmp_path / "0.safetensors").write_bytes(b"x")
+    assert checker.main([str(tmp_path)]) == 1
+    assert "refused 0.safetensors: there is no network.safetensors beside it" in capsys.readouterr().out

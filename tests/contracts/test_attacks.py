@@ -317,6 +317,41 @@ class TestEvery:
         with shapes_unchecked(), pytest.raises(DataError, match="floating"):
             run(name, model, (inputs * 255).to(torch.uint8), labels)
 
+    def test_labels_of_any_whole_type_mean_the_same(self, name):
+        model, inputs, labels = case((6,))
+        expected = run(name, model, inputs, labels)
+        for kind in (torch.uint8, torch.int8, torch.int16, torch.int32):
+            with shapes_unchecked():
+                assert torch.equal(run(name, model, inputs, labels.to(kind)), expected)
+
+    def test_a_network_without_an_answer_is_refused(self, name):
+        model, inputs, labels = case((6,))
+        single = nn.Linear(6, 1, dtype=torch.float64).eval()
+        with pytest.raises(ModelError, match=r"two classes at least, got one.*Adapted"):
+            run(name, single, inputs, torch.zeros_like(labels))
+        model[5].weight.data[0, 0] = math.nan
+        with pytest.raises(ModelError, match="NaN"):
+            run(name, model, inputs, labels)
+
+    @pytest.mark.parametrize("norm", NORMS)
+    @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+    def test_half_precision_stays_finite_and_within(self, name, norm, dtype):
+        model, inputs, labels = case((1, 6, 6), dtype=dtype)
+        ball = Ball(norm, {1: 2.0, 2: 0.3, math.inf: 0.1}[norm])
+        if name == "penalised":
+            with pytest.raises(OptionError, match="single or double precision"):
+                run(name, model, inputs, labels)
+            return
+        found = run(name, model, inputs, labels, ball=ball)
+        assert found.dtype == dtype
+        assert bool(torch.isfinite(found).all())
+        assert bool(((found >= 0) & (found <= 1)).all())
+        if name in WITHIN:
+            rounding = torch.finfo(dtype).eps * (inputs[0].numel() if norm == 1 else 2)
+            assert (
+                float(ball.distance(found.double(), inputs.double()).max()) <= ball.radius * (1 + rounding) + rounding
+            )
+
     def test_works_for_one_sample_and_none(self, name):
         model, inputs, labels = case((6,))
         assert run(name, model, inputs[:1], labels[:1]).shape == (1, 6)

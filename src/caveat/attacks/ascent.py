@@ -183,7 +183,9 @@ def _at(function: Function, centres: Tensor) -> Summit:
 
 def _first(centres: Tensor, values: Tensor) -> Summit:
     if bool(values.isnan().any()):
-        raise ModelError("function: its value is NaN at some of the inputs: look at the model and at the inputs")
+        raise ModelError(
+            "function: its value (of a model, the loss) is NaN at some of the points: look for NaN or an overflow there"
+        )
     return Summit(centres, values)
 
 

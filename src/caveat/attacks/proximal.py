@@ -119,7 +119,9 @@ def _start(function: Smooth, centres: Tensor, flat: Tensor) -> _State:
     change = torch.zeros_like(flat)
     values, gradient = _evaluated(function, centres, change)
     if bool(values.isnan().any()):
-        raise ModelError("function: its value is NaN at some of the inputs: look at the model and at the inputs")
+        raise ModelError(
+            "function: its value (of a model, the loss) is NaN at some of the points: look for NaN or an overflow there"
+        )
     length = 1 / gradient.abs().amax(1, keepdim=True).clamp(SHORTEST, LONGEST)  # a first step of at most 0.16 a value
     count = torch.ones(len(flat), dtype=torch.int64, device=flat.device)
     moving = torch.ones_like(count, dtype=torch.bool)

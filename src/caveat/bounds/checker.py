@@ -433,6 +433,8 @@ def main(arguments: list[str]) -> int:
         name = file.name.encode("unicode_escape").decode()  # a line break in it would forge a line of ours
         try:
             with np.errstate(all="ignore"):  # what comes of it is not above anything
+                if not (file.parent / NETWORK).is_file():
+                    raise Refused(f"there is no {NETWORK} beside it, of which it would be a proof")
                 if file.parent not in nets:
                     nets[file.parent] = network((file.parent / NETWORK).read_bytes())
                     print(f"network sha256 {nets[file.parent].sha256}")

@@ -194,4 +194,4 @@ def _told(done: _Done) -> None:
         )
     for note in done.notes:
         echo(f"Warning: {note}")
-    echo(f"Verdicts are in {done.output}. Read them with  pandas.read_parquet({str(done.output)!r}).")
+    echo(f"Verdicts are in {done.output}. Read them with  pyarrow.parquet.read_table({str(done.output)!r}).")

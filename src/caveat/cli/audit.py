@@ -394,6 +394,8 @@ def write(record: "Record", folder: Path) -> None:
 
 def show(record: "Record", folder: Path) -> None:
     """Print what matters most, and what to do next."""
+    from caveat.report import robustness
+
     plain = record.calibrations[0].summary
     best = min(record.calibrations, key=lambda c: c.summary.nll.value)
     echo()
@@ -425,7 +427,8 @@ def show(record: "Record", folder: Path) -> None:
     for item in record.sets:
         if item.role == "unlabelled" and item.estimated_accuracy is not None:
             echo(f"Estimated accuracy on {item.name} (unlabelled): {item.estimated_accuracy:.1%}")
-    under_attack.tell(record)
+    for sentence in robustness.sentences(record):
+        echo(sentence)
     if "device" in record.settings:
         echo(f"The network ran on {record.settings['device']}, in {record.settings['dtype']}.")
     for warning in record.warnings:

@@ -244,4 +244,4 @@ def _told(rows: list[dict[str, Any]], output: Path, method: str, *, transformed:
     elif count["open"]:
         echo(f"Verdicts are in {output}. Next: more {others} decide more of them (-o another file).")
     else:
-        echo(f"Verdicts are in {output}; all are decided. Read them with  pandas.read_parquet({str(output)!r}).")
+        echo(f"Verdicts are in {output}; all are decided. Read them with  pyarrow.parquet.read_table({str(output)!r}).")

@@ -1,17 +1,14 @@
-"""What `caveat audit` asks and tells of attacks and transformations."""
+"""What `caveat audit` asks of attacks and transformations."""
 
 from typing import TYPE_CHECKING, Any
 
 from caveat.cli.checks import positive
-from caveat.cli.terminal import echo
 from caveat.errors import OptionError, known_name
 
 if TYPE_CHECKING:
     from caveat.attacks.transformation import Transformation
-    from caveat.records.attack import Smallest
-    from caveat.records.record import Record
 
-__all__ = ["check", "tell"]
+__all__ = ["check"]
 
 
 def check(own: set[str], values: dict[str, Any], *, several: bool) -> "Transformation | None":
@@ -45,38 +42,3 @@ def check(own: set[str], values: dict[str, Any], *, several: bool) -> "Transform
     from caveat.cli.certify import transformation
 
     return transformation(values["attack_transform"], "--attack-transform")
-
-
-def tell(record: "Record") -> None:
-    """Accuracies from above and from below, in lines."""
-    for attack in record.attacked:
-        at = ", ".join(f"{radius.accuracy:.1%} at radius {radius.radius:g}" for radius in attack.radii)
-        echo(f"Accuracy under attack ({attack.attack}; norm {attack.norm}; {attack.samples} inputs): {at}")
-        if attack.certified_by:
-            sure = ", ".join(f"{item.verified:.1%} at radius {item.radius:g}" for item in attack.radii[1:])
-            echo(f"Certified accuracy ({attack.certified_by}): {sure}")
-        if attack.smallest is not None:
-            echo(_nearest(attack.smallest, attack.norm))
-        for item in attack.guaranteed:
-            echo(
-                f"AUROC of {item.ood} by msp, whatever is changed within {item.radius:g}: at least "
-                f"{item.guaranteed:.1%} (unchanged: {item.auroc:.1%})"
-            )
-    for item in record.transformed:
-        below = item.why_not and f"; nothing is certified: {item.why_not}"
-        if item.verified is not None:
-            below = f", certified ({item.certified_by}): {item.verified.value:.1%}"
-        echo(
-            f"Accuracy under transformations ({', '.join(item.ranges)}; {item.samples} pictures): at most "
-            f"{item.accuracy.value:.1%}{below}"
-        )
-
-
-def _nearest(found: "Smallest", norm: str) -> str:
-    """The distances in one sentence."""
-    middle = found.quartiles[1]
-    far = "more than half of them without one" if middle is None else f"median distance {middle:.3g} in norm {norm}"
-    return (
-        f"Smallest adversarial perturbation found ({found.attack}; {found.found} of {found.samples} inputs): {far}, an "
-        "upper bound of the true one"
-    )

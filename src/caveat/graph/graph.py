@@ -77,7 +77,7 @@ class Graph:
                 kind = type(node.operation).__name__
                 name = getattr(node.operation, "name", kind)
                 raise ModelError(
-                    f"model: {name} (in {node.where}) is none of the operations a piecewise affine network is made of"
+                    f"model: {name} (in {node.where}) is not piecewise affine, as a network for rays must be"
                     if isinstance(node.operation, Curve)
                     else f"model: no rule for {kind} (in {node.where})"
                 )

@@ -102,7 +102,8 @@ def _call(lowering: Adds, node: fx.Node, known: dict[str, Any]) -> Any:
     lower = LOWER.get(target)
     if lower is None:
         raise ModelError(
-            f"model: {target} (in {where}) is none of the operations a piecewise affine network is made of"
+            f"model: {target} (in {where}) is none of the operations that bounds and rays know (docs/bounds.md lists "
+            "them): exchange that layer, or attack the network, which takes any"
         )
     names = [argument.name for argument in target._schema.arguments]
     defaults = {a.name: a.default_value for a in target._schema.arguments if a.has_default_value()}

@@ -60,7 +60,8 @@ def layers_of(model: nn.Module) -> tuple[list[nn.Module], nn.Linear]:
     head = layers.pop() if layers else None
     if not isinstance(head, nn.Linear):
         raise ModelError(
-            f"model: certified training takes an nn.Sequential that ends in a linear layer, got {type(model).__name__}"
+            f"model: certified training takes an nn.Sequential that ends in a linear layer, got {type(model).__name__};"
+            " write the network so, or train it by adversarial"
         )
     return layers, head
 

@@ -1,7 +1,7 @@
 """The verdict in plain words, composed from the record's numbers."""
 
 from caveat.records.record import Calibration, Record
-from caveat.report import picks
+from caveat.report import picks, robustness
 from caveat.report.picks import Accepted, Picks
 from caveat.report.shown import THIN, Name, Part, Value, between, estimate, plain_text
 
@@ -33,7 +33,8 @@ def summary(record: Record) -> str:
     found = picks.pick(record)
     title = f"{record.name or record.model}, audited {record.created[:10]} on {record.sets[0].source}"
     lines = [bottom_line(found), *headline(found), ["Next: ", *next_step(found)]]
-    return "\n".join([title, *(plain_text(line) for line in lines), *(f"Warning: {text}" for text in record.warnings)])
+    told = [*(plain_text(line) for line in lines), *robustness.sentences(record)]
+    return "\n".join([title, *told, *(f"Warning: {text}" for text in record.warnings)])
 
 
 def bottom_line(found: Picks) -> Sentence:
