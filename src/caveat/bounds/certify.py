@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from caveat.attacks import Ball, losses, pgd
+from caveat.attacks import Ball, pgd
 from caveat.attacks.network import broken, checked
 from caveat.bounds.alpha import tightened
 from caveat.bounds.branch import decided
@@ -153,18 +153,14 @@ class _State:
         rows = self._rows()
         if not len(rows):
             return
-        for loss in (losses.log_odds, losses.margin):
-            generator = torch.Generator(self.inputs.device).manual_seed(seed)
-            with warnings.catch_warnings():  # a gradient of 0 is nothing to warn of where bounds do the work
-                warnings.simplefilter("ignore", CaveatWarning)
-                points = pgd(
-                    self.model, self.inputs[rows], self.labels[rows], self.ball, generator=generator, restarts=3,
-                    skip_broken=True, loss=loss,
-                )  # fmt: skip
-            self._falsify(rows, points)
-            rows = self._rows()
-            if not len(rows):
-                return
+        generator = torch.Generator(self.inputs.device).manual_seed(seed)
+        with warnings.catch_warnings():  # a gradient of 0 is nothing to warn of where bounds do the work
+            warnings.simplefilter("ignore", CaveatWarning)
+            points = pgd(
+                self.model, self.inputs[rows], self.labels[rows], self.ball, generator=generator, restarts=5,
+                skip_broken=True,
+            )  # fmt: skip
+        self._falsify(rows, points)
 
     def tighten(self, found: Known, matrix: Tensor, unit: float, memory: int, seconds: float, *, branch: bool) -> None:
         """Better bounds for what is open, and branch and bound, within `seconds` for each sample."""
