@@ -61,7 +61,7 @@ class Size:
 
 
 SIZES: dict[Scale, Size] = {
-    "smoke": Size(set="digits", radius=0.1, train=None, epochs=10, attacked=12, certified=24, narrow=24, crown=24,
+    "smoke": Size(set="digits", radius=0.1, train=None, epochs=10, attacked=8, certified=10, narrow=10, crown=10,
                   warm=1, inner=2, width=8, hidden=32, steps=5, restarts=2, judged=40, struck=6, queries=20, few=4,
                   priced=30, curve=10, radii=(0.0, 0.1)),
     "small": Size(set="mnist", radius=0.3, train=15_000, epochs=5, attacked=10, certified=20, narrow=20, crown=8,
