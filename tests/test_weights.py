@@ -14,6 +14,7 @@ from torch import nn
 from caveat import weights
 from caveat.errors import DataError, ModelError, OptionError
 from caveat.tensors import write_tensors
+from caveat.training import checkpoint
 
 
 def net(seed: int = 1) -> nn.Module:
@@ -177,3 +178,12 @@ def test_of_tied_weights_one_name_is_enough(tmp_path: Path) -> None:
     torch.save({key: value for key, value in made.state_dict().items() if key != "2.weight"}, tmp_path / "w.pth")
     weights.load(model, tmp_path / "w.pth")
     assert same(model, made)
+
+
+def test_a_checkpoint_of_caveat_train_holds_the_network_too(tmp_path: Path) -> None:
+    model, other, path = net(1), net(2), tmp_path / "checkpoint.safetensors"
+    optimizer = torch.optim.Adam(model.parameters())
+    checkpoint.save(path, {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "epoch": 3})
+    assert not same(model, other)
+    weights.load(other, path)
+    assert same(model, other)

@@ -140,11 +140,22 @@ def read(path: str | Path, *, name: str = "path") -> dict[str, State]:
     except OSError as error:
         raise DataError(f"{name}: cannot read {path} ({error.strerror or error})") from None
     if start not in (b"PK", b"\x80\x02", b"\x80\x04"):  # a zip archive, or a pickle as torch wrote before 1.6
-        return {"": read_tensors(path, name=name)}
+        return _parts(read_tensors(path, name=name))
     found = dict(_states(_unpickled(path, name)))
     if not found:
         raise DataError(f"{name}: {path} holds no weights by name; save model.state_dict()")
     return found
+
+
+def _parts(tensors: State) -> dict[str, State]:
+    """Those of `caveat train`'s checkpoints, which hold the network beside what resuming needs, by where they stand."""
+    if not tensors or not all(key.startswith("/") for key in tensors):
+        return {"": tensors}
+    found: dict[str, dict[str, Tensor]] = {}
+    for key, tensor in tensors.items():
+        where, _, own = key[1:].rpartition("/")
+        found.setdefault(where.replace("/", "."), {})[own] = tensor
+    return {**found}
 
 
 def _unpickled(path: Path, name: str) -> Any:

@@ -13,7 +13,7 @@ from caveat.records.findings import Scale
 from caveat.studies.kit.networks import strided
 from caveat.training import recipe
 
-__all__ = ["CERTIFIED", "NARROW", "PLAIN", "SIZES", "TWIN", "Size", "objectives", "slug", "trained"]
+__all__ = ["CERTIFIED", "NARROW", "PLAIN", "SIZES", "TWIN", "Size", "build", "objectives", "slug", "trained"]
 
 PLAIN, TWIN = "plain", "plain, other seed"
 NARROW = "IBP, smaller radius"
@@ -124,6 +124,12 @@ def trained(name: str, train: Source, size: Size, seed: int, place: Path) -> tup
         checkpoint=place / slug(name) / "checkpoint.safetensors",
     )  # fmt: skip
     return model.eval(), sum(history.seconds)
+
+
+def build() -> nn.Module:
+    """The network of the scale `full`: for `caveat audit` and the weights of one that the study trained."""
+    size = SIZES["full"]
+    return strided((1, 28, 28), size.width, size.hidden, torch.Generator().manual_seed(0)).eval()
 
 
 def slug(name: str) -> str:
