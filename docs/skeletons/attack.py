@@ -43,6 +43,6 @@ def leap(
     >>> bool((ball.distance(found, images) <= 0.1 + 1e-6).all())
     True
     """
-    checked(model, inputs, labels)
+    labels = checked(model, inputs, labels)
     function = Harm(model, labels, loss)
     return ascend(function, inputs, ball, generator=generator, steps=2, step=math.inf, start=from_inputs).inputs

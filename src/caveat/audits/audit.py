@@ -158,9 +158,7 @@ def audit(  # noqa: PLR0913  # the signature is the configuration
     with devices.running(model, device, dtype) as place:
         model = models.adapted(model, sets["test"].first[0], name="test")
         model, told = _subset(model, classes, sets["test"])
-        method = _attackable(
-            model, sets["test"].first[0], attack_radii, attack_certify, attack_transform, attack_smallest
-        )
+        method = _attackable(model, sets["test"], attack_radii, attack_certify, attack_transform, attack_smallest)
         planned = plan(
             options.scores, model, sets["test"].first[0], head=head, features=features, explicit=options.explicit,
             options=lambda: _samples(sets, options, seed),
@@ -211,13 +209,14 @@ def audit(  # noqa: PLR0913  # the signature is the configuration
 
 def _attackable(  # what is asked of attacks
     model: nn.Module,
-    first: Inputs,
+    test: Opened,
     radii: Sequence[float],
     certify: str | None,
     change: Transformation | None,
     nearest: int,
 ) -> Method | None:
     """The bounds that are asked for; refuse what cannot be attacked or certified, before any work."""
+    first = test.first[0]
     for option, asked in (("attack_radii", radii), ("attack_transform", change)):
         if not asked:
             continue
