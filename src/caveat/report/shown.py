@@ -14,9 +14,9 @@ from caveat.records.record import Estimate
 
 __all__ = ["THIN", "Kind", "Name", "Part", "Value", "between", "estimate", "markup", "plain_text", "shown", "signed"]
 
-Kind = Literal["percent", "share", "fine", "fine share", "plain", "score", "count", "seconds"]
+Kind = Literal["percent", "share", "fine", "fine share", "plain", "score", "given", "count", "seconds"]
 """percent: 0.9893 as 98.9 %; share: the same without the sign; fine: percent with three decimals, and its share;
-plain: four decimals; score: four significant digits."""
+plain: four decimals; score: four significant digits; given: as a person wrote it."""
 
 BARE: dict[str, Kind] = {"percent": "share", "fine": "fine share"}
 """How the ends of an interval are written, where its value carries the sign."""
@@ -55,6 +55,8 @@ def shown(value: float | int, kind: Kind) -> str:
     True
     >>> [shown(0.98931, "share"), shown(0.03127, "plain"), shown(1234567.0, "count"), shown(0.0000123456, "score")]
     ['98.9', '0.0313', '1,234,567', '1.235e-5']
+    >>> [shown(0.30, "given"), shown(5.0, "given")]
+    ['0.3', '5']
     """
     match kind:
         case "percent":
@@ -73,6 +75,8 @@ def shown(value: float | int, kind: Kind) -> str:
             text = _fixed(value, 2 if abs(value) < 10 else 0) + THIN + "s"
         case "score":
             text = _significant(value)
+        case "given":
+            text = f"{value:g}"
     return text.replace("-", MINUS, 1) if text.startswith("-") else text
 
 
