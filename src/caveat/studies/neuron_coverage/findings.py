@@ -49,33 +49,28 @@ def conclude(
 
 
 def _ranks(values: Tensor) -> Tensor:
-    """Mean ranks, ties share theirs."""
-    order = values.argsort(stable=True)
-    places = torch.empty(len(values), dtype=torch.float64)
-    places[order] = torch.arange(len(values), dtype=torch.float64)
-    _, group, counts = torch.unique(values, return_inverse=True, return_counts=True)
-    sums = torch.zeros(len(counts), dtype=torch.float64).index_add(0, group, places)
-    return (sums / counts)[group]
+    """Mean ranks along the last axis, ties share theirs: half of how many are less and how many are not more."""
+    ordered, values = values.sort(dim=-1).values, values.contiguous()
+    ends = [torch.searchsorted(ordered, values, right=right) for right in (False, True)]
+    return 0.5 * (ends[0] + ends[1] - 1).double()
 
 
-def partial_correlation(one: Tensor, other: Tensor, known: Sequence[Tensor] = ()) -> float:
+def partial_correlation(one: Tensor, other: Tensor, known: Sequence[Tensor] = ()) -> Tensor:
     """Spearman's correlation of what is left of two columns after `known` ones; 0 where nothing varies.
 
+    Columns lie along the last axis; those before it are replicas.
+
     >>> x = torch.arange(6.0)
-    >>> round(partial_correlation(x, x**2), 6), round(partial_correlation(x, x**2, [x]), 6)
+    >>> round(float(partial_correlation(x, x**2)), 6), round(float(partial_correlation(x, x**2, [x])), 6)
     (1.0, 0.0)
     """
-    ones = torch.ones(len(one), 1, dtype=torch.float64)
-    design = torch.cat([ones, *(_ranks(column)[:, None] for column in known)], dim=1)
-    rests: list[Tensor] = []
-    for column in (one, other):
-        ranks = _ranks(column)
-        fitted = design @ torch.linalg.lstsq(design, ranks[:, None], driver="gelsd").solution
-        rests.append(ranks - fitted[:, 0])
-    sizes = [float(rest.square().sum()) for rest in rests]
-    if min(sizes) <= 1e-9 * len(one) ** 3:
-        return 0.0
-    return float((rests[0] * rests[1]).sum()) / (sizes[0] * sizes[1]) ** 0.5
+    columns = [torch.ones_like(one, dtype=torch.float64), *(_ranks(column) for column in known)]
+    design = torch.stack(columns, dim=-1)
+    ranks = torch.stack([_ranks(one), _ranks(other)], dim=-1)
+    rests = ranks - design @ (torch.linalg.pinv(design) @ ranks)
+    sizes = rests.square().sum(dim=-2)
+    found = rests.prod(dim=-1).sum(dim=-1) / sizes.prod(dim=-1).sqrt()
+    return torch.where(sizes.amin(dim=-1) <= 1e-9 * one.shape[-1] ** 3, 0.0, found)
 
 
 def with_interval(
@@ -87,20 +82,17 @@ def with_interval(
         for rows in found.values()
     ]
     count = len(tables[0][column])
+    generator = torch.Generator().manual_seed(0)
+    drawn = torch.stack([torch.randint(count, (count,), generator=generator) for _ in range(replicas)])
 
-    def value(rows: Tensor) -> float:
-        each = [
+    def value(rows: Tensor) -> Tensor:
+        return torch.stack([
             partial_correlation(table[column][rows], table[target][rows], [table[name][rows] for name in known])
             for table in tables
-        ]
-        return sum(each) / len(each)
+        ]).mean(dim=0)  # fmt: skip
 
-    generator = torch.Generator().manual_seed(0)
-    drawn = torch.tensor(
-        [value(torch.randint(count, (count,), generator=generator)) for _ in range(replicas)], dtype=torch.float64
-    )
-    low, high = drawn.quantile(torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
-    return value(torch.arange(count)), low, high
+    low, high = value(drawn).quantile(torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
+    return float(value(torch.arange(count))), low, high
 
 
 def _cell(values: tuple[float, float, float]) -> Cell:
