@@ -156,16 +156,17 @@ def test_a_record_survives_saving(record, tmp_path: Path):
 
 
 def test_kept_observations_are_used_again_only_for_the_same_pass(model, known, ood, tmp_path: Path):
-    first = caveat.audit(model, known, ood=ood, replicas=10, folder=tmp_path)
+    quick = {"scores": ["msp", "mahalanobis", "knn"], "replicas": 10, "folder": tmp_path}
+    first = caveat.audit(model, known, ood=ood, **quick)
     seen: list[int] = []
     handle = model.register_forward_hook(lambda *call: seen.append(len(call[2])))
-    again = caveat.audit(model, known, ood=ood, replicas=10, folder=tmp_path)
+    again = caveat.audit(model, known, ood=ood, **quick)
     assert numbers(again) == numbers(first)
     assert sum(seen) < 400, "only the first batches were asked for again"
     with torch.no_grad():
         model[3].weight[0] *= 0.5  # another network of the same class
     seen.clear()
-    changed = caveat.audit(model, known, ood=ood, replicas=10, folder=tmp_path)
+    changed = caveat.audit(model, known, ood=ood, **quick)
     handle.remove()
     assert sum(seen) > 1200
     assert numbers(changed)["detections"] != numbers(first)["detections"]
