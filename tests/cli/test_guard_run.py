@@ -1,6 +1,7 @@
 """`caveat guard run` as a stream: parts that a stopped run goes on with, tables with gaps, and graphs without code."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 from typer.testing import CliRunner
 
@@ -15,6 +17,7 @@ from caveat import Guard
 from caveat.cli import progress, verdicts
 from caveat.cli.main import app
 from caveat.errors import DataError, OptionError
+from caveat.guard.watching import watch
 from caveat.guard.written import files, shard
 
 NETS = """
@@ -127,10 +130,10 @@ def test_another_run_into_the_same_folder_is_refused_and_changes_nothing() -> No
     assert "data = 'npz:new.npz'" in ran(*PARTS[:3], "npz:other.npz", *PARTS[4:], code=2)
     Path("new.npz").rename("kept.npz")
     Path("other.npz").rename("new.npz")
-    assert "run with content = " in ran(*PARTS, code=2)  # the same name, other pictures
+    assert "run with other data, which has changed" in ran(*PARTS, code=2)  # the same name, other pictures
     Path("kept.npz").rename("new.npz")
     ran("guard", "tune", "pictures", "--keep", 0.5)
-    assert "run with guard = " in ran(*PARTS, code=2)
+    assert "run with another guard, or another threshold of it" in ran(*PARTS, code=2)
     assert parts() == whole
     Path("mine").mkdir()
     Path("mine/monday.parquet").write_bytes(whole["verdicts-00000.parquet"])
@@ -140,6 +143,92 @@ def test_another_run_into_the_same_folder_is_refused_and_changes_nothing() -> No
     assert "was not written by caveat guard run" in ran(*RUN, "-o", "mine", code=2)
     assert "--rows: v.parquet is one file" in ran(*RUN, "-o", "v.parquet", "--rows", 5, code=2)
     assert sorted(path.name for path in Path("mine").iterdir()) == ["verdicts-00000.parquet"]
+
+
+@pytest.mark.usefixtures("place")
+def test_verdicts_replace_verdicts_and_nothing_else() -> None:
+    rows = inputs(20, (4,), seed=3)[0].numpy()
+    pq.write_table(pa.table(dict(zip("abcd", rows.T, strict=True))), "data.parquet")
+    Path("mine.parquet").write_bytes(b"mine")
+    before = {name: Path(name).read_bytes() for name in ("data.parquet", "mine.parquet")}
+    table_run = ("guard", "run", "table", "parquet:data.parquet", "--model", "of_table:Net", "-o")
+    assert "data.parquet was not written by caveat guard run and would be replaced" in ran(
+        *table_run, "data.parquet", code=2
+    )
+    assert "mine.parquet was not written by caveat guard run" in ran(*RUN, "-o", "mine.parquet", code=2)
+    assert {name: Path(name).read_bytes() for name in before} == before
+    ran(*RUN, "-o", "one.parquet")
+    ran(*table_run, "one.parquet")
+    assert len(pq.read_table("one.parquet")) == 20
+
+
+@pytest.mark.usefixtures("place")
+def test_the_copy_of_a_part_is_no_part() -> None:
+    ran(*PARTS)
+    shard(Path("parts"), 1).write_bytes(shard(Path("parts"), 0).read_bytes())
+    assert "other inputs: it is the copy of another part" in ran(*PARTS, code=2)
+    with pytest.raises(
+        DataError, match=r"verdicts-00001\.parquet begins at input 0 of its run and stands where input 30"
+    ):
+        watch("pictures", "parts", "state")
+    shard(Path("parts"), 1).unlink()
+    ran(*PARTS)
+    assert watch("pictures", "parts", "state").fresh == 100
+
+
+@pytest.mark.usefixtures("place")
+def test_the_monitor_refuses_verdicts_that_say_they_are_of_another_guard() -> None:
+    ran(*RUN, "-o", "one.parquet")
+    images, labels = inputs(300, (1, 4, 4), seed=9)
+    Guard.fit(network(16), (images, labels), keep=0.9, score="msp").save("other")
+    with pytest.raises(DataError, match=r"one\.parquet is of another guard, or of another threshold of it"):
+        watch("other", "one.parquet", "state")
+
+
+@pytest.mark.usefixtures("place")
+def test_a_set_that_lost_and_gained_an_input_is_another_set() -> None:
+    """As many as before, so that all from there on stand one place before or after; wherever parts end."""
+    rows = inputs(100, (4,), seed=3)[0].numpy()
+    lines = [",".join(map(str, row)) for row in rows]
+    Path("t.csv").write_text("\n".join(["a,b,c,d", *lines]))
+    run = ("guard", "run", "table", "csv:t.csv", "--model", "of_table:Net", "-o", "parts", "--rows", 30)
+    ran(*run)
+    shard(Path("parts"), 1).unlink()
+    for changed in (
+        [*lines[:29], lines[30], lines[29], *lines[31:]],
+        [*lines[:20], *lines[21:55], lines[20], *lines[55:]],
+    ):
+        Path("t.csv").write_text("\n".join(["a,b,c,d", *changed]))
+        assert "other data, which has changed" in ran(*run, code=2)
+    folder = Path("pictures_of_mine")
+    folder.mkdir()
+    for number in range(40):
+        Image.fromarray(np.full((4, 4), 6 * number, dtype=np.uint8)).save(folder / f"p{number:02d}.png")
+    run = ("guard", "run", "pictures", f"folder:{folder}", "--model", "of_pictures:Net", "-o", "files", "--rows", 10)
+    ran(*run)
+    (folder / "p13.png").rename(folder / "p14b.png")  # within a part
+    assert "other data, which has changed" in ran(*run, code=2)
+
+
+@pytest.mark.usefixtures("place")
+def test_a_number_without_a_name_is_that_of_the_guards_class() -> None:
+    """Classes that are called 1, 2, 3 have the numbers 0, 1, 2, as when the guard was fitted."""
+    images, labels = inputs(300, (1, 4, 4))
+    made = Guard.fit(network(16), (images, labels), keep=0.9, score="msp")
+    made.decision = replace(made.decision, classes=("1", "2", "3"))
+    made.save("named")
+    labels = inputs(100, (1, 4, 4), seed=1)[1].numpy()
+    labels[:2] = (3, -1)  # 3 is the name of a class and the number of none
+    np.savez("new.npz", images=inputs(100, (1, 4, 4), seed=1)[0].numpy(), labels=labels)
+    ran("guard", "run", "named", *RUN[3:], "-o", "one.parquet")
+    found = pq.read_table("one.parquet").to_pydict()
+    assert found["true_name"][:2] == ["number 3", None]
+    assert found["true_name"][2:] == [("1", "2", "3")[label] for label in labels[2:]]
+    right = [a == b for a, b in zip(found["true_name"], found["predicted_name"], strict=True)]
+    assert sum(right) > 90
+    seen = watch("named", "one.parquet", "state")
+    assert seen.labelled == 98
+    assert not seen.state.alarms
 
 
 def test_a_file_whose_verdicts_are_damaged_is_told_from_one_of_another_run(tmp_path: Path) -> None:

@@ -2,19 +2,20 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from caveat.errors import OptionError
-from caveat.files import parse_json, reason, replacing
+from caveat.errors import DataError, OptionError
+from caveat.files import reason, replacing
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-SETTINGS = b"caveat"
-"""Under this name the file keeps what it was made with."""
-HASHED = {"command": "another command", "test": "other data", "weights": "other weights of the network"}
+HASHED = {
+    "test": "other data", "content": "other data, which has changed",
+    "weights": "other weights of the network", "guard": "another guard, or another threshold of it",
+    "start": "other inputs: it is the copy of another part",
+}  # fmt: skip
 """What to say of settings that are hashes, which tell a reader nothing, or that are not asked for."""
 OFTEN = 10.0
 """Seconds after which what is done is written."""
@@ -40,6 +41,30 @@ def begun(output: Path, settings: Mapping[str, Any], *, command: str) -> list[di
         raise OptionError(f"-o: {output} is damaged ({reason(error)}); remove it, or choose another file") from None
 
 
+def check_own(output: Path, *, command: str, where: str = "file") -> tuple[dict[str, Any], int]:
+    """What a file of verdicts that this command wrote was made with, and how many they are.
+
+    Raises
+    ------
+    OptionError
+        If it is damaged, or somebody else's; then another `where` should be chosen.
+    """
+    from caveat.guard.written import about
+
+    try:
+        there, count = about(output, name="-o")
+    except DataError:
+        raise OptionError(
+            f"-o: {output} was not written by caveat {command}, or is damaged, and would be replaced; choose another "
+            f"{where}"
+        ) from None
+    if there is None or there.get("command", command) != command:
+        raise OptionError(
+            f"-o: {output} was not written by caveat {command} and would be replaced; choose another {where}"
+        )
+    return there, count
+
+
 def check_same(output: Path, settings: Mapping[str, Any], *, command: str, where: str = "file") -> int:
     """How many verdicts a file of a run of the same settings holds, of which its end alone is read.
 
@@ -48,18 +73,7 @@ def check_same(output: Path, settings: Mapping[str, Any], *, command: str, where
     OptionError
         If it is of another run, or was not written by this command; then another `where` should be chosen.
     """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    about, count = None, 0
-    with suppress(OSError, pa.ArrowException), pq.ParquetFile(output) as opened:
-        about, count = (opened.schema_arrow.metadata or {}).get(SETTINGS), opened.metadata.num_rows
-    if about is None:
-        raise OptionError(
-            f"-o: {output} was not written by caveat {command} and would be replaced; choose another {where}"
-        )
-    there = parse_json(about.decode(), name="-o", where=str(output))
-    there = there if isinstance(there, dict) else {}
+    there, count = check_own(output, command=command, where=where)
     differing = next((key for key in settings if there.get(key) != settings[key]), None)
     if differing is not None:
         was = HASHED.get(differing) or f"{differing} = {there.get(differing)!r}, this run has {settings[differing]!r}"
@@ -69,17 +83,16 @@ def check_same(output: Path, settings: Mapping[str, Any], *, command: str, where
 
 def warned(output: Path) -> list[str]:
     """The warnings that a stopped run had come to, as `write` keeps them under `notes` beside the settings."""
-    if not output.exists():
-        return []
-    import pyarrow.parquet as pq
+    from caveat.guard.written import about
 
-    about = (pq.read_schema(output).metadata or {}).get(SETTINGS, b"{}")
-    there = parse_json(about.decode(), name="-o", where=str(output))
-    return list(map(str, there.get("notes", []))) if isinstance(there, dict) else []
+    there = about(output, name="-o")[0] if output.exists() else None
+    return list(map(str, (there or {}).get("notes", [])))
 
 
 def told(settings: Mapping[str, Any]) -> dict[bytes, str]:
     """What a file is made with, as its schema keeps it."""
+    from caveat.guard.written import SETTINGS
+
     return {SETTINGS: json.dumps(settings)}
 
 

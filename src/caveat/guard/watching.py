@@ -20,7 +20,7 @@ from caveat.guard.monitor import Monitor, kept
 from caveat.guard.stored import Sealed
 from caveat.guard.tasks import artefact_of
 from caveat.guard.threshold import Promise
-from caveat.guard.written import batches, files
+from caveat.guard.written import about, batches, files, shard_number
 from caveat.records.base import Part, digest, stamp
 from caveat.records.monitor import Kept, Spoke, Watching
 
@@ -113,7 +113,7 @@ def watch(
     before = monitor.state.seen
     say("reading the verdicts")
     own = made.classes if labels is None else None
-    stream = _Stream(monitor, own, taken.files, taken.spoke)
+    stream = _Stream(monitor, made.digest, own, taken.files, taken.spoke)
     stream.take(files(verdicts))
     since = next((alarm.since for alarm in monitor.state.alarms if alarm.watched == "scores"), 0)
     if since != taken.since:
@@ -182,8 +182,10 @@ class _Digest:
 class _Stream:
     """Verdicts in files, of which some were taken before."""
 
-    def __init__(self, monitor: Monitor, classes: set[str] | None, known: list[_File], spoke: list[Spoke]) -> None:
-        self._monitor, self._classes, self._known = monitor, classes, known
+    def __init__(
+        self, monitor: Monitor, guard: str, classes: set[str] | None, known: list[_File], spoke: list[Spoke]
+    ) -> None:
+        self._monitor, self._guard, self._classes, self._known = monitor, guard, classes, known
         self._paths: list[Path] = []
         self.now: list[_File] = []
         self.spoke = spoke
@@ -219,7 +221,8 @@ class _Stream:
             self.start += self.now[-1].rows
 
     def _taken(self, path: Path, old: _File | None, *, later: list[_File]) -> _File:
-        about, now = path.stat(), time.time_ns()
+        status, now = path.stat(), time.time_ns()
+        _check_run(path, self._guard)
         told = _Digest(old.rows, old.sha256) if old else _Digest(0, "")
         said = _Digest(old.labels, old.labels_sha256) if old else _Digest(0, "")
         foreign, in_order, start = Counter[str](), True, self.start
@@ -241,7 +244,8 @@ class _Stream:
         if not said.same or (said.count > said.seen and any(file.labels for file in later)):
             raise DataError(_changed("labels", sum(file.labels for file in self._known), f": {path.name} has changed"))
         return _File(
-            name=path.name, size=about.st_size, modified=about.st_mtime_ns if now - about.st_mtime_ns > YOUNG else 0,
+            name=path.name, size=status.st_size,
+            modified=status.st_mtime_ns if now - status.st_mtime_ns > YOUNG else 0,
             rows=told.count, sha256=told.now, labels=said.count, labels_sha256=said.now, in_order=in_order,
             foreign=dict(foreign),
         )  # fmt: skip
@@ -323,6 +327,23 @@ class _Verdicts:
     def wrong(self) -> np.ndarray:
         """Which answers are not the label."""
         return np.array([one != other for one, other in zip(self.true, self.predicted, strict=True)], dtype=bool)
+
+
+def _check_run(path: Path, guard: str) -> None:
+    """Refuse verdicts that say they are of another guard, and numbered parts of a run that stand at another place."""
+    made = about(path)[0] or {}
+    if made.get("guard", guard) != guard:
+        raise DataError(
+            f"verdicts: {path} is of another guard, or of another threshold of it; watch it with the guard, or the "
+            "exported graph, that it was made with"
+        )
+    number, told = shard_number(path), {"rows", "start"} <= made.keys()
+    if number is not None and told and made["start"] != number * made["rows"]:
+        raise DataError(
+            f"verdicts: {path} begins at input {made['start']} of its run and stands where input "
+            f"{number * made['rows']} is expected: it is the copy of another part; remove it, and the same caveat "
+            "guard run makes it again"
+        )
 
 
 def _parts(path: Path, threshold: float, start: int) -> Iterator[_Verdicts]:

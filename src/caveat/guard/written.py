@@ -3,15 +3,18 @@
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from caveat.errors import DataError
-from caveat.files import reason
+from caveat.files import parse_json, reason
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["batches", "files", "shard"]
+__all__ = ["SETTINGS", "about", "batches", "files", "shard", "shard_number"]
+
+SETTINGS = b"caveat"
+"""Under this name the schema of a file keeps, as JSON, what its verdicts were made with."""
 
 ROWS = 4096
 """Verdicts that are read at once."""
@@ -23,6 +26,12 @@ _SHARD = re.compile(r"verdicts-(\d{5,})\.parquet")
 def shard(folder: Path, number: int) -> Path:
     """The file of a part of the verdicts; parts are numbered from 0."""
     return folder / f"verdicts-{number:05d}.parquet"
+
+
+def shard_number(path: Path) -> int | None:
+    """Which part of the verdicts a file is; None of another name."""
+    numbered = _SHARD.fullmatch(path.name)
+    return None if numbered is None else int(numbered[1])
 
 
 def files(path: str | Path) -> list[Path]:
@@ -40,7 +49,7 @@ def files(path: str | Path) -> list[Path]:
             f"verdicts: expected a Parquet file of verdicts, or a folder of them, got {path}; make it with  "
             "caveat guard run GUARD DATA -o verdicts.parquet"
         )
-    parts = [file for file in found if path.is_dir() and _SHARD.fullmatch(file.name)]
+    parts = [file for file in found if path.is_dir() and shard_number(file) is not None]
     lost = next((number for number, file in enumerate(parts) if file != shard(path, number)), None)
     if lost is not None:
         raise DataError(
@@ -52,8 +61,28 @@ def files(path: str | Path) -> list[Path]:
 
 def _order(file: Path) -> tuple[str, int]:
     """By name; numbered parts by their number, which may outgrow its digits."""
-    numbered = _SHARD.fullmatch(file.name)
-    return ("verdicts-", int(numbered[1])) if numbered else (file.name, 0)
+    number = shard_number(file)
+    return (file.name, 0) if number is None else ("verdicts-", number)
+
+
+def about(path: Path, *, name: str = "verdicts") -> tuple[dict[str, Any] | None, int]:
+    """What a file of verdicts was made with, None where it does not say, and how many they are.
+
+    Raises
+    ------
+    DataError
+        If it is no whole Parquet file.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        with pq.ParquetFile(path) as opened:
+            told, count = (opened.schema_arrow.metadata or {}).get(SETTINGS), opened.metadata.num_rows
+    except (OSError, pa.ArrowException) as error:
+        raise DataError(f"{name}: {path} is no whole Parquet file ({reason(error)})") from None
+    there = None if told is None else parse_json(told.decode(), name=name, where=str(path))
+    return there if isinstance(there, dict) else None, count
 
 
 def batches(path: str | Path, columns: Sequence[str], *, optional: Sequence[str] = ()) -> Iterator["pa.RecordBatch"]:

@@ -3,9 +3,11 @@
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from caveat import __version__
 from caveat.data import Bound, Streamed
@@ -23,14 +25,20 @@ FINISHED = "model.safetensors"
 """Written when training has come to its end."""
 SAMPLES = 512
 """Pictures that stand for a set: all labels are looked at, but decoding every picture would cost an epoch."""
+TOGETHER = 256
+"""Pictures that are decoded at once to know a set by."""
 
 
-def digest(source: Bound | Streamed, *, samples: int = SAMPLES) -> str:
-    """SHA-256 of a set's labels and class names, and of some of its pictures or texts, evenly spread."""
+def digest(source: Bound | Streamed, *, samples: int = SAMPLES, also: Sequence[int] = ()) -> str:
+    """SHA-256 of a set's labels and class names, and of some of its pictures or texts, evenly spread, and of others."""
     rows = evenly(len(source), samples)
+    if also:
+        rows = torch.cat([rows, torch.tensor(also)]).unique()
     found = hashlib.sha256(repr((len(source), source.classes, source.shape)).encode())
     found.update(source.labels.contiguous().numpy().tobytes())
-    found.update(fingerprints(source.take(rows)[0]).numpy().tobytes())
+    # one pass over a file of rows; of pictures some at a time are held
+    for part in rows.split(len(rows) if isinstance(source, Streamed) else TOGETHER):
+        found.update(fingerprints(source.take(part)[0]).numpy().tobytes())
     return found.hexdigest()
 
 

@@ -1,6 +1,6 @@
 """`caveat guard` for classifiers."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -45,17 +45,24 @@ def table_of(source: "Bound | Streamed") -> "Callable[[Verdict, Tensor], pa.Tabl
     return lambda verdict, positions: _table(verdict, positions, column, source)
 
 
-def _truth(source: "Bound | Streamed", positions: "Tensor") -> "pa.Array":
-    """The class of each input as the data set has it, by name: its numbers may not be the guard's; None without one."""
+def _truth(source: "Bound | Streamed", positions: "Tensor", classes: Sequence[str]) -> "pa.Array":
+    """The class of each input by name; None without one.
+
+    Where the set names its classes, by these names: its numbers may not be the guard's. A number without a name is that
+    of the guard's class, as it was when the guard was fitted; one that it has no class of is no class's name.
+    """
     import pyarrow as pa
 
-    labels, words = source.labels[positions], source.classes
-    if not bool((labels >= 0).any()):
-        return pa.nulls(len(labels), pa.string())
-    return pa.array(
-        [(words[int(label)] if words else f"{label:g}") if label >= 0 else None for label in labels.tolist()],
-        pa.string(),
-    )
+    labels, words = source.labels[positions], source.classes or classes
+
+    def named(label: float) -> str | None:
+        if not label >= 0:  # NaN is none either
+            return None
+        if label < len(words) and label == int(label):
+            return words[int(label)]
+        return f"{label:g}" if f"{label:g}" not in classes else f"number {label:g}"
+
+    return pa.array([named(label) for label in labels.tolist()], pa.string())
 
 
 def _table(verdict: "Verdict", positions: "Tensor", column: str, source: "Bound | Streamed") -> "pa.Table":
@@ -71,7 +78,7 @@ def _table(verdict: "Verdict", positions: "Tensor", column: str, source: "Bound 
         {
             "index": pa.array(positions.numpy()),
             column: pa.nulls(count, pa.string()) if where is None else pa.array(where, pa.string()),
-            "true_name": _truth(source, positions),
+            "true_name": _truth(source, positions, verdict.classes),
             "accepted": pa.array(verdict.accepted.cpu().numpy()),
             "predicted": pa.array(verdict.predicted.cpu().numpy(), mask=unseen),
             "predicted_name": names(verdict.classes, verdict.predicted, none=unseen),

@@ -2,6 +2,7 @@
 with.
 """
 
+import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, nullcontext
@@ -94,6 +95,8 @@ def check_output(output: Path) -> None:
             )
     else:
         output_file("-o", output, (".parquet",))
+        if output.exists():  # verdicts of an earlier run are replaced, and nothing else is
+            verdicts.check_own(output, command=COMMAND)
 
 
 def _is_folder(output: Path) -> bool:
@@ -204,7 +207,8 @@ def write(one: Answering, output: Path, *, data: str, seed: int, rows: int, engi
     total, folder = len(one.source.labels), _is_folder(output)
     size = rows if folder else total
     spans = [range(start, min(start + size, total)) for start in range(0, total, size)]
-    settings = _settings(one, data=data, seed=seed) | ({"rows": rows} if folder else {})
+    ends = [end for span in spans[1:] for end in (span.start - 1, span.start)]
+    settings = ({"rows": rows} if folder else {}) | _settings(one, data=data, seed=seed, ends=ends)
     tally = Tally()
     with alone(output) if folder else nullcontext():
         places = _places(output, spans, settings) if folder else {output: spans[0]}
@@ -223,21 +227,31 @@ def answer(
     with closing(passing):  # pyright: ignore[reportArgumentType]  # a generator
         for place, span in new.items():
             with replacing(place) as temporary:
-                _save(temporary, _tables(one, passing, span, tally, progress), settings)
+                _save(temporary, _tables(one, passing, span, tally, progress), settings | {"start": span.start})
 
 
-def _settings(one: Answering, *, data: str, seed: int) -> dict[str, Any]:
-    """What a run is; the batch and the device change no verdict beyond its last digits."""
+def _settings(one: Answering, *, data: str, seed: int, ends: Sequence[int]) -> dict[str, Any]:
+    """What a run is; the batch and the device change no verdict beyond its last digits.
+
+    Of the inputs those at the `ends` of its parts are looked at beside some others: in a set that has lost or gained
+    one, others stand there.
+    """
     from caveat.data import Source
     from caveat.training.run_folder import digest
 
     source, content = one.source, ""
     if not getattr(source, "generated", False):
         # a picture that cannot be read is an input that the guard abstains on, here too
-        content = digest(replace(source, failed={}) if isinstance(source, Source) else source, samples=SAMPLES)
+        known = replace(source, failed={}) if isinstance(source, Source) else source
+        content = digest(known, samples=SAMPLES, also=ends)
+    if isinstance(source, Source) and source.place is not str:
+        places = hashlib.sha256(content.encode())
+        for position in range(len(source)):
+            places.update(source.place(position).encode("utf-8", "surrogateescape") + b"\0")
+        content = places.hexdigest()
     return {
-        "guard": one.digest, "data": data, "content": content, "count": len(source.labels), "seed": seed,
-        "dtype": one.dtype,
+        "command": COMMAND, "guard": one.digest, "data": data, "content": content, "count": len(source.labels),
+        "seed": seed, "dtype": one.dtype,
     }  # fmt: skip
 
 
@@ -250,7 +264,8 @@ def _places(folder: Path, spans: Sequence[range], settings: dict[str, Any]) -> d
     for place in there:
         if place not in places:
             raise OptionError(f"-o: {place} is no part of this run's verdicts; choose another folder")
-        count = verdicts.check_same(place, settings, command=COMMAND, where="folder, or remove it")
+        own = settings | {"start": places[place].start}
+        count = verdicts.check_same(place, own, command=COMMAND, where="folder, or remove it")
         if count != len(places[place]):
             raise OptionError(
                 f"-o: {place} holds {count} verdicts, expected {len(places[place])}; remove it, and they are made again"
