@@ -1,5 +1,6 @@
 """One exception hierarchy: whatever the caller can mend raises a `CaveatError`."""
 
+import unicodedata
 from collections.abc import Iterable
 from difflib import get_close_matches
 
@@ -13,7 +14,11 @@ __all__ = [
     "check_suffix",
     "known_name",
     "nearest",
+    "printable",
 ]
+
+UNSEEN = {"Cc", "Cf", "Cs", "Zl", "Zp"}
+"""Unicode's categories of what controls a terminal, turns the direction of reading, or breaks a line."""
 
 
 class CaveatError(ValueError):
@@ -78,3 +83,14 @@ def known_name(option: str, name: str, names: Iterable[str]) -> str:
         return name
     got = f"there is no {name!r}" if name else "no name was given"
     raise OptionError(f"{option}: {got}; {nearest(name, names)}")
+
+
+def printable(text: str) -> str:
+    r"""A text on one line, what is not to be seen written as an escape.
+
+    >>> printable("a\x1b[2Jb\nc")
+    'a\\x1b[2Jb\\nc'
+    """
+    return "".join(
+        char.encode("unicode_escape").decode() if unicodedata.category(char) in UNSEEN else char for char in text
+    )

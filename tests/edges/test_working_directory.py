@@ -1,8 +1,10 @@
 """Started in a stranger's folder, no command runs what lies there in place of a library."""
 
+import importlib
 import os
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -34,6 +36,24 @@ def test_modules_of_the_working_directory_shadow_no_library(hostile: Path, netwo
     assert done.returncode == 0, done.stderr
     assert (hostile / "out" / "report.html").exists()
     assert not list(hostile.glob("*.ran"))
+
+
+def test_a_folder_is_not_taken_for_a_library_that_torch_looks_for(hostile: Path, monkeypatch):
+    """`guard export --triton triton` once broke every later export in that folder."""
+    monkeypatch.chdir(hostile)
+    (hostile / "triton").mkdir()
+    monkeypatch.setattr(sys, "path", [place for place in sys.path if place])
+    if find_spec("triton") is not None:
+        pytest.skip("triton is installed")
+    for name in ("own_net", "triton"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    model.load("own_net:net")
+    try:
+        with pytest.raises(ImportError):
+            importlib.import_module("triton")
+    finally:
+        for name in ("own_net", "triton"):
+            sys.modules.pop(name, None)
 
 
 def test_a_module_of_the_working_directory_is_found_last(hostile: Path, monkeypatch):

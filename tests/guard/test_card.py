@@ -39,6 +39,14 @@ def test_names_are_no_markup(guard: tuple[Guard, Path]) -> None:
     assert rows[1].startswith("| \\[x\\](http://y) \\# z | ")
 
 
+def test_what_turns_the_direction_of_reading_is_shown_as_an_escape(guard: tuple[Guard, Path]) -> None:
+    made = guard[0]
+    classes = ("a\u202etxt.exe", *made.decision.classes[1:])
+    text = Guard(made.model, dataclasses.replace(made.decision, classes=classes)).card()
+    assert "\u202e" not in text
+    assert r"a\\u202etxt.exe" in text
+
+
 def test_a_card_of_changed_files_is_not_written(guard: tuple[Guard, Path], tmp_path: Path) -> None:
     guard[0].save(tmp_path / "guard")
     (path,) = (tmp_path / "guard").glob("model-*")

@@ -195,8 +195,9 @@ def test_without_the_token_nothing_is_said(served: Served) -> None:
                 if given != "Bearer a-long-secret ":  # spaces at the end are no part of a header
                     assert answer.status_code == 401
             assert client.post("/v1/verdict", content=npy(GOOD), headers=headers).status_code in (401, 415)
-        right = {"authorization": "Bearer a-long-secret", "content-type": NPY}
-        assert client.post("/v1/verdict", content=npy(GOOD), headers=right).status_code == 200
+        for scheme in ("bearer", "Bearer"):  # schemes have no case
+            right = {"authorization": f"{scheme} a-long-secret", "content-type": NPY}
+            assert client.post("/v1/verdict", content=npy(GOOD), headers=right).status_code == 200
         assert client.get("/openapi.json", headers=right).status_code == 404  # only where it is asked for
 
 

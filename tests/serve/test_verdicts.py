@@ -184,6 +184,9 @@ def test_metrics_count_what_was_answered(served: Served) -> None:
     watched = Watched(served.watch(0.01, 0))
     inputs = known(30, seed=9)[0]
     with TestClient(application(served, watched=watched)) as client:
+        before = client.get("/metrics").text
+        assert "caveat_accepted_share NaN" in before  # 0 would be an alarm of whoever watches it
+        assert 'caveat_monitor_alarm_at{claim="scores"} 300.0' in before
         for _ in range(2):
             client.post("/v1/verdict", json={"inputs": inputs.tolist()})
         client.get("/nosuch/../../etc/passwd")

@@ -7,9 +7,8 @@ from typing import NoReturn
 
 import typer
 
-from caveat.cli.terminal import printable
 from caveat.cli.usage import Strict, told
-from caveat.errors import CaveatError
+from caveat.errors import CaveatError, printable
 
 __all__ = ["app", "main"]
 

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 __all__ = ["load", "posterior"]
 
+OPTIONAL = ("triton",)
+"""Libraries that torch looks for: a folder of that name, with what an export wrote, must not be taken for one."""
+
 
 def load(
     spec: str,
@@ -190,6 +193,9 @@ def _let_find(module: str) -> None:
     except ValueError:  # an empty name
         return
     if found is None or found.origin is None:  # nowhere, or a folder without __init__.py
+        for name in OPTIONAL:
+            if name != top and name not in sys.modules and find_spec(name) is None:
+                sys.modules[name] = None  # pyright: ignore[reportArgumentType]  # an import of it fails, as without us
         sys.path.append("")
 
 

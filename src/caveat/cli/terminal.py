@@ -4,31 +4,19 @@ Rich would read `[bold]` in a path as markup, and a terminal would obey an escap
 markup (styles are given beside it), and characters that are not to be seen are written as escapes.
 """
 
-import unicodedata
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
+
+from caveat.errors import printable
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.text import Text
 
-__all__ = ["Styled", "console", "echo", "printable", "table", "text"]
+__all__ = ["Styled", "console", "echo", "table", "text"]
 
 Styled = str | tuple[str, str]
 """A text, or a text and its style."""
-UNSEEN = {"Cc", "Cf", "Cs", "Zl", "Zp"}
-"""Unicode's categories of what controls a terminal, turns the direction of reading, or breaks a line."""
-
-
-def printable(text: str) -> str:
-    r"""A text on one line, what is not to be seen written as an escape.
-
-    >>> printable("a\x1b[2Jb\nc")
-    'a\\x1b[2Jb\\nc'
-    """
-    return "".join(
-        char.encode("unicode_escape").decode() if unicodedata.category(char) in UNSEEN else char for char in text
-    )
 
 
 def text(*parts: Styled) -> "Text":

@@ -8,7 +8,7 @@ import torch
 
 from caveat import __version__
 from caveat.calibration.cqr import CQR
-from caveat.errors import OptionError
+from caveat.errors import OptionError, printable
 from caveat.files import write_atomically
 from caveat.guard.decision import Decision
 from caveat.guard.guarantee import guarantee, of_intervals, of_label_sets
@@ -24,10 +24,10 @@ STARTS = "---\nlibrary_name: caveat\n"
 """What every card begins with: the header that the Hugging Face hub reads."""
 MOST = 200
 """Classes in the table at most."""
+OF_CLASSES = "Figures of one class rest on few samples: look at their number."
 LIMITS = (
     "Guarantees are for inputs drawn as the held-out ones were. They say nothing of OOD inputs unless the guarantee "
     "names them, and nothing of an attacker who chooses inputs.",
-    "Figures of one class rest on few samples: look at their number.",
     "Hashes detect damage and mix-ups; who may write the files can write others with the right hashes.",
 )
 
@@ -56,7 +56,7 @@ def of_regression(made: RegressionDecision, manifest: Sealed | None = None) -> s
     kept = made.scores <= made.promise.threshold
     quantile = float(made.interval.quantile)
     moved = (
-        f"the network's own ends moved outwards by {quantile:.4g} (`cqr`)"
+        f"the network's own ends moved {'outwards' if quantile >= 0 else 'inwards'} by {abs(quantile):.4g} (`cqr`)"
         if isinstance(made.interval, CQR)
         else f"{quantile:.4g} standard deviations to each side (`normalised_conformal`)"
     )
@@ -129,7 +129,7 @@ def _card(
         "\n".join(f"- {fact}" for fact in rests),
         *more,
         "## Limits",
-        "\n".join(f"- {limit}" for limit in LIMITS),
+        "\n".join(f"- {limit}" for limit in (*LIMITS, *([OF_CLASSES] if isinstance(made, Decision) else []))),
         "## Versions and files",
         f"Caveat {manifest.caveat_version if manifest else __version__}"
         + (f", made {_plain(manifest.created)}." if manifest else ", not saved yet: no files."),
@@ -207,5 +207,5 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def _plain(text: str) -> str:
-    """A text of somebody's as it is: no markup, and on one line."""
-    return re.sub(r"([\\`*_\[\]<>|#!&~])", r"\\\1", " ".join(text.split()))
+    """A text of somebody's as it is: no markup, on one line, and what is not to be seen as an escape."""
+    return re.sub(r"([\\`*_\[\]<>|#!&~])", r"\\\1", printable(" ".join(text.split())))

@@ -88,7 +88,7 @@ def invalid_rows(inputs: Inputs, shape: tuple[int, ...], largest: float | None) 
         if len(parts) > 1 or not parts[0].is_floating_point():
             raise OptionError(
                 f"inputs: expected floating numbers up to about {largest:.4g}, as the guard was fitted on, got "
-                f"{inputs.dtype}: for pictures in bytes inputs.float() / 255"
+                "whole numbers; divide pictures in bytes by 255 (in PyTorch, inputs.float() / 255)"
             )
         invalid |= parts[0].flatten(1).abs().amax(dim=1) > OTHER_UNITS * largest
     return invalid

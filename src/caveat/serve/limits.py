@@ -68,7 +68,7 @@ class Gate:
 
     def __init__(self, app: Application, limits: Limits, token: str | None = None) -> None:
         self.app, self.limits = app, limits
-        self._token = None if token is None else f"Bearer {token}".encode()
+        self._token = None if token is None else token.encode()
         self.now = 0
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
@@ -95,8 +95,8 @@ class Gate:
                 429, "busy", f"{self.limits.concurrency} requests are being answered: try again in a second"
             )
         if self._token is not None and scope["path"] not in OPEN:
-            given = headers.get(b"authorization", b"")
-            if not hmac.compare_digest(given, self._token):
+            scheme, _, given = headers.get(b"authorization", b"").partition(b" ")
+            if scheme.lower() != b"bearer" or not hmac.compare_digest(given.strip(), self._token):
                 raise RequestError(
                     401, "token", "expected the header  Authorization: Bearer TOKEN  with the service's token"
                 )

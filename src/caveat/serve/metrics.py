@@ -38,7 +38,7 @@ class Metrics:
         Gauge("caveat_threshold", "Scores above it are refused.", registry=made).set(served.threshold)
         Gauge("caveat_queue", "Requests that wait for the network.", registry=made).set_function(depth)
         Gauge("caveat_accepted_share", "Share of all inputs that were accepted.", registry=made).set_function(
-            lambda: self._accepted / max(1, self._all)
+            lambda: self._accepted / self._all if self._all else math.nan  # a share of nothing is no alarm
         )
         self._accepted, self._all = 0, 0
         if watched is not None:
@@ -81,7 +81,7 @@ class _Told(Collector):
         seen = GaugeMetricFamily("caveat_monitor_seen", "Inputs or labels so far.", labels=["claim"])
         for name, bet in state.bets.items():
             value.add_metric([name], math.exp(min(bet.capital, 700)))
-            needed.add_metric([name], math.exp(bet.needed))
+            needed.add_metric([name], float(f"{math.exp(bet.needed):.12g}"))  # 300, where the logarithm was rounded
             alarm.add_metric([name], float(name in alarmed))
             seen.add_metric([name], bet.seen)
         return [value, needed, alarm, seen]

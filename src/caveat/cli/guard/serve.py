@@ -55,6 +55,7 @@ def run(
         output_folder(monitor, ("service.json",), option="--monitor")
     _check_extra()
     from caveat.files import alone
+    from caveat.guard.monitor import FEW
     from caveat.serve.app import application
     from caveat.serve.limits import Limits
     from caveat.serve.running import listening
@@ -69,11 +70,14 @@ def run(
         stack.callback(bound.close)
         served = _served(guard, model, device)
         watched = None
-        if served.watch is None and monitor is not None:
-            raise OptionError(
-                "--monitor: what is served holds no reference scores to watch it by; serve a guard's folder, or export "
-                "it again"
+        if served.watch is None:
+            why = (
+                f"what is served holds fewer than {FEW} reference scores to watch it by; fit the guard on more "
+                "samples, or export it again where an older version did"
             )
+            if monitor is not None:
+                raise OptionError(f"--monitor: {why}")
+            echo(f"Nothing is monitored: {why}.")
         if monitor is not None:
             stack.enter_context(alone(monitor))
         if served.watch is not None:
