@@ -275,8 +275,8 @@ def session(data: bytes, *, threads: int = 1) -> Session:
         made: Any = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime has no class of its own for what it cannot run
         raise ModelError(
-            f"model: onnxruntime cannot run the graph ({_reason(error)}); networks of double precision are a usual "
-            "cause: export model.float()"
+            f"model: onnxruntime cannot run the graph ({_reason(error)}); networks of double or half precision are a "
+            "usual cause: export a guard of model.float()"
         ) from None
     return lambda given: made.run(None, given)
 
