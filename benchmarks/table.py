@@ -104,7 +104,7 @@ def lines(targets: dict[str, dict[str, Any]], recorded: dict[str, Any]) -> list[
         for key, row in rows.items():
             value = at(found.get("figures"), key)
             sign, bound = next(((s, row[k]) for k, s in (("most", "≤"), ("least", "≥")) if k in row), ("", ""))
-            shown = found.get("error", "") if value is None else f"{value:g}"
+            shown = found.get("error", "not measured in that run" if found else "") if value is None else f"{value:g}"
             missed = value is not None and not kept(value, row)
             figure = f"**{shown}** (missed)" if missed else shown
             made.append(f"| {row['text']} | {figure} | {sign} {bound} | `{name}.py` | {when} |")

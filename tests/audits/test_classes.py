@@ -74,7 +74,12 @@ def test_warnings_by_hand():
     right = 2 * torch.eye(4)[labels]
     assert warnings(right, labels, list("abcd")) == []
     rolled = right.roll(1, dims=1)  # a wrong order of classes
-    (chance,) = warnings(rolled, labels, list("abcd"))
+    chance, exchanged = warnings(rolled, labels, list("abcd"))
+    assert exchanged.startswith("Classes seem to be exchanged: 50 of 50 a are predicted b, 50 of 50 b are predicted c,")
+    swapped = right[:, [0, 2, 1, 3]]
+    swapped[:20] = right[:20]
+    (exchanged,) = warnings(swapped, labels, list("abcd"))  # half of the answers are right: not by chance
+    assert exchanged.startswith("Classes seem to be exchanged: 45 of 50 b are predicted c, 45 of 50 c are predicted b.")
     assert chance.startswith("The accuracy, 0.0%, is not clearly above the 25.0%")
     assert "Is the normalisation in the model? Is the class order the folder's?" in chance
     constant = 2 * torch.eye(4)[torch.zeros(200, dtype=torch.long)]

@@ -145,7 +145,8 @@ def empty():
         (None, ["--model", "nets:zzz"], r"there is no 'zzz'; expected one of linear, headless, stubborn, nothing$"),
         (None, ["--model", "nets:answer"], r"is not callable"),
         (None, ["--model", "nets:nothing"], r"must return an nn.Module, got NoneType"),
-        (None, ["--model", "nonets:linear"], r"cannot import 'nonets'"),
+        (None, ["--model", "nonets:linear"], r"cannot import 'nonets' .*; modules are looked for among the installed"),
+        (None, ["--model", "nonets.py:linear"], r"cannot import 'nonets.py' .*; leave out \.py: nonets:linear"),
         (None, ["--model", "nets:linear(classes=open)"], r"expected callable or callable\(key=literal\)"),
         (None, ["--model", "net.pt2"], r"may run code"),
         (None, ["--weights", "nowhere.safetensors"], r"--weights: cannot read"),
@@ -238,7 +239,7 @@ def test_from_an_audit_to_a_guard_to_verdicts(place, capsys, monkeypatch):
     options = ("guard", "fit", "out", "-o", "guard", "--score", "energy", "--keep", "0.9")
     code, out, err = run(*options, capsys=capsys, monkeypatch=monkeypatch)
     assert code == 0, err
-    assert "accepts a fresh in-distribution input with probability 90.0% or more" in out
+    assert "accepts a new in-distribution input with probability 90.0% or more" in out
     score = ("guard", "run", "guard", "npz:known.npz", "-o", "v.parquet")
     code, _, err = run(*score, capsys=capsys, monkeypatch=monkeypatch)
     assert code == 2

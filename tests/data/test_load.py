@@ -175,6 +175,15 @@ def test_the_hub_without_its_library():
         data.load("hf:ylecun/mnist")
 
 
+def test_a_path_in_place_of_a_set_is_told_its_kind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    Path("val").mkdir()
+    Path("rows.csv").write_text("a,label\n1,0\n")
+    for spec, meant in (("val/", "folder:val/"), ("rows.csv", "csv:rows.csv"), ("mnst:test", "'mnist'")):
+        with pytest.raises(OptionError, match=f"there is no set '{spec}': did you mean {meant}"):
+            data.load(spec)
+
+
 @pytest.mark.parametrize(
     ("spec", "message"),
     [

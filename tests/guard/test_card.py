@@ -20,7 +20,7 @@ def test_the_card_says_what_is_guaranteed_and_what_of(guard: tuple[Guard, Path],
     assert CliRunner().invoke(app, ["guard", "card", str(folder), "-o", str(tmp_path / "card.md")]).exit_code == 0
     text = (tmp_path / "card.md").read_text()
     assert text.startswith("---\nlibrary_name: caveat\n")
-    assert "accepts a fresh in-distribution input with probability 95.0% or more" in text
+    assert "accepts a new in-distribution input with probability 95.0% or more" in text
     assert f"| accuracy | {1 - wrong.double().mean():.2%} |" in text
     assert f"| accepted | {held.kept:.2%} |" in text
     assert f"threshold {held.threshold:.6g}" in text

@@ -155,7 +155,7 @@ def test_the_card_says_what_is_guaranteed(exported: tuple[Task, Path, Any]) -> N
     task, place, guard = exported
     caveat(place, "guard", "card", "guard", "-o", "card.md")
     text = (place / "card.md").read_text()
-    assert "accepts a fresh in-distribution input with probability 80.0% or more" in text
+    assert "accepts a new in-distribution input with probability 80.0% or more" in text
     sentence = "holds its label with probability 80.0% or more" if task == "regression" else "a share of 20.0% at most"
     assert sentence in text
     assert f"| accepted | {guard.decision.promise.kept:.2%} |" in text

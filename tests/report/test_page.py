@@ -264,7 +264,7 @@ def test_calibrations_like_temperature_scaling_are_folded(full: Record) -> None:
     twins = [tempered.model_copy(update={"name": name}) for name in ("matrix", "dirichlet")]
     page = render(full.model_copy(update={"calibrations": [*full.calibrations[:3], *twins]}))
     words = section(page, "calibration")
-    assert "matrix and dirichlet: as temperature, to every digit shown." in words
+    assert "matrix and dirichlet give the same figures as temperature, to every digit shown." in words
     assert page.count('data-chart="reliability"') == 3
     table = re.search(r'aria-label="Accuracy and calibration">.*?</table>', page, re.DOTALL)
     assert table

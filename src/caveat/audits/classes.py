@@ -20,6 +20,8 @@ MOST = 20
 """Confusions that are listed."""
 NAMED = 5
 """Classes that a warning names."""
+FEW = 5
+"""Samples of a class from which on it may seem to be exchanged for another."""
 
 
 def confusion(logits: Logits, labels: Labels, classes: Sequence[str]) -> Confusion:
@@ -106,8 +108,8 @@ def per_class(
 def warnings(logits: Logits, labels: Labels, classes: Sequence[str]) -> list[str]:
     """What a person would look for first when the figures are strange.
 
-    An accuracy that chance would reach (always predicting the most frequent class), a class that is never predicted
-    although it occurs, a class that does not occur.
+    An accuracy that chance would reach (always predicting the most frequent class), classes that are predicted for one
+    another, a class that is never predicted although it occurs, a class that does not occur.
 
     >>> warnings(torch.eye(3)[[0, 1, 2, 2]], torch.tensor([0, 1, 2, 2]), ["ant", "bee", "cat"])
     []
@@ -124,6 +126,12 @@ def warnings(logits: Logits, labels: Labels, classes: Sequence[str]) -> list[str
             "frequent class would reach. Are its weights loaded? Is the normalisation in the model? Is the class order "
             "the folder's?"
         )
+    if exchanged := _exchanged(predicted, labels, len(classes)):
+        told = [f"{hits} of {of} {classes[a]} are predicted {classes[b]}" for a, b, hits, of in exchanged[:NAMED]]
+        found.append(
+            f"Classes seem to be exchanged: {', '.join(told)}. Are the data's classes in the model's order? Folders "
+            "are taken by name in alphabetical order; --classes names the model's."
+        )
     never = [name for name, here, said in zip(classes, present, answered, strict=True) if here and not said]
     if never:
         found.append(f"Never predicted, although in the test set: {_listed(never)}.")
@@ -131,6 +139,24 @@ def warnings(logits: Logits, labels: Labels, classes: Sequence[str]) -> list[str
     if absent:
         found.append(f"Not in the evaluation split of the test set, so nothing is measured of: {_listed(absent)}.")
     return [*found, *([told] if (told := squashed(logits)) else [])]
+
+
+def _exchanged(predicted: Tensor, labels: Tensor, count: int) -> list[tuple[int, int, int, int]]:
+    """Classes that are mostly predicted as another one, and these again as one of them: class, predicted, how many, of.
+
+    >>> _exchanged(torch.tensor([1] * 6 + [0] * 5 + [2]), torch.tensor([0] * 6 + [1] * 5 + [2]), 3)
+    [(0, 1, 6, 6), (1, 0, 5, 5)]
+    """
+    counts = torch.bincount(labels * count + predicted, minlength=count * count).reshape(count, count)
+    most, total = counts.max(dim=1), counts.sum(dim=1)
+    moved = {
+        k: int(most.indices[k])
+        for k in range(count)
+        if int(most.indices[k]) != k and 2 * int(most.values[k]) > int(total[k]) >= FEW
+    }
+    while moved.keys() != {*moved.values()}:  # what is left are whole cycles
+        moved = {k: v for k, v in moved.items() if v in moved and k in moved.values()}
+    return [(k, v, int(counts[k, v]), int(total[k])) for k, v in moved.items()]
 
 
 def _listed(names: Sequence[str]) -> str:

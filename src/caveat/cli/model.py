@@ -156,7 +156,12 @@ def _from_code(spec: str, seed: int) -> "nn.Module":
         module = importlib.import_module(module_name)
     except (Exception, SystemExit) as error:  # the user's own code
         why = str(error) if isinstance(error, ImportError) else f"{type(error).__name__}: {error}"
-        raise ModelError(f"--model: cannot import {module_name!r} ({why})") from error
+        hint = ""
+        if module_name.endswith(".py"):
+            hint = f"; leave out .py: {module_name.removesuffix('.py').replace('/', '.')}:{call}"
+        elif isinstance(error, ModuleNotFoundError) and error.name == module_name.partition(".")[0]:
+            hint = "; modules are looked for among the installed ones and in the working directory"
+        raise ModelError(f"--model: cannot import {module_name!r} ({why}){hint}") from error
     from caveat.training.randomness import seeded
     from caveat.training.recipe import named_call
 

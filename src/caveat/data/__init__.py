@@ -6,6 +6,7 @@ Pictures are always floats in [0, 1]; normalising, and making tokens of texts, i
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -261,7 +262,12 @@ def _open(
         return KINDS[parts.head](parts.tail, spec, batch, form)
     if parts.head not in NAMES:
         known = [*NAMES, *GENERATED, *(f"{kind}:" for kind in KINDS)]
-        raise OptionError(f"{spec}: there is no set {written!r}: {nearest(written, sorted(known))}")
+        place = Path(written)
+        kind = "folder" if written and place.is_dir() else place.suffix.lstrip(".") if place.is_file() else ""
+        # of the head alone a typo is found too: mnst:test
+        alike = written if get_close_matches(written, known) else parts.head
+        hint = f"did you mean {kind}:{written}?" if kind in KINDS else nearest(alike, sorted(known))
+        raise OptionError(f"{spec}: there is no set {written!r}: {hint}")
     named = NAMES[parts.head]
     split = parts.tail or named.splits[0]
     if split not in named.splits:

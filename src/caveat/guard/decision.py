@@ -132,7 +132,7 @@ def fit(  # noqa: PLR0913  # the signature is the configuration
     calibration
         A name from the tables, or `none`.
     keep
-        Accept a fresh in-distribution input with at least this probability (default 0.95).
+        Accept a new in-distribution input with at least this probability (default 0.95).
     max_error
         Or: at most this share of wrong answers among the accepted ones, with 95 % confidence.
     probes

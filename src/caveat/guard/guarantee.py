@@ -15,7 +15,7 @@ def guarantee(promise: Promise | Operating, classes: Sequence[str]) -> str:
     """What the threshold guarantees, and for what it guarantees nothing; without a full stop."""
     level = f"{promise.level:.1%}"
     if promise.kind == "keep":
-        return f"accepts a fresh in-distribution input with probability {level} or more"
+        return f"accepts a new in-distribution input with probability {level} or more"
     if promise.kind == "keep_each_class":
         said = f"accepts a fresh input of every class with probability {level} or more"
         return said + (f", but for {_named(promise.without, classes)} (too few samples)" if promise.without else "")

@@ -218,7 +218,7 @@ def decide(  # noqa: PLR0913  # the signature is the configuration
 ) -> MultilabelDecision:
     """A decision from logits of held-out data that the network was not trained on, and their labels.
 
-    Half of them, drawn by `seed`, sets the threshold of the score: a fresh in-distribution input is accepted with
+    Half of them, drawn by `seed`, sets the threshold of the score: a new in-distribution input is accepted with
     probability at least `keep`. On those of the other half that it accepts, the label sets are fitted: of the labels
     that an accepted input has, a share of at most `error` is missed in expectation (conformal risk control). Inputs
     without labels do not count there: nothing can be missed.

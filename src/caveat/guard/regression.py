@@ -289,7 +289,7 @@ def decide(  # noqa: PLR0913  # the signature is the configuration
 ) -> RegressionDecision:
     """A decision from predictions of held-out data that the network was not trained on, and their labels.
 
-    Half of them, drawn by `seed`, sets the threshold: a fresh in-distribution input is accepted with probability at
+    Half of them, drawn by `seed`, sets the threshold: a new in-distribution input is accepted with probability at
     least `keep`. The interval is fitted on those of the other half that it accepts: among accepted inputs it holds the
     label with a probability of at least `1 - error`.
 

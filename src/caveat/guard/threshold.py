@@ -74,7 +74,7 @@ def promise(  # noqa: PLR0913  # the signature is the configuration
     """The threshold for a promise; `scores` of in-distribution data that nothing was fitted on, and which answers were
     wrong.
 
-    `keep`: the ceil((m + 1) keep)-th smallest score, so that a fresh in-distribution input is accepted with
+    `keep`: the ceil((m + 1) keep)-th smallest score, so that a new in-distribution input is accepted with
     probability at least
     `keep` (split conformal prediction). `max_error`: of thresholds that accept m, 0.8 m, 0.64 m, ... the largest at
     which the exact binomial upper bound on the error among the accepted is at most `max_error`, at 95 % confidence for

@@ -70,7 +70,7 @@ def run(
     elsewhere = None if engine == "local" else partial(cluster.answer_all, make, address=address)
     verdicts.write(make(), output, data=data, seed=seed, rows=rows or ROWS, engine=elsewhere)
     if not is_graph:
-        echo(f"Another threshold: caveat guard tune {quote(str(guard))} --keep 0.99")
+        echo(f"Another threshold: caveat guard tune {quote(str(guard))} --keep 0.9")
 
 
 def _check(output: Path, rows: int | None, engine: str, address: str | None) -> None:
