@@ -19,6 +19,8 @@ __all__ = ["choose"]
 
 CLASSES, FOREIGN = (3, 10), 600
 """Classes that are left out in turn, at least and at most: as many as hold so many of the samples judged on."""
+FEW = 10
+"""Mistakes below which an AUROC of them says little."""
 FIT, JUDGE = 4000, 2000
 """Samples at most to fit and to judge each candidate on: enough to rank them."""
 
@@ -59,7 +61,8 @@ def choose(
         if wrong.any() and not wrong.all():
             for name, score in catalog.fit(candidates, Material(fit, head, fit), left_out={}).items():
                 own.setdefault(name, []).append(float(auroc(tally(score(judged), wrong))))
-    share = float((held_out.logits.argmax(dim=1) != held_out.labels).double().mean())
+    mistakes = int((held_out.logits.argmax(dim=1) != held_out.labels).sum())
+    share = mistakes / len(held_out)
     figures = {
         name: (_mean(values) + share * _mean(own[name])) / (1 + share) if name in own else _mean(values)
         for name, values in forgotten.items()
@@ -72,6 +75,7 @@ def choose(
         f"{_mean(forgotten[best]):.3f} (mean over {len(left_out)} classes, each left out in turn)"
         + (f" and the network's own mistakes with AUROC {_mean(own[best]):.3f}" if best in own else "")
         + f", on {len(held_out)} held-out samples, of which {share:.1%} are misclassified."
+        + (f" An AUROC of so few mistakes ({mistakes}) says little." if best in own and mistakes < FEW else "")
     )
     return record.Choice(score=best, why=why, figures=figures)
 
