@@ -1,5 +1,6 @@
 """What `caveat guard fit` tells of a guard."""
 
+import json
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -38,3 +39,23 @@ def test_pictures_of_the_audit_are_kept_where_they_are_asked_for(
     code, _, err = run(*fit, "--examples", "20", capsys=capsys, monkeypatch=monkeypatch)
     assert (code, err.count("\n")) == (2, 1)
     assert "inputs read again are not those that were observed" in err
+
+
+def test_a_better_calibration_and_too_few_scores_to_monitor_are_told(
+    place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert run(*AUDIT, "--score", "knn", capsys=capsys, monkeypatch=monkeypatch)[0] == 0
+    path = Path("out/record.json")
+    record = json.loads(path.read_text())
+    for one in record["calibrations"]:
+        one["summary"]["nll"]["value"] = 0.1 if one["name"] == "none" else 0.2
+    path.write_text(json.dumps(record))
+    fit = ("guard", "fit", "out", "-o", "guard", "--keep", "0.8")
+    words = " ".join(run(*fit, capsys=capsys, monkeypatch=monkeypatch)[1].split())
+    assert "In the audit no calibration has a lower NLL (0.1, temperature 0.2): --calibration none uses it." in words
+    words = " ".join(run(*fit, "--calibration", "none", capsys=capsys, monkeypatch=monkeypatch)[1].split())
+    assert "lower NLL" not in words
+    monkeypatch.setattr("caveat.guard.monitor.FEW", 10**6)
+    assert "a monitor needs 1000000: fit it on more samples" in " ".join(
+        run(*fit, capsys=capsys, monkeypatch=monkeypatch)[1].split()
+    )

@@ -14,11 +14,14 @@ from caveat.errors import DataError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from caveat.guard.decision import Decision
     from caveat.guard.examples import Examples
     from caveat.heads import HeadLayer
     from caveat.observations import Observations
 
 NAME = "fit"
+BETTER = 0.98
+"""A calibration is advised whose NLL is at most this part of the one used."""
 
 
 def run(
@@ -126,9 +129,28 @@ def run(
         **cache.forms(folder),
     )
     show(artefact.manifest(output))
+    _advise(audit, made)
     named = about["model"] or "package.module:callable"
     echo(f"Next: caveat guard run {quote(str(output))} DATA --model {quote(named)} -o verdicts.parquet")
     return _tell(output, replaced)
+
+
+def _advise(audit: Path, made: "Decision") -> None:
+    """What a user would want to choose otherwise, had he looked at the audit."""
+    from caveat.guard.monitor import FEW
+    from caveat.records.record import Record
+
+    if (audit / "record.json").exists():
+        found = {one.name: one.summary.nll.value for one in Record.load(audit / "record.json").calibrations}
+        best = min(found, key=lambda name: found[name], default=made.calibration)
+        if made.calibration in found and found[best] < BETTER * found[made.calibration]:
+            named = "no" if best == "none" else best
+            echo(
+                f"In the audit {named} calibration has a lower NLL ({found[best]:.4g}, {made.calibration} "
+                f"{found[made.calibration]:.4g}): --calibration {best} uses it."
+            )
+    if len(made.reference) < FEW:
+        echo(f"It has {len(made.reference)} reference scores; a monitor needs {FEW}: fit it on more samples.")
 
 
 def _tell(output: Path, replaced: bool) -> None:
