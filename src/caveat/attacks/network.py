@@ -10,7 +10,17 @@ from caveat.errors import DataError, ModelError
 from caveat.evaluation import check
 from caveat.types import Labels
 
-__all__ = ["Harm", "answered", "broken", "check_numbers", "checked", "classes_of", "masked", "others_by_logit"]
+__all__ = [
+    "Harm",
+    "answered",
+    "broken",
+    "check_floating",
+    "check_numbers",
+    "checked",
+    "classes_of",
+    "masked",
+    "others_by_logit",
+]
 
 PART = 64
 """Inputs whose gradients are taken at once."""
@@ -31,14 +41,25 @@ def checked(model: nn.Module, inputs: Tensor, labels: Tensor) -> Labels:
     for name, given in both.items():
         if not isinstance(given, Tensor):
             raise DataError(f"{name}: expected a tensor, got {type(given).__name__}; give torch.as_tensor({name})")
+    check_floating(inputs)
+    if labels.shape != inputs.shape[:1] or labels.is_floating_point():
+        raise DataError(f"labels: expected {len(inputs)} integers, got {labels.dtype} of shape {tuple(labels.shape)}")
+    return labels.long()
+
+
+def check_floating(inputs: Tensor) -> None:
+    """Refuse inputs that are no numbers with numbers near to them.
+
+    Raises
+    ------
+    DataError
+        If they are whole numbers.
+    """
     if not inputs.is_floating_point():
         raise DataError(
             f"inputs: expected floating numbers, got {inputs.dtype}: whole numbers (tokens, bytes) have no ball around "
             "them; give pictures as floats in [0, 1]"
         )
-    if labels.shape != inputs.shape[:1] or labels.is_floating_point():
-        raise DataError(f"labels: expected {len(inputs)} integers, got {labels.dtype} of shape {tuple(labels.shape)}")
-    return labels.long()
 
 
 def classes_of(labels: Tensor, count: int) -> Labels:

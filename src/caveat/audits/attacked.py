@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from caveat.attacks import Ball, masked, pgd, without_gradient
-from caveat.attacks.network import answered
+from caveat.attacks.network import answered, check_floating
 from caveat.attacks.strongest import warnings_of
 from caveat.audits.certified import Method, proved
 from caveat.audits.pictures import mistake
@@ -48,8 +48,11 @@ def boxed(first: Inputs, *, option: str) -> None:
     ------
     OptionError
         If it is, or inputs are not one tensor.
+    DataError
+        If they are whole numbers.
     """
     inputs = _one(first, option)
+    check_floating(inputs)
     try:
         Ball(math.inf, 0.0, 0.0, 1.0).check(inputs)
     except DataError:

@@ -6,7 +6,6 @@ Pictures are always floats in [0, 1]; normalising, and making tokens of texts, i
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -264,9 +263,9 @@ def _open(
         known = [*NAMES, *GENERATED, *(f"{kind}:" for kind in KINDS)]
         place = Path(written)
         kind = "folder" if written and place.is_dir() else place.suffix.lstrip(".") if place.is_file() else ""
-        # of the head alone a typo is found too: mnst:test
-        alike = written if get_close_matches(written, known) else parts.head
-        hint = f"did you mean {kind}:{written}?" if kind in KINDS else nearest(alike, sorted(known))
+        whole, head = (nearest(name, sorted(known)) for name in (written, parts.head))
+        alike = whole if whole.startswith("did you mean") else head  # of mnst:test the head alone is near to a name
+        hint = f"did you mean {kind}:{written}?" if kind in KINDS else alike
         raise OptionError(f"{spec}: there is no set {written!r}: {hint}")
     named = NAMES[parts.head]
     split = parts.tail or named.splits[0]
