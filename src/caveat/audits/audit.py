@@ -207,7 +207,7 @@ def audit(  # noqa: PLR0913  # the signature is the configuration
         return judged
 
 
-def _attackable(  # what is asked of attacks
+def _attackable(
     model: nn.Module,
     test: Opened,
     radii: Sequence[float],
@@ -217,17 +217,16 @@ def _attackable(  # what is asked of attacks
 ) -> Method | None:
     """The bounds that are asked for; refuse what cannot be attacked or certified, before any work."""
     first = test.first[0]
-    for option, asked in (("attack_radii", radii), ("attack_transform", change)):
-        if not asked:
-            continue
-        if isinstance(model, Drawing):
-            raise OptionError(f"{option}: expected one network, got posterior samples; attack one of its networks")
-        if change is not None:
-            transformed.check(first, change)
-        boxed(first, option=option)
+    asked = [name for name, given in (("attack_radii", radii), ("attack_transform", change)) if given]
+    if asked and isinstance(model, Drawing):
+        raise OptionError(f"{asked[0]}: expected one network, got posterior samples; attack one of its networks")
+    if change is not None:
+        transformed.check(first, change)
+    if asked:
+        boxed(first, option=asked[0])
     if radii:
         check(radii, nearest)
-    return None if certify is None else certified.check(model, first, certify, asked=bool(radii or change))
+    return None if certify is None else certified.check(model, first, certify, asked=bool(asked))
 
 
 def _attacked(  # noqa: PLR0913  # what an attack is made of

@@ -4,22 +4,18 @@ from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeVar
 
 from torch import nn
 
 from caveat.errors import DataError, MissingExtraError
-from caveat.guard.guard import Guard
-from caveat.guard.multilabel import MultilabelGuard
-from caveat.guard.regression import RegressionGuard
 from caveat.guard.stored import MANIFEST, ROLES
-from caveat.guard.tasks import artefact_of
+from caveat.guard.tasks import AnyGuard, artefact_of
 
 __all__ = ["from_hub", "push_to_hub"]
 
 TENSORS = [f"{role}-*.safetensors" for role in ROLES]
 Found = TypeVar("Found")
-AnyGuard: TypeAlias = Guard | RegressionGuard | MultilabelGuard
 
 
 def push_to_hub(guard: AnyGuard | str | Path, repository: str, *, private: bool = True, model: str = "") -> str:

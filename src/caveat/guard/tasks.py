@@ -3,11 +3,17 @@
 from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
+from typing import TypeAlias
 
 from caveat.guard import artefact, multilabel_artefact, regression_artefact, stored
+from caveat.guard.guard import Guard
+from caveat.guard.multilabel import MultilabelGuard
+from caveat.guard.regression import RegressionGuard
 from caveat.guard.stored import Task
 
-__all__ = ["ARTEFACTS", "artefact_of"]
+__all__ = ["ARTEFACTS", "AnyGuard", "artefact_of"]
+
+AnyGuard: TypeAlias = Guard | RegressionGuard | MultilabelGuard
 
 ARTEFACTS: Mapping[Task, ModuleType] = {
     "classification": artefact,

@@ -18,6 +18,7 @@ from caveat.guard.onnx_guard import OnnxGuard
 from caveat.guard.portable import MORE, OUTPUTS
 from caveat.guard.regression import RegressionGuard, RegressionVerdict, told
 from caveat.guard.stored import Task
+from caveat.guard.tasks import AnyGuard
 from caveat.guard.verdict import INVALID, REASONS, Verdict
 from caveat.posteriors.network import Predictive
 from caveat.records.pictures import encoded, image
@@ -96,7 +97,7 @@ class Served:
         return inputs
 
 
-def of_guard(guard: Guard | RegressionGuard | MultilabelGuard, *, digest: str = "") -> Served:
+def of_guard(guard: AnyGuard, *, digest: str = "") -> Served:
     """Serve a guard in this process.
 
     Raises
