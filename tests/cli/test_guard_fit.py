@@ -59,3 +59,14 @@ def test_a_better_calibration_and_too_few_scores_to_monitor_are_told(
     assert "a monitor needs 1000000: fit it on more samples" in " ".join(
         run(*fit, capsys=capsys, monkeypatch=monkeypatch)[1].split()
     )
+
+
+def test_a_damaged_record_leaves_no_guard_behind(
+    place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is advised was read only once the guard was written: refused, it was there all the same."""
+    assert run(*AUDIT, "--score", "knn", capsys=capsys, monkeypatch=monkeypatch)[0] == 0
+    record = Path("out/record.json")
+    record.write_text(record.read_text()[:-20])
+    code, _, err = run("guard", "fit", "out", "-o", "guard", "--keep", "0.8", capsys=capsys, monkeypatch=monkeypatch)
+    assert (code, err.count("\n"), Path("guard").exists()) == (2, 1, False)

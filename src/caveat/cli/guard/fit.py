@@ -12,7 +12,7 @@ from caveat.cli.terminal import echo
 from caveat.errors import DataError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from caveat.guard.decision import Decision
     from caveat.guard.examples import Examples
@@ -120,6 +120,7 @@ def run(
         dtype=about["autocast"],
         columns=None if about["columns"] is None else tuple(about["columns"]),
     )
+    advice = list(_advice(audit, made))  # read before anything is written: a damaged record leaves no guard behind
     artefact.save(
         made if not examples else replace(made, examples=_examples(audit, held_out, about, examples)),
         cache.weights(folder),
@@ -129,13 +130,14 @@ def run(
         **cache.forms(folder),
     )
     show(artefact.manifest(output))
-    _advise(audit, made)
+    for sentence in advice:
+        echo(sentence)
     named = about["model"] or "package.module:callable"
     echo(f"Next: caveat guard run {quote(str(output))} DATA --model {quote(named)} -o verdicts.parquet")
     return _tell(output, replaced)
 
 
-def _advise(audit: Path, made: "Decision") -> None:
+def _advice(audit: Path, made: "Decision") -> "Iterator[str]":
     """What a user would want to choose otherwise, had he looked at the audit."""
     from caveat.guard.monitor import FEW
     from caveat.records.record import Record
@@ -145,12 +147,12 @@ def _advise(audit: Path, made: "Decision") -> None:
         best = min(found, key=lambda name: found[name], default=made.calibration)
         if made.calibration in found and found[best] < BETTER * found[made.calibration]:
             named = "no" if best == "none" else best
-            echo(
+            yield (
                 f"In the audit {named} calibration has a lower NLL ({found[best]:.4g}, {made.calibration} "
                 f"{found[made.calibration]:.4g}): --calibration {best} uses it."
             )
     if len(made.reference) < FEW:
-        echo(f"It has {len(made.reference)} reference scores; a monitor needs {FEW}: fit it on more samples.")
+        yield f"The guard has {len(made.reference)} reference scores; a monitor needs {FEW}: fit it on more samples."
 
 
 def _tell(output: Path, replaced: bool) -> None:
