@@ -394,10 +394,11 @@ def write(record: "Record", folder: Path) -> None:
 
 def show(record: "Record", folder: Path) -> None:
     """Print what matters most, and what to do next."""
+    from caveat.records.record import lowest_nll
     from caveat.report import robustness
 
     plain = record.calibrations[0].summary
-    best = min(record.calibrations, key=lambda c: c.summary.nll.value)
+    best = lowest_nll(record.calibrations) or record.calibrations[0]
     echo()
     echo(
         (record.model, "bold"),

@@ -4,7 +4,7 @@ A record holds plain numbers, strings and small pictures. It imports no torch, s
 """
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -40,6 +40,7 @@ __all__ = [
     "Selective",
     "SetSummary",
     "Sweep",
+    "lowest_nll",
 ]
 
 Family = Literal["logits", "draws", "features", "head", "layers", "model", "reconstruction", "gradients", "meta"]
@@ -230,6 +231,11 @@ class Calibration(Part):
     parameters: dict[str, Number]
     summary: Performance
     reliability: Reliability
+
+
+def lowest_nll(calibrations: Iterable[Calibration]) -> Calibration | None:
+    """The one to use, of those that were tried: NLL is a proper score, and the ECE can be low for useless forecasts."""
+    return min(calibrations, key=lambda one: one.summary.nll.value, default=None)
 
 
 class Score(Part):

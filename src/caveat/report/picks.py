@@ -17,6 +17,7 @@ from caveat.records.record import (
     Record,
     Selective,
     SetSummary,
+    lowest_nll,
 )
 from caveat.report.promises import keeps
 from caveat.report.shown import Kind, estimate, plain_text, shown
@@ -61,7 +62,7 @@ class Picks:
     finder: Selective | None
     """How the chosen score detects them; without one, how the best does."""
     helping: Calibration | None
-    """The calibration with the smallest calibration error, if that is clearly below the network's own."""
+    """Of the calibrations whose ECE is clearly below the network's own, the one with the lowest NLL."""
     same: tuple[Calibration, ...]
     """Calibrations whose figures are those of temperature scaling, to every digit shown."""
     smallest_sets: Conformal | None
@@ -158,8 +159,7 @@ def _helping(calibrations: Sequence[Calibration], own: Calibration | None) -> Ca
     """None, too, where no miscalibration is shown: there is nothing to help."""
     if own is None or not miscalibration_shown(own.summary):
         return None
-    best = min([own, *calibrations], key=lambda item: item.summary.ece.value)
-    return best if best is not own and best.summary.ece.value <= GAIN * own.summary.ece.value else None
+    return lowest_nll(item for item in calibrations if item.summary.ece.value <= GAIN * own.summary.ece.value)
 
 
 def _same(calibrations: Sequence[Calibration]) -> list[Calibration]:

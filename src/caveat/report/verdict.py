@@ -125,7 +125,7 @@ def _about_calibration(found: Picks) -> list[Sentence]:
         Value(seen.mean_confidence),
         ", its expected calibration error (ECE) ",
     ]
-    if seen.ece.value > ECE_GOOD and not picks.miscalibration_shown(seen):
+    if seen.ece.highest > ECE_GOOD and not picks.miscalibration_shown(seen):
         error: Sentence = [Value(seen.ece.value), " ", *between(seen.ece)]
         return [*sentences, ["No miscalibration is shown by this many inputs: ", *means, *error, "."]]
     sentences.append(["It is ", _calibration_word(found.plain), ": ", *means, Value(seen.ece.value), "."])

@@ -140,16 +140,17 @@ def run(
 def _advice(audit: Path, made: "Decision") -> "Iterator[str]":
     """What a user would want to choose otherwise, had he looked at the audit."""
     from caveat.guard.monitor import FEW
-    from caveat.records.record import Record
+    from caveat.records.record import Record, lowest_nll
 
     if (audit / "record.json").exists():
-        found = {one.name: one.summary.nll.value for one in Record.load(audit / "record.json").calibrations}
-        best = min(found, key=lambda name: found[name], default=made.calibration)
-        if made.calibration in found and found[best] < BETTER * found[made.calibration]:
-            named = "no" if best == "none" else best
+        tried = Record.load(audit / "record.json").calibrations
+        found = {one.name: one.summary.nll.value for one in tried}
+        best = lowest_nll(tried)
+        if best and made.calibration in found and found[best.name] < BETTER * found[made.calibration]:
+            named = "no" if best.name == "none" else best.name
             yield (
-                f"In the audit {named} calibration has a lower NLL ({found[best]:.4g}, {made.calibration} "
-                f"{found[made.calibration]:.4g}): --calibration {best} uses it."
+                f"In the audit {named} calibration has a lower NLL ({found[best.name]:.4g}, {made.calibration} "
+                f"{found[made.calibration]:.4g}): --calibration {best.name} uses it."
             )
     if len(made.reference) < FEW:
         yield f"The guard has {len(made.reference)} reference scores; a monitor needs {FEW}: fit it on more samples."
