@@ -322,3 +322,21 @@ def test_a_head_that_no_score_needs_is_said(place, capsys, monkeypatch):
     assert code == 0, err
     assert "--head has no effect" in out
     assert any("--head has no effect" in note for note in Record.load("out/record.json").notes)
+
+
+def test_an_option_of_another_command_is_named_with_it(capsys, monkeypatch):
+    """`audit --keep` was told of `--seed`, and the hint at a command was torn out of a longer sentence."""
+    told = lambda *words: run(*words, capsys=capsys, monkeypatch=monkeypatch)[2]  # noqa: E731
+    assert "no option --keep; caveat guard fit and caveat guard tune have it; see caveat audit" in told(
+        "audit", "--keep", "0.9"
+    )
+    assert "no option --jobs-of; see" in told("audit", "--jobs-of", "2")
+    assert "there is no option --weight; did you mean '--weights'?" in told("audit", "--weight", "x")
+    assert "there is no command 'gard'; did you mean 'guard'?" in told("gard")
+
+
+def test_a_narrow_terminal_leaves_out_the_sources(capsys, monkeypatch):
+    for columns, there in (("80", False), ("160", True)):
+        monkeypatch.setenv("COLUMNS", columns)
+        out = run("list", "scores", capsys=capsys, monkeypatch=monkeypatch)[1]
+        assert (" source " in out, "shows the sources" in out) == (there, not there)

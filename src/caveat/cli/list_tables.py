@@ -2,9 +2,11 @@
 
 import typer
 
-from caveat.cli.terminal import echo, table
+from caveat.cli.terminal import console, echo, table
 
 NAME = "list"
+WIDE = 110
+"""Columns below which a table leaves out the sources: three words a line cannot be read."""
 
 
 def run(
@@ -20,7 +22,10 @@ def run(
         return
     known_name("table", name, LISTS)
     columns, rows = LISTS[name]()
-    table(name, columns, rows)
+    narrow = columns[-1] == "source" and console().width < WIDE
+    table(name, columns[:-1] if narrow else columns, [row[:-1] for row in rows] if narrow else rows)
+    if narrow:
+        echo(f"A terminal of {WIDE} columns or more shows the sources, too.")
     if name == "scores":
         echo("Higher = less trustworthy, without exception. Use one with  caveat audit --score NAME.")
 

@@ -3,7 +3,7 @@
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import typer
@@ -74,11 +74,10 @@ def told(error: typer.TyperException) -> str:
     options = _options(context)
     name, got = getattr(found, "option_name", None), getattr(found, "got", None)
     if name and name not in options:
-        hint = f"; {nearest(name, options)}" if name.startswith("--") and _close(name, options) else ""
-        message = f"there is no option {name}{hint}"
+        message = f"there is no option {name}{_hint(name, options, context)}"
     elif type(error).__name__ == "MissingParameter":
         message = f"{_written(parameter)} is missing"
-    elif context and (unknown := re.match(r"No such command '(.*)'", error.format_message())):
+    elif context and (unknown := re.match(r"No such command '([^']*)'", error.format_message())):
         commands = [one for one in context.command.commands if one != unknown[1]]
         message = f"there is no command {unknown[1]!r}; {nearest(unknown[1], commands)}"
     elif parameter is not None and got is not None:
@@ -105,8 +104,24 @@ def _expected(message: str) -> str:
     return message.rstrip(".")
 
 
-def _close(name: str, options: Iterable[str]) -> bool:
-    return nearest(name, options).startswith("did you mean")
+def _hint(name: str, options: Iterable[str], context: Any) -> str:
+    """Which command has an option of this name, or which option here has nearly this name."""
+    if not name.startswith("--"):
+        return ""
+    others = [] if context is None else [path for path, found in _every(context.find_root()) if name in _options(found)]
+    if others:
+        *before, last = others
+        return f"; {', '.join(before)} and {last} have it" if before else f"; {last} has it"
+    near = nearest(name, options)
+    return f"; {near}" if near.startswith("did you mean") else ""
+
+
+def _every(context: Any) -> Iterator[tuple[str, Any]]:
+    """Every command, as it is typed, with a context of its own."""
+    for name, command in getattr(context.command, "commands", {}).items():
+        inner = type(context)(command, info_name=name, parent=context)
+        yield inner.command_path, inner
+        yield from _every(inner)
 
 
 def _options(context: Any) -> list[str]:

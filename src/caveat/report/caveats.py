@@ -103,16 +103,17 @@ def _ood(found: Picks) -> list[Caveat]:
 
 def _detected(found: Picks, item: Accepted) -> Caveat:
     whole = item.interval or Estimate(value=item.value, low=item.value, high=item.value)
-    level = _grade(whole, PASS_GOOD, PASS_FAIR)
+    grade = _grade(whole, PASS_GOOD, PASS_FAIR)
+    level: Level = "care" if item.set.generated and grade == "trust" else grade  # nobody may rely on what proves little
     words = {"trust": "detected", "care": "mostly detected", "no": "not detected"}
     easy = " (generated, so easy to detect)" if item.set.generated else ""
-    text: list[Part] = ["Inputs like ", Name(item.set.name), f"{easy} are {words[level]}: ", Value(item.value), " "]
+    text: list[Part] = ["Inputs like ", Name(item.set.name), f"{easy} are {words[grade]}: ", Value(item.value), " "]
     text += [*between(item.interval), " "] if item.interval else []
     text += ["are accepted with ", Name(found.leading or "")]
     confidence = item.set.mean_confidence
     if confidence is not None and confidence >= CONFIDENT:
         text += [", and the model's mean confidence on them is ", Value(confidence)]
-    if item.set.generated and level == "trust":
+    if item.set.generated and grade == "trust":
         text.append(". This proves little")
     return Caveat(level, [*text, "."])
 

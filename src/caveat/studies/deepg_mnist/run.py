@@ -36,7 +36,7 @@ class Size:
 
 
 SIZES: dict[Scale, Size] = {
-    "smoke": Size(3, 2, 8, toy=True), "small": Size(20, 3, 1000), "full": Size(100, 100, 1000),
+    "smoke": Size(3, 2, 8, toy=True), "small": Size(100, 10, 1000), "full": Size(100, 100, 1000),
 }  # fmt: skip
 
 
