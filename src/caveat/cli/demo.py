@@ -37,7 +37,7 @@ def run(
     with alone(output), steps() as say:
         say(f"training a small CNN on {len(training)} digits, {epochs} epochs")
         generator = torch.Generator().manual_seed(seed)
-        network = models.small_cnn(classes=9, generator=generator).to(place)
+        network = models.named(models.small_cnn(classes=9, generator=generator), "small_cnn").to(place)
         train(network, training, epochs=epochs, rate=2e-3, batch=128, generator=generator)
         ood = {"nines": "mnist5k:test+only=9", "permuted": "permuted", "blobs": "blobs", "noise": "noise:uniform"}
         record = audit(

@@ -182,7 +182,9 @@ def _from_code(spec: str, seed: int) -> "nn.Module":
         raise ModelError(f"--model: {spec} fails: {type(error).__name__}: {error}") from error
     if not isinstance(model, nn.Module):
         raise ModelError(f"--model: {spec} must return an nn.Module, got {type(model).__name__}")
-    return model
+    from caveat import models
+
+    return models.named(model, name)
 
 
 def _let_find(module: str) -> None:

@@ -1,6 +1,7 @@
 """The networks of the studies. Each is a function with the same options that returns an `nn.Module`."""
 
 from collections.abc import Callable
+from typing import cast
 
 from torch import nn
 
@@ -43,6 +44,7 @@ __all__ = [
     "gradient_cnn",
     "lenet",
     "mlp",
+    "named",
     "pspnet",
     "regressor",
     "resnet18",
@@ -75,10 +77,19 @@ OF_TEXTS: dict[str, Callable[..., nn.Module]] = {"text_classifier": text_classif
 
 
 def title(model: nn.Module) -> str:
-    """What to call a network: its class, or that of the one that one of these wraps."""
+    """What to call a network: its class, or that of the one that a wrapper is around; or as it is `called`."""
     while (inner := _within(model)) is not None:
         model = inner
-    return type(model).__name__
+    if averaged := getattr(model, "averaged", ""):  # of a posterior
+        return f"{title(cast('nn.Module', model.model))} ({averaged})"
+    return str(getattr(model, "called", "") or type(model).__name__)
+
+
+def named(model: nn.Module, builder: str) -> nn.Module:
+    """The network, called like the function that built it where its class, `nn.Sequential`, says nothing of it."""
+    if type(model) is nn.Sequential:
+        setattr(model, "called", builder)  # noqa: B010  # pyright knows no attribute of modules but tensors
+    return model
 
 
 def _within(model: nn.Module) -> nn.Module | None:

@@ -70,6 +70,11 @@ class Predictive(nn.Module):
         evaluation.without_mode(self)
 
     @property
+    def averaged(self) -> str:
+        """Over what its answer is a mean, for a report's title."""
+        return f"mean of {self.count} networks" if self._kind is Ensemble else f"MC dropout, {self.count} passes"
+
+    @property
     def posterior(self) -> Ensemble | Dropout:
         """The ensemble or the dropout, where the network is."""
         tensors = {name: getattr(self, key) for key, name in self._names.items()}
