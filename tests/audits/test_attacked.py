@@ -1,6 +1,7 @@
 """Accuracy under attack, against what is known of a linear network."""
 
 import base64
+import copy
 import io
 import json
 import math
@@ -211,6 +212,9 @@ def test_an_audit_certifies_answers_and_detection():
     other = caveat.audit(model, (inputs, labels), ood=wide, attack_certify="interval", **options)
     assert not other.attacked[0].guaranteed
     assert any(note.startswith("Not certified: wide.") for note in other.notes)
+    assert not any("in float" in note for note in other.notes)
+    coarse = caveat.audit(copy.deepcopy(model).half(), (inputs.half(), labels), attack_certify="deeppoly", **options)
+    assert any("computes in float16, whose rounding is part of every bound" in note for note in coarse.notes)
     with pytest.raises(OptionError, match="expected attack_radii or attack_transform beside it"):
         caveat.audit(model, (inputs, labels), scores=["msp"], attack_certify="deeppoly")
     with pytest.raises(OptionError, match="attack_certify: there is no 'crown'"):

@@ -10,7 +10,7 @@ from scipy.optimize import LinearConstraint, milp
 from torch import nn
 
 from caveat.attacks import Ball
-from caveat.bounds import METHODS, VERDICTS, alpha, bounds, branch, certify
+from caveat.bounds import METHODS, VERDICTS, alpha, bounds, branch, certify, rounding
 from caveat.bounds.alpha import opened, tightened
 from caveat.bounds.deeppoly import known, lower, unit_of
 from caveat.bounds.outputs import forms, traced
@@ -265,3 +265,18 @@ def test_errors_teach():
     with pytest.raises(ModelError, match="evaluation mode"):
         certify(tiny(0).train(), inputs, torch.tensor([0, 1]), ball)
     assert not len(certify(model, inputs[:0], torch.tensor([], dtype=torch.long), ball).verdict)
+
+
+def test_a_certificate_shows_its_counts() -> None:
+    """It printed every counterexample's numbers."""
+    net = nn.Linear(1, 2)
+    net.load_state_dict({"weight": torch.tensor([[1.0], [-1.0]]), "bias": torch.zeros(2)})
+    found = certify(net.eval(), torch.tensor([[0.5], [0.1]]), torch.tensor([0, 0]), Ball(math.inf, 0.2, low=-1))
+    assert repr(found) == "Certificate(open=0, verified=1, falsified=1)"
+
+
+@pytest.mark.parametrize(("kind", "said"), [(torch.float16, True), (torch.bfloat16, True), (torch.float32, False)])
+def test_of_half_precision_it_is_said_why_little_is_proved(kind: torch.dtype, said: bool) -> None:
+    net = nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 2)).to(kind)
+    note = rounding(net)
+    assert (str(kind).removeprefix("torch.") in note) == said == bool(note)

@@ -232,3 +232,17 @@ def test_the_checker_names_the_network_that_is_missing(tmp_path: Path, capsys) -
     (tmp_path / "0.safetensors").write_bytes(b"x")
     assert checker.main([str(tmp_path)]) == 1
     assert "refused 0.safetensors: there is no network.safetensors beside it" in capsys.readouterr().out
+
+
+def test_of_a_network_in_half_precision_it_is_said_why_nothing_is_proved(tmp_path: Path, monkeypatch) -> None:
+    (tmp_path / "halved_net.py").write_text(
+        "from caveat import models\n\ndef build(generator):\n"
+        "    return models.mlp(classes=10, channels=1, size=8, hidden=(64,), generator=generator).bfloat16()\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    run = CliRunner().invoke(
+        app, arguments(tmp_path / "a.parquet", "--model", "halved_net:build"), catch_exceptions=False
+    )
+    words = " ".join(run.output.split())
+    assert "0 verified" in words
+    assert "The network computes in bfloat16, whose rounding is part of every bound" in words

@@ -18,6 +18,7 @@ from caveat.audits.assess import Observed, Options, assess, split
 from caveat.audits.attacked import attacked, boxed, check, gradient_note
 from caveat.audits.certified import Method
 from caveat.batches import Data, Inputs
+from caveat.bounds import rounding
 from caveat.errors import OptionError, known_name
 from caveat.guard.decision import halved
 from caveat.inputs import (
@@ -261,11 +262,9 @@ def _attacked(  # noqa: PLR0913  # what an attack is made of
             generator=torch.Generator().manual_seed(seed),
         )  # fmt: skip
         lost = [name for name in others if name not in {item.ood for item in kept}]
-        told = (
-            [f"Not certified: {', '.join(lost)}. None of the inputs is one tensor of numbers in [0, 1]."]
-            if lost
-            else []
-        )
+        told = [note] if (note := rounding(model)) else []
+        if lost:
+            told.append(f"Not certified: {', '.join(lost)}. None of the inputs is one tensor of numbers in [0, 1].")
         found = found.model_copy(update={"guaranteed": kept, "notes": [*found.notes, *told]})
     notes = [*judged.notes, *found.notes, *([note] if (note := gradient_note(found)) else [])]
     judged.seconds["attack"] = _short(time.perf_counter() - before)

@@ -2,6 +2,6 @@
 
 from caveat.bounds.certify import METHODS, VERDICTS, Certificate, certify
 from caveat.bounds.geometric import GEOMETRIC, certify_transformed
-from caveat.bounds.outputs import bounds
+from caveat.bounds.outputs import bounds, rounding
 
-__all__ = ["GEOMETRIC", "METHODS", "VERDICTS", "Certificate", "bounds", "certify", "certify_transformed"]
+__all__ = ["GEOMETRIC", "METHODS", "VERDICTS", "Certificate", "bounds", "certify", "certify_transformed", "rounding"]

@@ -40,6 +40,11 @@ class Certificate:
     counterexamples: Float[Tensor, "n ..."]
     """Of a falsified sample an input in its ball that the model itself answers otherwise; else the input."""
 
+    def __repr__(self) -> str:
+        """How many there are of each verdict."""
+        counts = ", ".join(f"{name}={int((self.verdict == k).sum())}" for k, name in enumerate(VERDICTS))
+        return f"Certificate({counts})"
+
     @property
     def verified(self) -> Mask:
         """No input of the ball has another answer than the label."""

@@ -14,7 +14,7 @@ from caveat.errors import DataError, ModelError, OptionError, known_name
 from caveat.graph import Graph, assert_same, trace
 from caveat.types import Labels
 
-__all__ = ["bounds", "forms", "traced"]
+__all__ = ["bounds", "forms", "rounding", "traced"]
 
 METHODS = ("deeppoly", "interval")
 
@@ -118,6 +118,18 @@ def forms(labels: Labels, graph: Graph) -> Float[Tensor, "n m c"]:
     others = torch.arange(count, device=labels.device).expand(len(labels), -1)
     others = others[others != labels[:, None]].reshape(len(labels), count - 1)
     return eye[labels][:, None] - eye[others]
+
+
+def rounding(model: nn.Module) -> str:
+    """Why next to nothing can be proved of a network in half precision, as a sentence; empty of any other."""
+    coarse = {one.dtype for one in model.parameters()} & {torch.float16, torch.bfloat16}
+    if not coarse:
+        return ""
+    kind = str(coarse.pop()).removeprefix("torch.")
+    return (
+        f"The network computes in {kind}, whose rounding is part of every bound: next to nothing can be proved of it. "
+        "The same weights in float32 are another network, of which more can be."
+    )
 
 
 def traced(model: nn.Module, inputs: Float[Tensor, "n ..."], graph: Graph | None = None) -> Graph:

@@ -114,7 +114,7 @@ def run(
     proofs = None if proof is None else _proofs(proof, network, found, Ball(math.inf, radius or 0.0), settings)
     _certified(network, found, certify, rows, output, settings, one=method in TIMED,
                graph=proofs and proofs.graph)  # fmt: skip
-    _told(rows, output, method, transformed=change is not None)
+    _told(rows, output, method, bounds.rounding(network), transformed=change is not None)
     if proofs is not None:
         _prove_left(rows, network, found, proofs)
         _proved(rows, proofs)
@@ -227,7 +227,7 @@ def _write(rows: list[dict[str, Any]], output: Path, settings: dict[str, Any]) -
     write(rows, output, settings, kinds)
 
 
-def _told(rows: list[dict[str, Any]], output: Path, method: str, *, transformed: bool) -> None:
+def _told(rows: list[dict[str, Any]], output: Path, method: str, note: str, *, transformed: bool) -> None:
     """One line of results, and what to do next."""
     total = max(1, len(rows))
     count = {verdict: sum(row["verdict"] == verdict for row in rows) for verdict in ("verified", "falsified", "open")}
@@ -237,6 +237,8 @@ def _told(rows: list[dict[str, Any]], output: Path, method: str, *, transformed:
         f"falsified ({count['falsified'] / total:.1%}, of which {wrong} are misclassified as they are), "
         f"{count['open']} open."
     )
+    if count["open"] and note:
+        echo(note)
     better = {"interval": "deeppoly", "crown_ibp": "deeppoly", "deeppoly": "alpha", "alpha": "branch"}.get(method)
     better, others = (None, "--cells") if transformed and method == "deeppoly" else (better, "--seconds")
     if count["open"] and better:
