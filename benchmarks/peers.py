@@ -1,9 +1,7 @@
 """The same work by other libraries, in the same run, results compared: calibration, ranking, conformal sets, Laplace.
 
-scikit-learn and torchmetrics stand in the environment of development, MAPIE where `make references` has put it.
-laplace-torch is compared where it can be imported, with what it needs (`pip install --no-deps --target .references
-laplace-torch tqdm backpack-for-pytorch asdfghjkl curvlinops-for-pytorch linear_operator einops unfoldNd einconv
-opt_einsum mpmath`). netcal wants gpytorch, pyro and tensorboard, and is left out. Ours and theirs take turns; medians
+scikit-learn and torchmetrics stand in the environment of development, MAPIE and laplace-torch where `make references`
+has put them. netcal wants gpytorch, pyro and tensorboard, and is left out. Ours and theirs take turns; medians
 of the seconds; a ratio below 1 where ours is faster. Where results differ by more than rounding the script ends in an
 error. The last line is JSON.
 """

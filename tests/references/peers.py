@@ -1,11 +1,13 @@
 """Peer libraries, read from a folder of their own: `make references` fills it, CAVEAT_REFERENCES names another one."""
 
 import importlib
+import importlib.util
 import os
 import sys
 import warnings
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import torch
 
@@ -36,8 +38,15 @@ def load_pytorch_ood() -> ModuleType | None:
 
 
 def load_adv_lib() -> ModuleType | None:
-    """The attacks of adv-lib, or None where it or what it imports (torchvision, tqdm, visdom) is not installed."""
+    """The attacks of adv-lib, or None where it or what it imports (torchvision, tqdm) is not installed.
+
+    It imports visdom for charts that no attack draws unless asked, and visdom has no wheel: an empty module stands in.
+    """
     _declare_torchvision()
+    if importlib.util.find_spec("visdom") is None:
+        empty: Any = ModuleType("visdom")
+        empty.Visdom = object
+        sys.modules.setdefault("visdom", empty)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
