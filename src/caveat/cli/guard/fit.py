@@ -12,7 +12,7 @@ from caveat.cli.terminal import echo
 from caveat.errors import DataError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     from caveat.guard.decision import Decision
     from caveat.guard.examples import Examples
@@ -130,11 +130,10 @@ def run(
         **cache.forms(folder),
     )
     show(artefact.manifest(output))
-    for sentence in advice:
-        echo(sentence)
-    named = about["model"] or "package.module:callable"
-    echo(f"Next: caveat guard run {quote(str(output))} DATA --model {quote(named)} -o verdicts.parquet")
-    return _tell(output, replaced)
+    _tell(output, replaced, advice)
+    named = quote(about["model"] or "package.module:callable")
+    echo(f"Next: caveat guard run {quote(str(output))} DATA --model {named} -o verdicts.parquet")
+    return None
 
 
 def _advice(audit: Path, made: "Decision") -> "Iterator[str]":
@@ -156,9 +155,11 @@ def _advice(audit: Path, made: "Decision") -> "Iterator[str]":
         yield f"The guard has {len(made.reference)} reference scores; a monitor needs {FEW}: fit it on more samples."
 
 
-def _tell(output: Path, replaced: bool) -> None:
+def _tell(output: Path, replaced: bool, advice: "Sequence[str]" = ()) -> None:
     if replaced:
         echo(f"The guard that was in {output} before was replaced.")
+    for sentence in advice:
+        echo(sentence)
 
 
 def _examples(audit: Path, held_out: "Observations", about: "Mapping[str, Any]", count: int) -> "Examples":
