@@ -340,3 +340,15 @@ def test_a_narrow_terminal_leaves_out_the_sources(capsys, monkeypatch):
         monkeypatch.setenv("COLUMNS", columns)
         out = run("list", "scores", capsys=capsys, monkeypatch=monkeypatch)[1]
         assert (" source " in out, "shows the sources" in out) == (there, not there)
+
+
+def test_where_no_guard_can_be_fitted_that_is_not_the_next_thing(place, capsys, monkeypatch):
+    assert (
+        "Next: a guard that predicts or abstains:  caveat guard fit out"
+        in run(*AUDIT, capsys=capsys, monkeypatch=monkeypatch)[1]
+    )
+    few = [one.replace("known.npz", "known.npz+first=40") for one in AUDIT]
+    out = run(*few, capsys=capsys, monkeypatch=monkeypatch)[1]
+    assert "Next: a guard, for which the test set is too small: give more of it" in out
+    code, _, err = run("guard", "fit", "out", "-o", "guard", capsys=capsys, monkeypatch=monkeypatch)
+    assert (code, "can't be promised from" in err) == (2, True)

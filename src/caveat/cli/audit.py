@@ -442,7 +442,9 @@ def show(record: "Record", folder: Path) -> None:
     if record.choice is not None:
         echo("Score chosen without OOD data: ", (record.choice.score, "bold"), ".")
     echo(f"Open {folder / 'report.html'} in a browser; all numbers are in {folder / 'record.json'}.")
-    if (folder / "observations").exists():
+    if (folder / "observations").exists() and not record.operating:
+        echo("Next: a guard, for which the test set is too small: give more of it, or a larger --calibration-share.")
+    elif (folder / "observations").exists():
         words = ["caveat", "guard", "fit", str(folder), "-o", str(folder / "guard")]
         echo(f"Next: a guard that predicts or abstains:  {join(words)}")
 
