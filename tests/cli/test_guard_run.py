@@ -236,6 +236,10 @@ def test_a_file_whose_verdicts_are_damaged_is_told_from_one_of_another_run(tmp_p
     where, settings = tmp_path / "v.parquet", {"seed": 0}
     verdicts.write([{"name": f"a{row}"} for row in range(500)], where, settings, {"name": pa.string()})
     assert verdicts.begun(where, settings, command="certify")[3] == {"name": "a3"}
+    with pytest.raises(
+        OptionError, match=r"does not say its start, .*another version of Caveat wrote it; choose another"
+    ):
+        verdicts.begun(where, settings | {"start": 0}, command="certify")
     data = bytearray(where.read_bytes())
     data[4:400] = bytes(396)
     where.write_bytes(data)

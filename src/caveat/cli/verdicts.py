@@ -75,6 +75,11 @@ def check_same(output: Path, settings: Mapping[str, Any], *, command: str, where
     """
     there, count = check_own(output, command=command, where=where)
     differing = next((key for key in settings if there.get(key) != settings[key]), None)
+    if differing is not None and differing not in there:
+        raise OptionError(
+            f"-o: {output} does not say its {differing}, as it has to: another version of Caveat wrote it; choose "
+            f"another {where}"
+        )
     if differing is not None:
         was = HASHED.get(differing) or f"{differing} = {there.get(differing)!r}, this run has {settings[differing]!r}"
         raise OptionError(f"-o: {output} holds verdicts of a run with {was}; choose another {where}")

@@ -37,7 +37,7 @@ class Size:
 
 SIZES: dict[Scale, Size] = {
     "smoke": Size(epochs=4, members=2, draws=2),
-    "small": Size(epochs=16, members=3, draws=8, pictures=(144, 192)),
+    "small": Size(epochs=64, members=2, draws=8, pictures=(144, 192)),
     "full": Size(epochs=300, members=10, draws=20, batch=10, rate=5e-4),
 }
 
