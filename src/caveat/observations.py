@@ -35,6 +35,7 @@ __all__ = [
     "Outputs",
     "apart",
     "check_function",
+    "check_repeats",
     "glance",
     "glance_unread",
     "load",
@@ -277,7 +278,7 @@ def observe_outputs(model: nn.Module, batches: Batches, *, name: str = "inputs",
             where = f"batch {number} of {name}"
             outputs = outputs_of(model, inputs.clone(), where)
             if not number and not isinstance(model, Drawing):
-                _check_repeats(lambda part: outputs_of(model, part, name)[0], inputs, outputs[0])
+                check_repeats(lambda part: outputs_of(model, part, name)[0], inputs, outputs[0])
             found.append(Outputs(outputs, labels.double().cpu(), prints.cpu()))
     if not found:
         raise DataError(f"{name}: expected at least one batch of inputs, got an empty set")
@@ -396,10 +397,10 @@ def check_function(model: nn.Module, inputs: Inputs, logits: Tensor, name: str) 
             f"model: its outputs are {form} ({REFUSED[form]}), where logits are meant: give the network without its "
             "last softmax, or one that returns their logarithm"
         )
-    _check_repeats(partial(run, model, where=name), inputs, logits)
+    check_repeats(partial(run, model, where=name), inputs, logits)
 
 
-def _check_repeats(answer: Callable[[Inputs], Tensor], inputs: Inputs, logits: Tensor) -> None:
+def check_repeats(answer: Callable[[Inputs], Tensor], inputs: Inputs, logits: Tensor) -> None:
     """Refuse a network whose answer is not a function of the input alone."""
     part = inputs[:AGAIN]
     with evaluation.without_gradients():

@@ -7,6 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.optimize import linprog
+from tests.conftest import shapes_unchecked
 
 from caveat.attacks import Ball
 from caveat.errors import DataError, OptionError
@@ -194,3 +195,11 @@ def test_errors_teach():
         Ball(2, 1).check(torch.tensor([[-1.0, 2.0]]))
     with pytest.raises(DataError):
         Ball(2, 1).check(torch.tensor([[math.nan]]))
+
+
+@pytest.mark.parametrize("name", ["norm", "radius", "low", "high"])
+@pytest.mark.parametrize("wrong", ["0.5", True, torch.tensor(0.5)])
+def test_a_ball_is_made_of_numbers(name, wrong):
+    given = {"norm": math.inf, "radius": 0.1, "low": 0, "high": 1} | {name: wrong}
+    with shapes_unchecked(), pytest.raises(OptionError, match=rf"{name}: expected a number, got "):
+        Ball(**given)

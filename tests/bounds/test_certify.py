@@ -1,15 +1,17 @@
 """Certificates against an exact oracle: mixed-integer programmes of tiny networks, solved by HiGHS."""
 
 import math
+from contextlib import nullcontext
 from functools import partial
 
 import numpy as np
 import pytest
 import torch
 from scipy.optimize import LinearConstraint, milp
+from tests.conftest import shapes_unchecked
 from torch import nn
 
-from caveat.attacks import Ball
+from caveat.attacks import Ball, pgd
 from caveat.bounds import METHODS, VERDICTS, alpha, bounds, branch, certify, rounding
 from caveat.bounds.alpha import opened, tightened
 from caveat.bounds.deeppoly import known, lower, unit_of
@@ -280,3 +282,88 @@ def test_of_half_precision_it_is_said_why_little_is_proved(kind: torch.dtype, sa
     net = nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 2)).to(kind)
     note = rounding(net)
     assert (str(kind).removeprefix("torch.") in note) == said == bool(note)
+
+
+class Counting(nn.Module):
+    """Answers otherwise from the `since`-th call on."""
+
+    def __init__(self, since: int) -> None:
+        super().__init__()
+        self.since, self.calls = since, 0
+        self.layers = tiny(0).float()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.calls += 1
+        return self.layers(x) * (-1 if self.calls >= self.since else 1)
+
+
+def test_a_network_that_keeps_a_state_has_no_certificate() -> None:
+    """It was verified as what it was when it was traced."""
+    counted = Counting(1000).eval()
+    inputs = torch.rand(6, 3)
+    labels = counted(inputs).argmax(1)
+    counted.calls = 0
+    assert bool(certify(counted, inputs, labels, Ball(math.inf, 1e-4)).verified.all())
+    for since in range(2, counted.calls + 1):
+        with pytest.raises(ModelError, match="its list of operations does not give its own output"):
+            certify(Counting(since).eval(), inputs, labels, Ball(math.inf, 1e-4))
+
+
+class Sized(nn.Linear):
+    """Another function of a batch of one size."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__(3, 3)
+        self.size = size
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x) * (3 if len(x) == self.size else 1)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 4])
+def test_a_network_that_looks_at_the_size_of_the_batch_has_no_bounds(size: int) -> None:
+    with pytest.raises(ModelError, match="its list of operations does not give its own output"):
+        bounds(Sized(size).eval(), torch.rand(4, 3), Ball(math.inf, 0.1))
+
+
+class Writing(nn.Linear):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x.clamp_(0.2, 0.8)
+        return super().forward(x)
+
+
+class Following(nn.Linear):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x) if x.sum() > 0 else x
+
+
+class Scaled(nn.Linear):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.addmm(self.bias, x, self.weight.T, beta=0.3)
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [(Writing, "writes into its input"), (Following, "a path that depends"), (Scaled, "expected beta=1 and alpha=1")],
+)
+def test_what_cannot_be_bounded_is_said_in_one_line(kind: type[nn.Linear], message: str, capfd) -> None:
+    with pytest.raises(ModelError, match=message):
+        bounds(kind(3, 3).eval(), torch.rand(4, 3), Ball(math.inf, 0.1))
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize("kinds", [(torch.float32, torch.float64), (torch.float64, torch.float32)])
+def test_inputs_of_another_type_are_refused_by_its_name(kinds: tuple[torch.dtype, torch.dtype]) -> None:
+    net, inputs, labels = tiny(0).to(kinds[0]), torch.rand(4, 3).to(kinds[1]), torch.zeros(4, dtype=torch.long)
+    own, given = (str(kind).removeprefix("torch.") for kind in kinds)
+    told = rf"inputs: the model computes in {own}, got {given}: give inputs.to\(torch.{own}\)"
+    for ask in (bounds, partial(certify, labels=labels), partial(pgd, labels=labels, generator=torch.Generator())):
+        with pytest.raises(DataError, match=told):
+            ask(net, inputs, **{"where" if ask is bounds else "ball": Ball(math.inf, 0.1)})
+
+
+def test_labels_that_are_true_or_false_are_of_two_classes() -> None:
+    labels, two = torch.ones(4, dtype=torch.bool), nn.Linear(3, 2).eval()
+    for net, told in ((two, ""), (tiny(0).float(), "got torch.bool, of two classes")):
+        with shapes_unchecked(), pytest.raises(DataError, match=told) if told else nullcontext():
+            bounds(net, torch.rand(4, 3), Ball(math.inf, 0.1), outputs="margins", labels=labels)

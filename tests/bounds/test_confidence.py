@@ -8,7 +8,7 @@ from torch import nn
 
 from caveat.attacks import Ball
 from caveat.bounds.confidence import guaranteed_auroc, highest_confidence
-from caveat.errors import DataError
+from caveat.errors import DataError, ModelError
 from caveat.metrics.ranking import auroc
 from caveat.metrics.tally import tally_sets
 
@@ -88,3 +88,18 @@ def test_ties_count_against_the_detector_and_nothing_is_refused():
     assert float(guaranteed_auroc(torch.ones(3), torch.ones(2))) == 0.0
     with pytest.raises(DataError, match="highest"):
         guaranteed_auroc(torch.ones(3), torch.ones(0))
+
+
+@pytest.mark.parametrize("side", ["known", "highest"])
+@pytest.mark.parametrize("wrong", [2.0, -1.0, math.nan])
+def test_what_is_no_probability_is_refused(side, wrong):
+    """Logits gave a guaranteed AUROC of 100 %."""
+    given = {"known": torch.tensor([0.9, 0.5]), "highest": torch.tensor([0.2])} | {side: torch.tensor([0.5, wrong])}
+    with pytest.raises(DataError, match=rf"{side}: expected probabilities, from 0 to 1, got {wrong:g}"):
+        guaranteed_auroc(**given)
+
+
+def test_one_logit_has_no_confidence():
+    net = nn.Sequential(nn.Flatten(), nn.Linear(36, 1)).eval()
+    with pytest.raises(ModelError, match=r"Adapted\(model, single=True\)"):
+        highest_confidence(net, torch.rand(4, 1, 6, 6), BALL)

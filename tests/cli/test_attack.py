@@ -205,3 +205,36 @@ def test_a_warning_outlives_a_stop(tmp_path: Path, monkeypatch) -> None:
         result = CliRunner().invoke(app, arguments(output, "--batch", 12), catch_exceptions=False)
         assert "Warning: its gradient is masked" in result.output
     assert told == [True]
+
+
+TIED = """
+from torch import nn
+
+
+class Tied(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(64, 10)
+
+    def forward(self, x):
+        return self.layer((x - x.mean(0, keepdim=True)).flatten(1))
+
+
+class Noisy(Tied):
+    def forward(self, x):
+        return self.layer((x + 0.1 * x.new_empty(x.shape).normal_()).flatten(1))
+"""
+
+
+def test_a_network_that_ties_samples_together_is_refused_and_a_random_one_is_said_to_be(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its accuracy under attack hung on --batch, 17 to 67 %, without a word."""
+    (tmp_path / "nets_that_tie.py").write_text(TIED)
+    monkeypatch.chdir(tmp_path)
+    words = ["--test", "digits:test+first=20", "--radius", "0.01", "-o", "v.parquet"]
+    with pytest.raises(ModelError, match="does not give the same outputs for the same inputs"):
+        CliRunner().invoke(app, ["attack", "--model", "nets_that_tie:Tied", *words], catch_exceptions=False)
+    assert not Path("v.parquet").exists()
+    command = ["attack", "--model", "nets_that_tie:Noisy", "--attack", "strongest", *words]
+    assert CliRunner().invoke(app, command, catch_exceptions=False).exit_code == 0

@@ -220,7 +220,8 @@ def test_a_number_without_a_name_is_that_of_the_guards_class() -> None:
     labels = inputs(100, (1, 4, 4), seed=1)[1].numpy()
     labels[:2] = (3, -1)  # 3 is the name of a class and the number of none
     np.savez("new.npz", images=inputs(100, (1, 4, 4), seed=1)[0].numpy(), labels=labels)
-    ran("guard", "run", "named", *RUN[3:], "-o", "one.parquet")
+    said = ran("guard", "run", "named", *RUN[3:], "-o", "one.parquet")
+    assert "1 inputs have a label that is no class of the guard, whose numbers are 0 to 2: the largest is 3; do" in said
     found = pq.read_table("one.parquet").to_pydict()
     assert found["true_name"][:2] == ["number 3", None]
     assert found["true_name"][2:] == [("1", "2", "3")[label] for label in labels[2:]]

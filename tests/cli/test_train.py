@@ -21,7 +21,7 @@ from typer.testing import CliRunner
 from caveat import data, objectives
 from caveat.cli import train
 from caveat.cli.main import app
-from caveat.errors import CaveatError, OptionError
+from caveat.errors import CaveatError, ModelError, OptionError
 from caveat.records.record import Record
 
 MODEL = "caveat.models:small_cnn(size=8)"
@@ -254,3 +254,19 @@ def test_a_training_that_diverged_is_an_error_and_leaves_no_network(rate: float,
 def test_misuse_is_told(more: list[str], text: str, tmp_path: Path) -> None:
     with pytest.raises(OptionError, match=text):
         CliRunner().invoke(app, arguments(tmp_path, *more), catch_exceptions=False)
+
+
+@pytest.mark.parametrize("name", ["ibp", "crown_ibp", "good"])
+def test_a_layer_without_bounds_is_refused_before_anything_is_written(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "net_of_gelu.py").write_text(
+        "from torch import nn\n\n\ndef build():\n"
+        "    return nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.GELU(), nn.Linear(8, 10))\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    words = arguments(tmp_path / "out", "--objective", name, "--no-audit")
+    words[words.index(MODEL)] = "net_of_gelu:build"
+    with pytest.raises(ModelError, match="GELU"):
+        CliRunner().invoke(app, words, catch_exceptions=False)
+    assert not (tmp_path / "out").exists()

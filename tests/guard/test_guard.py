@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from tests.audits.conftest import CLASSES, in_batches, pictures
 from caveat import Guard
 from caveat.errors import DataError, ModelError, OptionError
 from caveat.guard import artefact, decision, threshold
-from caveat.guard.verdict import REASONS
+from caveat.guard.verdict import INVALID, REASONS
 from caveat.scoring import catalog
 
 
@@ -289,6 +290,21 @@ def test_inputs_in_other_units_abstain_or_are_refused(guard, generator, tmp_path
         assert "far outside of the range that the guard was fitted on" in verdict.explain(20)
         with pytest.raises(OptionError, match=r"expected floating numbers up to about .*, got whole numbers"):
             asked((images * 255).to(torch.uint8))
+
+
+def test_grey_values_as_they_are_counted_abstain_in_floats_too(guard, generator):
+    """A service gets 0, 5, 16 as JSON: below 50 times the range that the guard was fitted on, they were accepted."""
+    images, _ = known_set(generator, 40)
+    images = images / images.abs().max()
+    guard.decision = replace(guard.decision, largest=1.0)
+    usual = guard(images)
+    for scale in (4, 16, 40):
+        assert not guard(
+            (images.abs() * scale).round().clamp_min(0).index_fill(1, torch.tensor(0), scale)
+        ).accepted.any()
+    black_and_white = images.abs().round()
+    assert torch.equal(guard(torch.cat([images, black_and_white])).accepted[:40], usual.accepted)
+    assert not bool((guard(black_and_white).reason == INVALID).any())
 
 
 def saved_and_loaded(guard, folder):

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from numbers import Real
 
 import torch
 from jaxtyping import Float
@@ -44,6 +45,11 @@ class Ball:
     high: int | float | None = 1.0
 
     def __post_init__(self) -> None:
+        for name in ("norm", "radius", "low", "high"):
+            value: object = getattr(self, name)
+            open_side = value is None and name in ("low", "high")
+            if not open_side and (isinstance(value, bool) or not isinstance(value, Real)):
+                raise OptionError(f"{name}: expected a number, got {value!r}")
         if self.norm not in NORMS:
             raise OptionError(f"norm: expected 1, 2 or inf, got {self.norm}")
         if not 0 <= self.radius < math.inf:

@@ -16,6 +16,7 @@ __all__ = [
     "broken",
     "check_floating",
     "check_numbers",
+    "check_type",
     "checked",
     "classes_of",
     "masked",
@@ -42,6 +43,7 @@ def checked(model: nn.Module, inputs: Tensor, labels: Tensor) -> Labels:
         if not isinstance(given, Tensor):
             raise DataError(f"{name}: expected a tensor, got {type(given).__name__}; give torch.as_tensor({name})")
     check_floating(inputs)
+    check_type(model, inputs)
     if labels.shape != inputs.shape[:1] or labels.is_floating_point():
         raise DataError(f"labels: expected {len(inputs)} integers, got {labels.dtype} of shape {tuple(labels.shape)}")
     return labels.long()
@@ -62,6 +64,25 @@ def check_floating(inputs: Tensor) -> None:
         )
 
 
+def check_type(model: nn.Module, inputs: Tensor) -> None:
+    """Refuse inputs of another floating type than the model's, which torch says only in the midst of a layer.
+
+    Raises
+    ------
+    DataError
+        If there is one type of weights, the inputs have another one, and the model does not take them.
+    """
+    kinds = {value.dtype for value in model.parameters() if value.is_floating_point()}
+    if len(kinds) != 1 or inputs.dtype in kinds or not len(inputs):
+        return
+    try:
+        with as_written(model), torch.no_grad():
+            model(inputs[:1].clone())  # it may cast them itself
+    except RuntimeError:
+        own, given = (str(kind).removeprefix("torch.") for kind in (*kinds, inputs.dtype))
+        raise DataError(f"inputs: the model computes in {own}, got {given}: give inputs.to(torch.{own})") from None
+
+
 def classes_of(labels: Tensor, count: int) -> Labels:
     """Labels as int64.
 
@@ -70,6 +91,8 @@ def classes_of(labels: Tensor, count: int) -> Labels:
     DataError
         If one is none of `count` classes.
     """
+    if labels.dtype == torch.bool and count > 2:
+        raise DataError(f"labels: expected classes in [0, {count}), as integers, got {labels.dtype}, of two classes")
     found = labels.long()
     bad = ((found < 0) | (found >= count)).nonzero().flatten().tolist()
     if labels.is_floating_point() or bad:

@@ -15,10 +15,10 @@ from caveat.attacks.network import broken, checked
 from caveat.bounds.alpha import tightened
 from caveat.bounds.branch import decided
 from caveat.bounds.deeppoly import MEMORY, Known, known, lower, unit_of
-from caveat.bounds.outputs import forms, traced
+from caveat.bounds.outputs import MANY, forms, traced
 from caveat.bounds.region import Region
 from caveat.errors import CaveatWarning, OptionError, known_name
-from caveat.graph import Graph
+from caveat.graph import Graph, assert_same
 from caveat.types import Labels, Mask
 
 __all__ = ["METHODS", "VERDICTS", "Certificate", "certify"]
@@ -94,7 +94,7 @@ def certify(  # noqa: PLR0913 -- each is one independent choice
     Raises
     ------
     ModelError, DataError
-        As `bounds` and `attacks.pgd`.
+        As `bounds` and `attacks.pgd`; if the model is another one at the end.
     OptionError
         If a method is unknown, or `seconds` is not above 0 or given for another method than those two.
 
@@ -133,6 +133,7 @@ def certify(  # noqa: PLR0913 -- each is one independent choice
     state.attack(seed)
     if method in TIMED:
         state.tighten(found, matrix, unit, memory, seconds or TIMED[method], branch=method == "branch")
+    assert_same(graph, model, inputs[:MANY])  # what keeps a state may have become another network
     return Certificate(state.verdict, state.margins.amin(1), state.counterexamples)
 
 

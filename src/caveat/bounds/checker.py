@@ -292,6 +292,7 @@ def checked(data: bytes, net: Network) -> dict[str, Any]:
     """
     about, arrays = read(data, "caveat proof 1")
     need(about["network"] == net.sha256, "it is of another network")
+    need(about["rounding"] in UNITS, f"rounding: expected one of {', '.join(UNITS)}, got {about['rounding']!r}")
     unit, x = UNITS[about["rounding"]], arrays.pop("input")
     need(x.shape == net.shape and (unit == 0 or unit == UNITS["float32" if x.dtype == "f4" else "float64"]),
          "the input's shape or type is not the network's")  # fmt: skip

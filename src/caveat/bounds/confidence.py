@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from caveat.attacks import Ball
+from caveat.attacks.network import answered
 from caveat.bounds.deeppoly import MEMORY
 from caveat.bounds.outputs import bounds
 from caveat.bounds.region import Box
@@ -49,7 +50,7 @@ def highest_confidence(
     0.7311
     """
     with torch.no_grad():
-        classes = model(inputs[:1]).shape[1]
+        classes = answered(model, inputs[:1]).shape[1]
     first, second = torch.triu_indices(classes, classes, 1)
     forms = torch.eye(classes)[first] - torch.eye(classes)[second]
     low, high = bounds(model, inputs, where, method=method, outputs=forms, memory=memory, graph=graph)
@@ -70,7 +71,7 @@ def guaranteed_auroc(known: Float[Tensor, " n"], highest: Float[Tensor, " m"]) -
     Raises
     ------
     DataError
-        If a side is empty or not finite.
+        If a side is empty, or holds what is no probability.
 
     Source: J. Bitterwolf et al. (GOOD), NeurIPS 2020, section 4 (guaranteed AUC).
 
@@ -80,8 +81,11 @@ def guaranteed_auroc(known: Float[Tensor, " n"], highest: Float[Tensor, " m"]) -
     0.5
     """
     for name, values in (("known", known), ("highest", highest)):
-        if not len(values) or not bool(torch.isfinite(values).all()):
-            raise DataError(f"{name}: expected at least one finite value, got {len(values)}")
+        if not len(values):
+            raise DataError(f"{name}: expected at least one probability, got none")
+        off = values[~((values >= 0) & (values <= 1))]
+        if len(off):
+            raise DataError(f"{name}: expected probabilities, from 0 to 1, got {float(off[0]):g}")
     ordered = highest.double().sort().values
     below = torch.searchsorted(ordered, known.double(), right=False)
     return below.double().mean() / len(ordered)

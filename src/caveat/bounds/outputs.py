@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from caveat.attacks import Ball
-from caveat.attacks.network import answered, classes_of
+from caveat.attacks.network import answered, check_type, classes_of
 from caveat.bounds.deeppoly import MEMORY, known, lower, unit_of
 from caveat.bounds.region import Box, Region
 from caveat.errors import DataError, ModelError, OptionError, known_name
@@ -17,6 +17,8 @@ from caveat.types import Labels
 __all__ = ["bounds", "forms", "rounding", "traced"]
 
 METHODS = ("deeppoly", "interval")
+MANY = 64
+"""Inputs of a batch at which a list of operations is compared with its network."""
 
 
 def bounds(
@@ -141,8 +143,12 @@ def traced(model: nn.Module, inputs: Float[Tensor, "n ..."], graph: Graph | None
         As `graph.trace`; if the list is not of this model, with the weights that it has now; if it gives no logits
         (n, c).
     """
+    check_type(model, inputs)
     made = (trace(model, inputs) if graph is None else graph).to(torch.float64, inputs.device)
-    if graph is not None:
+    if graph is None:  # of one sample and of this batch: a forward pass may look at how many there are
+        assert_same(made, model, inputs[:1])
+        assert_same(made, model, inputs[:MANY])
+    else:
         assert_same(made, model, inputs[:2])
     _classes(made)
     return made

@@ -1,7 +1,7 @@
 """What `caveat attack` and `caveat certify` are about: labelled pictures, and a network that answers them."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from caveat.cli.terminal import echo
 from caveat.errors import DataError
@@ -25,7 +25,7 @@ def opened(
     DataError
         If the set holds no pictures, or a label is missing or no class of the network.
     ModelError, OptionError
-        As `cli.model.load`; if the network gives no logits, or NaN.
+        As `cli.model.load`; if the network gives no logits, or NaN, or ties samples together.
     """
     import torch
 
@@ -33,6 +33,7 @@ def opened(
     from caveat.attacks.network import answered, check_numbers, classes_of
     from caveat.cli import model as models
     from caveat.models import adapted
+    from caveat.observations import check_repeats
 
     found = sources.read(test, batch=batch, seed=seed)
     if not isinstance(found, sources.Source):
@@ -44,7 +45,11 @@ def opened(
     network = adapted(network, few, name="--test")
     with torch.no_grad():
         logits = answered(network, few)
+        again = answered(network, few)
     check_numbers(logits)
+    if torch.equal(logits, again):  # a random network is attacked, and said to be one
+        half = few[: max(1, len(few) // 2)]
+        check_repeats(lambda part: answered(network, cast("torch.Tensor", part)), half, logits[: len(half)])
     classes_of(found.labels, logits.shape[1])
     return found, network
 

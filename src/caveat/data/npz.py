@@ -42,11 +42,23 @@ def open_npz(path: Path, *, name: str, batch: int = 256, gaps: bool = False) -> 
     if labels is not None and labels.ndim == 2 and labels.shape[1] > 1 and labels.dtype.kind in "biuf":
         whole = several(torch.from_numpy(labels), None, name)
     elif labels is not None and (labels.ndim != 1 or labels.dtype.kind not in "iu"):
-        remedy = "labels[:, 0]" if labels.ndim == 2 else "labels.astype(int)"
+        remedy = _remedy(labels)
         raise DataError(f"{name}: labels must be whole numbers (n,), got {labels.dtype} {labels.shape}: {remedy}")
     else:
         whole = None if labels is None else torch.from_numpy(labels.astype(np.int64))
     return from_tensors(_pixels(images, name), whole, name=name, batch=batch)
+
+
+def _remedy(labels: np.ndarray) -> str:
+    """What makes them whole numbers, without changing what they say."""
+    if labels.ndim == 2:
+        return "labels[:, 0]"
+    if labels.dtype.kind in "USO":
+        return "names, labels = np.unique(labels, return_inverse=True) numbers the names in their order"
+    if labels.dtype.kind == "f" and not bool((labels == np.round(labels)).all()):
+        wrong = labels[labels != np.round(labels)][0]
+        return f"{wrong} is no whole number, so no class"
+    return "labels.astype(int)"
 
 
 def _one_of(names: tuple[str, ...], arrays: dict[str, np.ndarray], name: str) -> np.ndarray | None:

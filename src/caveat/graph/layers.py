@@ -47,8 +47,10 @@ def product(adds: Adds, given: Given, shapes: Shapes, where: str) -> Value:
     bias = given["self"] if "mat1" in given else None
     if not isinstance(x, Value) or not isinstance(weight, Tensor) or weight.ndim != 2:
         raise Unsuited("expected a value times a constant matrix")
-    if bias is not None and (isinstance(bias, Value) or given["beta"] != 1 or given["alpha"] != 1):
+    if bias is not None and isinstance(bias, Value):
         raise Unsuited("expected a constant bias")
+    if bias is not None and (given["beta"] != 1 or given["alpha"] != 1):
+        raise Unsuited("expected beta=1 and alpha=1; multiply the bias and the weight by them before")
     return adds.add(Linear(weight.T.contiguous(), bias), (x,), shapes[0], where)
 
 

@@ -1,7 +1,11 @@
 """From a module to its list of operations, by torch.export."""
 
+import io
+import logging
 import operator
 import warnings
+from collections.abc import Generator
+from contextlib import contextmanager, redirect_stderr
 from typing import Any
 
 import torch
@@ -55,7 +59,7 @@ def trace(model: nn.Module, inputs: Float[Tensor, "n ..."]) -> Graph:
 def _exported(model: nn.Module, pair: Tensor) -> Any:
     from torch.export import export  # takes a second to import
 
-    with warnings.catch_warnings(), torch.no_grad(), torch.random.fork_rng(devices=[]):
+    with warnings.catch_warnings(), torch.no_grad(), torch.random.fork_rng(devices=[]), _silent():
         warnings.simplefilter("ignore")  # of torch about itself
         try:
             return export(model, (pair,), strict=False).run_decompositions({})
@@ -65,6 +69,18 @@ def _exported(model: nn.Module, pair: Tensor) -> Any:
                 "model: torch.export cannot follow it (a path that depends on the input's values?): "
                 f"{reason[0] if reason else type(error).__name__}"
             ) from error
+
+
+@contextmanager
+def _silent() -> Generator[None]:
+    """Without what torch logs of a network that it cannot follow: the error says it."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        with redirect_stderr(io.StringIO()):
+            yield
+    finally:
+        logging.disable(before)
 
 
 def _lowered(program: Any, pair: Tensor) -> Graph:
@@ -81,6 +97,8 @@ def _lowered(program: Any, pair: Tensor) -> Graph:
         if node.op == "call_function" and node.target not in SAYS_NOTHING:
             known[node.name] = _call(lowering, node, known)
     (output,) = next(node for node in program.graph.nodes if node.op == "output").args
+    if any(spec.kind.name == "USER_INPUT_MUTATION" for spec in program.graph_signature.output_specs):
+        raise ModelError("model: its forward pass writes into its input (x.clamp_, x += ...); write x = x.clamp(...)")
     if len(output) != 1 or not isinstance(output[0], fx.Node) or not isinstance(known[output[0].name], Value):
         raise ModelError(
             "model: expected one tensor that depends on the input, got something else; return logits alone"

@@ -14,6 +14,9 @@ from caveat.observations import Outputs, outputs_of
 
 __all__ = ["Known", "blanked", "check_apart", "check_not_traced", "invalid_rows", "outputs"]
 
+COUNTED = 2
+"""Of inputs in [0, 1], a row of whole numbers that reaches this holds grey values as they are counted."""
+
 
 @runtime_checkable
 class Known(Protocol):
@@ -90,7 +93,11 @@ def invalid_rows(inputs: Inputs, shape: tuple[int, ...], largest: float | None) 
                 f"inputs: expected floating numbers up to about {largest:.4g}, as the guard was fitted on, got "
                 "whole numbers; divide pictures in bytes by 255 (in PyTorch, inputs.float() / 255)"
             )
-        invalid |= parts[0].flatten(1).abs().amax(dim=1) > OTHER_UNITS * largest
+        values = parts[0].flatten(1)
+        most = values.abs().amax(dim=1)
+        invalid |= most > OTHER_UNITS * largest
+        if largest <= 1:  # grey values as they are counted, in floats, up to 49: 0, 5, 16
+            invalid |= (most >= COUNTED) & (values == values.round()).all(dim=1)
     return invalid
 
 

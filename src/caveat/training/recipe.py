@@ -304,20 +304,31 @@ def _check_target(training: "Bound", target: str) -> None:
 
 
 def check_kind(network: "nn.Module", training: "Bound", goal: "Objective", *, augment: "Sequence[str]") -> None:
-    """Refuse for texts what changes its inputs, and for texts and tables what changes pictures.
+    """Refuse for texts what changes its inputs, for texts and tables what changes pictures, and layers without bounds.
 
     Raises
     ------
     OptionError
         If the inputs are augmented, or the objective fails on two texts.
+    ModelError
+        If the objective is one of certified training, and the network has a layer that no bound is known for.
     """
+    import torch
+
+    from caveat import evaluation
     from caveat.data import Encoded, Numbers
+    from caveat.inputs import moved
+    from caveat.objectives import CrownIbp, Good, Ibp
 
     if augment and isinstance(training, Encoded | Numbers):
         what = "texts" if isinstance(training, Encoded) else "numbers"
         raise OptionError(f"--augment: {augment[0]} changes pictures, {training.name} holds {what}; leave it out")
     if isinstance(training, Encoded):
         _check_text(network, training, goal)
+    elif isinstance(goal, CrownIbp | Good | Ibp):
+        inputs, labels = training.take(torch.arange(min(2, len(training))))
+        with evaluation.in_eval_mode(network), torch.no_grad():
+            goal(network, moved(inputs, network), labels, torch.Generator().manual_seed(0))  # pyright: ignore[reportArgumentType]
 
 
 def _check_text(network: "nn.Module", training: "Encoded", goal: "Objective") -> None:

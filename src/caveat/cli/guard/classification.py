@@ -33,7 +33,20 @@ def answering(
     source = opened(
         data, shape=guard.decision.shape, columns=made.columns, batch=batch, seed=seed, workers=workers, model=bare
     )
-    return Answering(made.digest, guard.decision.dtype, guard, source, table_of(source), said(guard, made.dtype))
+    notes = [*said(guard, made.dtype), *_numbers(source, len(guard.decision.classes))]
+    return Answering(made.digest, guard.decision.dtype, guard, source, table_of(source), notes)
+
+
+def _numbers(source: "Bound | Streamed", count: int) -> list[str]:
+    """That labels which are numbers alone are none of the guard's, if some are."""
+    if source.classes is not None or not (off := int((source.labels >= count).sum())):
+        return []
+    largest = float(source.labels.max())
+    ones = "; do they start at 1?" if largest == count else ""
+    return [
+        f"{off} inputs have a label that is no class of the guard, whose numbers are 0 to {count - 1}: the largest is "
+        f"{largest:g}{ones}. A monitor takes them for mistakes."
+    ]
 
 
 def table_of(source: "Bound | Streamed") -> "Callable[[Verdict, Tensor], pa.Table]":

@@ -44,6 +44,8 @@ class Size:
     """Of GOOD's second term."""
     width: int
     hidden: int
+    augment: tuple[str, ...]
+    """Of the digits."""
     tested: int
     """In-distribution pictures: for the accuracy, and as the known side of each AUROC."""
     judged: int
@@ -58,14 +60,14 @@ class Size:
 
 SIZES: dict[Scale, Size] = {
     "smoke": Size(set="digits", radius=0.1, train=400, epochs=4, others=2, batch=64, inner=2, outliers=200, shown=32,
-                  weight=0.3, width=4, hidden=16, tested=60, judged=10, steps=4, restarts=2, lines=ALL,
+                  weight=0.3, width=4, hidden=16, augment=(), tested=60, judged=10, steps=4, restarts=2, lines=ALL,
                   radii=(0.0, 0.1)),
     "small": Size(set="mnist", radius=0.3, train=None, epochs=28, others=4, batch=128, inner=5, outliers=None,
-                  shown=128, weight=0.3, width=32, hidden=256, tested=10_000, judged=100, steps=10, restarts=20,
-                  lines=(GOOD,), radii=(0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3)),
+                  shown=128, weight=0.5, width=32, hidden=256, augment=("crop",), tested=10_000, judged=100,
+                  steps=10, restarts=20, lines=(GOOD,), radii=(0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3)),
     "full": Size(set="mnist", radius=0.3, train=None, epochs=200, others=50, batch=128, inner=40, outliers=None,
-                 shown=128, weight=0.3, width=64, hidden=512, tested=10_000, judged=2000, steps=100, restarts=20,
-                 lines=ALL, radii=(0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3)),
+                 shown=128, weight=0.3, width=64, hidden=512, augment=("crop",), tested=10_000, judged=2000,
+                 steps=100, restarts=20, lines=ALL, radii=(0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3)),
 }  # fmt: skip
 OUTLIERS = {"digits": "blobs", "mnist": "cifar100:train+grey+28x28"}
 """What is shown as outliers in training: none of the sets that are judged."""
@@ -128,6 +130,7 @@ def trained(name: str, inside: Set, size: Size, seed: int, folder: Path) -> tupl
     history, _ = recipe.train(
         model, inside.train, epochs=size.epochs if name == GOOD else size.others, rate=2e-3, batch=size.batch,
         generator=torch.Generator().manual_seed(seed + 1), goal=objectives(size, outliers)[name],
+        augment=size.augment,
         checkpoint=folder / slug(name) / "checkpoint.safetensors",
     )  # fmt: skip
     return model.eval(), sum(history.seconds)
