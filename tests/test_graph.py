@@ -203,8 +203,11 @@ REFUSED = {
     "two outputs": (Written(lambda self, x: (x, -x)), "logits alone"),
     "reflection": (Written(lambda self, x: functional.pad(x, (1, 1), mode="reflect")), "reflect"),
     "windows of several sizes": (nn.AdaptiveAvgPool1d(3), "several sizes"),
-    "a weighted bias": (Written(lambda self, x: torch.addmm(EYE[0], x, EYE, beta=2)), "expected a constant bias"),
-    "a weighted product": (Written(lambda self, x: torch.addmm(EYE[0], x, EYE, alpha=2)), "expected a constant bias"),
+    "a weighted bias": (Written(lambda self, x: torch.addmm(EYE[0], x, EYE, beta=2)), "expected beta=1 and alpha=1"),
+    "a weighted product": (
+        Written(lambda self, x: torch.addmm(EYE[0], x, EYE, alpha=2)),
+        "expected beta=1 and alpha=1",
+    ),
     "one of the batch": (Written(lambda self, x: x + x.select(0, 0)), "the batch is cut|ties samples together"),
     "sum over the batch, counted from the end": (Written(lambda self, x: x - x.sum(-2)), "over the batch|ties samples"),
 }

@@ -113,9 +113,9 @@ def test_errors_teach():
     with shapes_unchecked(), pytest.raises(DataError, match="expected pictures"):
         spatial(model, inputs, labels, Transformation(rotate=5), generator=seeded())
     with pytest.raises(OptionError, match="poses, tries: expected at least 1"):
-        spatial(model, torch.rand(40, 1, 3, 4), labels, Transformation(rotate=5), generator=seeded(), poses=0)
+        spatial(model, torch.rand(40, 1, 3, 4).double(), labels, Transformation(rotate=5), generator=seeded(), poses=0)
     with pytest.raises(OptionError, match="transformation: expected a range"):
-        spatial(model, torch.rand(40, 1, 3, 4), labels, Transformation(), generator=seeded())
+        spatial(model, torch.rand(40, 1, 3, 4).double(), labels, Transformation(), generator=seeded())
     assert strongest(model, inputs[:0], labels[:0], ball, generator=seeded()).broken.shape == (0,)
 
 

@@ -1,14 +1,12 @@
 """Certificates against an exact oracle: mixed-integer programmes of tiny networks, solved by HiGHS."""
 
 import math
-from contextlib import nullcontext
 from functools import partial
 
 import numpy as np
 import pytest
 import torch
 from scipy.optimize import LinearConstraint, milp
-from tests.conftest import shapes_unchecked
 from torch import nn
 
 from caveat.attacks import Ball, pgd
@@ -360,10 +358,3 @@ def test_inputs_of_another_type_are_refused_by_its_name(kinds: tuple[torch.dtype
     for ask in (bounds, partial(certify, labels=labels), partial(pgd, labels=labels, generator=torch.Generator())):
         with pytest.raises(DataError, match=told):
             ask(net, inputs, **{"where" if ask is bounds else "ball": Ball(math.inf, 0.1)})
-
-
-def test_labels_that_are_true_or_false_are_of_two_classes() -> None:
-    labels, two = torch.ones(4, dtype=torch.bool), nn.Linear(3, 2).eval()
-    for net, told in ((two, ""), (tiny(0).float(), "got torch.bool, of two classes")):
-        with shapes_unchecked(), pytest.raises(DataError, match=told) if told else nullcontext():
-            bounds(net, torch.rand(4, 3), Ball(math.inf, 0.1), outputs="margins", labels=labels)

@@ -91,8 +91,6 @@ def classes_of(labels: Tensor, count: int) -> Labels:
     DataError
         If one is none of `count` classes.
     """
-    if labels.dtype == torch.bool and count > 2:
-        raise DataError(f"labels: expected classes in [0, {count}), as integers, got {labels.dtype}, of two classes")
     found = labels.long()
     bad = ((found < 0) | (found >= count)).nonzero().flatten().tolist()
     if labels.is_floating_point() or bad:
