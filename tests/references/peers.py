@@ -43,10 +43,10 @@ def load_adv_lib() -> ModuleType | None:
     It imports visdom for charts that no attack draws unless asked, and visdom has no wheel: an empty module stands in.
     """
     _declare_torchvision()
-    if importlib.util.find_spec("visdom") is None:
+    if "visdom" not in sys.modules and importlib.util.find_spec("visdom") is None:
         empty: Any = ModuleType("visdom")
         empty.Visdom = object
-        sys.modules.setdefault("visdom", empty)
+        sys.modules["visdom"] = empty
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
