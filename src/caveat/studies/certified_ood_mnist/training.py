@@ -63,7 +63,7 @@ SIZES: dict[Scale, Size] = {
                   weight=0.3, width=4, hidden=16, augment=(), tested=60, judged=10, steps=4, restarts=2, lines=ALL,
                   radii=(0.0, 0.1)),
     "small": Size(set="mnist", radius=0.3, train=None, epochs=28, others=4, batch=128, inner=5, outliers=None,
-                  shown=128, weight=0.2, width=32, hidden=256, augment=(), tested=10_000, judged=100,
+                  shown=128, weight=0.5, width=32, hidden=256, augment=("crop",), tested=10_000, judged=100,
                   steps=10, restarts=20, lines=(GOOD,), radii=(0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3)),
     "full": Size(set="mnist", radius=0.3, train=None, epochs=200, others=50, batch=128, inner=40, outliers=None,
                  shown=128, weight=0.3, width=64, hidden=512, augment=("crop",), tested=10_000, judged=2000,
