@@ -92,7 +92,8 @@ def kept(value: float, row: dict[str, Any]) -> bool:
 
 def worse(value: float, before: float, row: dict[str, Any]) -> bool:
     """Whether a figure that has a direction is clearly worse than the last recorded one."""
-    return ("most" in row and value > WORSE * before) or ("least" in row and value < before / WORSE)
+    slack = (WORSE - 1) * abs(before)  # a difference may be below zero
+    return ("most" in row and value > before + slack) or ("least" in row and value < before / WORSE)
 
 
 def lines(targets: dict[str, dict[str, Any]], recorded: dict[str, Any]) -> list[str]:

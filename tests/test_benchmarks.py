@@ -34,6 +34,8 @@ def test_a_figure_is_found_by_its_key() -> None:
 @pytest.mark.parametrize(
     ("value", "before", "row", "kept", "worse"),
     [
+        (-1.6, -1.6, {"most": 0}, True, False),
+        (-1.0, -1.6, {"most": 0}, True, True),
         (1.0, 0.9, {"most": 1.0}, True, False),
         (1.1, 0.9, {"most": 1.0}, False, True),
         (0.9, 1.0, {"least": 1.0}, False, False),
