@@ -25,3 +25,11 @@ def test_a_posterior_is_called_like_its_networks() -> None:
     members = [nn.Linear(2, 3) for _ in range(4)]
     predictive = posteriors.Predictive(members[0], posteriors.ensemble.of(members))
     assert models.title(predictive) == "Linear (mean of 4 networks)"
+
+
+@pytest.mark.parametrize("value", [3, True, "often", torch.ones(2), nn.Linear(2, 2)])
+def test_attributes_of_a_users_network_are_no_titles(value: object) -> None:
+    """A counter `called` was its title, and a flag `averaged` ended the audit."""
+    net = nn.Linear(2, 3)
+    net.averaged, net.called = value, value
+    assert models.title(net) == "Linear"

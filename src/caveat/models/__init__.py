@@ -1,7 +1,6 @@
 """The networks of the studies. Each is a function with the same options that returns an `nn.Module`."""
 
 from collections.abc import Callable
-from typing import cast
 
 from torch import nn
 
@@ -80,9 +79,11 @@ def title(model: nn.Module) -> str:
     """What to call a network: its class, or that of the one that a wrapper is around; or as it is `called`."""
     while (inner := _within(model)) is not None:
         model = inner
-    if averaged := getattr(model, "averaged", ""):  # of a posterior
-        return f"{title(cast('nn.Module', model.model))} ({averaged})"
-    return str(getattr(model, "called", "") or type(model).__name__)
+    averaged, inner = getattr(model, "averaged", None), getattr(model, "model", None)
+    if isinstance(averaged, str) and isinstance(inner, nn.Module):  # a posterior; a user's attribute may be anything
+        return f"{title(inner)} ({averaged})"
+    called = getattr(model, "called", None) if type(model) is nn.Sequential else None
+    return called if isinstance(called, str) else type(model).__name__
 
 
 def named(model: nn.Module, builder: str) -> nn.Module:
