@@ -47,7 +47,8 @@ def opened(
         logits = answered(network, few)
         again = answered(network, few)
     check_numbers(logits)
-    if torch.equal(logits, again):  # a random network is attacked, and said to be one
+    # a random network is attacked, and said to be one; on a device rounding differs from call to call
+    if torch.allclose(logits, again, rtol=1e-3, atol=1e-3):
         half = few[: max(1, len(few) // 2)]
         check_repeats(lambda part: answered(network, cast("torch.Tensor", part)), half, logits[: len(half)])
     classes_of(found.labels, logits.shape[1])

@@ -39,13 +39,14 @@ def answering(
 
 def _numbers(source: "Bound | Streamed", count: int) -> list[str]:
     """That labels which are numbers alone are none of the guard's, if some are."""
-    if source.classes is not None or not (off := int((source.labels >= count).sum())):
+    beyond = source.labels[source.labels >= count]  # NaN, where a row has none, is not
+    if source.classes is not None or not len(beyond):
         return []
-    largest = float(source.labels.max())
+    largest = float(beyond.max())
     ones = "; do they start at 1?" if largest == count else ""
     return [
-        f"{off} inputs have a label that is no class of the guard, whose numbers are 0 to {count - 1}: the largest is "
-        f"{largest:g}{ones}. A monitor takes them for mistakes."
+        f"{len(beyond)} inputs have a label that is no class of the guard, whose numbers are 0 to {count - 1}: the "
+        f"largest is {largest:g}{ones}. A monitor takes them for mistakes."
     ]
 
 
