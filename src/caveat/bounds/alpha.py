@@ -9,8 +9,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from caveat.bounds.deeppoly import MEMORY, Known, Slopes, Split, known, least, lower
+from caveat.bounds.deeppoly import MEMORY, known, least, lower
 from caveat.bounds.region import Rows
+from caveat.bounds.values import Known, Slopes, Split
 from caveat.graph import Relu
 
 __all__ = ["Tightened", "first", "opened", "raised", "tightened"]

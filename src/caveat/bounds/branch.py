@@ -17,8 +17,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from caveat.bounds.alpha import Raised, first, opened, raised
-from caveat.bounds.deeppoly import Known, known, least
+from caveat.bounds.deeppoly import known, least
 from caveat.bounds.region import Rows
+from caveat.bounds.values import Known
 from caveat.graph import Relu
 
 __all__ = ["Part", "affordable", "decided"]

@@ -14,9 +14,10 @@ from caveat.attacks import Ball, pgd
 from caveat.attacks.network import broken, checked
 from caveat.bounds.alpha import tightened
 from caveat.bounds.branch import decided
-from caveat.bounds.deeppoly import MEMORY, Known, known, lower, unit_of
+from caveat.bounds.deeppoly import MEMORY, known, lower, unit_of
 from caveat.bounds.outputs import MANY, forms, traced
 from caveat.bounds.region import Region
+from caveat.bounds.values import Known
 from caveat.errors import CaveatWarning, OptionError, known_name
 from caveat.graph import Graph, assert_same
 from caveat.types import Labels, Mask

@@ -3,67 +3,37 @@
 The interval of every value is found in order; before an operation that is not linear its arguments are bounded again,
 by carrying their own coefficients back to the inputs through what is known of everything before.
 
-Floating point: all in float64, and every value stands for the one that the network computes in its own type. Where an
-operation rounds, `interval.roundoff` says by how much, and back-substitution pays that for every coefficient that it
-carries through. So the outputs of a float32 network do not leave their bounds, in whatever order its sums are taken.
+Floating point: every value stands for the one that the network computes in its own type. Where an operation rounds,
+`interval.roundoff` says by how much, and back-substitution pays that for every coefficient that it carries through. So
+the outputs of a float32 network do not leave their bounds, in whatever order its sums are taken. Bounds are computed in
+float64, but for the coefficients of arguments on the way where the network has no more than float32: `single` pays for
+their rounding in the same way.
 """
 
 import math
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from caveat.bounds.adjoint import ADJOINT
-from caveat.bounds.interval import Interval, propagated, roundoff
+from caveat.bounds.interval import Interval, propagated, roundoff, unit_in
 from caveat.bounds.region import Between, Region, Rows
 from caveat.bounds.relaxations import RELAXATIONS, Lines, Relaxed, bent
+from caveat.bounds.single import begun, unit_of_products
+from caveat.bounds.values import Known, Slopes, Split
 from caveat.errors import ModelError
 from caveat.graph import AvgPool, Conv, Graph, Linear, Mean, Relu, Sum
 
-__all__ = ["MEMORY", "Known", "Least", "Slopes", "Split", "known", "least", "lower", "unit_of"]
+__all__ = ["MEMORY", "Least", "known", "least", "lower", "unit_of"]
 
-MEMORY = 1 << 25
-"""Bytes that coefficients may take at once, unless told otherwise: 32 MiB, which caches help with."""
+MEMORY = 1 << 23
+"""Bytes that coefficients may take at once, unless told otherwise: 8 MiB, which caches and the allocator help with."""
 COPIES = 6
 """Tensors of the size of the coefficients that are alive at once."""
-Slopes = Mapping[int, Tensor]
-"""For ReLUs, by their place in the list, the share in [0, 1] of the lower line between the ReLU's slope and 1."""
-Split = Mapping[int, Tensor]
-"""For arguments of ReLUs, by their place in the list, 1 or -1 where only that sign is looked at, else 0."""
-
-
-@dataclass(frozen=True)
-class Known:
-    """What is known of a network's values over a region."""
-
-    graph: Graph
-    region: Region | Between
-    bounds: dict[int, Interval] = field(default_factory=dict)
-    """By place in the list of values."""
-    rounding: dict[int, Tensor] = field(default_factory=dict)
-    relaxed: dict[int, Relaxed] = field(default_factory=dict)
-    """By place of the result."""
-
-    def shape(self, place: int) -> tuple[int, ...]:
-        """Of a sample's value."""
-        return self.graph.nodes[place - 1].shape if place else self.graph.input_shape
-
-    def of(self, samples: Tensor) -> "Known":
-        """That of some of the samples, also several times."""
-        count = len(self.region.low)
-        found = self.mapped(lambda value: value[samples] if len(value) == count else value)
-        return replace(found, region=self.region.of(samples))
-
-    def mapped(self, change: Callable[..., Tensor]) -> "Known":
-        """The same with every tensor changed."""
-        bounds = {k: (change(low), change(high)) for k, (low, high) in self.bounds.items()}
-        rounding = {k: change(value) for k, value in self.rounding.items()}
-        relaxed = {k: value.mapped(change) for k, value in self.relaxed.items()}
-        return replace(self, bounds=bounds, rounding=rounding, relaxed=relaxed)
 
 
 @dataclass(frozen=True)
@@ -78,9 +48,10 @@ class Least:
 
 
 def unit_of(model: nn.Module, inputs: Tensor) -> float:
-    """Half of the largest epsilon of the types in which a model computes."""
+    """Half of the largest epsilon of the types in which a model computes; of float32, with what PyTorch makes of it."""
     types = {inputs.dtype, *(value.dtype for value in (*model.parameters(), *model.buffers()))}
-    return max(torch.finfo(kind).eps for kind in types if kind.is_floating_point) / 2
+    units = [unit_in(kind) for kind in types if kind.is_floating_point]
+    return max(*units, unit_of_products(inputs.device) if torch.float32 in types else 0.0)
 
 
 def known(  # noqa: PLR0913 -- each is one independent choice
@@ -122,6 +93,9 @@ def known(  # noqa: PLR0913 -- each is one independent choice
         If an operation has no relaxation.
     """
     found = Known(graph, region, {0: (region.low, region.high)})
+    plain = refine and not slopes and not lift
+    single = begun(graph, region, unit) if plain else None
+    carried = single.known if single else found
     for k, node in enumerate(graph.nodes):
         values = [found.bounds[place] for place in node.arguments]
         relax, _ = RELAXATIONS.get(type(node.operation), (None, ""))
@@ -131,7 +105,8 @@ def known(  # noqa: PLR0913 -- each is one independent choice
             if after is not None:
                 mask = mask & (after < place).reshape(-1, *[1] * (mask.ndim - 1))
             if refine and not _exact(found, k):
-                found.bounds[place] = _refined(found, place, mask, memory, (slopes or {}).get(place), until)
+                better = _refined(carried, place, mask, memory, (slopes or {}).get(place), until)
+                found.bounds[place] = _both(found.bounds[place], better)
             if start is not None:
                 found.bounds[place] = _both(found.bounds[place], start.bounds[place])
             if split and place in split:
@@ -144,6 +119,8 @@ def known(  # noqa: PLR0913 -- each is one independent choice
         if rounding is not None:
             found.rounding[k + 1] = rounding
         found.bounds[k + 1] = propagated(node.operation, rounding, *values)
+        if single is not None:
+            single.follow(found, k)
     return found
 
 
@@ -194,7 +171,7 @@ class _Begun:
 
 def _begun(found: Known, place: int, coefficients: Tensor) -> _Begun:
     """Back to the last operation that is not linear, or to the inputs."""
-    waiting, constant = {place: coefficients}, coefficients.new_zeros(len(coefficients))
+    waiting, constant = {place: coefficients}, coefficients.new_zeros(len(coefficients), dtype=torch.float64)
     passed: dict[int, Tensor] = {}
     for k in range(place, 0, -1):
         if k in found.relaxed and k in waiting:
@@ -255,6 +232,8 @@ def _least(
     inputs = waiting.get(0)
     if inputs is None:
         inputs = constant.new_zeros(len(rows.sample), *found.graph.input_shape)
+    if 0 in found.rounding:
+        constant = constant - rows.dot(inputs.abs(), found.rounding[0])
     values = constant + found.region.least(inputs, rows)
     return Least(values if early_values is None else torch.maximum(values, early_values), inputs, at)
 
@@ -312,38 +291,37 @@ def _lifted(relaxed: Relaxed, more: Tensor | None) -> Relaxed:
 
 
 def _refined(found: Known, place: int, mask: Tensor, memory: int, slopes: Slopes | None, until: float) -> Interval:
-    """Bounds by back-substitution where the mask says so, never looser than before."""
-    low, high = (end.flatten(1) for end in found.bounds[place])
-    shape = found.shape(place)
+    """Bounds by back-substitution where the mask says so; elsewhere, and where time is up, infinite ones."""
+    shape, dtype = found.shape(place), found.dtype
+    low, high = (torch.full_like(mask, end, dtype=torch.float64).flatten(1) for end in (-math.inf, math.inf))
+    ends: list[Interval] = []
     sample, value = mask.flatten(1).nonzero(as_tuple=True)
-    largest = max(torch.Size(found.shape(k)).numel() for k in range(place + 1))
-    chunk = max(1, memory // (2 * COPIES * largest * low.element_size()))
+    largest = max(torch.Size(found.shape(k)).numel() for k in range(place + 1)) * dtype.itemsize
+    chunk = max(1, memory // (2 * COPIES * largest))
     different, row = value.unique(return_inverse=True)
     shared = None  # what is the same for every sample, once for all of them, where it is not too large
-    if 2 * len(different) * largest * low.element_size() <= memory:
-        shared = _begun(found, place, _units(different, low, shape))
-    ends: list[tuple[Tensor, Tensor]] = []
+    if 2 * len(different) * largest <= memory:
+        shared = _begun(found, place, _units(different, shape, dtype))
     for samples, values in zip(sample.split(chunk), (value if shared is None else row).split(chunk), strict=True):
         if time.perf_counter() > until:
             break
-        begun = shared or _begun(found, place, _units(values, low, shape))
+        begun = shared or _begun(found, place, _units(values, shape, dtype))
         each = torch.arange(len(values), device=low.device) if shared is None else values
-        signs = low.new_tensor([1.0, -1.0]).repeat(len(samples))
+        signs = torch.tensor([1.0, -1.0], dtype=dtype, device=low.device).repeat(len(samples))
         both = begun.of(each.repeat_interleave(2), signs)
         bound = _least(found, both, Rows(samples.repeat_interleave(2)), slopes=slopes).values
+        bound = bound.nan_to_num(-math.inf, -math.inf, -math.inf)  # of coefficients that overflow
         ends.append((bound[::2], -bound[1::2]))
-    if not ends:
-        return found.bounds[place]
-    new_low, new_high = (torch.cat(part) for part in zip(*ends, strict=True))
-    where = (sample[: len(new_low)], value[: len(new_low)])
-    low = low.index_put(where, torch.maximum(low[where], new_low))
-    high = high.index_put(where, torch.minimum(high[where], new_high))
+    if ends:
+        new_low, new_high = (torch.cat(part) for part in zip(*ends, strict=True))
+        where = (sample[: len(new_low)], value[: len(new_low)])
+        low, high = low.index_put(where, new_low), high.index_put(where, new_high)
     return low.reshape(-1, *shape), high.reshape(-1, *shape)
 
 
-def _units(values: Tensor, like: Tensor, shape: tuple[int, ...]) -> Tensor:
+def _units(values: Tensor, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
     """Coefficients that are 1 at one value each."""
-    units = like.new_zeros(len(values), math.prod(shape))
+    units = torch.zeros(len(values), math.prod(shape), dtype=dtype, device=values.device)
     return units.scatter_(1, values[:, None], 1.0).reshape(-1, *shape)
 
 

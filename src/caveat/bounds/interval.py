@@ -6,10 +6,9 @@ Higham and Mary, A new approach to probabilistic rounding error analysis, SIAM J
 roundings as independent of each other; the k u of the worst case is never approached, and costs provable samples.
 """
 
-import math
 from collections.abc import Callable
-from dataclasses import replace
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, overload
 
 import torch
 from torch import Tensor
@@ -36,12 +35,12 @@ from caveat.graph import (
     Sum,
 )
 
-__all__ = ["INTERVAL", "Interval", "propagated", "roundoff"]
+__all__ = ["DOUBLE", "INTERVAL", "Carried", "Interval", "magnitude", "of_count", "propagated", "roundoff", "unit_in"]
 
 Interval = tuple[Tensor, Tensor]
 """Lower and upper bounds `(n, ...)`."""
 CAUTION = 4.0
-DOUBLE = torch.finfo(torch.float64).eps / 2
+DOUBLE = 2.0**-53
 LOWEST = {"gelu": (-0.7517915972, -0.1699712076), "gelu_tanh": (-0.7524614220, -0.1700407506),
           "silu": (-1.2784645428, -0.2784645429)}  # fmt: skip
 """Where curves that fall before they rise have their minimum, and a number just below it."""
@@ -107,40 +106,70 @@ INTERVAL: Rules = {
 }
 
 
-def _of_count(count: int, unit: float) -> float:
-    return CAUTION * math.sqrt(count + 2) * unit
+def unit_in(dtype: torch.dtype) -> float:
+    """Half of the epsilon: by how much of its size a number is off when it is rounded."""
+    return torch.finfo(dtype).eps / 2
 
 
-def _of_weights(op: Linear | Conv, unit: float, x: Tensor) -> Tensor:
+@dataclass(frozen=True)
+class Carried:
+    """Coefficients of a result that are carried back in another type than float64."""
+
+    unit: float
+    """Half of its epsilon."""
+    count: int | Tensor
+    """How many of them are not 0, one number or `(n, 1, ...)`."""
+
+
+EXACT = Carried(0.0, 0)
+
+
+@overload
+def of_count(count: int, unit: float) -> float: ...
+@overload
+def of_count(count: int | Tensor, unit: float, carried: Carried) -> float | Tensor: ...
+def of_count(count: int | Tensor, unit: float, carried: Carried = EXACT) -> float | Tensor:
+    """By how much of the sum of their sizes a sum of so many products can be off, and one of its coefficients besides.
+
+    What is rounded in the two is independent too. A product with 0 is exact, and need not be counted.
+    """
+    return CAUTION * ((count + 2) * unit**2 + (carried.count + 2) * carried.unit**2) ** 0.5
+
+
+def _of_weights(op: Linear | Conv, unit: float, carried: Carried, x: Tensor) -> Tensor:
     bias = None if op.bias is None else op.bias.abs()
     size = EVALUATE[type(op)](replace(op, weight=op.weight.abs(), bias=bias), x)
     inputs, outputs = op.weight[0].numel(), len(op.weight)  # the second: where coefficients are carried back
-    return (_of_count(inputs, unit) + 4 * (inputs + outputs) * DOUBLE) * size
+    products = EVALUATE[type(op)](replace(op, weight=(op.weight != 0).to(x.dtype), bias=None), (x > 0).to(x.dtype))
+    return (of_count(products, unit, carried) + 4 * (inputs + outputs) * DOUBLE) * size
 
 
-def _of_mean(op: Mean | AvgPool, unit: float, x: Tensor) -> Tensor:
+def _of_mean(op: Mean | AvgPool, unit: float, carried: Carried, x: Tensor) -> Tensor:
     count = x[0].numel() if isinstance(op, Mean) else torch.Size(op.kernel).numel()
-    return (_of_count(count, unit) + 4 * count * DOUBLE) * EVALUATE[type(op)](op, x)
+    size = EVALUATE[type(op)](op, x)
+    return (of_count(count, unit, carried) + 4 * count * DOUBLE) * size
 
 
-def _of_scale(op: Scale, unit: float, x: Tensor) -> Tensor:
+def _of_scale(op: Scale, unit: float, carried: Carried, x: Tensor) -> Tensor:
     """Also of a batch normalisation that is computed in several steps."""
     factor, shift = (value.abs() if isinstance(value, Tensor) else abs(value) for value in (op.factor, op.shift))
-    return 6 * (unit + 4 * DOUBLE) * (factor * x + shift)
+    size = factor * x + shift
+    return (6 * (unit + 4 * DOUBLE) + of_count(0, 0.0, carried)) * size
 
 
-def _of_sum(op: Sum, unit: float, *x: Tensor) -> Tensor:
+def _of_sum(op: Sum, unit: float, carried: Carried, *x: Tensor) -> Tensor:
     size = EVALUATE[Sum](replace(op, factors=tuple(abs(factor) for factor in op.factors)), *x)
-    return (len(x) + 1) * (unit + 4 * DOUBLE) * size
+    return ((len(x) + 1) * (unit + 4 * DOUBLE) + of_count(0, 0.0, carried)) * size
 
 
-def _of_relu(op: Relu, unit: float, x: Tensor) -> Tensor | None:
+def _of_relu(op: Relu, unit: float, carried: Carried, x: Tensor) -> Tensor | None:
+    del carried  # the lines' offsets pay for it
     slope = op.slope.abs() if isinstance(op.slope, Tensor) else abs(op.slope)
     return None if not isinstance(slope, Tensor) and not slope else 2 * unit * slope * x
 
 
-def _of_curve(op: Curve, unit: float, x: Tensor) -> Tensor:
-    del op
+def _of_curve(op: Curve, unit: float, carried: Carried, x: Tensor) -> Tensor:
+    del op, carried
     return 16 * (unit + 4 * DOUBLE) * (1 + x)
 
 
@@ -157,13 +186,18 @@ ROUNDOFF: dict[type, Callable[..., Tensor | None]] = {
 """The operations that round."""
 
 
-def roundoff(op: Operation, unit: float, *values: Interval) -> Tensor | None:
+def roundoff(op: Operation, unit: float, *values: Interval, carried: Carried = EXACT) -> Tensor | None:
     """How far the computed value can be from the exact one of the same arguments; None where nothing is rounded.
 
-    `unit` is half of the epsilon of the type in which the network is computed.
+    `unit` is half of the epsilon of the type in which the network is computed; with what is due for coefficients too.
     """
     rule = ROUNDOFF.get(type(op))
-    return None if rule is None else rule(op, unit, *(torch.maximum(low.abs(), high.abs()) for low, high in values))
+    return None if rule is None else rule(op, unit, carried, *(magnitude(value) for value in values))
+
+
+def magnitude(x: Interval) -> Tensor:
+    """The largest size of the values."""
+    return torch.maximum(x[0].abs(), x[1].abs())
 
 
 def propagated(op: Operation, rounding: Tensor | None, *values: Interval) -> Interval:

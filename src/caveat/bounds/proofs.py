@@ -24,9 +24,10 @@ from caveat.bounds import checker
 from caveat.bounds.alpha import first, raised, tightened
 from caveat.bounds.branch import Part, decided
 from caveat.bounds.certify import TIMED
-from caveat.bounds.deeppoly import Known, known
+from caveat.bounds.deeppoly import known
 from caveat.bounds.outputs import forms
 from caveat.bounds.region import Region
+from caveat.bounds.values import Known
 from caveat.errors import ModelError, OptionError
 from caveat.files import parse_json, read_bytes, write_bytes
 from caveat.graph import Conv, Curve, Graph, Linear, Node, Relu, Reshape, Scale, Sum

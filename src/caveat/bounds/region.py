@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from caveat.attacks import Ball
+from caveat.bounds.interval import of_count, unit_in
 from caveat.errors import DataError
 
 __all__ = ["Between", "Box", "Region", "Rows"]
@@ -34,6 +35,8 @@ class Rows:
         """Of values `(n, ...)` those of every row."""
         if len(values) == len(self.sample) and bool((self.sample[1:] > self.sample[:-1]).all()):
             return values
+        if len(self.sample) and self.sample[0] == self.sample[-1]:  # one sample: nothing is copied
+            return values[self.sample[:1]].expand(len(self.sample), *values.shape[1:])
         return values[self.sample]
 
     def dot(self, rows: Float[Tensor, "r ..."], values: Float[Tensor, "n ..."]) -> Float[Tensor, " r"]:
@@ -98,13 +101,14 @@ class Region:
         Formula: a.m - |a|.r over the box of middle m and half width r; a.c - radius |a|_q over a ball, q the dual norm.
         Of both the larger is taken.
         """
+        exact, more = coefficients.double(), 1 + 2 * of_count(self.low[0].numel(), unit_in(coefficients.dtype))
         middle, half = (self.low + self.high) / 2, (self.high - self.low) / 2
-        found = rows.dot(coefficients, middle) - rows.dot(coefficients.abs(), half)
+        found = rows.dot(exact, middle) - more * rows.dot(coefficients.abs(), half.to(coefficients.dtype)).double()
         if self.norm == math.inf:
             return found
         dual = math.inf if self.norm == 1 else 2
-        size = torch.linalg.vector_norm(coefficients.flatten(1), dual, dim=1)
-        return torch.maximum(found, rows.dot(coefficients, self.centres) - self.radius * size)
+        size = torch.linalg.vector_norm(exact.flatten(1), dual, dim=1)
+        return torch.maximum(found, rows.dot(exact, self.centres) - self.radius * size)
 
     def minimiser(self, coefficients: Float[Tensor, "n ..."]) -> Float[Tensor, "n ..."]:
         """A point of each sample's region where `coefficients . x` is small, one row a sample: a guess for attacks."""
@@ -135,6 +139,7 @@ class Between:
 
         Formula: a+ (W_l k + b_l) + a- (W_u k + b_u) = c + g.k, least c - |g|_1 over k in [-1, 1].
         """
+        coefficients = coefficients.double()
         middle, half = (self.low + self.high) / 2, (self.high - self.low) / 2
         box = rows.dot(coefficients, middle) - rows.dot(coefficients.abs(), half)
         up, down = coefficients.clamp_min(0), coefficients.clamp_max(0)

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from caveat.bounds.interval import DOUBLE, Interval
+from caveat.bounds.interval import DOUBLE, Interval, magnitude, of_count, unit_in
 from caveat.bounds.region import Rows
 from caveat.graph import CURVES, Curve, MaxPool, Operation, Relu, windows
 
@@ -37,6 +37,26 @@ class Lines:
         low, high = (None if part is None else change(part) for part in (self.low_offset, self.high_offset))
         return Lines(change(self.low_slope), change(self.high_slope), low, high)
 
+    def narrowed(self, x: Interval, dtype: torch.dtype) -> "Lines":
+        """For coefficients of another type: offsets pay for the rounding of the slopes and of what is done with them.
+
+        Products with slopes of 0 and 1 are not rounded.
+        """
+        unit, size = unit_in(dtype), magnitude(x)
+        share = 2 * of_count(size[0].numel(), unit)
+
+        def paid(slope: Tensor, offset: Tensor | None) -> Tensor:
+            part = torch.where((slope == 0) | (slope == 1), 0, 4 * unit * slope.abs() * size)
+            return part if offset is None else part + share * offset.abs()
+
+        below, above = paid(self.low_slope, self.low_offset), paid(self.high_slope, self.high_offset)
+        low, high = (0 if offset is None else offset for offset in (self.low_offset, self.high_offset))
+        return Lines(
+            self.low_slope.to(dtype), self.high_slope.to(dtype),
+            (low - below).to(dtype) if self.low_offset is not None or bool(below.any()) else None,
+            (high + above).to(dtype) if self.high_offset is not None or bool(above.any()) else None,
+        )  # fmt: skip
+
     def back(self, coefficients: Tensor, rows: Rows, shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
         """Coefficients of what is bounded from below, and what the offsets add."""
         del shape
@@ -62,6 +82,12 @@ class Winners:
     def mapped(self, change: Callable[..., Tensor]) -> "Winners":
         """As `Lines.mapped`."""
         return Winners(change(self.member), change(self.wins), change(self.high))
+
+    def narrowed(self, x: Interval, dtype: torch.dtype) -> "Winners":
+        """As `Lines.narrowed`."""
+        del x
+        share = 2 * of_count(self.high[0].numel(), unit_in(dtype))
+        return Winners(self.member, self.wins, (self.high + share * self.high.abs()).to(dtype))
 
     def back(self, coefficients: Tensor, rows: Rows, shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
         """As `Lines.back`."""
