@@ -100,17 +100,18 @@ def tightened(
 
 def raised(
     found: Known,
-    matrix: Float[Tensor, "n c"],
+    matrix: Float[Tensor, "n ..."],
     *,
     slopes: Slopes,
     multipliers: Slopes,
     split: Split,
     steps: int,
     until: float = math.inf,
+    place: int | None = None,
 ) -> Raised:
     """Lower bounds of one form a sample, with slopes and, where signs are given, Lagrange multipliers by ascent.
 
-    After `until` it begins no step but the first.
+    Forms are of the value at a place, else of the logits. After `until` it begins no step but the first.
 
     Formula: max over lambda in [0, 1], beta >= 0 of the lower bound of the form minus sum beta sign z, z the argument
     whose sign is given. Source: Wang et al., Beta-CROWN, NeurIPS 2021 (arXiv 2103.06624), equation 8.
@@ -122,7 +123,9 @@ def raised(
         weights = {place: _leaf(weight) for place, weight in multipliers.items()}
         for _ in _adam([*lines.values(), *weights.values()], steps, until, positive=list(weights.values())):
             pull = {place: -weight * split[place] for place, weight in weights.items()}
-            bound = least(found, found.graph.output, matrix, rows, slopes=lines, multipliers=pull)
+            bound = least(
+                found, found.graph.output if place is None else place, matrix, rows, slopes=lines, multipliers=pull
+            )
             best = _better(best, bound.values, bound.inputs, bound.at, lines, weights)
             if not (lines or weights) or bool((best.values > 0).all()):
                 break

@@ -17,7 +17,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from caveat.bounds.alpha import Raised, first, opened, raised
-from caveat.bounds.deeppoly import known, least
+from caveat.bounds.deeppoly import known, least, lower
+from caveat.bounds.inner import Table, closer, height, joined, picked
 from caveat.bounds.region import Rows
 from caveat.bounds.values import Known
 from caveat.graph import Relu
@@ -27,6 +28,8 @@ __all__ = ["Part", "affordable", "decided"]
 BATCH = 32
 """Parts that are bounded at once."""
 STEPS = 5
+ROUNDS = 16
+"""Of the first pass over the bounds inside; four times as many in each that follows."""
 HELD = 1 << 27
 """Bytes of coefficients up to which a gradient is taken through the bounds of all arguments: ten times that is held."""
 SOLVED = 1e-6
@@ -34,8 +37,6 @@ SOLVED = 1e-6
 
 Attack = Callable[[Tensor], Tensor | None]
 """From points `(n, ...)` to a counterexample that the model itself confirms, if one of them is near to one."""
-Table = dict[int, Tensor]
-"""By place, of a ReLU's argument or its result, one row a part."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ class Part:
 
     def of(self, rows: Tensor | slice) -> "Part":
         """Some of them."""
-        tables = (_picked(table, rows) for table in (self.split, self.slopes, self.multipliers))
+        tables = (picked(table, rows) for table in (self.split, self.slopes, self.multipliers))
         return Part(self.matrix[rows], *tables)
 
     def __len__(self) -> int:
@@ -72,20 +73,15 @@ class Waiting:
 
     def of(self, rows: Tensor | slice) -> "Waiting":
         """Some of them."""
-        tables = tuple(_picked(table, rows) for table in self.tables)
+        tables = tuple(picked(table, rows) for table in self.tables)
         return Waiting(self.left[rows], self.worst[rows], self.after[rows], tables)
-
-
-def _picked(table: Table, rows: Tensor | slice) -> Table:
-    return {place: value[rows] for place, value in table.items()}
 
 
 def together(*some: Waiting) -> Waiting:
     """All of them, the worst first."""
     columns = zip(*((each.left, each.worst, each.after) for each in some), strict=True)
     left, worst, after = (torch.cat(column) for column in columns)
-    pairs = zip(*(each.tables for each in some), strict=True)
-    tables = tuple({place: torch.cat([table[place] for table in pair]) for place in pair[0]} for pair in pairs)
+    tables = tuple(joined(*pair) for pair in zip(*(each.tables for each in some), strict=True))
     return Waiting(left, worst, after, tables).of(worst.argsort(stable=True))
 
 
@@ -100,13 +96,44 @@ def decided(
 ) -> tuple[bool, Tensor | None]:
     """Whether every form is above 0 over the region of one sample, and a counterexample if one was found.
 
-    `root` holds the sample's bounds; `until` is the moment of `time.perf_counter` at which to give up. `record` is
-    given every part that is proved, with the slopes and multipliers that prove it; then bounds are not computed anew in
-    the parts, so that these are the whole proof, and much less is decided.
+    `root` holds the sample's bounds; `until` is the moment of `time.perf_counter` at which to give up. Of a network
+    with ReLUs behind ReLUs the bounds inside are made closer in turn with the search (`inner.closer`), each time with
+    more effort, and the search begins again from there.
+
+    `record` is given every part that is proved, with the slopes and multipliers that prove it; then bounds are computed
+    anew neither in the parts nor inside, so that these are the whole proof, and much less is decided.
 
     Source: Bunel et al., Branch and bound for piecewise linear neural network verification, JMLR 2020; multipliers of
-    Wang et al., Beta-CROWN, NeurIPS 2021. The score of a ReLU is ours: `_weights`.
+    Wang et al., Beta-CROWN, NeurIPS 2021. The score of a ReLU is ours: `_weights`; so are closer bounds inside.
     """
+    if record is not None or len(opened(root)) < 2:
+        return _searched(root, matrix, unit, until, attack, record)
+    rounds, spent = ROUNDS, (until - time.perf_counter()) / 16
+    while time.perf_counter() < until:
+        proved, broken = _searched(root, matrix, unit, min(until, time.perf_counter() + spent), attack, None)
+        if proved or broken is not None:
+            return proved, broken
+        begun = time.perf_counter()
+        root = closer(
+            root, _weights(root, matrix, unit, refine=True), unit=unit, rounds=rounds, until=begun + (until - begun) / 2
+        )
+        with torch.no_grad():
+            matrix = matrix[lower(root, matrix[None])[0] <= 0]
+        if not len(matrix):
+            return True, None
+        rounds, spent = 4 * rounds, time.perf_counter() - begun
+    return False, None
+
+
+def _searched(
+    root: Known,
+    matrix: Tensor,
+    unit: float,
+    until: float,
+    attack: Attack,
+    record: Callable[[Part], None] | None,
+) -> tuple[bool, Tensor | None]:
+    """As `decided`, from the bounds of `root` alone."""
     if time.perf_counter() > until:
         return False, None
     waiting, closer = _whole(root, matrix), record is None
@@ -120,7 +147,7 @@ def decided(
         count = len(now.worst)
         own = _bounded(root, now, unit, until, closer=closer)
         row, form = now.left.nonzero(as_tuple=True)
-        split, slopes, multipliers = (_picked(table, row) for table in now.tables[:3])
+        split, slopes, multipliers = (picked(table, row) for table in now.tables[:3])
         found = raised(
             own.of(row), matrix[form], slopes=slopes, multipliers=multipliers, split=split, steps=STEPS, until=until
         )
@@ -136,7 +163,7 @@ def decided(
         for leaf, which in (open_ones.left & leaves[:, None]).nonzero().tolist():
             if time.perf_counter() > until:
                 return False, None
-            one = Part(matrix[which, None], *(_picked(table, slice(leaf, leaf + 1)) for table in open_ones.tables[:3]))
+            one = Part(matrix[which, None], *(picked(table, slice(leaf, leaf + 1)) for table in open_ones.tables[:3]))
             answer, point, solved = _solved(own.of(torch.tensor([leaf])), one)
             if answer and record is not None:
                 record(solved)
@@ -165,7 +192,7 @@ def _rest(now: Waiting, own: Known, found: Raised, sure: Tensor) -> tuple[Waitin
     alive = (worst < torch.inf).nonzero().squeeze(1)
     best = number[alive, form[alive]]
     low, high = ({place: own.bounds[place][side][alive] for place in now.tables[3]} for side in (0, 1))
-    tables = (_picked(now.tables[0], alive), _picked(found.slopes, best), _picked(found.multipliers, best), low, high)
+    tables = (picked(now.tables[0], alive), picked(found.slopes, best), picked(found.multipliers, best), low, high)
     return Waiting(values[alive] < torch.inf, worst[alive], now.after[alive], tables), own.of(alive)
 
 
@@ -235,9 +262,8 @@ def _halved(root: Known, kept: Waiting, weights: Table) -> tuple[Waiting, Tensor
     parts, ends = [torch.full((len(kept.worst), 1), -1.0, dtype=torch.float64, device=kept.worst.device)], [(0, 1)]
     for k, weight in weights.items():
         place = root.graph.nodes[k - 1].arguments[0]
-        low, high = lows[place], highs[place]
-        height = -low * high / (high - low).clamp_min(1e-300)
-        parts.append(torch.where((low < 0) & (high > 0), (weight + 1e-30) * height, -1.0).flatten(1))
+        heights = height(lows[place], highs[place])
+        parts.append(torch.where(heights > 0, (weight + 1e-30) * heights, -1.0).flatten(1))
         ends.append((place, parts[-1].shape[1]))
     value, where = torch.cat(parts, dim=1).max(1)
     rows = (value > 0).nonzero().squeeze(1)

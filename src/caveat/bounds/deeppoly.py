@@ -28,7 +28,7 @@ from caveat.bounds.values import Known, Slopes, Split
 from caveat.errors import ModelError
 from caveat.graph import AvgPool, Conv, Graph, Linear, Mean, Relu, Sum
 
-__all__ = ["MEMORY", "Least", "known", "least", "lower", "unit_of"]
+__all__ = ["MEMORY", "Least", "known", "least", "lower", "signed", "unit_of"]
 
 MEMORY = 1 << 23
 """Bytes that coefficients may take at once, unless told otherwise: 8 MiB, which caches and the allocator help with."""
@@ -110,7 +110,7 @@ def known(  # noqa: PLR0913 -- each is one independent choice
             if start is not None:
                 found.bounds[place] = _both(found.bounds[place], start.bounds[place])
             if split and place in split:
-                found.bounds[place] = _signed(found.bounds[place], split[place])
+                found.bounds[place] = signed(found.bounds[place], split[place])
             values = [found.bounds[place]]
             found.relaxed[k + 1] = _lifted(relax(node.operation, values[0]), (lift or {}).get(k + 1))
         elif type(node.operation) not in ADJOINT:
@@ -329,5 +329,6 @@ def _both(a: Interval, b: Interval) -> Interval:
     return torch.maximum(a[0], b[0]), torch.minimum(a[1], b[1])
 
 
-def _signed(x: Interval, sign: Tensor) -> Interval:
+def signed(x: Interval, sign: Tensor) -> Interval:
+    """What is left where signs are given: 1, -1, or 0 for none."""
     return torch.where(sign > 0, x[0].clamp_min(0), x[0]), torch.where(sign < 0, x[1].clamp_max(0), x[1])
