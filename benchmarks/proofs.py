@@ -16,6 +16,7 @@ import hashlib
 import itertools
 import json
 import math
+import os
 import shutil
 import subprocess
 import sys
@@ -94,7 +95,7 @@ class Residual(nn.Module):
 def eran(name: str, count: int) -> Iterator[Sample]:
     """Proofs of the first digits that DeepPoly verifies."""
     nets = benchmark("bounds")
-    model, ball = nets.network(name), Ball(math.inf, nets.NETS[name][1])
+    model, ball = nets.network(name), Ball(math.inf, nets.NETS[name].radius)
     inputs, labels = nets.digits(model, min(10_000, 12 * count + 20))
     graph = trace(model, inputs)
     net = checker.network(proofs.network(graph))
@@ -493,7 +494,7 @@ def main(arguments: list[str] | None = None) -> None:
     torch.set_num_threads(1)
     total, networks = (24, 2) if chosen.smoke else (chosen.proofs, chosen.forged)
     started, samples = time.perf_counter(), list[Sample]()
-    for name, count in {} if chosen.smoke else ERAN.items():
+    for name, count in {} if chosen.smoke and "CAVEAT_DATA" not in os.environ else ERAN.items():
         samples += itertools.islice(eran(name, count * total // 1000), count * total // 1000)
         print(f"{name}: {len(samples)} proofs so far, {time.perf_counter() - started:.0f} s", flush=True)
     samples += itertools.islice(small(0), total - len(samples))

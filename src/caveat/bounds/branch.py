@@ -28,8 +28,10 @@ __all__ = ["Part", "affordable", "decided"]
 BATCH = 32
 """Parts that are bounded at once."""
 STEPS = 5
-ROUNDS = 16
-"""Of the first pass over the bounds inside; four times as many in each that follows."""
+ROUNDS = 32
+"""Of the first pass over the bounds inside."""
+MORE = 4
+"""So many times as many in each that follows."""
 HELD = 1 << 27
 """Bytes of coefficients up to which a gradient is taken through the bounds of all arguments: ten times that is held."""
 SOLVED = 1e-6
@@ -109,20 +111,20 @@ def decided(
     if record is not None or len(opened(root)) < 2:
         return _searched(root, matrix, unit, until, attack, record)
     rounds, spent = ROUNDS, (until - time.perf_counter()) / 16
-    while time.perf_counter() < until:
+    while True:
         proved, broken = _searched(root, matrix, unit, min(until, time.perf_counter() + spent), attack, None)
-        if proved or broken is not None:
-            return proved, broken
         begun = time.perf_counter()
-        root = closer(
-            root, _weights(root, matrix, unit, refine=True), unit=unit, rounds=rounds, until=begun + (until - begun) / 2
-        )
+        if proved or broken is not None or begun > until:
+            return proved, broken
+        weights = _weights(root, matrix, unit, refine=True)
+        root = closer(root, weights, unit=unit, rounds=rounds, until=begun + 3 / 4 * (until - begun))
         with torch.no_grad():
             matrix = matrix[lower(root, matrix[None])[0] <= 0]
         if not len(matrix):
             return True, None
-        rounds, spent = 4 * rounds, time.perf_counter() - begun
-    return False, None
+        now = time.perf_counter()
+        last = now + MORE * (now - begun) > until  # another pass would not come to its end
+        rounds, spent = MORE * rounds, math.inf if last else (now - begun) / 4
 
 
 def _searched(

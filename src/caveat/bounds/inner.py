@@ -16,14 +16,15 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from caveat.bounds.alpha import first, raised
-from caveat.bounds.deeppoly import known, signed
+from caveat.bounds.deeppoly import known, least, signed
+from caveat.bounds.region import Rows
 from caveat.bounds.relaxations import RELAXATIONS
 from caveat.bounds.values import Known
 from caveat.graph import Relu
 
 __all__ = ["Table", "closer", "height", "joined", "picked"]
 
-STEPS = 6
+STEPS = 3
 """Of gradient ascent for each part."""
 ROWS = 256
 """Parts that are bounded at once, where there are fewer arguments to bound."""
@@ -66,15 +67,15 @@ def closer(root: Known, weights: Mapping[int, Tensor], *, unit: float, rounds: i
     until
         A moment of `time.perf_counter`; each layer is given its share of what is left until then.
     """
-    places = [root.graph.nodes[k - 1].arguments[0] for k in sorted(weights)]
-    orders = dict(zip(places, (weights[k] for k in sorted(weights)), strict=True))
-    for k, place in enumerate(places[1:], start=1):
+    layers = [(root.graph.nodes[k - 1].arguments[0], weights[k]) for k in sorted(weights)]
+    layers = [(place, weight) for place, weight in layers if place >= min(weights)]  # behind another ReLU
+    for k, (place, weight) in enumerate(layers):
         now = time.perf_counter()
         if now > until:
             break
-        score = (orders[place][0] + 1e-30) * height(*(end[0] for end in root.bounds[place]))
+        score = (weight[0] + 1e-30) * height(*(end[0] for end in root.bounds[place]))
         chosen = score.flatten().argsort(descending=True)[: int((score > 0).sum())]
-        better = _layer(root, place, chosen, rounds, now + (until - now) / (len(places) - k))
+        better = _layer(root, place, chosen, rounds, now + (until - now) / (len(layers) - k))
         start = replace(root, bounds={**root.bounds, place: better})
         with torch.no_grad():
             root = known(root.graph, root.region, unit=unit, start=start)
@@ -160,25 +161,31 @@ def _bounded(
 
 def _raised(root: Known, place: int, forms: Tensor, relus: list[int], leaves: _Leaves, until: float) -> _Leaves:
     """The leaves' forms bounded in them, never below what they have."""
-    own = root.of(torch.zeros_like(leaves.form))
+    own = replace(root.of(torch.zeros_like(leaves.form)), region=root.region)
     for k in relus:
         node = root.graph.nodes[k - 1]
         (argument,) = node.arguments
         own.bounds[argument] = signed(own.bounds[argument], leaves.split[argument])
         own.relaxed[k] = RELAXATIONS[Relu][0](node.operation, own.bounds[argument])
-    found = raised(
-        own, forms[leaves.form], slopes=leaves.slopes, multipliers=leaves.multipliers, split=leaves.split, steps=STEPS,
-        until=until, place=place,
-    )  # fmt: skip
+    light, mine = own.light(), forms[leaves.form]
+    slopes, multipliers, split = (
+        {k: part.float() for k, part in table.items()} for table in (leaves.slopes, leaves.multipliers, leaves.split)
+    )
+    ascent = raised(
+        light, mine.float(), slopes=slopes, multipliers=multipliers, split=split, steps=STEPS, until=until, place=place
+    )
+    slopes, multipliers = (
+        {k: part.double() for k, part in table.items()} for table in (ascent.slopes, ascent.multipliers)
+    )
+    pull = {k: -part * leaves.split[k] for k, part in multipliers.items()}
+    found = least(own, place, mine, Rows.each(len(mine), device=mine.device), slopes=slopes, multipliers=pull)
     values = torch.maximum(found.values, leaves.values)
     scores = list[Tensor]()
     for k in relus:
         heights = height(*own.bounds[root.graph.nodes[k - 1].arguments[0]])
         lost = -found.at[k].clamp_max(0) if k in found.at else torch.zeros_like(heights)
         scores.append(torch.where(heights > 0, lost * heights, -1.0).flatten(1))
-    return replace(
-        leaves, values=values, scores=torch.cat(scores, 1), slopes=found.slopes, multipliers=found.multipliers
-    )
+    return replace(leaves, values=values, scores=torch.cat(scores, 1), slopes=slopes, multipliers=multipliers)
 
 
 def _worst(leaves: _Leaves, wanted: Tensor, width: int) -> Tensor:

@@ -95,15 +95,26 @@ class Region:
         """That of some of the samples."""
         return Region(self.centres[samples], self.low[samples], self.high[samples], self.norm, self.radius)
 
+    def light(self) -> "Region":
+        """In float32."""
+        return Region(self.centres.float(), self.low.float(), self.high.float(), self.norm, self.radius)
+
     def least(self, coefficients: Float[Tensor, "r ..."], rows: Rows) -> Float[Tensor, " r"]:
         """A lower bound of `coefficients . x` over the region: exact over the box alone, and over the ball alone.
+
+        A region of one sample is that of every row.
 
         Formula: a.m - |a|.r over the box of middle m and half width r; a.c - radius |a|_q over a ball, q the dual norm.
         Of both the larger is taken.
         """
-        exact, more = coefficients.double(), 1 + 2 * of_count(self.low[0].numel(), unit_in(coefficients.dtype))
+        if len(self.low) == 1:
+            rows = Rows(torch.zeros_like(rows.sample))
+        exact = coefficients.to(torch.promote_types(coefficients.dtype, self.low.dtype))
+        more = 1 + 2 * of_count(self.low[0].numel(), unit_in(coefficients.dtype))
         middle, half = (self.low + self.high) / 2, (self.high - self.low) / 2
-        found = rows.dot(exact, middle) - more * rows.dot(coefficients.abs(), half.to(coefficients.dtype)).double()
+        found = rows.dot(exact, middle) - more * rows.dot(coefficients.abs(), half.to(coefficients.dtype)).to(
+            exact.dtype
+        )
         if self.norm == math.inf:
             return found
         dual = math.inf if self.norm == 1 else 2
@@ -134,12 +145,17 @@ class Between:
         below, low, above, high = (line[samples] for line in lines)
         return Between(self.low[samples], self.high[samples], below, low, above, high)
 
+    def light(self) -> "Between":
+        """In float32."""
+        lines = (self.low_slope, self.low_offset, self.high_slope, self.high_offset)
+        return Between(self.low.float(), self.high.float(), *(line.float() for line in lines))
+
     def least(self, coefficients: Float[Tensor, "r ..."], rows: Rows) -> Float[Tensor, " r"]:
         """A lower bound of `coefficients . x`: the better of that over the box and that over the parameters.
 
         Formula: a+ (W_l k + b_l) + a- (W_u k + b_u) = c + g.k, least c - |g|_1 over k in [-1, 1].
         """
-        coefficients = coefficients.double()
+        coefficients = coefficients.to(torch.promote_types(coefficients.dtype, self.low.dtype))
         middle, half = (self.low + self.high) / 2, (self.high - self.low) / 2
         box = rows.dot(coefficients, middle) - rows.dot(coefficients.abs(), half)
         up, down = coefficients.clamp_min(0), coefficients.clamp_max(0)
