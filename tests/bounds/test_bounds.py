@@ -216,6 +216,21 @@ def test_the_constants_of_curves(name):
         assert bool((y.diff() >= 0).all())
 
 
+@pytest.mark.parametrize("name", ["relu", "gelu", "residual", "pooled", "plain"])
+def test_optimised_lines_are_sound_and_never_looser(name):
+    """Of every logit on both sides; most are closer where a ReLU's sign is open."""
+    model, inputs, where = network(name), pictures(1), Ball(math.inf, 0.08)
+    low, high = bounds(model, inputs, where, method="alpha")
+    loose = bounds(model, inputs, where)
+    points = where.sample(inputs.repeat(100, 1, 1, 1), torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        outputs = model(points).double().unflatten(0, (100, 3))
+    assert bool((low <= outputs).all() & (outputs <= high).all())
+    assert bool((low >= loose[0]).all() & (high <= loose[1]).all())
+    if name != "gelu":
+        assert float((high - low < loose[1] - loose[0] - 1e-6).double().mean()) > 0.5
+
+
 @pytest.mark.parametrize("name", ["relu", "gelu", "residual", "pooled"])
 def test_a_float32_network_stays_within_the_bounds_of_a_point(name):
     """Of radius 0 all that is left is rounding; in float64 the bounds of the same network are far closer."""

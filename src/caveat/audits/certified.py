@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from caveat.attacks import Ball
 from caveat.batches import Inputs, Several
 from caveat.bounds.confidence import guaranteed_auroc, highest_confidence
-from caveat.bounds.outputs import METHODS, bounds, traced
+from caveat.bounds.outputs import bounds, traced
 from caveat.errors import ModelError, OptionError, known_name
 from caveat.graph import Graph
 from caveat.inputs import moved, take
@@ -22,6 +22,7 @@ from caveat.types import Batches
 __all__ = ["Method", "check", "contradiction", "guaranteed", "proved"]
 
 Method = Literal["interval", "deeppoly"]
+METHODS = ("deeppoly", "interval")
 BATCH = 50
 """Inputs that are bounded at once."""
 

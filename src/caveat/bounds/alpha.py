@@ -63,8 +63,9 @@ def tightened(
     steps: int = STEPS,
     until: float = math.inf,
     memory: int = MEMORY,
+    enough: float = 0.0,
 ) -> Tightened:
-    """Lower bounds of linear forms of the logits, never below those of `found`.
+    """Lower bounds of linear forms of the logits, never below those of `found`; those above `enough` are left alone.
 
     Slopes are chosen both for the forms and for the bounds of every ReLU's arguments on the way: there all values of a
     layer share theirs. It costs about four times DeepPoly for each of `steps`, and keeps all coefficients for the
@@ -91,9 +92,9 @@ def tightened(
             bound = least(wide, final, matrix.reshape(-1, c), each, slopes=slopes[final], early=True).values
             found = detached(now)
             values = torch.maximum(values, bound.detach().reshape(n, m))
-            if not leaves or bool((values > 0).all()):
+            if not leaves or bool((values > enough).all()):
                 break
-            (-bound.reshape(n, m)[values <= 0].sum()).backward(inputs=leaves)
+            (-bound.reshape(n, m)[values <= enough].sum()).backward(inputs=leaves)
     last = {place: {k: leaf.detach() for k, leaf in each.items()} for place, each in slopes.items()}
     return Tightened(values, found, last)
 

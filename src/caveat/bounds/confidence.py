@@ -22,15 +22,15 @@ def highest_confidence(
     inputs: Float[Tensor, "n ..."],
     where: Ball | Box,
     *,
-    method: Literal["deeppoly", "interval"] = "deeppoly",
+    method: Literal["alpha", "deeppoly", "interval"] = "deeppoly",
     memory: int = MEMORY,
     graph: Graph | None = None,
 ) -> Float[Tensor, " n"]:
     """An upper bound of the maximum softmax probability over a whole ball or box around each input, in [1/c, 1].
 
     Where it lies below a threshold, no input of the region is accepted by a guard with that threshold on `msp`: the
-    opposite of what an attack tells. Sound, not exact. Costs c (c - 1) linear forms in `deeppoly`, two forward passes
-    in `interval`. `memory` and `graph` are as in `bounds`.
+    opposite of what an attack tells. Sound, not exact. Costs c (c - 1) linear forms in `deeppoly`, a hundred times that
+    in `alpha`, two forward passes in `interval`. `memory` and `graph` are as in `bounds`.
 
     Formula: max_k 1 / (1 + Σ_{j≠k} exp(l_jk)), l_jk a lower bound of f_j - f_k over the region.
 

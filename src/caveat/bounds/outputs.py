@@ -1,5 +1,6 @@
 """Bounds of a network's outputs, or of linear forms of them, over a region."""
 
+import math
 from typing import Literal
 
 import torch
@@ -8,15 +9,17 @@ from torch import Tensor, nn
 
 from caveat.attacks import Ball
 from caveat.attacks.network import answered, check_type, classes_of
+from caveat.bounds.alpha import tightened
 from caveat.bounds.deeppoly import MEMORY, known, lower, unit_of
 from caveat.bounds.region import Box, Region
+from caveat.bounds.values import Known
 from caveat.errors import DataError, ModelError, OptionError, known_name
 from caveat.graph import Graph, assert_same, trace
 from caveat.types import Labels
 
 __all__ = ["bounds", "forms", "rounding", "traced"]
 
-METHODS = ("deeppoly", "interval")
+METHODS = ("alpha", "deeppoly", "interval")
 MANY = 64
 """Inputs of a batch at which a list of operations is compared with its network."""
 
@@ -26,7 +29,7 @@ def bounds(
     inputs: Float[Tensor, "n ..."],
     where: Ball | Box,
     *,
-    method: Literal["deeppoly", "interval"] = "deeppoly",
+    method: Literal["alpha", "deeppoly", "interval"] = "deeppoly",
     outputs: Float[Tensor, "m c"] | Literal["logits", "margins"] = "logits",
     labels: Labels | None = None,
     memory: int = MEMORY,
@@ -36,7 +39,8 @@ def bounds(
 
     Sound, not exact: the true range lies within. `interval` costs two forward passes and is useful for networks that
     were trained with it; `deeppoly` (also called CROWN) carries every value whose sign is open back to the inputs, and
-    is never looser here. Bounds hold for what the network computes in its own floating point type
+    is never looser here; `alpha` optimises its lines for each form of each sample, at about a hundred times the cost,
+    and is never looser than that. Bounds hold for what the network computes in its own floating point type
     (`bounds.deeppoly` says how).
 
     Parameters
@@ -102,9 +106,20 @@ def bounds(
             raise DataError(f"outputs: expected a matrix (m, {_classes(graph)}), got shape {tuple(outputs.shape)}")
         else:
             matrix = outputs.double().expand(len(inputs), *outputs.shape)
-        found = known(graph, region, unit=unit, refine=method == "deeppoly", memory=memory)
-        full = method == "deeppoly"
-        return lower(found, matrix, full=full, memory=memory), -lower(found, -matrix, full=full, memory=memory)
+        found = known(graph, region, unit=unit, refine=method != "interval", memory=memory)
+        both = torch.cat([matrix, -matrix], dim=1)
+        if method == "alpha":
+            low = torch.cat(
+                [_optimised(found.of(row), both[row], unit, memory) for row in torch.arange(len(inputs)).split(1)]
+            )
+        else:
+            low = lower(found, both, full=method == "deeppoly", memory=memory)
+        return low[:, : matrix.shape[1]], -low[:, matrix.shape[1] :]
+
+
+def _optimised(found: Known, matrix: Tensor, unit: float, memory: int) -> Tensor:
+    """Of one sample: all coefficients are kept for the gradient."""
+    return tightened(found, matrix, unit=unit, memory=memory, enough=math.inf).values
 
 
 def forms(labels: Labels, graph: Graph) -> Float[Tensor, "n m c"]:

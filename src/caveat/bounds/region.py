@@ -147,8 +147,10 @@ class Between:
 
     def light(self) -> "Between":
         """In float32."""
-        lines = (self.low_slope, self.low_offset, self.high_slope, self.high_offset)
-        return Between(self.low.float(), self.high.float(), *(line.float() for line in lines))
+        return Between(
+            self.low.float(), self.high.float(), self.low_slope.float(), self.low_offset.float(),
+            self.high_slope.float(), self.high_offset.float(),
+        )  # fmt: skip
 
     def least(self, coefficients: Float[Tensor, "r ..."], rows: Rows) -> Float[Tensor, " r"]:
         """A lower bound of `coefficients . x`: the better of that over the box and that over the parameters.
