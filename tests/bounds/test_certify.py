@@ -10,7 +10,7 @@ from scipy.optimize import LinearConstraint, milp
 from torch import nn
 
 from caveat.attacks import Ball, pgd
-from caveat.bounds import METHODS, VERDICTS, alpha, bounds, branch, certify, rounding
+from caveat.bounds import METHODS, VERDICTS, alpha, bounds, branch, certify, inner, rounding
 from caveat.bounds.alpha import opened, tightened
 from caveat.bounds.deeppoly import known, lower, unit_of
 from caveat.bounds.outputs import forms, traced
@@ -180,7 +180,7 @@ def test_no_step_begins_after_the_seconds(method, seconds, left_open, monkeypatc
 
     model, graph, inputs, labels, margin = left_open
     monkeypatch.setattr("time.perf_counter", lambda: now[0])
-    for module in (alpha, branch):
+    for module in (alpha, branch, inner):
         monkeypatch.setattr(module, "known", slow(module.known))
         monkeypatch.setattr(module, "least", slow(module.least))
     found = certify(model, inputs, labels, Ball(math.inf, 0.5), method=method, seconds=seconds, graph=graph)

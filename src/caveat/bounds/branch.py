@@ -180,8 +180,8 @@ def affordable(most: int, count: int, begun: float, until: float) -> int:
     `begun` on.
     """
     now = time.perf_counter()
-    each = (now - begun) / count
-    return max(1, most if each * most <= until - now else int((until - now) / each))
+    left, each = until - now, (now - begun) / count
+    return most if each * most <= left else max(1, int(left / max(each, 1e-9)))
 
 
 def _rest(now: Waiting, own: Known, found: Raised, sure: Tensor) -> tuple[Waiting, Known]:

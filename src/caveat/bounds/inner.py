@@ -78,7 +78,7 @@ def closer(root: Known, weights: Mapping[int, Tensor], *, unit: float, rounds: i
         better = _layer(root, place, chosen, rounds, now + (until - now) / (len(layers) - k))
         start = replace(root, bounds={**root.bounds, place: better})
         with torch.no_grad():
-            root = known(root.graph, root.region, unit=unit, start=start)
+            root = known(root.graph, root.region, unit=unit, start=start, until=until)
     return root
 
 
