@@ -260,11 +260,34 @@ def test_errors_teach():
         certify(model, inputs, torch.tensor([0, 1]), ball, seconds=5.0)
     with pytest.raises(OptionError, match="seconds: "):
         certify(model, inputs, torch.tensor([0, 1]), ball, method="branch", seconds=0.0)
+    with pytest.raises(OptionError, match="memory: expected a number of bytes above 0, got 0"):
+        certify(model, inputs, torch.tensor([0, 1]), ball, memory=0)
     with pytest.raises(DataError, match="labels: "):
         certify(model, inputs, torch.tensor([0, 3]), ball)
     with pytest.raises(ModelError, match="evaluation mode"):
         certify(tiny(0).train(), inputs, torch.tensor([0, 1]), ball)
     assert not len(certify(model, inputs[:0], torch.tensor([], dtype=torch.long), ball).verdict)
+
+
+class Ungraded(nn.Module):
+    """Of a network that runs under `no_grad`, as deployed ones do."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        with torch.no_grad():
+            return self.inner(x)
+
+
+def test_a_network_without_gradients_has_the_same_certificate() -> None:
+    """Bounds need none, and the attack takes those of the list of operations."""
+    model, inputs = tiny(6), torch.rand(20, 3, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    labels, ball = model(inputs).argmax(1), Ball(math.inf, 0.5)
+    expected, found = (certify(one, inputs, labels, ball) for one in (model, Ungraded(model).eval()))
+    assert bool(expected.verified.any() & expected.falsified.any())
+    assert torch.equal(found.verdict, expected.verdict)
 
 
 def test_a_certificate_shows_its_counts() -> None:

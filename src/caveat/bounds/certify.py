@@ -15,7 +15,7 @@ from caveat.attacks.network import broken, checked
 from caveat.bounds.alpha import tightened
 from caveat.bounds.branch import decided
 from caveat.bounds.deeppoly import MEMORY, known, lower, unit_of
-from caveat.bounds.outputs import MANY, forms, traced
+from caveat.bounds.outputs import MANY, check_memory, forms, traced
 from caveat.bounds.region import Region
 from caveat.bounds.values import Known
 from caveat.errors import CaveatWarning, OptionError, known_name
@@ -97,7 +97,8 @@ def certify(  # noqa: PLR0913 -- each is one independent choice
     ModelError, DataError
         As `bounds` and `attacks.pgd`; if the model is another one at the end.
     OptionError
-        If a method is unknown, or `seconds` is not above 0 or given for another method than those two.
+        If a method is unknown, `seconds` is not above 0 or given for another method than those two, or `memory` is not
+        above 0.
 
     Formula: verified if min over the ball of z_y - z_k is above 0 for every k != y, by the bounds of `bounds.bounds`.
 
@@ -117,6 +118,7 @@ def certify(  # noqa: PLR0913 -- each is one independent choice
         raise OptionError(
             f"seconds: expected a number above 0, with method='alpha' or 'branch', got {seconds} with {method!r}"
         )
+    check_memory(memory)
     labels = checked(model, inputs, labels)
     region, unit = Region.around(inputs, ball), unit_of(model, inputs)
     verdict = torch.zeros_like(labels)
@@ -131,11 +133,30 @@ def certify(  # noqa: PLR0913 -- each is one independent choice
     state = _State(model, inputs, labels, ball, verdict, margins, inputs.clone())
     state.verdict[wrong] = VERDICTS.index("falsified")
     state.prove()
-    state.attack(seed)
+    state.attack(_climbable(model, graph, inputs), seed)
     if method in TIMED:
         state.tighten(found, matrix, unit, memory, seconds or TIMED[method], branch=method == "branch")
     assert_same(graph, model, inputs[:MANY])  # what keeps a state may have become another network
     return Certificate(state.verdict, state.margins.amin(1), state.counterexamples)
+
+
+class _Listed(nn.Module):
+    """A list of operations as a network."""
+
+    def __init__(self, graph: Graph) -> None:
+        super().__init__()
+        self.graph = graph
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.graph(inputs)
+
+
+def _climbable(model: nn.Module, graph: Graph, inputs: Tensor) -> nn.Module:
+    """The network, or if it gives no gradient (its forward pass is under `no_grad`) what it computes."""
+    with torch.enable_grad():
+        if model(inputs[:1].detach().requires_grad_()).requires_grad:
+            return model
+    return _Listed(graph.to(inputs.dtype, inputs.device)).eval()
 
 
 @dataclass
@@ -155,8 +176,8 @@ class _State:
         proved = (self.verdict == 0) & (self.margins > 0).all(1)
         self.verdict[proved] = VERDICTS.index("verified")
 
-    def attack(self, seed: int) -> None:
-        """PGD on what is open."""
+    def attack(self, model: nn.Module, seed: int) -> None:
+        """PGD on what is open, by the gradients of `model`; what it finds is asked of the network itself."""
         rows = self._rows()
         if not len(rows):
             return
@@ -164,7 +185,7 @@ class _State:
         with warnings.catch_warnings():  # a gradient of 0 is nothing to warn of where bounds do the work
             warnings.simplefilter("ignore", CaveatWarning)
             points = pgd(
-                self.model, self.inputs[rows], self.labels[rows], self.ball, generator=generator, restarts=5,
+                model, self.inputs[rows], self.labels[rows], self.ball, generator=generator, restarts=5,
                 skip_broken=True,
             )  # fmt: skip
         self._falsify(rows, points)

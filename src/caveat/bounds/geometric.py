@@ -20,7 +20,7 @@ from caveat.attacks.transformation import AXES, TURN, Transformation, applied
 from caveat.bounds.branch import affordable
 from caveat.bounds.certify import VERDICTS, Certificate
 from caveat.bounds.deeppoly import MEMORY, known, lower, unit_of
-from caveat.bounds.outputs import forms, traced
+from caveat.bounds.outputs import check_memory, forms, traced
 from caveat.bounds.pixels import Boxes, between, samples_of, whole
 from caveat.errors import OptionError, known_name
 from caveat.graph import Graph
@@ -104,6 +104,7 @@ def certify_transformed(  # noqa: PLR0913 -- each is one independent choice
     falsified
     """
     known_name("method", method, GEOMETRIC)
+    check_memory(memory)
     if seconds is not None and not seconds > 0:
         raise OptionError(f"seconds: expected a number above 0, got {seconds}")
     labels = checked(model, inputs, labels)

@@ -17,7 +17,7 @@ from caveat.errors import DataError, ModelError, OptionError, known_name
 from caveat.graph import Graph, assert_same, trace
 from caveat.types import Labels
 
-__all__ = ["bounds", "forms", "rounding", "traced"]
+__all__ = ["bounds", "check_memory", "forms", "rounding", "traced"]
 
 METHODS = ("alpha", "deeppoly", "interval")
 MANY = 64
@@ -86,8 +86,7 @@ def bounds(
     (1.6, 2.4)
     """
     known_name("method", method, METHODS)
-    if memory <= 0:
-        raise OptionError(f"memory: expected a number of bytes above 0, got {memory}")
+    check_memory(memory)
     if isinstance(outputs, str):
         known_name("outputs", outputs, ("logits", "margins"))
     if labels is not None and not (isinstance(outputs, str) and outputs == "margins"):
@@ -120,6 +119,18 @@ def bounds(
 def _optimised(found: Known, matrix: Tensor, unit: float, memory: int) -> Tensor:
     """Of one sample: all coefficients are kept for the gradient."""
     return tightened(found, matrix, unit=unit, memory=memory, enough=math.inf).values
+
+
+def check_memory(memory: int) -> None:
+    """Refuse what is no number of bytes.
+
+    Raises
+    ------
+    OptionError
+        If it is not above 0.
+    """
+    if memory <= 0:
+        raise OptionError(f"memory: expected a number of bytes above 0, got {memory}")
 
 
 def forms(labels: Labels, graph: Graph) -> Float[Tensor, "n m c"]:
