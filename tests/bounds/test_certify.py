@@ -284,7 +284,7 @@ class Ungraded(nn.Module):
 def test_a_network_without_gradients_has_the_same_certificate() -> None:
     """Bounds need none, and the attack takes those of the list of operations."""
     model, inputs = tiny(6), torch.rand(20, 3, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
-    labels, ball = model(inputs).argmax(1), Ball(math.inf, 0.5)
+    labels, ball = model(inputs).argmax(1), Ball(math.inf, 0.3)
     expected, found = (certify(one, inputs, labels, ball) for one in (model, Ungraded(model).eval()))
     assert bool(expected.verified.any() & expected.falsified.any())
     assert torch.equal(found.verdict, expected.verdict)
