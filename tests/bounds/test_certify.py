@@ -229,10 +229,14 @@ def test_branch_and_bound_decides_the_same_where_a_network_is_too_large_for_its_
     graph, unit = traced(model, inputs), unit_of(model, inputs)
     root = known(graph, Region.around(inputs[:1], Ball(math.inf, 0.5)), unit=unit)
     first, second = (mask for _, mask in sorted(opened(root).items()))
-    assert branch._coefficients(root) == 8 * (int(first.sum()) * 3 + int(second.sum()) * (3 + first.numel()))
+    size = 8 * (int(first.sum()) * 3 + int(second.sum()) * (3 + first.numel()))
+    for limit, affords in ((size, True), (size - 1, False)):
+        monkeypatch.setattr(alpha, "HELD", limit)
+        assert alpha.affords_gradient(root) is affords
+    monkeypatch.undo()
     usual = certified()
     scored, weights = [], branch._weights
-    monkeypatch.setattr(branch, "HELD", 0)
+    monkeypatch.setattr(alpha, "HELD", 0)
     monkeypatch.setattr(branch, "_weights", lambda *args, **more: scored.append(weights(*args, **more)) or scored[-1])
     assert torch.equal(certified().verdict, usual.verdict)
     assert scored, "no sample was left to it: this shows nothing"

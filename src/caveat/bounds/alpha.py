@@ -14,11 +14,13 @@ from caveat.bounds.region import Rows
 from caveat.bounds.values import Known, Slopes, Split
 from caveat.graph import Relu
 
-__all__ = ["Tightened", "first", "opened", "raised", "tightened"]
+__all__ = ["Tightened", "affords_gradient", "first", "opened", "raised", "tightened"]
 
 STEPS = 20
 RATE = 0.25
 DECAY = 0.95
+HELD = 1 << 27
+"""Bytes of coefficients up to which a gradient is taken through the bounds of all arguments: ten times that is held."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,14 @@ def opened(found: Known) -> dict[int, Tensor]:
     return {k: (low < 0) & (high > 0) for k, (low, high) in ends.items()}
 
 
+def affords_gradient(found: Known) -> bool:
+    """Whether the arguments of all open ReLUs can be carried back to the inputs, all at once."""
+    count, before = 0, found.region.low.numel()
+    for mask in opened(found).values():
+        count, before = count + int(mask.sum()) * before, before + mask.numel()
+    return 8 * count <= HELD
+
+
 def first(found: Known) -> dict[int, Tensor]:
     """DeepPoly's choice of slopes."""
     places = {k: found.graph.nodes[k - 1].arguments[0] for k in opened(found)}
@@ -69,7 +79,7 @@ def tightened(
 
     Slopes are chosen both for the forms and for the bounds of every ReLU's arguments on the way: there all values of a
     layer share theirs. It costs about four times DeepPoly for each of `steps`, and keeps all coefficients for the
-    gradient: give it few samples at once. After `until`, a moment of `time.perf_counter`, it begins no further step.
+    gradient: give it few samples at once. Of a large network the forms' slopes alone are chosen (`HELD`). After `until`, a moment of `time.perf_counter`, it begins no further step.
 
     Formula: max over lambda in [0, 1] of the lower bound of DeepPoly with lower lines lambda x, by Adam.
 
@@ -79,14 +89,16 @@ def tightened(
     values = lower(found, matrix, memory=memory)
     n, m, c = matrix.shape
     rows = Rows.each(n, m, device=matrix.device)
-    final = found.graph.output
+    final, inside = found.graph.output, affords_gradient(found)
     starts = [found.graph.nodes[k - 1].arguments[0] for k in sorted(found.relaxed)]
     with torch.enable_grad():
-        slopes = {place: _leaves(first(found), below=place) for place in starts}
+        slopes = {place: _leaves(first(found), below=place) for place in starts if inside}
         slopes[final] = {k: _leaf(rows.pick(share)) for k, share in first(found).items()}
         leaves = [leaf for each in slopes.values() for leaf in each.values()]
         for _ in _adam(leaves, steps, until):
-            now = known(found.graph, found.region, unit=unit, slopes=slopes, start=found, memory=1 << 62)
+            now = found
+            if inside:
+                now = known(found.graph, found.region, unit=unit, slopes=slopes, start=found, memory=1 << 62)
             wide = now.of(rows.sample)
             each = Rows.each(n * m, device=matrix.device)
             bound = least(wide, final, matrix.reshape(-1, c), each, slopes=slopes[final], early=True).values

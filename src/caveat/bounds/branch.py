@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from caveat.bounds.alpha import Raised, first, opened, raised
+from caveat.bounds.alpha import Raised, affords_gradient, first, opened, raised
 from caveat.bounds.deeppoly import known, least, lower
 from caveat.bounds.inner import Table, closer, height, joined, picked
 from caveat.bounds.region import Rows
@@ -32,8 +32,6 @@ ROUNDS = 32
 """Of the first pass over the bounds inside."""
 MORE = 4
 """So many times as many in each that follows."""
-HELD = 1 << 27
-"""Bytes of coefficients up to which a gradient is taken through the bounds of all arguments: ten times that is held."""
 SOLVED = 1e-6
 """How far the solver of linear programmes may be wrong: it promises 1e-7."""
 
@@ -232,7 +230,7 @@ def _weights(root: Known, matrix: Tensor, unit: float, *, refine: bool) -> Table
     The line bounds the forms, and bounds the arguments of all later ReLUs, whose lines bound the forms; of a large
     network, the first alone.
     """
-    refine = refine and _coefficients(root) <= HELD
+    refine = refine and affords_gradient(root)
     with torch.enable_grad():
         lift = {k: torch.zeros_like(mask, dtype=torch.float64).requires_grad_() for k, mask in opened(root).items()}
         now = known(
@@ -245,14 +243,6 @@ def _weights(root: Known, matrix: Tensor, unit: float, *, refine: bool) -> Table
             return {k: torch.zeros_like(zero) for k, zero in lift.items()}
         found = torch.autograd.grad(bound, list(lift.values()), allow_unused=True, materialize_grads=True)
     return {k: -gradient.clamp_max(0) for k, gradient in zip(lift, found, strict=True)}
-
-
-def _coefficients(root: Known) -> int:
-    """Bytes of those with which the arguments of all open ReLUs are carried back to the inputs, all at once."""
-    count, before = 0, root.region.low.numel()
-    for mask in opened(root).values():
-        count, before = count + int(mask.sum()) * before, before + mask.numel()
-    return 8 * count
 
 
 def _halved(root: Known, kept: Waiting, weights: Table) -> tuple[Waiting, Tensor]:

@@ -139,7 +139,7 @@ class _Proof:
         def claimed(now: checker.Bounds, k: int, *ends: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
             shares = self.adaptive(now) if refine else {}
             place = self.net.nodes[k - 1].of[0]
-            if alpha:
+            if alpha and place in alpha:
                 shares = {j: np.concatenate([share, _numbers(alpha[place][j])]) for j, share in shares.items()}
             low, high = ends[0].copy(), ends[1].copy()
             which = np.flatnonzero((low < 0) & (high > 0)) if shares else np.zeros(0, int)
