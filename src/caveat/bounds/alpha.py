@@ -79,7 +79,8 @@ def tightened(
 
     Slopes are chosen both for the forms and for the bounds of every ReLU's arguments on the way: there all values of a
     layer share theirs. It costs about four times DeepPoly for each of `steps`, and keeps all coefficients for the
-    gradient: give it few samples at once. Of a large network the forms' slopes alone are chosen (`HELD`). After `until`, a moment of `time.perf_counter`, it begins no further step.
+    gradient: give it few samples at once. Of a large network (`HELD`) the forms' slopes alone are chosen. After
+    `until`, a moment of `time.perf_counter`, it begins no further step.
 
     Formula: max over lambda in [0, 1] of the lower bound of DeepPoly with lower lines lambda x, by Adam.
 

@@ -273,15 +273,16 @@ def lower(
 
 
 def _with_slope(found: Known, place: int, slopes: Slopes | None) -> Relaxed:
-    """The relaxation with another lower line where the sign is open."""
-    relaxed = found.relaxed[place]
-    if slopes is None or place not in slopes or not isinstance(relaxed, Lines):
+    """The relaxation with another lower line where the sign is open and the function is convex: of a concave one, a
+    leaky ReLU of slope above 1, the chord alone lies below.
+    """
+    relaxed, node = found.relaxed[place], found.graph.nodes[place - 1]
+    if slopes is None or place not in slopes or not isinstance(relaxed, Lines) or not isinstance(node.operation, Relu):
         return relaxed
-    node = found.graph.nodes[place - 1]
-    below = node.operation.slope if isinstance(node.operation, Relu) else 0.0
     low, high = found.bounds[node.arguments[0]]
+    below = torch.as_tensor(node.operation.slope, dtype=low.dtype, device=low.device)
     other = below + slopes[place] * (1 - below)
-    return replace(relaxed, low_slope=torch.where((low < 0) & (high > 0), other, relaxed.low_slope))
+    return replace(relaxed, low_slope=torch.where((low < 0) & (high > 0) & (below <= 1), other, relaxed.low_slope))
 
 
 def _lifted(relaxed: Relaxed, more: Tensor | None) -> Relaxed:
