@@ -273,6 +273,38 @@ def test_errors_teach():
     assert not len(certify(model, inputs[:0], torch.tensor([], dtype=torch.long), ball).verdict)
 
 
+class Shared(nn.Module):
+    """One value is the argument of two ReLUs, beside another layer; and a ReLU is on the input itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.last = nn.Linear(3, 5), nn.Linear(10, 4), nn.Linear(4, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        z = self.first(torch.relu(x - 0.5) - x)
+        z = torch.cat([torch.relu(z), torch.nn.functional.leaky_relu(z, -0.5)], 1)
+        return self.last(torch.relu(self.second(z)))
+
+
+def test_branch_and_bound_decides_where_two_relus_share_an_argument() -> None:
+    """By the sign of the one value; it waited for ever for the second ReLU's."""
+    generator, left = torch.Generator().manual_seed(0), 0
+    for _ in range(5):
+        model = Shared()
+        for value in model.state_dict().values():
+            value.copy_(torch.randn(value.shape, generator=generator) * 0.8)
+        model, inputs = model.double().eval(), torch.rand(12, 3, generator=generator, dtype=torch.float64)
+        labels, ball = model(inputs).argmax(1), Ball(math.inf, 0.25)
+        graph = traced(model, inputs)
+        left += int(certify(model, inputs, labels, ball, graph=graph).open.sum())
+        found = certify(model, inputs, labels, ball, method="branch", seconds=10.0, graph=graph)
+        assert not found.open.any()
+        points = ball.sample(inputs.repeat(2000, 1), generator)
+        held = (model(points).argmax(1).unflatten(0, (2000, 12)) == labels).all(0)
+        assert bool(held[found.verified].all())
+    assert left
+
+
 class Ungraded(nn.Module):
     """Of a network that runs under `no_grad`, as deployed ones do."""
 

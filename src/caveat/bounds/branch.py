@@ -18,7 +18,7 @@ from torch import Tensor
 
 from caveat.bounds.alpha import Raised, affords_gradient, first, opened, raised
 from caveat.bounds.deeppoly import known, least, lower
-from caveat.bounds.inner import Table, closer, height, joined, picked
+from caveat.bounds.inner import Table, closer, given, joined, picked, scored
 from caveat.bounds.region import Rows
 from caveat.bounds.values import Known
 from caveat.graph import Relu
@@ -251,24 +251,12 @@ def _halved(root: Known, kept: Waiting, weights: Table) -> tuple[Waiting, Tensor
     Formula: score = w u (-l) / (u - l), w of `_weights`: the height of the triangle, times what it matters.
     """
     split, _, _, lows, highs = kept.tables
-    parts, ends = [torch.full((len(kept.worst), 1), -1.0, dtype=torch.float64, device=kept.worst.device)], [(0, 1)]
-    for k, weight in weights.items():
-        place = root.graph.nodes[k - 1].arguments[0]
-        heights = height(lows[place], highs[place])
-        parts.append(torch.where(heights > 0, (weight + 1e-30) * heights, -1.0).flatten(1))
-        ends.append((place, parts[-1].shape[1]))
-    value, where = torch.cat(parts, dim=1).max(1)
+    ends = {place: (lows[place], highs[place]) for place in split}
+    value, where = scored(root.graph, ends, weights, len(kept.worst)).max(1)
     rows = (value > 0).nonzero().squeeze(1)
     mine, halves = kept.of(rows), list[Waiting]()
     for sign in (-1.0, 1.0):
-        signs, after, start = dict[int, Tensor](), torch.zeros_like(mine.after), 0
-        for place, count in ends:
-            here = ((where[rows] >= start) & (where[rows] < start + count)).nonzero().squeeze(1)
-            if place:
-                flat = mine.tables[0][place].flatten(1).clone()
-                flat[here, where[rows][here] - start] = sign
-                signs[place], after[here] = flat.reshape(split[place][rows].shape), place
-            start += count
+        signs, after = given(mine.tables[0], where[rows], sign)
         halves.append(replace(mine, after=after, tables=(signs, *mine.tables[1:])))
     return together(*halves), value <= 0
 

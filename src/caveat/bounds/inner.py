@@ -17,12 +17,13 @@ from torch import Tensor
 
 from caveat.bounds.alpha import first, raised
 from caveat.bounds.deeppoly import known, least, signed
+from caveat.bounds.interval import Interval
 from caveat.bounds.region import Rows
 from caveat.bounds.relaxations import RELAXATIONS
 from caveat.bounds.values import Known
-from caveat.graph import Relu
+from caveat.graph import Graph, Relu
 
-__all__ = ["Table", "closer", "height", "joined", "picked"]
+__all__ = ["Table", "closer", "given", "joined", "picked", "scored"]
 
 STEPS = 3
 """Of gradient ascent for each part."""
@@ -52,6 +53,32 @@ def height(low: Tensor, high: Tensor) -> Tensor:
     Formula: -l u / (u - l).
     """
     return torch.where((low < 0) & (high > 0), -low * high / (high - low).clamp_min(1e-300), -1.0)
+
+
+def scored(graph: Graph, ends: Mapping[int, Interval], weights: Table, count: int) -> Float[Tensor, "r v"]:
+    """Of `count` parts the score of every sign that may be given next, in the order of the places of `ends`.
+
+    It is the height of the triangle times the weights, by place of the result, of the ReLUs that take the value; below
+    0 where there is no triangle, and in a last column of no sign.
+    """
+    parts = list[Tensor]()
+    for place, (low, high) in ends.items():
+        heights = height(low, high)
+        weight = sum(one for k, one in weights.items() if graph.nodes[k - 1].arguments[0] == place)
+        parts.append(torch.where(heights > 0, (weight + 1e-30) * heights, -1.0).flatten(1))
+    device = parts[0].device if parts else None
+    return torch.cat([*parts, torch.full((count, 1), -1.0, dtype=torch.float64, device=device)], dim=1)
+
+
+def given(split: Table, where: Int[Tensor, " r"], sign: float) -> tuple[Table, Int[Tensor, " r"]]:
+    """The signs with one more in each row, by its column in `scored`; and the place it is of."""
+    signs, start, places = dict[int, Tensor](), 0, torch.zeros_like(where)
+    for place, value in split.items():
+        flat = value.flatten(1).clone()
+        here = ((where >= start) & (where < start + flat.shape[1])).nonzero().squeeze(1)
+        flat[here, where[here] - start] = sign
+        signs[place], places[here], start = flat.reshape(value.shape), place, start + flat.shape[1]
+    return signs, places
 
 
 def closer(root: Known, weights: Mapping[int, Tensor], *, unit: float, rounds: int, until: float) -> Known:
@@ -180,12 +207,10 @@ def _raised(root: Known, place: int, forms: Tensor, relus: list[int], leaves: _L
     pull = {k: -part * leaves.split[k] for k, part in multipliers.items()}
     found = least(own, place, mine, Rows.each(len(mine), device=mine.device), slopes=slopes, multipliers=pull)
     values = torch.maximum(found.values, leaves.values)
-    scores = list[Tensor]()
-    for k in relus:
-        heights = height(*own.bounds[root.graph.nodes[k - 1].arguments[0]])
-        lost = -found.at[k].clamp_max(0) if k in found.at else torch.zeros_like(heights)
-        scores.append(torch.where(heights > 0, lost * heights, -1.0).flatten(1))
-    return replace(leaves, values=values, scores=torch.cat(scores, 1), slopes=slopes, multipliers=multipliers)
+    ends = {argument: own.bounds[argument] for argument in leaves.split}
+    lost = {k: -found.at[k].clamp_max(0) for k in relus if k in found.at}
+    scores = scored(root.graph, ends, lost, len(mine))
+    return replace(leaves, values=values, scores=scores, slopes=slopes, multipliers=multipliers)
 
 
 def _worst(leaves: _Leaves, wanted: Tensor, width: int) -> Tensor:
@@ -200,13 +225,6 @@ def _worst(leaves: _Leaves, wanted: Tensor, width: int) -> Tensor:
 
 def _halves(leaves: _Leaves) -> _Leaves:
     """Both halves of each, at the sign of highest score."""
-    where, parts = leaves.scores.argmax(1), list[_Leaves]()
-    for sign in (-1.0, 1.0):
-        split, start = dict[int, Tensor](), 0
-        for place, signs in leaves.split.items():
-            flat = signs.flatten(1).clone()
-            here = ((where >= start) & (where < start + flat.shape[1])).nonzero().squeeze(1)
-            flat[here, where[here] - start] = sign
-            split[place], start = flat.reshape(signs.shape), start + flat.shape[1]
-        parts.append(replace(leaves, split=split))
-    return parts[0] + parts[1]
+    where = leaves.scores.argmax(1)
+    low, high = (replace(leaves, split=given(leaves.split, where, sign)[0]) for sign in (-1.0, 1.0))
+    return low + high
