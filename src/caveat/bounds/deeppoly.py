@@ -12,6 +12,7 @@ their rounding in the same way.
 
 import math
 import time
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -25,7 +26,7 @@ from caveat.bounds.region import Between, Region, Rows
 from caveat.bounds.relaxations import RELAXATIONS, Lines, Relaxed, bent
 from caveat.bounds.single import begun, unit_of_products
 from caveat.bounds.values import Known, Slopes, Split
-from caveat.errors import ModelError
+from caveat.errors import CaveatWarning, ModelError
 from caveat.graph import AvgPool, Conv, Graph, Linear, Mean, Relu, Sum
 
 __all__ = ["MEMORY", "Least", "known", "least", "lower", "signed", "unit_of"]
@@ -48,10 +49,22 @@ class Least:
 
 
 def unit_of(model: nn.Module, inputs: Tensor) -> float:
-    """Half of the largest epsilon of the types in which a model computes; of float32, with what PyTorch makes of it."""
+    """Half of the largest epsilon of the types in which a model computes; of float32, with what PyTorch makes of it.
+
+    It warns where that is less.
+    """
     types = {inputs.dtype, *(value.dtype for value in (*model.parameters(), *model.buffers()))}
-    units = [unit_in(kind) for kind in types if kind.is_floating_point]
-    return max(*units, unit_of_products(inputs.device) if torch.float32 in types else 0.0)
+    unit = max(unit_in(kind) for kind in types if kind.is_floating_point)
+    if torch.float32 not in types or (products := unit_of_products(inputs.device)) <= unit:
+        return unit
+    warnings.warn(
+        "model: PyTorch may multiply with fewer digits than float32 has (TF32, bfloat16); bounds pay for that, and "
+        "prove little. Switch it off first: torch.set_float32_matmul_precision('highest') and "
+        "torch.backends.cudnn.allow_tf32 = False",
+        CaveatWarning,
+        stacklevel=3,
+    )
+    return products
 
 
 def known(  # noqa: PLR0913 -- each is one independent choice
