@@ -105,7 +105,7 @@ def tightened(
             bound = least(wide, final, matrix.reshape(-1, c), each, slopes=slopes[final], early=True).values
             found = detached(now)
             values = torch.maximum(values, bound.detach().reshape(n, m))
-            if not leaves or bool((values > enough).all()):
+            if not bound.requires_grad or bool((values > enough).all()):
                 break
             (-bound.reshape(n, m)[values <= enough].sum()).backward(inputs=leaves)
     last = {place: {k: leaf.detach() for k, leaf in each.items()} for place, each in slopes.items()}
@@ -141,7 +141,7 @@ def raised(
                 found, found.graph.output if place is None else place, matrix, rows, slopes=lines, multipliers=pull
             )
             best = _better(best, bound.values, bound.inputs, bound.at, lines, weights)
-            if not (lines or weights) or bool((best.values > 0).all()):
+            if not bound.values.requires_grad or bool((best.values > 0).all()):
                 break
             (-bound.values.sum()).backward(inputs=[*lines.values(), *weights.values()])
     if best is None:

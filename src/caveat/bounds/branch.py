@@ -258,7 +258,7 @@ def _halved(root: Known, kept: Waiting, weights: Table) -> tuple[Waiting, Tensor
     for sign in (-1.0, 1.0):
         signs, after = given(mine.tables[0], where[rows], sign)
         halves.append(replace(mine, after=after, tables=(signs, *mine.tables[1:])))
-    return together(*halves), value <= 0
+    return together(*halves), ~(value > 0)  # also where scores are no numbers
 
 
 def _solved(own: Known, part: Part) -> tuple[bool, Tensor | None, Part]:
@@ -269,6 +269,8 @@ def _solved(own: Known, part: Part) -> tuple[bool, Tensor | None, Part]:
     kinds = {k: own.graph.nodes[k - 1].operation for k in own.relaxed}
     if own.region.norm != math.inf or not all(isinstance(op, Relu) for op in kinds.values()):
         return False, None, part  # not linear, even so
+    if not all(bool(end.isfinite().all()) for ends in own.bounds.values() for end in ends):
+        return False, None, part
     from scipy.optimize import linprog  # comes with scikit-learn
 
     one = Rows.each(1)

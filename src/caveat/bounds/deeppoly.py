@@ -191,7 +191,7 @@ def _begun(found: Known, place: int, coefficients: Tensor) -> _Begun:
             break
         if k in waiting:
             mine = waiting.pop(k)
-            if k in found.rounding:
+            if k in found.rounding or k in found.lost:
                 passed[k] = mine
             constant = constant + _through(found, k, mine, waiting)
     return _Begun(waiting, constant, passed)
@@ -219,7 +219,7 @@ def _least(
     """As `least`, from where the linear operations after the last one that is not have been passed."""
     waiting, constant = dict(begun.waiting), begun.constant
     for k, mine in begun.passed.items():
-        constant = constant - rows.dot(mine.abs(), found.rounding[k])
+        constant = constant - _due(found, k, mine, rows)
     at: dict[int, Tensor] = {}
     early_values: Tensor | None = None
     for k in range(max(waiting, default=0), 0, -1):
@@ -228,10 +228,9 @@ def _least(
         if early and early_values is None and k in found.relaxed:
             early_values = constant + _of_intervals(found, waiting, rows)
             if not full:
-                return Least(early_values, waiting[k], at)
+                return Least(_sound(early_values), waiting[k], at)
         mine = waiting.pop(k)
-        if k in found.rounding:
-            constant = constant - rows.dot(mine.abs(), found.rounding[k])
+        constant = constant - _due(found, k, mine, rows)
         if k not in found.relaxed:
             constant = constant + _through(found, k, mine, waiting)
             continue
@@ -245,10 +244,21 @@ def _least(
     inputs = waiting.get(0)
     if inputs is None:
         inputs = constant.new_zeros(len(rows.sample), *found.graph.input_shape)
-    if 0 in found.rounding:
-        constant = constant - rows.dot(inputs.abs(), found.rounding[0])
+    constant = constant - _due(found, 0, inputs, rows)
     values = constant + found.region.least(inputs, rows)
-    return Least(values if early_values is None else torch.maximum(values, early_values), inputs, at)
+    values = _sound(values)
+    return Least(values if early_values is None else torch.maximum(values, _sound(early_values)), inputs, at)
+
+
+def _sound(values: Tensor) -> Tensor:
+    """No bound where coefficients overflow, or values may leave the network's type."""
+    return values.nan_to_num(-math.inf, -math.inf, -math.inf)
+
+
+def _due(found: Known, k: int, mine: Tensor, rows: Rows) -> Tensor | float:
+    """What is paid for rounding at the result of an operation, by the coefficients there."""
+    due = rows.dot(mine.abs(), found.rounding[k]) if k in found.rounding else 0.0
+    return due + rows.pick(found.lost[k]) if k in found.lost else due
 
 
 def _exact(found: Known, k: int) -> bool:
@@ -324,7 +334,6 @@ def _refined(found: Known, place: int, mask: Tensor, memory: int, slopes: Slopes
         signs = torch.tensor([1.0, -1.0], dtype=dtype, device=low.device).repeat(len(samples))
         both = begun.of(each.repeat_interleave(2), signs)
         bound = _least(found, both, Rows(samples.repeat_interleave(2)), slopes=slopes).values
-        bound = bound.nan_to_num(-math.inf, -math.inf, -math.inf)  # of coefficients that overflow
         ends.append((bound[::2], -bound[1::2]))
     if ends:
         new_low, new_high = (torch.cat(part) for part in zip(*ends, strict=True))

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from caveat.bounds.interval import Carried, magnitude, of_count, roundoff, unit_in
+from caveat.bounds.interval import SMALLEST, Carried, magnitude, of_count, roundoff, unit_in
 from caveat.bounds.region import Between, Region
 from caveat.bounds.values import Known
 from caveat.graph import EVALUATE, Graph, MaxPool, Pad, Relu
@@ -34,7 +34,10 @@ class Single:
     def follow(self, found: Known, k: int) -> None:
         """Add what was found of the result of the k-th operation."""
         node = found.graph.nodes[k]
-        self._pay(found, k, math.prod(node.shape))
+        count = math.prod(node.shape)
+        self._pay(found, k, count)
+        sizes = torch.cat([magnitude(found.bounds[place]).flatten(1) for place in node.arguments], dim=1).sum(1)
+        self.known.lost[k + 1] = SMALLEST * (count + 4) * (count + sizes)
         if k + 1 not in found.relaxed:
             return
         (place,) = node.arguments
@@ -82,6 +85,8 @@ def begun(graph: Graph, region: Region | Between, unit: float) -> Single | None:
     if unit < UNIT or not exact or filled or max(uses.values(), default=0) > 2:
         return None
     found = Known(graph.to(torch.float32, device), region, dtype=torch.float32)
+    size = magnitude((region.low, region.high))
+    found.lost[0] = SMALLEST * size[0].numel() * (1 + size.flatten(1).sum(1))
     if uses[0] > 1:
-        found.rounding[0] = (2 * UNIT * magnitude((region.low, region.high))).float()
+        found.rounding[0] = (2 * UNIT * size).float()
     return Single(found, unit, uses)

@@ -32,6 +32,8 @@ class Known:
     """By place of the result."""
     dtype: torch.dtype = torch.float64
     """Of the coefficients."""
+    lost: dict[int, Tensor] = field(default_factory=dict)
+    """By place of the result, what coefficients of each sample lose that are too small for their type."""
 
     def shape(self, place: int) -> tuple[int, ...]:
         """Of a sample's value."""
