@@ -123,3 +123,15 @@ def test_branch_and_bound_of_branches_and_of_a_relu_on_the_input(build) -> None:
         assert not found.falsified
         verified += int(found.verified)
     assert verified >= 3
+
+
+class Averaged(nn.Module):
+    """Of every channel the mean, as before the head of a residual network."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.mean((2, 3))
+
+
+def test_a_mean_pays_for_what_it_averages_and_not_for_the_other_channels() -> None:
+    low, high = bounds(Averaged().eval(), torch.full((1, 256, 8, 8), 0.5), Ball(math.inf, 0.0))
+    assert 0 < float((high - low).max()) < 2e-5

@@ -30,7 +30,7 @@ def highest_confidence(
 
     Where it lies below a threshold, no input of the region is accepted by a guard with that threshold on `msp`: the
     opposite of what an attack tells. Sound, not exact. Costs c (c - 1) linear forms in `deeppoly`, a hundred times that
-    in `alpha`, two forward passes in `interval`. `memory` and `graph` are as in `bounds`.
+    in `alpha`, four forward passes in `interval`. `memory` and `graph` are as in `bounds`.
 
     Formula: max_k 1 / (1 + Σ_{j≠k} exp(l_jk)), l_jk a lower bound of f_j - f_k over the region.
 

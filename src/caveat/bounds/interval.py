@@ -7,6 +7,7 @@ roundings as independent of each other; the k u of the worst case costs provable
 numbers are summed: in means, and over weights of one size.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, overload
@@ -194,8 +195,10 @@ def _of_weights(op: Linear | Conv, unit: float, carried: Carried, x: Tensor) -> 
 
 def _of_mean(op: Mean | AvgPool, unit: float, carried: Carried, x: Tensor) -> Due:
     """What is pooled may be all the same: of a flat picture all roundings are alike."""
-    count = x[0].numel() if isinstance(op, Mean) else torch.Size(op.kernel).numel()
-    return Due(at_worst(count, unit, carried) + 4 * count * DOUBLE, EVALUATE[type(op)](op, x), count + 2)
+    over = (x.shape[axis] for axis in op.axes) if isinstance(op, Mean) else op.kernel
+    count = math.prod(over)  # at most so many windows hold a value, and give it a coefficient
+    share = at_worst(count, unit, replace(carried, count=count))
+    return Due(share + 4 * count * DOUBLE, EVALUATE[type(op)](op, x), count + 2)
 
 
 def _of_scale(op: Scale, unit: float, carried: Carried, x: Tensor) -> Due:

@@ -37,7 +37,7 @@ def bounds(
 ) -> tuple[Float[Tensor, "n m"], Float[Tensor, "n m"]]:
     """What linear forms of a network's logits cannot leave, over all inputs of a ball or box around each input.
 
-    Sound, not exact: the true range lies within. `interval` costs two forward passes and is useful for networks that
+    Sound, not exact: the true range lies within. `interval` costs four forward passes and is useful for networks that
     were trained with it; `deeppoly` (also called CROWN) carries every value whose sign is open back to the inputs, and
     is never looser here; `alpha` optimises its lines for each form of each sample, at about a hundred times the cost,
     and is never looser than that. Bounds hold for what the network computes in its own floating point type
